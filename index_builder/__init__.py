@@ -1,0 +1,1 @@
+"""A collection in, a sealed index out; and the reader of that index."""

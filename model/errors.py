@@ -1,0 +1,59 @@
+"""Our exception hierarchy; `service/errors.py` maps each class to a status.
+
+RetrievalError
+├── DependencyError               a library is missing, or two that exclude each other are present
+├── ImageError                    an image cannot be used
+│   ├── EmptyImageError           no bytes
+│   ├── ImageBytesError           more bytes than allowed
+│   ├── ImageFormatError          not a format the decode policy allows
+│   ├── ImageSizeError            too many pixels, or a side too long
+│   └── ImageDecodeError          truncated or damaged
+├── EmbeddingError                the network's input or output is not usable (shape, NaN, infinity)
+├── CheckpointError               a weight file is damaged, strange, or claims less than is proved
+├── CertificateError              a certificate was asked of numbers that cannot carry one
+└── (index_builder.errors)        SourceError, IndexError family
+"""
+
+
+class RetrievalError(Exception):
+    """Root of every error this project raises on purpose."""
+
+
+class DependencyError(RetrievalError):
+    """A library is missing, or two that exclude each other are installed."""
+
+
+class ImageError(RetrievalError):
+    """An image cannot be used; the subclass says why."""
+
+
+class EmptyImageError(ImageError):
+    """There are no bytes to decode."""
+
+
+class ImageBytesError(ImageError):
+    """The encoded image has more bytes than allowed."""
+
+
+class ImageFormatError(ImageError):
+    """The content is not of a format that the decode policy allows."""
+
+
+class ImageSizeError(ImageError):
+    """The image has too many pixels, or a side that is too long."""
+
+
+class ImageDecodeError(ImageError):
+    """The image is truncated or damaged."""
+
+
+class EmbeddingError(RetrievalError):
+    """The network's input or output cannot be used: wrong shape, NaN or infinity."""
+
+
+class CheckpointError(RetrievalError):
+    """A weight file is damaged, incomplete, strange, or claims less than is proved."""
+
+
+class CertificateError(RetrievalError):
+    """A certificate was asked of numbers that cannot carry one."""

@@ -1,0 +1,1 @@
+"""HTTP: an image in; ranked gallery items, distances and certified radii out."""
