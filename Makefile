@@ -1,1 +1,77 @@
+# The only list of commands: bare `make` prints it.
 .DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+DATA_DIR ?= $(or $(LIPSIM_DATA_DIR),data)
+TORCH := torch==2.13.0
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+BIN := .venv/bin
+
+.PHONY: help setup demo serve test check fix bench openapi lock clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: .venv/dev.stamp ## the environment .venv with everything for work and tests
+
+demo: .venv/runtime.stamp ## index the bundled gallery, serve it, show the line to try
+	@$(BIN)/python examples/demo.py --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
+
+serve: .venv/runtime.stamp ## serve the indexes of DATA_DIR (default: data)
+	@LIPSIM_DATA_DIR=$(DATA_DIR) $(BIN)/python -m service --host $(HOST) --port $(PORT)
+
+test: .venv/dev.stamp ## the whole suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+
+check: .venv/dev.stamp ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: .venv/dev.stamp ## format, and repair what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/dev.stamp ## print every ratio, side by side in one run
+	$(BIN)/python -m benchmarks
+
+openapi: .venv/dev.stamp ## write docs/openapi.json from the code
+	$(BIN)/python -m service openapi > docs/openapi.json
+
+lock: .venv/bin/python ## pin every dependency again (the newest versions that fit)
+	$(BIN)/python -m pip install -q uv
+	$(call compile,dev,--extra dev --upgrade)
+	$(call compile,runtime,-c requirements/dev.txt)
+
+clean: ## remove the environment and the demo's data
+	rm -rf .venv data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+# One lock file, for every Python from 3.11 on, with hashes; torch is left to the step below.
+compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in --extra cpu $(2) \
+	--universal --python-version 3.11 --generate-hashes --override requirements/no-torch.override \
+	--custom-compile-command "make lock" -o requirements/$(1).txt
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python >= 3.11 is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# torch comes first and alone: the CPU build, 0.2 GB, instead of the CUDA build, several GB.
+.venv/torch.stamp: .venv/bin/python Makefile
+	$(BIN)/python -m pip install -q --no-deps --retries 1 $(TORCH) --extra-index-url $(TORCH_INDEX)
+	@touch $@
+
+.venv/runtime.stamp: .venv/torch.stamp requirements/runtime.txt pyproject.toml
+	$(BIN)/python -m pip install -q --require-hashes -r requirements/runtime.txt
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import torch; torch.version.cuda and print("note: this torch is a CUDA build (" + torch.__version__ + "); the CPU build is smaller and enough here")'
+	@touch $@
+
+.venv/dev.stamp: .venv/runtime.stamp requirements/dev.txt
+	$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.txt
+	@touch $@
