@@ -147,7 +147,9 @@ def nonnegative_norm_bound(matrix: Float[np.ndarray, "M N"], steps: int = 60) ->
         # The floor keeps v positive whatever underflows; it costs tightness at most.
         vector = np.maximum(image / image.max(), 1e-250)
     # The two products sum numbers of one sign: relative errors only; one division; one underflow.
-    return _root_up(inflate(square, sum(matrix.shape) + 4) + 1e-290)
+    # Zeros are added without rounding, so a band counts its width, not its length.
+    terms = int((matrix > 0).sum(axis=0).max() + (matrix > 0).sum(axis=1).max())
+    return _root_up(inflate(square, terms + 4) + 1e-290)
 
 
 def wavelet_norm_bound(filters: Float64[np.ndarray, "F N"], stride: int = 2) -> float:

@@ -1,131 +1,295 @@
 """The resize that is certified is the resize that runs: two banded float64 matrices and their norm.
 
-An upload of any size is squashed to the network's square by the linear map x -> R_h x R_w^T for each
-channel. The weights are those of antialiased bilinear interpolation. Being linear, it stretches an
-l2 change by at most `gain` = |R_h| |R_w|, which divides every radius.
+An upload of any size is squashed to the network's square by x -> R_h x R_w^T in each channel. The
+weights are those of antialiased bilinear interpolation (half-pixel centres; equal to torch's
+`antialias=True, align_corners=False` to 1e-15). The map is linear, so an l2 change of the upload
+grows by at most `gain` >= |R_h| |R_w|, which divides every radius: radii are stated in the pixels
+of the image the user sent.
+
+`apply` never holds the upload in float64. It converts a strip of source rows at a time, multiplies
+it by the few output rows that see it, and sums; panels of columns keep the sums in cache. Only
+nonzero weights are multiplied, but for the zeros inside small dense blocks, and these are exact.
 """
 
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 
-from model.rounding import UNIT_ROUNDOFF_64, gamma, round_up
+from model.errors import EmbeddingError
+from model.lipschitz import nonnegative_norm_bound, product_bound
+from model.rounding import gamma, round_up
 
+# Measured by benchmarks/pixels.py: strips of 24 rows by 2048 columns stay in a 1 MiB cache, and
+# four output columns a block is where fewer calls and fewer multiplied zeros balance.
+_STRIP_ROWS = 24
+_PANEL_COLUMNS = 2048
+_BLOCK_COLUMNS = 4
 _CACHE_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Axis:
-    """One axis of the resize as a banded matrix (size, length): row i starts at starts[i]."""
+class _Bands(NamedTuple):
+    """A matrix of one window a row: row i holds weights[i] from column starts[i] on."""
 
     length: int
-    starts: np.ndarray  # int64 (size,)
-    weights: np.ndarray  # float64 (size, window); zero beyond each row's own window
-    norm_bound: float
+    starts: Int64[np.ndarray, " S"]
+    weights: Float64[np.ndarray, "S window"]
 
-    @cached_property
     def dense(self) -> Float64[np.ndarray, "S N"]:
         """The same matrix with its zeros written out."""
         size, window = self.weights.shape
         matrix = np.zeros((size, self.length + window))
-        columns = self.starts[:, None] + np.arange(window)
+        columns = self.starts[:, None] + np.arange(window, dtype=np.int64)
         matrix[np.arange(size)[:, None], columns] = self.weights
         return np.ascontiguousarray(matrix[:, : self.length])
 
 
-def _bands(length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of the antialiased triangle filter: first source index and weights of each output."""
-    scale = length / size
-    support = max(scale, 1.0)
-    centers = scale * (np.arange(size) + 0.5)
-    starts = np.maximum((centers - support + 0.5).astype(np.int64), 0)
-    ends = np.minimum((centers + support + 0.5).astype(np.int64), length)
-    offsets = np.arange(int((ends - starts).max()))
-    taps = (offsets + starts[:, None] - centers[:, None] + 0.5) / support
-    weights = np.maximum(1.0 - np.abs(taps), 0.0)
-    weights[offsets >= (ends - starts)[:, None]] = 0.0
-    return starts, weights / weights.sum(axis=1, keepdims=True)
+class _Strip(NamedTuple):
+    """Source rows [top, bottom) and the dense weights of output rows [first, last) on them."""
+
+    top: int
+    bottom: int
+    first: int
+    last: int
+    weights: Float64[np.ndarray, "outputs rows"]
 
 
-def nonnegative_norm_bound(matrix: Float[np.ndarray, "M N"]) -> float:
-    """Proved upper bound of the spectral norm of a matrix without negative entries.
+class _Block(NamedTuple):
+    """Source columns [left, right) and their weights on outputs [first, last), RGB apart."""
 
-    For any v > 0, lambda_max(R R^T) <= max_i (R R^T v)_i / v_i (Collatz-Wielandt). Sums of
-    nonnegative numbers carry only relative errors, so a factor 1 + gamma makes the bound safe.
-    """
-    rows = int(np.count_nonzero(matrix, axis=1).max())
-    columns = int(np.count_nonzero(matrix, axis=0).max())
-    _, vectors = np.linalg.eigh(matrix @ matrix.T)
-    v = np.abs(vectors[:, -1]) + 1e-12
-    for _ in range(8):
-        v = matrix @ (matrix.T @ v)
-        v /= v.max()
-    ratio = float(np.max(matrix @ (matrix.T @ v) / v))
-    squared = round_up(ratio * (1.0 + gamma(rows + columns + 3)))
-    return round_up(round_up(float(np.sqrt(squared))))
+    left: int
+    right: int
+    first: int
+    last: int
+    weights: Float64[np.ndarray, "columns3 outputs3"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Resize:
-    """The linear map from (height, width, 3) uploads to (3, size, size) network inputs."""
+    """The linear map from an upload (height, width, 3) to a network input (3, size, size).
+
+    Attributes:
+        height: rows of the upload.
+        width: columns of the upload.
+        size: side of the network's input.
+        gain: proved upper bound of the map's l2 operator norm |R_h| |R_w|.
+        input_error: proved upper bound of |apply(x) - R(x / 255)|_2 for every uint8 upload x, R
+            being this very map in real arithmetic.
+        nbytes: memory held, in bytes.
+    """
 
     height: int
     width: int
     size: int
-    vertical: Axis
-    horizontal: Axis
     gain: float
     input_error: float
+    nbytes: int
+    _vertical: _Bands
+    _horizontal: _Bands
+    _strips: tuple[_Strip, ...]
+    _panels: tuple[tuple[_Block, ...], ...]
 
     @property
     def rows(self) -> Float64[np.ndarray, "S H"]:
-        """R_h, dense."""
-        return self.vertical.dense
+        """R_h, dense, for attacks and tests; built anew at each access, so keep it."""
+        return self._vertical.dense()
 
     @property
     def columns(self) -> Float64[np.ndarray, "S W"]:
-        """R_w, dense."""
-        return self.horizontal.dense
+        """R_w, dense, for attacks and tests; built anew at each access, so keep it."""
+        return self._horizontal.dense()
 
     def apply(self, pixels: UInt8[np.ndarray, "H W 3"]) -> Float64[np.ndarray, "3 S S"]:
-        """Resize an 8-bit image."""
-        return self.apply_real(pixels.astype(np.float64)) / 255.0
+        """The network input of an 8-bit upload.
+
+        Args:
+            pixels: upright RGB, uint8 (height, width, 3).
+
+        Returns:
+            Values in [0, 1] up to rounding, (3, size, size); at most `input_error` off in l2.
+
+        Raises:
+            EmbeddingError: the pixels are not of this operator's height and width.
+        """
+        # Dividing last costs one rounding in all; dividing the upload would cost a float64 copy.
+        return self._map(pixels) / 255.0
 
     def apply_real(self, image: Float64[np.ndarray, "H W 3"]) -> Float64[np.ndarray, "3 S S"]:
-        """The same operator on real-valued pixels."""
-        half = (self.rows @ image.reshape(self.height, -1)).reshape(self.size, self.width, 3)
-        return np.ascontiguousarray((self.columns @ half).transpose(2, 0, 1))
+        """The same map on real-valued pixels, for attacks and tests.
 
+        Args:
+            image: values in [0, 1] units, or a change of them, float64 (height, width, 3).
 
-_cache: OrderedDict[tuple[int, int, int], Resize] = OrderedDict()
-_lock = threading.Lock()
+        Returns:
+            The mapped values, (3, size, size).
 
+        Raises:
+            EmbeddingError: the image is not of this operator's height and width.
+        """
+        return self._map(image)
 
-def _axis(length: int, size: int) -> Axis:
-    starts, weights = _bands(length, size)
-    axis = Axis(length, starts, weights, 0.0)
-    return Axis(length, starts, weights, nonnegative_norm_bound(axis.dense))
+    def _map(self, image: np.ndarray) -> Float64[np.ndarray, "3 S S"]:
+        if image.shape != (self.height, self.width, 3):
+            wanted = (self.height, self.width, 3)
+            raise EmbeddingError(f"pixels of shape {wanted} were wanted, {image.shape} came")
+        flat = image.reshape(self.height, self.width * 3)
+        out = np.empty((self.size, self.size * 3))
+        for panel in self._panels:
+            left = panel[0].left
+            squashed = self._squash_rows(flat[:, 3 * left : 3 * panel[-1].right])
+            for block in panel:
+                np.matmul(
+                    squashed[:, 3 * (block.left - left) : 3 * (block.right - left)],
+                    block.weights,
+                    out=out[:, 3 * block.first : 3 * block.last],
+                )
+        return np.ascontiguousarray(out.reshape(self.size, self.size, 3).transpose(2, 0, 1))
+
+    def _squash_rows(self, flat: np.ndarray) -> Float64[np.ndarray, "S columns3"]:
+        """R_h times a panel of the upload, one strip of rows at a time."""
+        columns = flat.shape[1]
+        squashed = np.zeros((self.size, columns))
+        strip_pixels = np.empty((_STRIP_ROWS, columns))
+        products = np.empty((max(s.last - s.first for s in self._strips), columns))
+        for strip in self._strips:
+            rows = strip_pixels[: strip.bottom - strip.top]
+            np.copyto(rows, flat[strip.top : strip.bottom])
+            part = products[: strip.last - strip.first]
+            np.matmul(strip.weights, rows, out=part)
+            squashed[strip.first : strip.last] += part
+        return squashed
 
 
 def resize_operator(height: int, width: int, size: int) -> Resize:
-    """The resize from (height, width) to (size, size), cached."""
-    key = (height, width, size)
-    with _lock:
-        if key in _cache:
-            _cache.move_to_end(key)
-            return _cache[key]
-    vertical, horizontal = _axis(height, size), _axis(width, size)
-    gain = round_up(vertical.norm_bound * horizontal.norm_bound)
+    """The resize of a (height, width) upload to (size, size), from a cache of recent ones.
+
+    Safe to call from many threads. The cache holds at most 64 MiB of weights.
+
+    Args:
+        height: rows of the upload, >= 1.
+        width: columns of the upload, >= 1.
+        size: side of the network's input, >= 1.
+
+    Returns:
+        The operator with its proved gain and rounding error.
+
+    Raises:
+        ValueError: a side is below 1.
+    """
+    return _cache.get(height, width, size)
+
+
+class _ResizeCache:
+    """The least recently used operators are dropped when their weights outgrow the memory given."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held: OrderedDict[tuple[int, int, int], Resize] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, height: int, width: int, size: int) -> Resize:
+        """The operator, built outside the lock: two threads may build the same one at once."""
+        key = (height, width, size)
+        with self._lock:
+            if key in self._held:
+                self._held.move_to_end(key)
+                return self._held[key]
+        operator = _build(height, width, size)
+        with self._lock:
+            self._held[key] = operator
+            while self.nbytes > self._max_bytes and len(self._held) > 1:
+                self._held.popitem(last=False)
+        return operator
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, in bytes."""
+        return sum(operator.nbytes for operator in self._held.values())
+
+
+_cache = _ResizeCache(_CACHE_BYTES)
+
+
+def _build(height: int, width: int, size: int) -> Resize:
+    if min(height, width, size) < 1:
+        raise ValueError(f"every side must be at least 1, got {height} x {width} -> {size}")
+    vertical, horizontal = _triangle_bands(height, size), _triangle_bands(width, size)
+    rows, columns = vertical.dense(), horizontal.dense()
+    gain = product_bound(nonnegative_norm_bound(rows), nonnegative_norm_bound(columns))
+    strips, panels = _strips(rows), _panels(columns)
+    arrays = [*vertical[1:], *horizontal[1:], *(s.weights for s in strips)]
+    arrays += [block.weights for panel in panels for block in panel]
+    return Resize(
+        height=height,
+        width=width,
+        size=size,
+        gain=gain,
+        input_error=_input_error(vertical, horizontal, gain),
+        nbytes=sum(array.nbytes for array in arrays),
+        _vertical=vertical,
+        _horizontal=horizontal,
+        _strips=strips,
+        _panels=panels,
+    )
+
+
+def _triangle_bands(length: int, size: int) -> _Bands:
+    """Antialiased bilinear weights: a triangle as wide as one output pixel, cut at the border."""
+    scale = length / size
+    support = max(scale, 1.0)
+    centers = scale * (np.arange(size) + 0.5)
+    # Truncation, as torch does; a source pixel at the very edge of the triangle weighs nothing.
+    starts = np.maximum((centers - support + 0.5).astype(np.int64), 0)
+    ends = np.minimum((centers + support + 0.5).astype(np.int64), length)
+    offsets = np.arange(int((ends - starts).max()))
+    distances = (offsets + starts[:, None] - centers[:, None] + 0.5) / support
+    weights = np.maximum(1.0 - np.abs(distances), 0.0)
+    weights[offsets >= (ends - starts)[:, None]] = 0.0
+    return _Bands(length, starts, weights / weights.sum(axis=1, keepdims=True))
+
+
+def _input_error(vertical: _Bands, horizontal: _Bands, gain: float) -> float:
+    """Upper bound of the rounding in `apply`: both products of one window each, and the division.
+
+    Pixels enter exactly. Every output is a sum of nonnegative terms, each rounded at most once for
+    each term of its two windows and once by the division, so it is off by a factor of at most
+    1 + gamma. In l2 that is gamma |R(x / 255)| <= gamma gain |x / 255| <= gamma gain sqrt(3HW).
+    """
     roundings = vertical.weights.shape[1] + horizontal.weights.shape[1] + 1
-    largest = round_up(float(np.sqrt(3 * height * width)))
-    input_error = gamma(roundings, UNIT_ROUNDOFF_64) * gain * largest * (1 + 2.0**-50)
-    resize = Resize(height, width, size, vertical, horizontal, gain, input_error)
-    with _lock:
-        _cache[key] = resize
-        while len(_cache) > 64:
-            _cache.popitem(last=False)
-    return resize
+    white = round_up(math.sqrt(3 * vertical.length * horizontal.length))
+    return product_bound(gamma(roundings), gain, white)
+
+
+def _strips(rows: Float64[np.ndarray, "S H"]) -> tuple[_Strip, ...]:
+    strips: list[_Strip] = []
+    for top in range(0, rows.shape[1], _STRIP_ROWS):
+        weights = rows[:, top : top + _STRIP_ROWS]
+        first, last = _nonzero_range(weights, axis=0)
+        bottom = top + weights.shape[1]
+        strips.append(_Strip(top, bottom, first, last, np.ascontiguousarray(weights[first:last])))
+    return tuple(strips)
+
+
+def _panels(columns: Float64[np.ndarray, "S W"]) -> tuple[tuple[_Block, ...], ...]:
+    """Blocks of output columns, gathered in panels whose source columns fit the cache."""
+    panels: list[list[_Block]] = []
+    for first in range(0, columns.shape[0], _BLOCK_COLUMNS):
+        weights = columns[first : first + _BLOCK_COLUMNS]
+        left, right = _nonzero_range(weights, axis=1)
+        # Pixels are interleaved RGB: each weight becomes a 3 x 3 diagonal.
+        interleaved = np.kron(weights[:, left:right].T, np.eye(3))
+        block = _Block(left, right, first, first + weights.shape[0], interleaved)
+        if panels and right - panels[-1][0].left <= _PANEL_COLUMNS:
+            panels[-1].append(block)
+        else:
+            panels.append([block])
+    return tuple(tuple(panel) for panel in panels)
+
+
+def _nonzero_range(weights: Float64[np.ndarray, "M N"], axis: int) -> tuple[int, int]:
+    indices = np.flatnonzero(np.max(weights, axis=1 - axis))
+    return (int(indices[0]), int(indices[-1]) + 1) if indices.size else (0, 0)
