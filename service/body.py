@@ -1,0 +1,203 @@
+"""The one body reader: multipart, JSON or a raw image in; image bytes and checked options out."""
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from anyio import to_thread
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from service.errors import (
+    BadRequestError,
+    ClientGoneError,
+    FieldProblem,
+    InvalidParameterError,
+    MediaTypeError,
+    MissingFieldError,
+)
+from service.multipart import MultipartReader, check_name
+from service.schemas import Options
+
+O = TypeVar("O", bound=Options)
+
+# Below this a body is parsed at once; above, in a thread, so that the event loop goes on.
+_INLINE_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Upload(Generic[O]):
+    """What one request holds: its images in the order of the route's fields, and its options."""
+
+    images: tuple[bytes, ...]
+    options: O
+
+
+async def read_upload(request: Request, images: tuple[str, ...], options: type[O]) -> Upload[O]:
+    """Read a request by its Content-Type.
+
+    Args:
+        request: the request, its body not yet read.
+        images: names of the image fields; with exactly one, a raw body may stand for it.
+        options: the model of the options; query parameters are read for every kind of body.
+
+    Raises:
+        MediaTypeError: the Content-Type or Content-Encoding is not one that we read.
+        BadRequestError: the body is not what its Content-Type says.
+        MissingFieldError: an image is not there.
+        InvalidParameterError: an option is unknown, wrong, or given twice.
+    """
+    query = _query_options(request, options)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise MediaTypeError("a Content-Encoding is not accepted: send the body as it is")
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.split(";", 1)[0].strip().lower()
+    try:
+        if media_type == "multipart/form-data":
+            upload = await _read_multipart(request, content_type, images, options)
+        elif media_type == "application/json":
+            upload = await _read_json(request, images, options)
+        elif _is_raw(media_type) and len(images) == 1:
+            upload = Upload((await request.body(),), options())
+        else:
+            raise _not_readable(request, media_type, images)
+    except ClientDisconnect as error:
+        raise ClientGoneError("the connection closed before the body was complete") from error
+    return Upload(upload.images, _merge(upload.options, query))
+
+
+def accepted_types(images: tuple[str, ...]) -> list[str]:
+    """Content types that a route with these image fields reads."""
+    raw = ["image/*", "application/octet-stream"] if len(images) == 1 else []
+    return ["multipart/form-data", "application/json", *raw]
+
+
+def _is_raw(media_type: str) -> bool:
+    return media_type.startswith("image/") or media_type == "application/octet-stream"
+
+
+def _not_readable(request: Request, media_type: str, images: tuple[str, ...]) -> Exception:
+    has_body = "transfer-encoding" in request.headers or (
+        request.headers.get("content-length", "0") != "0"
+    )
+    if not media_type and not has_body:
+        return MissingFieldError([FieldProblem(name, "is required") for name in images])
+    wanted = ", ".join(accepted_types(images))
+    why = " (a raw body holds one image; this route takes two)" if _is_raw(media_type) else ""
+    came = repr(media_type[:64]) if media_type else "none"
+    return MediaTypeError(f"Content-Type must be one of {wanted}; got {came}{why}")
+
+
+def _query_options(request: Request, options: type[O]) -> O:
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        check_name(name, options.model_fields.keys(), given)
+        given[name] = value
+    return _from_strings(options, given)
+
+
+async def _read_multipart(
+    request: Request, content_type: str, images: tuple[str, ...], options: type[O]
+) -> Upload[O]:
+    reader = MultipartReader(content_type, {*images, *options.model_fields})
+    async for chunk in request.stream():
+        reader.write(chunk)
+    parts = reader.finish()
+    given: dict[str, str] = {}
+    for name in options.model_fields.keys() & parts.keys():
+        try:
+            given[name] = parts[name].decode()
+        except UnicodeDecodeError as error:
+            raise InvalidParameterError([FieldProblem(name, "is not UTF-8 text")]) from error
+    found = tuple(_required(parts, name) for name in images)
+    return Upload(found, _from_strings(options, given))
+
+
+async def _read_json(request: Request, images: tuple[str, ...], options: type[O]) -> Upload[O]:
+    body = await request.body()
+    if len(body) <= _INLINE_BYTES:
+        return _parse_json(body, images, options)
+    return await to_thread.run_sync(_parse_json, body, images, options)
+
+
+def _parse_json(body: bytes, images: tuple[str, ...], options: type[O]) -> Upload[O]:
+    fields = [f"{name}_base64" for name in images]
+    members = _load_object(body)
+    for name in members:
+        check_name(name, {*fields, *options.model_fields}, ())
+    found = tuple(_from_base64(_required(members, name), name) for name in fields)
+    given = {name: value for name, value in members.items() if name not in fields}
+    try:
+        return Upload(found, options.model_validate(given, strict=True))
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _load_object(body: bytes) -> dict[str, Any]:
+    try:
+        members = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError("the body is not well-formed JSON (UTF-8, no NaN)") from error
+    if not isinstance(members, dict):
+        raise BadRequestError("the JSON body must be an object")
+    return members  # pyright: ignore[reportUnknownVariableType] - JSON: keys are str
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in seen:
+            raise InvalidParameterError([FieldProblem(name[:64], "is given more than once")])
+        seen[name] = value
+    return seen
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _from_base64(value: object, name: str) -> bytes:
+    if not isinstance(value, str):
+        raise InvalidParameterError([FieldProblem(name, "must be a string of base64")])
+    try:
+        return base64.b64decode(value.encode("ascii"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequestError(f"{name} is not base64 (RFC 4648, padded, no line breaks)") from error
+
+
+V = TypeVar("V")
+
+
+def _required(values: dict[str, V], name: str) -> V:
+    if name not in values:
+        raise MissingFieldError([FieldProblem(name, "is required")])
+    return values[name]
+
+
+def _from_strings(options: type[O], given: dict[str, str]) -> O:
+    try:
+        return options.model_validate_strings(given)
+    except ValidationError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: ValidationError) -> InvalidParameterError:
+    return InvalidParameterError(
+        [
+            FieldProblem(".".join(str(part) for part in problem["loc"]), problem["msg"])
+            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+        ]
+    )
+
+
+def _merge(body: O, query: O) -> O:
+    """Options of body and query together; the same one in both is refused, never overridden."""
+    twice = sorted(body.model_fields_set & query.model_fields_set)
+    if twice:
+        raise InvalidParameterError(
+            [FieldProblem(name, "is given both in the body and in the query") for name in twice]
+        )
+    return body.model_copy(update=query.model_dump(exclude_unset=True))

@@ -1,0 +1,112 @@
+"""multipart/form-data, in memory only: each part is bytes under a name, whatever it calls itself."""
+
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from service.errors import BadRequestError, FieldProblem, InvalidParameterError
+
+# A few more than any route has fields; each is known by name, so this only stops repetition.
+MAX_PARTS = 32
+MAX_HEADERS_PER_PART = 8
+MAX_HEADER_BYTES = 1024
+
+T = TypeVar("T")
+
+
+class MultipartReader:
+    """Takes chunks as they arrive and refuses at the first unknown or repeated name.
+
+    File names and per-part content types are read past: nothing a client calls a file matters.
+    """
+
+    def __init__(self, content_type: str, known: Collection[str]) -> None:
+        self.fields: dict[str, bytes] = {}
+        self._known = known
+        self._part = bytearray()
+        self._headers: dict[bytes, bytes] = {}
+        self._header_name = bytearray()
+        self._header_value = bytearray()
+        self._name = ""
+        self._is_complete = False
+        _, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary", b"")
+        if not boundary:
+            raise BadRequestError("multipart/form-data needs a boundary in its Content-Type")
+        self._parser = _guarded(lambda: self._make_parser(boundary))
+
+    def write(self, chunk: bytes) -> None:
+        """Read one more chunk of the body."""
+        _guarded(lambda: self._parser.write(chunk))
+
+    def finish(self) -> dict[str, bytes]:
+        """The parts by name, once the closing boundary was seen."""
+        if not self._is_complete:
+            raise BadRequestError("the multipart body ends before its closing boundary")
+        return self.fields
+
+    def _make_parser(self, boundary: bytes) -> MultipartParser:
+        return MultipartParser(
+            boundary,
+            {
+                "on_part_begin": self._begin_part,
+                "on_part_data": lambda data, start, end: self._part.extend(data[start:end]),
+                "on_part_end": self._end_part,
+                "on_header_field": lambda data, start, end: self._header_name.extend(
+                    data[start:end]
+                ),
+                "on_header_value": lambda data, start, end: self._header_value.extend(
+                    data[start:end]
+                ),
+                "on_header_end": self._end_header,
+                "on_headers_finished": self._end_headers,
+                "on_end": self._end,
+            },
+            max_header_count=MAX_HEADERS_PER_PART,
+            max_header_size=MAX_HEADER_BYTES,
+        )
+
+    def _begin_part(self) -> None:
+        if len(self.fields) >= MAX_PARTS:
+            raise BadRequestError(f"a multipart body may have {MAX_PARTS} parts at most")
+        self._part = bytearray()
+        self._headers = {}
+
+    def _end_header(self) -> None:
+        self._headers[bytes(self._header_name).lower()] = bytes(self._header_value)
+        self._header_name.clear()
+        self._header_value.clear()
+
+    def _end_headers(self) -> None:
+        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if disposition != b"form-data" or b"name" not in options:
+            raise BadRequestError("each part needs Content-Disposition: form-data with a name")
+        self._name = options[b"name"].decode("utf-8", errors="replace")
+        check_name(self._name, self._known, self.fields)
+
+    def _end_part(self) -> None:
+        self.fields[self._name] = bytes(self._part)
+
+    def _end(self) -> None:
+        self._is_complete = True
+
+
+def check_name(name: str, known: Collection[str], seen: Collection[str]) -> None:
+    """Refuse a field that this route does not have, or has been given already."""
+    if name not in known:
+        wanted = ", ".join(sorted(known))
+        raise InvalidParameterError(
+            [FieldProblem(name[:64], f"is not a field of this route; the fields are {wanted}")]
+        )
+    if name in seen:
+        raise InvalidParameterError([FieldProblem(name, "is given more than once")])
+
+
+def _guarded(step: Callable[[], T]) -> T:
+    """The one boundary at which the parser's errors become ours."""
+    try:
+        return step()
+    except FormParserError as error:
+        raise BadRequestError("the body is not well-formed multipart/form-data") from error

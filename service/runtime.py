@@ -1,0 +1,167 @@
+"""What lives as long as the service: the model, the shelf of indexes, the workers, the watcher."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import structlog
+
+from index_builder.faiss_backend import set_search_threads
+from model.embedder import Embedder
+from model.errors import RetrievalError
+from model.image import DecodedImage, DecodeLimits
+from service.engine import Engine
+from service.errors import NotReadyError
+from service.pool import Admission, WorkerPool
+from service.schemas import DEFAULT_INDEX
+from service.shelf import Shelf
+
+T = TypeVar("T")
+Arithmetic = Literal["float64", "float32"]
+Reason = Literal["loading_model", "model_refused", "loading_indexes", "no_index", "index_refused"]
+
+_ADVICE: dict[Reason, str] = {
+    "loading_model": "the model is being loaded and its bounds proved",
+    "model_refused": "the checkpoint was refused; see the log",
+    "loading_indexes": "the indexes are being opened and verified",
+    "no_index": "there is no index: make one with `python -m index_builder build SOURCE`; "
+    "/v1/embed and /v1/similarity work without",
+    "index_refused": "the default index could not be opened; see `indexes` and the log",
+}
+
+log = structlog.stdlib.get_logger()
+
+
+class Runtime:
+    """Loads in the background, so that probes are answered from the first moment.
+
+    Embedding and comparing need the model alone; searching needs an index. `on_fatal` is told when
+    the model is refused, as waiting cannot cure that.
+    """
+
+    def __init__(
+        self,
+        *,
+        data_dir: Path,
+        checkpoint: Path | None,
+        arithmetic: Arithmetic,
+        limits: DecodeLimits,
+        pool: WorkerPool,
+        admission: Admission,
+        poll_interval_s: float,
+        on_fatal: Callable[[RetrievalError], None] | None = None,
+    ) -> None:
+        self.pool = pool
+        self.admission = admission
+        self.limits = limits
+        self._data_dir = data_dir
+        self._checkpoint = checkpoint
+        self._arithmetic: Arithmetic = arithmetic
+        self._poll_interval_s = poll_interval_s
+        self._on_fatal = on_fatal
+        self._engine: Engine | None = None
+        self._is_refused = False
+        self._has_looked = False
+        # Loading and opening are long: they have a thread of their own, never a worker's.
+        self._loader = ThreadPoolExecutor(1, "loader")
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, once the model is loaded.
+
+        Raises:
+            NotReadyError: it is not, yet.
+        """
+        if self._engine is None:
+            raise NotReadyError(_ADVICE["model_refused" if self._is_refused else "loading_model"])
+        return self._engine
+
+    @property
+    def serving_engine(self) -> Engine:
+        """The engine, once the indexes have been looked at too.
+
+        Raises:
+            NotReadyError: they have not, yet.
+        """
+        engine = self.engine
+        if not self._has_looked:
+            raise NotReadyError(_ADVICE["loading_indexes"])
+        return engine
+
+    def unready_reason(self) -> tuple[Reason, str] | None:
+        """Why no search can be answered, for machines and for people; None when one can.
+
+        Ready means: the model is warm, the data directory has been looked through, some index
+        serves, and the default one too if there is one.
+        """
+        reason: Reason | None = None
+        if self._engine is None:
+            reason = "model_refused" if self._is_refused else "loading_model"
+        elif not self._has_looked:
+            reason = "loading_indexes"
+        else:
+            entries = self._engine.shelf.entries()
+            if any(e.index is None and e.name == DEFAULT_INDEX for e in entries):
+                reason = "index_refused"
+            elif not any(e.index for e in entries):
+                reason = "index_refused" if entries else "no_index"
+        return None if reason is None else (reason, _ADVICE[reason])
+
+    def start(self) -> None:
+        """Begin to load; returns at once."""
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Finish the work in hand and let everything go."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await asyncio.to_thread(self._loader.shutdown, wait=True, cancel_futures=True)
+        await asyncio.to_thread(self.pool.close)
+        if self._engine is not None:
+            self._engine.shelf.close()
+
+    async def _watch(self) -> None:
+        try:
+            embedder = await self._load(self._load_model)
+        except RetrievalError as error:
+            self._is_refused = True
+            log.exception("model_refused")
+            if self._on_fatal is not None:
+                self._on_fatal(error)
+            return
+        shelf = Shelf(self._data_dir, embedder.fingerprint, embedder.decode_policy)
+        self._engine = Engine(embedder, shelf, self.limits)
+        while True:
+            try:
+                await self._load(shelf.refresh)
+            except OSError:
+                log.exception("data_dir_unreadable")
+            self._has_looked = True
+            await asyncio.sleep(self._poll_interval_s)
+
+    async def _load(self, step: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._loader, step)
+
+    def _load_model(self) -> Embedder:
+        embedder = Embedder.load(self._checkpoint, arithmetic=self._arithmetic)
+        grey = np.full((embedder.input_size, embedder.input_size, 3), 128, np.uint8)
+        embedder.embed_image(DecodedImage(grey, "PNG"))
+        log.info(
+            "model_serving",
+            model=embedder.name,
+            fingerprint=embedder.fingerprint,
+            lipschitz_bound=embedder.lipschitz_bound,
+            arithmetic=embedder.arithmetic,
+        )
+        return embedder
+
+
+def prepare_thread(threads: int) -> Callable[[], None]:
+    """An initializer that bounds FAISS's threads in a worker: OpenMP counts them per thread."""
+    return partial(set_search_threads, threads)

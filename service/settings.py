@@ -1,0 +1,122 @@
+"""Settings of one deployment: each is an environment variable `LIPSIM_<NAME>`."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MEBIBYTE = 1024 * 1024
+FORMATS = frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"})
+
+
+class Settings(BaseSettings):
+    """What an operator may choose; names carry their unit, `python -m service settings` prints all.
+
+    A relative path is relative to the working directory. Only the two entrances read this class:
+    everything below takes plain arguments.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="LIPSIM_", frozen=True, extra="ignore")
+
+    data_dir: Path = Field(
+        default=Path("data"), description="Directory that holds the indexes (`indexes/NAME/...`)."
+    )
+    checkpoint: Path | None = Field(
+        default=None, description="Weight file (safetensors); empty: the one shipped with us."
+    )
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log line that is written (JSON, to stderr)."
+    )
+    arithmetic: Literal["float64", "float32"] = Field(
+        default="float64",
+        description="float64: radii hold for the program; float32: faster, in real arithmetic only.",
+    )
+    max_image_bytes: int = Field(
+        default=20 * MEBIBYTE, gt=0, description="Largest encoded image; more is 413."
+    )
+    max_image_pixels: int = Field(
+        default=50_000_000, gt=0, description="Most pixels of one image; more is 422."
+    )
+    max_image_side: int = Field(
+        default=20_000, gt=0, description="Longest side of one image, in pixels; longer is 422."
+    )
+    allowed_formats: Annotated[frozenset[str], NoDecode] = Field(
+        default=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF"}),
+        description="Image formats that are decoded, comma-separated; BMP and TIFF may be added.",
+    )
+    default_k: int = Field(default=10, ge=1, description="Results of a search that names no k.")
+    max_k: int = Field(default=1000, ge=1, description="Most results that one search may ask for.")
+    index_poll_interval_s: float = Field(
+        default=2.0, gt=0, description="Seconds between two looks for a new index version."
+    )
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        description="Threads that decode, embed and search; default: one per core.",
+    )
+    threads_per_worker: int = Field(
+        default=1, ge=1, description="Threads that torch and FAISS use inside one worker."
+    )
+    max_queue: int = Field(
+        default=64, ge=0, description="Requests that may wait for a worker; more is 503."
+    )
+    max_concurrent_requests: int = Field(
+        default=256, ge=1, description="Requests whose bodies may be held at once; more is 503."
+    )
+    queue_timeout_s: float = Field(
+        default=10.0, gt=0, description="Longest wait for a worker; longer is 503."
+    )
+    request_timeout_s: float = Field(
+        default=30.0, gt=0, description="Longest work on one request once begun; longer is 504."
+    )
+    body_timeout_s: float = Field(
+        default=30.0, gt=0, description="Longest time a body may take to arrive; longer is 408."
+    )
+    shutdown_timeout_s: int = Field(
+        default=30, ge=0, description="Time that requests in flight get to finish at shutdown."
+    )
+
+    @field_validator("allowed_formats", mode="before")
+    @classmethod
+    def _split_formats(cls, value: object) -> object:
+        if isinstance(value, str):
+            return frozenset(part.strip().upper() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("checkpoint", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        unknown = self.allowed_formats - FORMATS
+        if unknown or not self.allowed_formats:
+            wanted, came = ", ".join(sorted(FORMATS)), ", ".join(sorted(unknown)) or "none"
+            raise ValueError(f"allowed_formats must be some of {wanted}; got {came}")
+        if self.default_k > self.max_k:
+            raise ValueError(f"default_k {self.default_k} must not exceed max_k {self.max_k}")
+        return self
+
+
+def environment_names() -> dict[str, str]:
+    """Environment variable of each setting -> what it does."""
+    prefix = Settings.model_config.get("env_prefix", "")
+    return {
+        f"{prefix}{name}".upper(): field.description or ""
+        for name, field in Settings.model_fields.items()
+    }
+
+
+def shown_default(name: str) -> str:
+    """The default of one setting as an operator would write it; an empty string for none."""
+    if name == "workers":
+        return "one per core"
+    value = Settings.model_fields[name].get_default()
+    if isinstance(value, frozenset):
+        return ",".join(sorted(str(part) for part in value))
+    return "" if value is None else str(value)

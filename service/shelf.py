@@ -1,0 +1,208 @@
+"""The indexes in service: found on disk, opened, swapped for newer versions, closed when unused."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from index_builder.errors import (
+    IndexFormatError,
+    IndexModelMismatchError,
+    IndexNotFoundError,
+)
+from index_builder.gallery_index import GalleryIndex, current_version, list_indexes
+from model.errors import RetrievalError
+from service.errors import IndexUnavailableError
+
+# A version that was refused is tried again, in case a copy was still under way; ever more rarely,
+# since each attempt hashes every file.
+_FIRST_RETRY_S = 5.0
+_LONGEST_RETRY_S = 300.0
+
+# What a client may read of a refusal; the error's own words, which may hold paths, go to the log.
+_REASONS: dict[type[Exception], tuple[str, str]] = {
+    IndexFormatError: (
+        "index_damaged",
+        "a file of this version is missing or damaged; see `python -m index_builder verify`",
+    ),
+    IndexModelMismatchError: (
+        "index_model_mismatch",
+        "made by another model or decode policy; build it again with the model in service",
+    ),
+    IndexNotFoundError: ("index_not_found", "the version was removed while it was being opened"),
+}
+_UNFORESEEN = ("internal_error", "the version could not be opened; see the log")
+
+log = structlog.stdlib.get_logger()
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A version that could not be taken into service, why, and when it is tried again."""
+
+    version: str | None
+    code: str
+    detail: str
+    retry_at: float
+    pause_s: float
+
+
+@dataclass
+class _Opened:
+    """An open version and the number of requests at work on it."""
+
+    index: GalleryIndex
+    users: int = 0
+    is_retired: bool = False
+
+
+@dataclass(frozen=True)
+class ShelfEntry:
+    """One index as an operator sees it: the version that answers, and one that was refused."""
+
+    name: str
+    index: GalleryIndex | None
+    refused: Refused | None
+
+
+@dataclass
+class Shelf:
+    """Every index of one data directory.
+
+    `refresh` is called by one thread; `lease` by any. A request leases an index once and does all
+    its work on that version; a version that was replaced closes when its last lease ends.
+    """
+
+    data_dir: Path
+    fingerprint: str
+    decode_policy: str
+    clock: Callable[[], float] = time.monotonic
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _opened: dict[str, _Opened] = field(default_factory=dict[str, _Opened])
+    _refused: dict[str, Refused] = field(default_factory=dict[str, Refused])
+
+    @contextmanager
+    def lease(self, name: str) -> Iterator[GalleryIndex]:
+        """The current version of an index, kept open until the block ends.
+
+        Raises:
+            IndexNotFoundError: there is no index of that name.
+            IndexUnavailableError: there is one, and no version of it could be opened.
+        """
+        with self._lock:
+            opened = self._opened.get(name)
+            if opened is None:
+                raise self._absent(name)
+            opened.users += 1
+        try:
+            yield opened.index
+        finally:
+            with self._lock:
+                opened.users -= 1
+                is_last = opened.is_retired and opened.users == 0
+            if is_last:
+                opened.index.close()
+
+    def refresh(self) -> None:
+        """Look at the disk once: open what is new, replace what changed, drop what is gone."""
+        names = list_indexes(self.data_dir)
+        for name in names:
+            self._refresh_one(name)
+        with self._lock:
+            gone = self._opened.keys() - set(names)
+            self._refused = {n: r for n, r in self._refused.items() if n in names}
+        for name in gone:
+            log.info("index_gone", index=name)
+            self._put(name, None)
+
+    def entries(self) -> list[ShelfEntry]:
+        """What is in service and what was refused, by name."""
+        with self._lock:
+            names = sorted(self._opened.keys() | self._refused.keys())
+            return [
+                ShelfEntry(
+                    name,
+                    self._opened[name].index if name in self._opened else None,
+                    self._refused.get(name),
+                )
+                for name in names
+            ]
+
+    def close(self) -> None:
+        """Take every index out of service; each closes when its last lease ends."""
+        for name in list(self._opened):
+            self._put(name, None)
+
+    def _absent(self, name: str) -> RetrievalError:
+        refused = self._refused.get(name)
+        if refused is not None:
+            return IndexUnavailableError(
+                f"index {name!r}: version {refused.version} was refused ({refused.code})"
+            )
+        return IndexNotFoundError(f"no index {name[:64]!r} is in service here")
+
+    def _refresh_one(self, name: str) -> None:
+        version = None
+        try:
+            version = current_version(self.data_dir, name)
+            if self._is_settled(name, version):
+                return
+            opened = self._open(name)
+        except Exception as error:  # noqa: BLE001 - one index, whatever is wrong with it, must not stop the others
+            self._refuse(name, version, error)
+            return
+        with self._lock:
+            self._refused.pop(name, None)
+        self._put(name, opened)
+        log.info("index_serving", index=name, version=opened.version, size=opened.size)
+
+    def _is_settled(self, name: str, version: str) -> bool:
+        """Whether this version is served already, or was refused too short a time ago."""
+        opened, refused = self._opened.get(name), self._refused.get(name)
+        if opened is not None and opened.index.version == version:
+            with self._lock:
+                self._refused.pop(name, None)
+            return True
+        return (
+            refused is not None and refused.version == version and self.clock() < refused.retry_at
+        )
+
+    def _open(self, name: str) -> GalleryIndex:
+        index = GalleryIndex.open(
+            self.data_dir,
+            name,
+            embedder_fingerprint=self.fingerprint,
+            decode_policy=self.decode_policy,
+        )
+        if index.size:
+            # Warm: the pages are read and the search structure is built before the first request.
+            index.search(np.ones((1, index.dim)), min(index.size, 128))
+        return index
+
+    def _put(self, name: str, index: GalleryIndex | None) -> None:
+        with self._lock:
+            old = self._opened.pop(name, None)
+            if index is not None:
+                self._opened[name] = _Opened(index)
+            if old is None:
+                return
+            old.is_retired = True
+            is_unused = old.users == 0
+        if is_unused:
+            old.index.close()
+
+    def _refuse(self, name: str, version: str | None, error: Exception) -> None:
+        known = self._refused.get(name)
+        pause_s = _FIRST_RETRY_S
+        if known is not None and known.version == version:
+            pause_s = min(2 * known.pause_s, _LONGEST_RETRY_S)
+        code, detail = _REASONS.get(type(error), _UNFORESEEN)
+        with self._lock:
+            self._refused[name] = Refused(version, code, detail, self.clock() + pause_s, pause_s)
+        if known is None or (known.version, known.code) != (version, code):
+            log.error("index_refused", index=name, version=version, code=code, exc_info=error)
