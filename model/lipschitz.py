@@ -28,7 +28,8 @@ def product_bound(*factors: float) -> float:
     """Upper bound of the product of nonnegative upper bounds."""
     product = 1.0
     for factor in factors:
-        product = round_up(product * factor)
+        if factor != 1.0:  # nothing is rounded then
+            product = factor if product == 1.0 else round_up(product * factor)
     return product
 
 

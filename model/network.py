@@ -1,0 +1,97 @@
+# pyright: basic
+# torch's types are loose; they are kept inside the files of layers and the network.
+"""The network that composes the layers, and what is proved of the whole."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from model.layers import Flow, Layer, cube_norm, plain_bound, unit_roundoff_of
+from model.presets import EmbedderConfig, PublishedConfig
+from model.published import published_layers, published_specs
+from model.rounding import UNIT_ROUNDOFF_64
+from model.wave import wave_layers, wave_specs
+
+
+@dataclass(frozen=True)
+class NetworkProof:
+    """What is proved of a network.
+
+    Attributes:
+        lipschitz_bound: upper bound of its Lipschitz constant, l2 to l2, in real arithmetic.
+        forward_error: upper bound of the l2 distance between the executed and the real-arithmetic
+            embedding, for every input in [0, 1], in the arithmetic it was asked for.
+    """
+
+    lipschitz_bound: float
+    forward_error: float
+
+
+class Network(nn.Module):
+    """Layers in a row, from network input to raw embedding.
+
+    Only matrix products, sums, relu and absolute values run in a pass: no convolution routine, so
+    no Winograd, and TF32 and bfloat16 are switched off by the embedder that loads it. With
+    gradients wanted the same sums run out of place, so attacks see the network that is certified.
+    """
+
+    def __init__(self, config: EmbedderConfig, layers: list[Layer], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.config, self.dtype = config, dtype
+        self.layers = nn.ModuleList(cast("list[nn.Module]", layers))
+        self.eval()
+
+    def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Raw embeddings of a batch of inputs, in the network's own arithmetic."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def prove(self) -> NetworkProof:
+        """Lipschitz bound and forward error of this network, from the weights it holds."""
+        unit_roundoff = unit_roundoff_of(self.dtype)
+        norm = cube_norm(3 * self.config.input_size**2)
+        # A pass in float32 begins by rounding its float64 input.
+        cut = 0.0 if unit_roundoff == UNIT_ROUNDOFF_64 else unit_roundoff * norm
+        flow = Flow(norm, cut, 1.0)
+        for layer in self.layers:
+            flow = cast("Layer", layer).prove(flow, unit_roundoff)
+        return NetworkProof(flow.lipschitz_bound, plain_bound(flow.error))
+
+
+def tensor_specs(config: EmbedderConfig) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Shape and numpy dtype of every tensor that a checkpoint of this config holds, by name."""
+    if isinstance(config, PublishedConfig):
+        return published_specs(config)
+    return wave_specs(config)
+
+
+def build_network(
+    config: EmbedderConfig,
+    weights: Mapping[str, Float[np.ndarray, "..."]],
+    dtype: torch.dtype = torch.float64,
+    device: str = "cpu",
+) -> Network:
+    """The network of a config with these weights, ready to run.
+
+    Args:
+        config: its shape.
+        weights: every tensor of `tensor_specs`, as stored.
+        dtype: the arithmetic: torch.float64, or torch.float32.
+        device: where it runs; CUDA is supported by the same code.
+
+    Returns:
+        The network in eval mode; its weights are buffers and want no gradient.
+    """
+    # Buffers made in inference mode could never take part in a gradient.
+    with torch.inference_mode(mode=False):
+        if isinstance(config, PublishedConfig):
+            layers = published_layers(config, weights, dtype)
+        else:
+            layers = wave_layers(config, weights, dtype)
+        return Network(config, layers, dtype).to(device)
