@@ -21,21 +21,23 @@ from service.errors import (
 from service.multipart import MultipartReader, check_name
 from service.schemas import Options
 
-O = TypeVar("O", bound=Options)
+OptionsT = TypeVar("OptionsT", bound=Options)
 
 # Below this a body is parsed at once; above, in a thread, so that the event loop goes on.
 _INLINE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Upload(Generic[O]):
+class Upload(Generic[OptionsT]):
     """What one request holds: its images in the order of the route's fields, and its options."""
 
     images: tuple[bytes, ...]
-    options: O
+    options: OptionsT
 
 
-async def read_upload(request: Request, images: tuple[str, ...], options: type[O]) -> Upload[O]:
+async def read_upload(
+    request: Request, images: tuple[str, ...], options: type[OptionsT]
+) -> Upload[OptionsT]:
     """Read a request by its Content-Type.
 
     Args:
@@ -91,7 +93,7 @@ def _not_readable(request: Request, media_type: str, images: tuple[str, ...]) ->
     return MediaTypeError(f"Content-Type must be one of {wanted}; got {came}{why}")
 
 
-def _query_options(request: Request, options: type[O]) -> O:
+def _query_options(request: Request, options: type[OptionsT]) -> OptionsT:
     given: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         check_name(name, options.model_fields.keys(), given)
@@ -100,8 +102,8 @@ def _query_options(request: Request, options: type[O]) -> O:
 
 
 async def _read_multipart(
-    request: Request, content_type: str, images: tuple[str, ...], options: type[O]
-) -> Upload[O]:
+    request: Request, content_type: str, images: tuple[str, ...], options: type[OptionsT]
+) -> Upload[OptionsT]:
     reader = MultipartReader(content_type, {*images, *options.model_fields})
     async for chunk in request.stream():
         reader.write(chunk)
@@ -116,14 +118,16 @@ async def _read_multipart(
     return Upload(found, _from_strings(options, given))
 
 
-async def _read_json(request: Request, images: tuple[str, ...], options: type[O]) -> Upload[O]:
+async def _read_json(
+    request: Request, images: tuple[str, ...], options: type[OptionsT]
+) -> Upload[OptionsT]:
     body = await request.body()
     if len(body) <= _INLINE_BYTES:
         return _parse_json(body, images, options)
     return await to_thread.run_sync(_parse_json, body, images, options)
 
 
-def _parse_json(body: bytes, images: tuple[str, ...], options: type[O]) -> Upload[O]:
+def _parse_json(body: bytes, images: tuple[str, ...], options: type[OptionsT]) -> Upload[OptionsT]:
     fields = [f"{name}_base64" for name in images]
     members = _load_object(body)
     for name in members:
@@ -177,7 +181,7 @@ def _required(values: dict[str, V], name: str) -> V:
     return values[name]
 
 
-def _from_strings(options: type[O], given: dict[str, str]) -> O:
+def _from_strings(options: type[OptionsT], given: dict[str, str]) -> OptionsT:
     try:
         return options.model_validate_strings(given)
     except ValidationError as error:
@@ -188,12 +192,14 @@ def _invalid(error: ValidationError) -> InvalidParameterError:
     return InvalidParameterError(
         [
             FieldProblem(".".join(str(part) for part in problem["loc"]), problem["msg"])
-            for problem in error.errors(include_url=False, include_context=False, include_input=False)
+            for problem in error.errors(
+                include_url=False, include_context=False, include_input=False
+            )
         ]
     )
 
 
-def _merge(body: O, query: O) -> O:
+def _merge(body: OptionsT, query: OptionsT) -> OptionsT:
     """Options of body and query together; the same one in both is refused, never overridden."""
     twice = sorted(body.model_fields_set & query.model_fields_set)
     if twice:

@@ -24,11 +24,12 @@ from service.schemas import SearchOptions, SimilarityOptions
 from service.shelf import Shelf
 
 MEANING = {
-    "program": "Any image of the same size whose decoded pixels differ by less than the radius (l2) "
-    "is answered the same by this program, index version and model, as far as the radius says.",
-    "real-arithmetic": "Any image of the same size whose decoded pixels differ by less than the "
-    "radius (l2) is answered the same by this network in real arithmetic; nothing is promised about "
-    "the program's float32 rounding.",
+    "program": "Any image of the same size whose decoded pixels differ from the query's by less "
+    "than a radius (l2) gets, from this program, index version and model, an answer that agrees in "
+    "what that radius is about.",
+    "real-arithmetic": "Any image of the same size whose decoded pixels differ from the query's by "
+    "less than a radius (l2) gets, from this index version and this network in real arithmetic, an "
+    "answer that agrees in what that radius is about; float32 rounding is not covered.",
 }
 
 
@@ -247,7 +248,7 @@ def _results(
     answer: Answer, index: GalleryIndex, query: Embedded, options: SearchOptions
 ) -> list[schemas.SearchResult]:
     proof = answer.certificate
-    entries = index.entries(answer.candidates.rows[proof.positions])
+    entries = index.entries(answer.candidates.rows[proof.positions].tolist())
     values = 3 * query.embedding.height * query.embedding.width
     results: list[schemas.SearchResult] = []
     for place, entry in enumerate(entries):
@@ -284,6 +285,6 @@ def _wire_radius(radius: float | None) -> float | None:
     """
     if radius is None or radius == math.inf:
         return None
-    if not 0.0 <= radius:
+    if math.isnan(radius) or radius < 0.0:
         raise CertificateError(f"a radius must be >= 0, got {radius}")
     return radius

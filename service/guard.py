@@ -1,4 +1,4 @@
-"""The outermost layers, as plain ASGI: bodies counted while they arrive, and one line per request."""
+"""The outermost layers, plain ASGI: bodies counted while they arrive, one line per request."""
 
 import asyncio
 import re
@@ -84,14 +84,13 @@ class CountedBody:
 class BodyGuard:
     """Counts each body; an answer given before its end closes the connection, gently."""
 
-    def __init__(
-        self, app: ASGIApp, *, limit: Callable[[str, str], int], timeout_s: float
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, limit: Callable[[str, str], int], timeout_s: float) -> None:
         self._app = app
         self._limit = limit
         self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -119,6 +118,7 @@ class RequestLog:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""multipart/form-data, in memory only: each part is bytes under a name, whatever it calls itself."""
+"""multipart/form-data, in memory only: each part is bytes under a name, nothing more."""
 
 from collections.abc import Callable, Collection
 from typing import TypeVar

@@ -1,11 +1,11 @@
-"""A bounded pool of threads for the work that needs a core, with two budgets: waiting and working."""
+"""A bounded pool of threads for work that needs a core; waiting and working have a budget each."""
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from service.errors import DeadlineError, OverloadedError
 
@@ -92,7 +92,7 @@ class Admission:
         self._max_requests = max_requests
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self) -> Generator[None]:
         """Hold one place for the time of a request.
 
         Raises:
@@ -107,7 +107,7 @@ class Admission:
             self._free += 1
 
 
-def _forget(result: "asyncio.Future[object]") -> None:
+def _forget(result: asyncio.Future[T]) -> None:
     """Take the outcome of work that nobody waits for, lest it is reported as never retrieved."""
     if not result.cancelled():
         result.exception()

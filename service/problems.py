@@ -13,7 +13,7 @@ MEDIA_TYPE = "application/problem+json"
 
 
 def problem_body(row: Row, detail: str | None, errors: list[dict[str, str]]) -> dict[str, object]:
-    """Members of a problem document; `code` is the stable one, `title` and `detail` are for people."""
+    """Members of a problem document; `code` is for machines, `title` and `detail` for people."""
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     body: dict[str, object] = {
         "type": f"urn:lipsim:problem:{row.code}",

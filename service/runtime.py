@@ -3,14 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 import structlog
 
-from index_builder.faiss_backend import set_search_threads
+from index_builder.faiss_backend import load_faiss
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.image import DecodedImage, DecodeLimits
@@ -93,6 +92,11 @@ class Runtime:
             raise NotReadyError(_ADVICE["loading_indexes"])
         return engine
 
+    @property
+    def shelf(self) -> Shelf | None:
+        """The indexes, once the model is loaded."""
+        return None if self._engine is None else self._engine.shelf
+
     def unready_reason(self) -> tuple[Reason, str] | None:
         """Why no search can be answered, for machines and for people; None when one can.
 
@@ -149,6 +153,7 @@ class Runtime:
         return await asyncio.get_running_loop().run_in_executor(self._loader, step)
 
     def _load_model(self) -> Embedder:
+        load_faiss()  # Missing, or installed twice: better said now than at the first search.
         embedder = Embedder.load(self._checkpoint, arithmetic=self._arithmetic)
         grey = np.full((embedder.input_size, embedder.input_size, 3), 128, np.uint8)
         embedder.embed_image(DecodedImage(grey, "PNG"))
@@ -163,5 +168,9 @@ class Runtime:
 
 
 def prepare_thread(threads: int) -> Callable[[], None]:
-    """An initializer that bounds FAISS's threads in a worker: OpenMP counts them per thread."""
-    return partial(set_search_threads, threads)
+    """What each worker does first: bound FAISS's threads, which OpenMP counts thread by thread."""
+
+    def prepare() -> None:
+        load_faiss().omp_set_num_threads(threads)
+
+    return prepare

@@ -39,9 +39,7 @@ class Options(BaseModel):
 class SearchOptions(Options):
     """Options of a search: form fields in multipart, members in JSON, query parameters with raw."""
 
-    k: int | None = Field(
-        default=None, ge=1, description="How many results at most; default 10 unless configured."
-    )
+    k: int = Field(default=10, ge=1, description="How many results at most.")
     index: str = Field(default=DEFAULT_INDEX, description="Name of the index.")
     max_distance: (
         Annotated[float, Field(ge=0, allow_inf_nan=False, description="Largest distance kept.")]
@@ -290,7 +288,11 @@ class Item(Wire):
     """Answer of GET /v1/indexes/{name}/item."""
 
     id: str = Field(description="First id of the entry.")
-    duplicates: list[str]
+    duplicates: list[str] = Field(description="Other ids with the same vector.")
+    sha256: str = Field(description="SHA-256 of the file's bytes, hex.")
+    width: int
+    height: int
+    format: str
     metadata: dict[str, object]
     index: IndexInfo
 
@@ -339,7 +341,8 @@ class Ready(Wire):
 
     status: Literal["ready", "not_ready"]
     reason: (
-        Literal["loading_model", "model_refused", "loading_indexes", "no_index", "index_refused"] | None
+        Literal["loading_model", "model_refused", "loading_indexes", "no_index", "index_refused"]
+        | None
     ) = Field(description="null when ready.")
     detail: str | None
     indexes: list[IndexStatus]

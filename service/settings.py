@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     )
     arithmetic: Literal["float64", "float32"] = Field(
         default="float64",
-        description="float64: radii hold for the program; float32: faster, in real arithmetic only.",
+        description="float64: radii hold for the program; float32: for real arithmetic only.",
     )
     max_image_bytes: int = Field(
         default=20 * MEBIBYTE, gt=0, description="Largest encoded image; more is 413."
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
         default=64, ge=0, description="Requests that may wait for a worker; more is 503."
     )
     max_concurrent_requests: int = Field(
-        default=256, ge=1, description="Requests whose bodies may be held at once; more is 503."
+        default=128, ge=1, description="Requests whose bodies may be held at once; more is 503."
     )
     queue_timeout_s: float = Field(
         default=10.0, gt=0, description="Longest wait for a worker; longer is 503."
@@ -103,13 +103,16 @@ class Settings(BaseSettings):
         return self
 
 
-def environment_names() -> dict[str, str]:
-    """Environment variable of each setting -> what it does."""
-    prefix = Settings.model_config.get("env_prefix", "")
-    return {
-        f"{prefix}{name}".upper(): field.description or ""
-        for name, field in Settings.model_fields.items()
-    }
+def variable_name(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"{Settings.model_config.get('env_prefix', '')}{name}".upper()
+
+
+def shown(value: object) -> str:
+    """A value as an operator would write it; an empty string for none."""
+    if isinstance(value, frozenset):
+        return ",".join(sorted(map(str, cast("frozenset[object]", value))))
+    return "" if value is None else str(value)
 
 
 def shown_default(name: str) -> str:
@@ -117,6 +120,4 @@ def shown_default(name: str) -> str:
     if name == "workers":
         return "one per core"
     value = Settings.model_fields[name].get_default()
-    if isinstance(value, frozenset):
-        return ",".join(sorted(str(part) for part in value))
-    return "" if value is None else str(value)
+    return shown(value)

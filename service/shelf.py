@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,7 @@ class Shelf:
     _refused: dict[str, Refused] = field(default_factory=dict[str, Refused])
 
     @contextmanager
-    def lease(self, name: str) -> Iterator[GalleryIndex]:
+    def lease(self, name: str) -> Generator[GalleryIndex]:
         """The current version of an index, kept open until the block ends.
 
         Raises:
@@ -133,6 +133,17 @@ class Shelf:
                 for name in names
             ]
 
+    def entry(self, name: str) -> ShelfEntry:
+        """One index.
+
+        Raises:
+            IndexNotFoundError: there is none of that name.
+        """
+        for entry in self.entries():
+            if entry.name == name:
+                return entry
+        raise self._absent(name)
+
     def close(self) -> None:
         """Take every index out of service; each closes when its last lease ends."""
         for name in list(self._opened):
@@ -153,7 +164,7 @@ class Shelf:
             if self._is_settled(name, version):
                 return
             opened = self._open(name)
-        except Exception as error:  # noqa: BLE001 - one index, whatever is wrong with it, must not stop the others
+        except Exception as error:  # Whatever is wrong with one must not stop the others.
             self._refuse(name, version, error)
             return
         with self._lock:
@@ -179,9 +190,9 @@ class Shelf:
             embedder_fingerprint=self.fingerprint,
             decode_policy=self.decode_policy,
         )
-        if index.size:
+        if index.size > 1:
             # Warm: the pages are read and the search structure is built before the first request.
-            index.search(np.ones((1, index.dim)), min(index.size, 128))
+            index.search(np.ones((1, index.dim)), min(index.size - 1, 128))
         return index
 
     def _put(self, name: str, index: GalleryIndex | None) -> None:

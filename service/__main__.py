@@ -1,0 +1,99 @@
+"""`python -m service`: serve; print every setting; print the OpenAPI document."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from model.errors import RetrievalError
+from service.app import create_app
+from service.logs import configure_logs
+from service.settings import Settings, shown, shown_default, variable_name
+
+cli = typer.Typer(
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Serve certified image retrieval over HTTP. Every setting is an environment variable "
+    "LIPSIM_<NAME>; `python -m service settings` prints them all.",
+)
+
+
+@cli.callback(invoke_without_command=True)
+def serve(
+    context: typer.Context,
+    host: Annotated[str | None, typer.Option(help="Address; default: LIPSIM_HOST.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; default: LIPSIM_PORT.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
+    ] = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests in flight are finished first."""
+    if context.invoked_subcommand is not None:
+        return
+    given = {"host": host, "port": port, "data_dir": data_dir, "checkpoint": checkpoint}
+    settings = _read_settings({name: value for name, value in given.items() if value is not None})
+    configure_logs(settings.log_level)
+    refusals: list[RetrievalError] = []
+
+    def stop(error: RetrievalError) -> None:
+        refusals.append(error)
+        server.should_exit = True
+
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings, on_fatal=stop),
+            host=settings.host,
+            port=settings.port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
+        )
+    )
+    server.run()
+    if refusals:
+        Console(stderr=True).print(f"cannot serve: {refusals[0]}", markup=False)
+    if refusals or not server.started:
+        raise typer.Exit(1)
+
+
+@cli.command("settings")
+def print_settings() -> None:
+    """Print every setting: its variable, its value now, its default, what it does."""
+    settings = _read_settings({})
+    table = Table("variable", "value", "default", "meaning", show_lines=False)
+    for name, field in Settings.model_fields.items():
+        text = shown(getattr(settings, name))
+        table.add_row(variable_name(name), text, shown_default(name), field.description)
+    Console(width=max(160, Console().width)).print(table)
+
+
+@cli.command("openapi")
+def print_openapi() -> None:
+    """Print the OpenAPI document, with the defaults of every setting."""
+    document = create_app(Settings.model_construct()).openapi()
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _read_settings(given: dict[str, Any]) -> Settings:
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        console = Console(stderr=True)
+        for problem in error.errors():
+            where = ".".join(variable_name(str(part)) for part in problem["loc"])
+            console.print(f"{where or 'settings'}: {problem['msg']}", markup=False)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    cli()

@@ -1,0 +1,153 @@
+"""create_app(settings): every part of the service, put together; no state at module level."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+import structlog
+import torch
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from model.errors import RetrievalError
+from model.image import DecodeLimits
+from service import docs, openapi
+from service.errors import (
+    INTERNAL,
+    METHOD_NOT_ALLOWED,
+    ROUTE_NOT_FOUND,
+    FieldProblem,
+    InvalidParameterError,
+    Row,
+    row_of,
+)
+from service.guard import BodyGuard, RequestLog
+from service.pool import Admission, WorkerPool
+from service.problems import problem_response, response_of
+from service.routes import embed, health, indexes, info, search, similarity
+from service.routes.state import State
+from service.runtime import Runtime, prepare_thread
+from service.schemas import Limits
+from service.settings import Settings
+
+# Room for the form fields, JSON members and part headers around the images of a body.
+_OVERHEAD_BYTES = 64 * 1024
+
+log = structlog.stdlib.get_logger()
+
+
+def create_app(
+    settings: Settings, *, on_fatal: Callable[[RetrievalError], None] | None = None
+) -> FastAPI:
+    """The application; it loads its model and indexes in the background once it is started.
+
+    Args:
+        settings: the deployment.
+        on_fatal: told, on the event loop, when the checkpoint is refused; None: only /readyz says.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        # Many requests at once use the cores better than many threads on one request.
+        torch.set_num_threads(settings.threads_per_worker)
+        runtime = _make_runtime(settings, on_fatal)
+        app.state.service = State(runtime, limits_of(settings))
+        runtime.start()
+        try:
+            yield
+        finally:
+            await runtime.stop()
+
+    app = FastAPI(
+        title="LipSim Retrieval",
+        version=version(info.PACKAGE),
+        description=openapi.DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for part in (search, similarity, embed, indexes, info, health, docs):
+        app.include_router(part.router)
+    app.add_middleware(
+        BodyGuard, limit=body_limit(settings.max_image_bytes), timeout_s=settings.body_timeout_s
+    )
+    app.add_middleware(RequestLog)
+    app.exception_handler(RetrievalError)(_answer_ours)
+    app.exception_handler(RequestValidationError)(_answer_validation)
+    app.exception_handler(HTTPException)(_answer_router)
+    openapi.install(app, limits_of(settings))
+    return app
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What one request may ask for, as /v1/info says it."""
+    return Limits(
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+        max_image_side=settings.max_image_side,
+        formats=sorted(settings.allowed_formats),
+        default_k=settings.default_k,
+        max_k=settings.max_k,
+        body_timeout_s=settings.body_timeout_s,
+        queue_timeout_s=settings.queue_timeout_s,
+        request_timeout_s=settings.request_timeout_s,
+    )
+
+
+def body_limit(max_image_bytes: int) -> Callable[[str, str], int]:
+    """Bytes that a body may have, by path and Content-Type: its images, encoded, and some room."""
+    in_base64 = 4 * ((max_image_bytes + 2) // 3)
+
+    def limit(path: str, content_type: str) -> int:
+        images = 2 if path.endswith("/similarity") else 1
+        is_json = content_type.split(";", 1)[0].strip().lower() == "application/json"
+        return images * (in_base64 if is_json else max_image_bytes) + _OVERHEAD_BYTES
+
+    return limit
+
+
+def _make_runtime(settings: Settings, on_fatal: Callable[[RetrievalError], None] | None) -> Runtime:
+    return Runtime(
+        data_dir=settings.data_dir,
+        checkpoint=settings.checkpoint,
+        arithmetic=settings.arithmetic,
+        limits=DecodeLimits(
+            max_image_bytes=settings.max_image_bytes,
+            max_pixels=settings.max_image_pixels,
+            max_side=settings.max_image_side,
+            formats=settings.allowed_formats,
+        ),
+        pool=WorkerPool(
+            workers=settings.workers,
+            max_queue=settings.max_queue,
+            queue_timeout_s=settings.queue_timeout_s,
+            work_timeout_s=settings.request_timeout_s,
+            prepare_thread=prepare_thread(settings.threads_per_worker),
+        ),
+        admission=Admission(settings.max_concurrent_requests),
+        poll_interval_s=settings.index_poll_interval_s,
+        on_fatal=on_fatal,
+    )
+
+
+async def _answer_ours(_request: Request, error: RetrievalError) -> Response:
+    if row_of(error).status == INTERNAL.status:
+        log.error("internal_error", exc_info=error)
+    return response_of(error)
+
+
+async def _answer_validation(_request: Request, error: RequestValidationError) -> Response:
+    problems = [
+        FieldProblem(".".join(str(part) for part in problem["loc"][1:]), problem["msg"])
+        for problem in error.errors()
+    ]
+    return response_of(InvalidParameterError(problems))
+
+
+async def _answer_router(_request: Request, error: HTTPException) -> Response:
+    rows = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+    row = rows.get(error.status_code, Row(error.status_code, "http_error", "HTTP error"))
+    return problem_response(row, headers=error.headers)

@@ -1,0 +1,285 @@
+"""The OpenAPI document, completed: bodies, options, problems and examples of every route.
+
+FastAPI sees neither our bodies (one reader takes three kinds) nor our errors (one table): both are
+written here from the same models and the same table that the code runs on.
+"""
+
+import base64
+import copy
+import io
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from PIL import Image
+
+from service.errors import ERROR_TABLE, RETRY_AFTER_S
+from service.examples import ANSWERS, PROBLEM_DETAILS
+from service.problems import MEDIA_TYPE
+from service.schemas import (
+    PROMISE,
+    EmbedOptions,
+    FieldError,
+    Limits,
+    Options,
+    Problem,
+    SearchOptions,
+    SimilarityOptions,
+)
+
+DESCRIPTION = f"""Image retrieval whose answers carry a proof. The metric is LipSim's: 1 - cosine of
+the embeddings of a network with a proved Lipschitz bound, so that each result has a radius.
+
+**What `certified_radius` promises.** {PROMISE}
+
+Errors are `application/problem+json` (RFC 9457); tell them apart by `code`. No image, whatever it
+holds, is answered with a 500. The service fetches no URL and opens no path of a client's."""
+
+
+class Post(NamedTuple):
+    """What a posting route takes, and the problem codes it may answer with."""
+
+    images: tuple[str, ...]
+    options: type[Options]
+    codes: tuple[str, ...]
+
+
+_BODY_CODES = (
+    "malformed_body",
+    "missing_field",
+    "invalid_parameter",
+    "body_timeout",
+    "body_too_large",
+    "image_too_large",
+    "unsupported_media_type",
+    "unsupported_image_format",
+    "empty_image",
+    "undecodable_image",
+    "image_dimensions",
+    "unembeddable_image",
+    "overloaded",
+    "not_ready",
+    "timeout",
+)
+_POSTS = {
+    "search": Post(
+        ("image",), SearchOptions, (*_BODY_CODES, "index_not_found", "index_unavailable")
+    ),
+    "similarity": Post(("image_a", "image_b"), SimilarityOptions, _BODY_CODES),
+    "embed": Post(("image",), EmbedOptions, _BODY_CODES),
+}
+_ITEM_CODES = (
+    "invalid_parameter",
+    "index_not_found",
+    "item_not_found",
+    "overloaded",
+    "not_ready",
+    "index_unavailable",
+    "timeout",
+)
+_GET_CODES: dict[str, tuple[str, ...]] = {
+    "/v1/indexes": ("invalid_parameter", "not_ready"),
+    "/v1/indexes/{name}": ("invalid_parameter", "index_not_found", "not_ready"),
+    "/v1/indexes/{name}/item": _ITEM_CODES,
+    "/v1/indexes/{name}/thumbnail": _ITEM_CODES,
+    "/v1/info": ("invalid_parameter", "not_ready"),
+}
+
+
+def install(app: FastAPI, limits: Limits) -> None:
+    """Make `app.openapi` give the completed document, made once."""
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _complete(app, limits)
+        return app.openapi_schema
+
+    app.openapi = document
+
+
+def _complete(app: FastAPI, limits: Limits) -> dict[str, Any]:
+    found = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes
+    )
+    schemas = found["components"]["schemas"]
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    schemas["FieldError"] = FieldError.model_json_schema()
+    schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas["Problem"].pop("$defs", None)
+    for path, methods in found["paths"].items():
+        for method, operation in methods.items():
+            operation["operationId"] = f"{method}{path.translate(_TO_ID)}"
+            operation["responses"].pop("422", None)
+            _complete_operation(path, operation, limits)
+    found["paths"]["/readyz"]["get"]["responses"]["503"] = _not_ready_response()
+    return found
+
+
+_TO_ID = str.maketrans({"/": "_", "{": None, "}": None, ".": "_"})
+
+
+def _complete_operation(path: str, operation: dict[str, Any], limits: Limits) -> None:
+    name = path.rsplit("/", 1)[-1]
+    post = _POSTS.get(name)
+    codes = _GET_CODES.get(path, ())
+    if post is not None:
+        codes = post.codes
+        operation["requestBody"] = _request_body(post, limits)
+        parameters = _query_parameters(post, limits)
+        if parameters:
+            operation["parameters"] = parameters
+    if path.endswith("/thumbnail"):
+        operation["responses"]["200"]["content"] = {
+            "image/webp": {"schema": {"type": "string", "format": "binary"}}
+        }
+    example = ANSWERS.get(path.removeprefix("/v1"))
+    if example is not None:
+        operation["responses"]["200"]["content"]["application/json"]["example"] = example
+    operation["responses"].update(_problem_responses(codes))
+
+
+def _option_schemas(options: type[Options], limits: Limits) -> dict[str, Any]:
+    """JSON schema of each option, with this deployment's limits in it."""
+    properties = copy.deepcopy(options.model_json_schema().get("properties", {}))
+    for schema in properties.values():
+        schema.pop("title", None)
+    if "k" in properties:
+        properties["k"] |= {"maximum": limits.max_k, "default": limits.default_k}
+    return properties
+
+
+def _request_body(post: Post, limits: Limits) -> dict[str, Any]:
+    options = _option_schemas(post.options, limits)
+    example = base64.b64encode(example_png()).decode()
+    files = {
+        name: {"type": "string", "format": "binary", "description": "The image file."}
+        for name in post.images
+    }
+    texts = {
+        f"{name}_base64": {
+            "type": "string",
+            "format": "byte",
+            "contentEncoding": "base64",
+            "description": "The image file in base64 (RFC 4648, padded).",
+        }
+        for name in post.images
+    }
+    form = {name: _without_null(schema) for name, schema in options.items()}
+    content: dict[str, Any] = {
+        "multipart/form-data": {"schema": _object(files, form)},
+        "application/json": {
+            "schema": _object(texts, options),
+            "example": dict.fromkeys(texts, example) | _example_options(post),
+        },
+    }
+    if len(post.images) == 1:
+        raw = {"schema": {"type": "string", "format": "binary"}}
+        content |= {"image/*": raw, "application/octet-stream": raw}
+    return {"required": True, "content": content}
+
+
+def _object(required: dict[str, Any], optional: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {**required, **optional},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an option that is text: absent is absent, and null is not a value."""
+    if "anyOf" not in schema:
+        return schema
+    some = next(kind for kind in schema["anyOf"] if kind.get("type") != "null")
+    rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
+    return {**some, **rest}
+
+
+def _example_options(post: Post) -> dict[str, Any]:
+    wanted = {"k": 5, "epsilon": 0.5, "threshold": 0.2}
+    return {name: value for name, value in wanted.items() if name in post.options.model_fields}
+
+
+def _query_parameters(post: Post, limits: Limits) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": "For a raw image body; an option given in the body too is an error. "
+            + str(schema.get("description", "")),
+            "schema": _without_null(schema),
+        }
+        for name, schema in _option_schemas(post.options, limits).items()
+    ]
+
+
+def _problem_responses(codes: tuple[str, ...]) -> dict[str, Any]:
+    rows = {row.code: row for row in ERROR_TABLE.values()}
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for code in codes:
+        by_status[rows[code].status].append(code)
+    return {
+        str(status): _problem_response(
+            status, {code: (rows[code].title, PROBLEM_DETAILS.get(code)) for code in found}
+        )
+        for status, found in sorted(by_status.items())
+    }
+
+
+def _problem_response(status: int, titles: dict[str, tuple[str, str | None]]) -> dict[str, Any]:
+    examples = {
+        code: {
+            "summary": title,
+            "value": {
+                "type": f"urn:lipsim:problem:{code}",
+                "title": title,
+                "status": status,
+                "code": code,
+                "detail": detail or title,
+            },
+        }
+        for code, (title, detail) in titles.items()
+    }
+    response: dict[str, Any] = {
+        "description": "; ".join(f"`{code}`: {title}" for code, (title, _) in titles.items()),
+        "content": {
+            MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
+        },
+    }
+    if status == 503:
+        response["headers"] = _RETRY_AFTER
+    return response
+
+
+_RETRY_AFTER = {
+    "Retry-After": {
+        "description": "Seconds to wait before the next try.",
+        "schema": {"type": "integer"},
+        "example": RETRY_AFTER_S,
+    }
+}
+
+
+def _not_ready_response() -> dict[str, Any]:
+    return {
+        "description": "Not ready; `reason` says why.",
+        "headers": _RETRY_AFTER,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/Ready"},
+                "example": ANSWERS["/readyz#503"],
+            }
+        },
+    }
+
+
+def example_png() -> bytes:
+    """A real image file, small enough to stand in an example."""
+    buffer = io.BytesIO()
+    picture = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

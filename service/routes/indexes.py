@@ -1,0 +1,97 @@
+"""The indexes in service, and the items in them."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from starlette.responses import Response
+
+from index_builder.errors import ItemNotFoundError
+from service.answers import json_response
+from service.engine import describe_index
+from service.routes.state import ServiceState, check_query
+from service.schemas import IndexList, IndexStatus, Item, Refusal
+from service.shelf import Shelf, ShelfEntry
+
+router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
+
+ItemId = Annotated[str, Query(min_length=1, max_length=4096, description="Id of the item.")]
+
+
+@router.get("/v1/indexes", response_model=IndexList, summary="List the indexes")
+async def list_all(state: ServiceState) -> Response:
+    """Every index of the data directory: what serves, and what was refused and why."""
+    shelf = state.runtime.serving_engine.shelf
+    return json_response(IndexList(indexes=statuses(shelf)))
+
+
+@router.get("/v1/indexes/{name}", response_model=IndexStatus, summary="Describe one index")
+async def describe(name: str, state: ServiceState) -> Response:
+    """One index: its version, size, and the model that made it."""
+    shelf = state.runtime.serving_engine.shelf
+    return json_response(status_of(shelf.entry(name)))
+
+
+@router.get("/v1/indexes/{name}/item", response_model=Item, summary="Describe one item")
+async def item(name: str, id: ItemId, state: ServiceState) -> Response:
+    """The entry that holds this id: its metadata, and the other ids with an equal vector."""
+    shelf = state.runtime.serving_engine.shelf
+
+    def work(_waited_s: float) -> Item:
+        with shelf.lease(name) as index:
+            entry = index.entry_by_id(id)
+            return Item(
+                id=entry.id,
+                duplicates=entry.duplicates,
+                sha256=entry.item.content_sha256,
+                width=entry.item.width,
+                height=entry.item.height,
+                format=entry.item.format,
+                metadata=entry.metadata,
+                index=describe_index(index),
+            )
+
+    return json_response(await state.runtime.pool.run(work))
+
+
+@router.get(
+    "/v1/indexes/{name}/thumbnail",
+    response_class=Response,
+    summary="Thumbnail of one item",
+)
+async def thumbnail(name: str, id: ItemId, state: ServiceState) -> Response:
+    """A small picture of one item, as the index version holds it."""
+    shelf = state.runtime.serving_engine.shelf
+
+    def work(_waited_s: float) -> bytes:
+        with shelf.lease(name) as index:
+            picture = index.thumbnail(id)
+        if picture is None:
+            raise ItemNotFoundError("the item has no thumbnail")
+        return picture
+
+    picture = await state.runtime.pool.run(work)
+    return Response(picture, media_type=THUMBNAIL_MEDIA_TYPE)
+
+
+THUMBNAIL_MEDIA_TYPE = "image/webp"
+
+
+def statuses(shelf: Shelf) -> list[IndexStatus]:
+    """What every index of a shelf is doing."""
+    return [status_of(entry) for entry in shelf.entries()]
+
+
+def status_of(entry: ShelfEntry) -> IndexStatus:
+    """What one index is doing, as the wire says it."""
+    index, refused = entry.index, entry.refused
+    return IndexStatus(
+        name=entry.name,
+        status="refused" if index is None else "serving",
+        version=index and index.version,
+        size=index and index.size,
+        dim=index and index.dim,
+        fingerprint=index and index.manifest.model_fingerprint,
+        created=index and index.manifest.created,
+        refused=refused
+        and Refusal(version=refused.version, code=refused.code, detail=refused.detail),
+    )

@@ -1,0 +1,35 @@
+"""POST an image, get the nearest entries, their distances and what is proved about each."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.answers import encode, json_response
+from service.body import read_upload
+from service.errors import FieldProblem, InvalidParameterError
+from service.routes.state import ServiceState
+from service.schemas import SearchAnswer, SearchOptions
+
+router = APIRouter(tags=["search"])
+
+
+@router.post("/v1/search", response_model=SearchAnswer, summary="Search an index by image")
+@router.post("/search", response_model=SearchAnswer, summary="Alias of /v1/search")
+async def search(request: Request, state: ServiceState) -> Response:
+    """Nearest entries of one index version, each with its certified radius.
+
+    The image comes as the multipart field `image`, as `image_base64` in JSON, or as the raw body;
+    the options as form fields, JSON members, or query parameters. One option may be given once.
+    """
+    with state.runtime.admission.admit():
+        engine = state.runtime.serving_engine
+        upload = await read_upload(request, ("image",), SearchOptions)
+        options, image = upload.options, upload.images[0]
+        k = options.k if "k" in options.model_fields_set else state.limits.default_k
+        if k > state.limits.max_k:
+            raise InvalidParameterError(
+                [FieldProblem("k", f"should be at most {state.limits.max_k}")]
+            )
+        content = await state.runtime.pool.run(
+            lambda waited_s: encode(engine.search(image, options, k, waited_s))
+        )
+    return json_response(content)

@@ -1,0 +1,29 @@
+"""POST two images, get their distance, its certified interval, and a verdict with its radius."""
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.answers import encode, json_response
+from service.body import read_upload
+from service.routes.state import ServiceState
+from service.schemas import SimilarityAnswer, SimilarityOptions
+
+router = APIRouter(tags=["similarity"])
+
+
+@router.post("/v1/similarity", response_model=SimilarityAnswer, summary="Compare two images")
+@router.post("/similarity", response_model=SimilarityAnswer, summary="Alias of /v1/similarity")
+async def similarity(request: Request, state: ServiceState) -> Response:
+    """Distance of two images; with `epsilon` its interval, with `threshold` a verdict and radii.
+
+    The images come as the multipart fields `image_a` and `image_b`, or as `image_a_base64` and
+    `image_b_base64` in JSON; a raw body cannot hold two.
+    """
+    with state.runtime.admission.admit():
+        engine = state.runtime.engine
+        upload = await read_upload(request, ("image_a", "image_b"), SimilarityOptions)
+        image_a, image_b = upload.images
+        content = await state.runtime.pool.run(
+            lambda waited_s: encode(engine.compare(image_a, image_b, upload.options, waited_s))
+        )
+    return json_response(content)

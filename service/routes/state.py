@@ -1,0 +1,35 @@
+"""What a route finds on its application: the runtime and the limits, typed once."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from service.multipart import check_name
+from service.runtime import Runtime
+from service.schemas import Limits
+
+
+@dataclass(frozen=True)
+class State:
+    """Kept as `app.state.service`."""
+
+    runtime: Runtime
+    limits: Limits
+
+
+def _state_of(request: Request) -> State:
+    state: State = request.app.state.service
+    return state
+
+
+ServiceState = Annotated[State, Depends(_state_of)]
+
+
+def check_query(request: Request) -> None:
+    """Refuse query parameters of a GET that its route does not have, or that come twice."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        check_name(name, known, seen)
+        seen.add(name)
