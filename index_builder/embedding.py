@@ -1,0 +1,192 @@
+"""From the bytes of many files to unit vectors and thumbnails, decoding ahead of the embedder.
+
+Pool threads decode, resize to the network's input and draw the thumbnail, so a full-size picture
+lives only inside its own task. The calling thread embeds batches. What is under way is bounded in
+number and in bytes.
+"""
+
+import io
+import os
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from jaxtyping import Float64
+from PIL import Image
+
+from index_builder.journal import EmbeddedImage
+from index_builder.sources import Problem
+from model.errors import (
+    EmptyImageError,
+    ImageBytesError,
+    ImageDecodeError,
+    ImageError,
+    ImageFormatError,
+    ImageSizeError,
+)
+from model.image import DecodedImage, DecodeLimits, decode_image
+from model.resize import resize_operator
+
+THUMBNAIL_SIDE = 160
+_BATCH = 16
+_MAX_THREADS = 4
+_MAX_BYTES_AHEAD = 64 << 20
+_PROBLEM_CODES: dict[type[ImageError], str] = {
+    EmptyImageError: "empty",
+    ImageBytesError: "image_bytes",
+    ImageFormatError: "format",
+    ImageSizeError: "image_size",
+    ImageDecodeError: "damaged",
+}
+
+
+class EmbedderLike(Protocol):
+    """What a build needs of the embedder; `model.embedder.Embedder` has it."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str: ...
+    @property
+    @abstractmethod
+    def decode_policy(self) -> str: ...
+    @property
+    @abstractmethod
+    def dim(self) -> int: ...
+    @property
+    @abstractmethod
+    def input_size(self) -> int: ...
+    @property
+    @abstractmethod
+    def forward_error(self) -> float: ...
+    @abstractmethod
+    def embed_pixels(self, x: Float64[np.ndarray, "B 3 S S"], /) -> Float64[np.ndarray, "B D"]:
+        """Raw embeddings of network inputs in [0, 1]."""
+        ...
+
+
+class _Prepared(NamedTuple):
+    """An image ready for the network."""
+
+    pixels: np.ndarray
+    width: int
+    height: int
+    format: str
+    thumbnail: bytes
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that gives no vector, and why."""
+
+    content_sha256: str
+    problem: Problem
+
+
+class _Task(NamedTuple):
+    content_sha256: str
+    size: int
+    future: "Future[_Prepared]"
+
+
+class EmbeddingPipeline:
+    """Embeds files given one by one; results come in the order given, some calls later."""
+
+    def __init__(
+        self, embedder: EmbedderLike, *, limits: DecodeLimits, threads: int | None = None
+    ) -> None:
+        workers = threads or min(_MAX_THREADS, os.cpu_count() or 1)
+        self._embedder = embedder
+        self._limits = limits
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+        self._tasks: deque[_Task] = deque()
+        self._max_tasks = _BATCH + 2 * workers
+        self._bytes_ahead = 0
+
+    def submit(self, content_sha256: str, data: bytes) -> None:
+        """Start decoding one file."""
+        future = self._pool.submit(_prepare, data, self._limits, self._embedder.input_size)
+        self._tasks.append(_Task(content_sha256, len(data), future))
+        self._bytes_ahead += len(data)
+
+    def ready(self) -> Iterator[EmbeddedImage | Rejected]:
+        """Results due now: a batch, once enough is under way."""
+        if len(self._tasks) >= self._max_tasks or self._bytes_ahead >= _MAX_BYTES_AHEAD:
+            yield from self._embed_batch()
+
+    def rest(self) -> Iterator[EmbeddedImage | Rejected]:
+        """All results still to come."""
+        while self._tasks:
+            yield from self._embed_batch()
+
+    def close(self) -> None:
+        """Drop what is under way and end the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _embed_batch(self) -> Iterator[EmbeddedImage | Rejected]:
+        keys: list[str] = []
+        prepared: list[_Prepared] = []
+        while self._tasks and len(keys) < _BATCH:
+            task = self._tasks.popleft()
+            self._bytes_ahead -= task.size
+            try:
+                prepared.append(task.future.result())
+                keys.append(task.content_sha256)
+            except ImageError as exc:
+                yield Rejected(task.content_sha256, image_problem(exc))
+        if not prepared:
+            return
+        embeddings = self._embedder.embed_pixels(np.stack([p.pixels for p in prepared]))
+        for key, image, embedding in zip(keys, prepared, embeddings, strict=True):
+            vector = unit_vector(embedding, self._embedder.forward_error)
+            if isinstance(vector, Problem):
+                yield Rejected(key, vector)
+            else:
+                yield EmbeddedImage(
+                    key, vector, image.width, image.height, image.format, image.thumbnail
+                )
+
+
+def image_problem(error: ImageError) -> Problem:
+    """A refused image as a quarantine code and reason."""
+    code = next((c for kind, c in _PROBLEM_CODES.items() if isinstance(error, kind)), "image")
+    return Problem(code, str(error))
+
+
+def unit_vector(embedding: Float64[np.ndarray, " D"], forward_error: float) -> bytes | Problem:
+    """The embedding's direction as d little-endian float32, or why it has none.
+
+    An embedding no longer than its own error could point anywhere. Zeros are made positive, so
+    that vectors of equal value have equal bytes.
+    """
+    largest = float(np.abs(embedding).max())
+    if not np.isfinite(largest):
+        return Problem("bad_embedding", "the embedding holds NaN or infinity")
+    norm = largest * float(np.linalg.norm(embedding / largest)) if largest > 0.0 else 0.0
+    if norm <= forward_error:
+        return Problem("zero_embedding", f"the embedding's norm {norm:.3g} is within its error")
+    unit = embedding / largest
+    return ((unit / np.linalg.norm(unit)).astype("<f4") + np.float32(0.0)).tobytes()
+
+
+def draw_thumbnail(image: DecodedImage) -> bytes:
+    """A WebP file of at most THUMBNAIL_SIDE pixels a side, from the pixels the network sees."""
+    picture = Image.fromarray(image.pixels)
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    # Method 0 costs half of the default and a few bytes; drawing must stay small beside embedding.
+    picture.save(file, "WEBP", quality=75, method=0)
+    return file.getvalue()
+
+
+def _prepare(data: bytes, limits: DecodeLimits, size: int) -> _Prepared:
+    image = decode_image(data, limits)
+    pixels = resize_operator(image.height, image.width, size).apply(image.pixels)
+    thumbnail = draw_thumbnail(image)
+    return _Prepared(pixels, image.width, image.height, image.format, thumbnail)

@@ -1,0 +1,41 @@
+"""What can be wrong with a collection or an index; the branch below `model/errors.py`.
+
+RetrievalError                    (model.errors)
+├── SourceError                   a collection cannot be read, is empty, or has too many bad files
+└── GalleryIndexError             an index cannot be used; the subclass says why
+    ├── IndexNotFoundError        no such index or version, or no valid name for one
+    ├── ItemNotFoundError         no such id in the index
+    ├── IndexFormatError          a file of the index is missing, damaged or strange
+    ├── IndexModelMismatchError   made by another model or another decode policy
+    └── IndexLockedError          another writer is at work
+"""
+
+from model.errors import RetrievalError
+
+
+class SourceError(RetrievalError):
+    """A collection cannot be read, is empty, or holds more bad files than allowed."""
+
+
+class GalleryIndexError(RetrievalError):
+    """An index cannot be used; the subclass says why."""
+
+
+class IndexNotFoundError(GalleryIndexError):
+    """There is no such index or version, or the name could not be one."""
+
+
+class ItemNotFoundError(GalleryIndexError):
+    """The index holds no item of that id."""
+
+
+class IndexFormatError(GalleryIndexError):
+    """A file of the index is missing, damaged, surplus or of an unknown schema."""
+
+
+class IndexModelMismatchError(GalleryIndexError):
+    """The index was made by another model or under another decode policy."""
+
+
+class IndexLockedError(GalleryIndexError):
+    """Another writer holds the index."""

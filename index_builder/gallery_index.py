@@ -1,0 +1,300 @@
+"""The reader of a sealed index: open, verify, search; the half that runs in the service.
+
+A GalleryIndex is one version and never changes. To serve a new version, open it and drop the old.
+"""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from index_builder import layout
+from index_builder.errors import (
+    IndexFormatError,
+    IndexModelMismatchError,
+    IndexNotFoundError,
+)
+from index_builder.faiss_backend import CpuFlatSearch, FlatSearch, open_flat_search
+from index_builder.format import (
+    ITEMS,
+    MANIFEST,
+    THUMBNAILS,
+    VECTORS,
+    Manifest,
+    check_files,
+    map_vectors,
+    norm_deviation,
+    read_manifest,
+)
+from index_builder.items import Entry, ItemsReader
+from index_builder.unseen import float32_query, unseen_bound
+from model.certificate import Candidates
+from model.errors import EmbeddingError
+
+_OPEN_TRIES = 5
+
+list_indexes = layout.list_indexes
+
+
+def current_version(data_dir: Path, name: str = "default") -> str:
+    """The version being served, like "v000001"; cheap enough to poll.
+
+    Raises:
+        IndexNotFoundError: there is no such index.
+        IndexFormatError: CURRENT is damaged.
+    """
+    return layout.read_current(layout.index_paths(data_dir, name)).version
+
+
+class GalleryIndex:
+    """One sealed version, opened: every byte was checked against its manifest.
+
+    Safe to share between threads. `close` it when no search is under way any more.
+
+    Attributes:
+        name: the index.
+        version: like "v000001".
+        manifest: the version's description of itself.
+        norm_deviation: proved bound on | |f| - 1 | over the stored rows.
+        vectors: the rows as stored, memory-mapped, (N, d) float32.
+    """
+
+    def __init__(self, directory: Path, name: str, manifest_file: int) -> None:
+        """Check and map a version's directory; `GalleryIndex.open` is the way in."""
+        self._manifest_file = manifest_file
+        self.name = name
+        self.version = directory.name
+        self.manifest: Manifest = read_manifest(directory)
+        check_files(directory, self.manifest)
+        self.vectors: Float32[np.ndarray, "N D"] = map_vectors(
+            directory / VECTORS, self.manifest.entries, self.manifest.dim
+        )
+        self.norm_deviation = max(self.manifest.norm_deviation, norm_deviation(self.vectors))
+        self.items = ItemsReader(directory / ITEMS, directory / THUMBNAILS)
+        with contextlib.ExitStack() as on_error:
+            on_error.callback(self.items.close)
+            self.items.check(entries=self.manifest.entries, ids=self.manifest.ids)
+            self._cpu = CpuFlatSearch(self.vectors)
+            self._search: FlatSearch = open_flat_search(self.vectors)
+            on_error.pop_all()
+
+    @classmethod
+    def open(
+        cls,
+        data_dir: Path,
+        name: str = "default",
+        *,
+        embedder_fingerprint: str | None = None,
+        decode_policy: str | None = None,
+        version: str | None = None,
+    ) -> "GalleryIndex":
+        """Open the served version of an index, or a given one.
+
+        Args:
+            data_dir: the directory that holds `indexes/`.
+            name: of the index.
+            embedder_fingerprint: of the model that will embed queries; None if there will be none.
+            decode_policy: likewise, of the rules that will decode them.
+            version: which version; None means the one CURRENT points at.
+
+        Raises:
+            IndexNotFoundError: no such index or version.
+            IndexFormatError: a file is missing, surplus, damaged or of an unknown schema.
+            IndexModelMismatchError: it was made by another model or decode policy.
+            DependencyError: FAISS is missing, or installed twice.
+        """
+        paths = layout.index_paths(data_dir, name)
+        for attempt in range(_OPEN_TRIES):
+            current = layout.read_current(paths) if version is None else None
+            chosen = current.version if current is not None else str(version)
+            try:
+                index = cls._open_version(paths, name, chosen)
+            except (IndexFormatError, IndexNotFoundError):
+                # A version may be pruned between reading CURRENT and opening it: look again.
+                moved = current is not None and layout.read_current(paths) != current
+                if not moved or attempt == _OPEN_TRIES - 1:
+                    raise
+                continue
+            with _closing_on_error(index):
+                index._check_seal(current)
+                index._check_model(embedder_fingerprint, decode_policy)
+            return index
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    @classmethod
+    def _open_version(cls, paths: layout.IndexPaths, name: str, version: str) -> "GalleryIndex":
+        directory = paths.version(version)
+        if not directory.is_dir():
+            known = ", ".join(layout.list_versions(paths)) or "none"
+            raise IndexNotFoundError(f"index {name!r} has no version {version}; it has: {known}")
+        manifest_file = hold_version(directory)
+        try:
+            index = cls(directory, name, manifest_file)
+            if index.manifest.version != version:
+                raise IndexFormatError(
+                    f"{version}/{MANIFEST} describes {index.manifest.version}: it was moved"
+                )
+        except BaseException:
+            os.close(manifest_file)
+            raise
+        return index
+
+    @property
+    def size(self) -> int:
+        """N, the number of entries after collapsing equal vectors."""
+        return self.manifest.entries
+
+    @property
+    def dim(self) -> int:
+        """d, the length of a vector."""
+        return self.manifest.dim
+
+    def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
+        """The m entries of largest float32 score for each query, and a bound on all others.
+
+        Exact flat search: the bound is proved, whatever order FAISS sums in. With m >= N all
+        entries come back and nothing is unseen. A zero query gets the first m entries.
+
+        Args:
+            queries: raw embeddings, (B, d), finite, of any length.
+            m: number of candidates, >= 1.
+
+        Returns:
+            One Candidates a query, best first by the float32 score.
+
+        Raises:
+            EmbeddingError: another dimension, NaN or infinity.
+            ValueError: m is below 1.
+        """
+        if m < 1:
+            raise ValueError(f"wanted at least 1 candidate, got m = {m}")
+        self._check_queries(queries)
+        if m >= self.size or len(queries) == 0:
+            return [self.everything() for _ in queries]
+        scaled = [float32_query(query) for query in queries]
+        backend = self._search if m <= self._search.max_depth else self._cpu
+        scores, rows = backend.search(np.stack([q.vector for q in scaled]), m)
+        return [
+            self.everything()
+            if found.min() < 0  # FAISS's mark for "no more": not expected below N, never trusted
+            else self._candidates(
+                np.arange(m) if query.is_zero else found,
+                unseen_bound(query, float(score.min()), self.norm_deviation),
+            )
+            for query, score, found in zip(scaled, scores, rows, strict=True)
+        ]
+
+    def everything(self) -> Candidates:
+        """All entries: a full scan, with nothing unseen."""
+        return Candidates(
+            rows=np.arange(self.size),
+            vectors=self.vectors,
+            unseen_score=-np.inf,
+            size=self.size,
+            norm_deviation=self.norm_deviation,
+        )
+
+    def entries(self, rows: Sequence[int]) -> list[Entry]:
+        """The entries of these rows, in the order asked.
+
+        Raises:
+            ItemNotFoundError: there is no such row.
+        """
+        return self.items.entries([int(row) for row in rows])
+
+    def entry_by_id(self, item_id: str) -> Entry:
+        """The item of that id and the other ids with an equal vector.
+
+        Raises:
+            ItemNotFoundError: the index holds no such id.
+        """
+        return self.items.entry_by_id(item_id)
+
+    def thumbnail(self, item_id: str) -> bytes | None:
+        """The item's thumbnail, a WebP file; None if there is none.
+
+        Raises:
+            ItemNotFoundError: the index holds no such id.
+        """
+        return self.items.thumbnail(item_id)
+
+    def close(self) -> None:
+        """Give back files, threads and device memory; a second call does nothing."""
+        if self._manifest_file >= 0:
+            self._search.close()
+            self.items.close()
+            os.close(self._manifest_file)
+            self._manifest_file = -1
+
+    def __enter__(self) -> "GalleryIndex":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _candidates(self, rows: np.ndarray, unseen_score: float) -> Candidates:
+        return Candidates(
+            rows=rows.astype(np.int64),
+            vectors=np.asarray(self.vectors[rows]),
+            unseen_score=unseen_score,
+            size=self.size,
+            norm_deviation=self.norm_deviation,
+        )
+
+    def _check_queries(self, queries: np.ndarray) -> None:
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise EmbeddingError(
+                f"wanted queries of shape (B, {self.dim}) for index {self.name!r}, "
+                f"got {queries.shape}"
+            )
+        if not np.isfinite(queries).all():
+            raise EmbeddingError("a query embedding must be finite")
+
+    def _check_seal(self, current: layout.Current | None) -> None:
+        if current is not None and current.seal != self.manifest.seal():
+            raise IndexFormatError(
+                f"CURRENT of index {self.name!r} names {self.version} with another seal: one of "
+                "the two is damaged; choose a version with `rollback --to VERSION`"
+            )
+
+    def _check_model(self, fingerprint: str | None, decode_policy: str | None) -> None:
+        manifest = self.manifest
+        for what, wanted, got in (
+            ("model", fingerprint, manifest.model_fingerprint),
+            ("decode policy", decode_policy, manifest.decode_policy),
+        ):
+            if wanted is not None and wanted != got:
+                raise IndexModelMismatchError(
+                    f"index {self.name!r} {self.version} was made by {what} {got[:16]}, the "
+                    f"queries come from {wanted[:16]}: rebuild it with `python -m index_builder "
+                    f"build SOURCE --index {self.name}`, or load the model it was made by"
+                )
+
+
+def hold_version(directory: Path) -> int:
+    """Open a version's manifest and mark it as being read; gives the file descriptor.
+
+    Raises:
+        IndexFormatError: it cannot be opened.
+    """
+    try:
+        descriptor = os.open(directory / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise IndexFormatError(f"{directory.name}/{MANIFEST} cannot be read: {exc}") from exc
+    # Where the file system knows no locks, only `prune` is the poorer for it: open files stay.
+    with contextlib.suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
+@contextlib.contextmanager
+def _closing_on_error(index: GalleryIndex):  # noqa: ANN202 (a generator of nothing)
+    try:
+        yield
+    except BaseException:
+        index.close()
+        raise

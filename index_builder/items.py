@@ -1,0 +1,320 @@
+"""The two SQLite files of a version: items (ids, rows, metadata) and thumbnails; writer and reader.
+
+Readers open them read-only and immutable, so no lock or journal file ever appears beside them.
+Rows are ordered by the first id of each, ids by code point: the content of an index depends only
+on what is in it, never on the order in which it was read.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from index_builder.errors import IndexFormatError, ItemNotFoundError
+
+_ITEMS_SCHEMA = """
+CREATE TABLE items(
+    id TEXT PRIMARY KEY NOT NULL,
+    row INTEGER NOT NULL,
+    content_sha256 TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    format TEXT NOT NULL,
+    metadata TEXT NOT NULL
+) WITHOUT ROWID
+"""
+_ITEMS_INDEXES = (
+    "CREATE INDEX items_by_row ON items(row, id)",
+    "CREATE INDEX items_by_content ON items(content_sha256)",
+)
+_THUMBNAILS_SCHEMA = """
+CREATE TABLE thumbnails(content_sha256 TEXT PRIMARY KEY NOT NULL, webp BLOB NOT NULL)
+"""
+_COLUMNS = "id, row, content_sha256, bytes, width, height, format, metadata"
+_ROWS_A_QUERY = 500
+
+
+@dataclass(frozen=True)
+class Item:
+    """One gallery item as it is stored.
+
+    Attributes:
+        id: unique in the index.
+        row: number of its entry, the row of the vectors file.
+        content_sha256: of the file's bytes; 64 hex digits.
+        bytes: size of the file.
+        width: of the decoded, upright image, in pixels.
+        height: likewise.
+        format: of the file's content, like "JPEG".
+        metadata: what the manifest said beside id and path.
+    """
+
+    id: str
+    row: int
+    content_sha256: str
+    bytes: int
+    width: int
+    height: int
+    format: str
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry as a result names it: an item, and the other ids with an equal vector."""
+
+    item: Item
+    duplicates: list[str]
+
+    @property
+    def id(self) -> str:
+        return self.item.id
+
+    @property
+    def row(self) -> int:
+        return self.item.row
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        return self.item.metadata
+
+
+def _item(columns: tuple[Any, ...]) -> Item:
+    return Item(*columns[:-1], metadata=json.loads(columns[-1]))
+
+
+@contextmanager
+def sqlite_errors(name: str) -> Iterator[None]:
+    """The one boundary where SQLite's errors become ours."""
+    try:
+        yield
+    except (sqlite3.Error, ValueError) as exc:
+        raise IndexFormatError(f"{name} is damaged: {exc}") from exc
+
+
+def create_database(path: Path, *statements: str) -> sqlite3.Connection:
+    """A new database file written in one transaction without a journal.
+
+    The file lies in a directory that is garbage until it is renamed, so it needs no recovery of
+    its own; whoever seals the version forces it to the disk.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    for statement in (
+        "PRAGMA journal_mode = OFF",
+        "PRAGMA synchronous = OFF",
+        *statements,
+        "BEGIN",
+    ):
+        connection.execute(statement)
+    return connection
+
+
+class ItemsWriter:
+    """Writes the items and thumbnails of a version that is not yet visible."""
+
+    def __init__(self, items: Path, thumbnails: Path) -> None:
+        self._items = create_database(items, _ITEMS_SCHEMA)
+        self._thumbnails = create_database(thumbnails, _THUMBNAILS_SCHEMA)
+
+    def add(self, item: Item) -> None:
+        """Store one item; its id is new."""
+        metadata = json.dumps(item.metadata, sort_keys=True, ensure_ascii=True, allow_nan=False)
+        self._items.execute(
+            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                item.id,
+                item.row,
+                item.content_sha256,
+                item.bytes,
+                item.width,
+                item.height,
+                item.format,
+                metadata,
+            ),
+        )
+
+    def add_thumbnail(self, content_sha256: str, webp: bytes) -> None:
+        """Store one thumbnail; two items of equal content share it."""
+        self._thumbnails.execute(
+            "INSERT OR IGNORE INTO thumbnails VALUES (?, ?)", (content_sha256, webp)
+        )
+
+    def finish(self) -> None:
+        """Build the look-up indexes, commit and close."""
+        for statement in _ITEMS_INDEXES:
+            self._items.execute(statement)
+        self._items.execute("COMMIT")
+        self._thumbnails.execute("COMMIT")
+        self.close()
+
+    def close(self) -> None:
+        """Close without committing what was not."""
+        self._items.close()
+        self._thumbnails.close()
+
+
+class _ReadOnlyDatabase:
+    """One shared connection and a lock: look-ups take microseconds, threads wait in turn."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = f"{path.parent.name}/{path.name}"
+        self._lock = threading.Lock()
+        with sqlite_errors(self._name):
+            uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
+            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+
+    def all(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._lock, sqlite_errors(self._name):
+            return self._connection.execute(query, parameters).fetchall()
+
+    def iterate(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Stream rows in blocks; other look-ups go on between the blocks."""
+        with self._lock, sqlite_errors(self._name):
+            cursor = self._connection.execute(query, parameters)
+        with closing(cursor):
+            while True:
+                with self._lock, sqlite_errors(self._name):
+                    block = cursor.fetchmany(1000)
+                if not block:
+                    return
+                yield from block
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+
+class ItemsReader:
+    """Look-ups by row, by id and by content in a sealed version; safe to share between threads."""
+
+    def __init__(self, items: Path, thumbnails: Path) -> None:
+        self._items = _ReadOnlyDatabase(items)
+        self._thumbnails = _ReadOnlyDatabase(thumbnails)
+
+    def check(self, *, entries: int, ids: int) -> None:
+        """Hold the tables against the manifest's numbers: each row has an id, none is outside.
+
+        Raises:
+            IndexFormatError: a count differs.
+        """
+        found = self._items.all(
+            "SELECT count(*), count(DISTINCT row), coalesce(min(row), 0), coalesce(max(row), -1) "
+            "FROM items"
+        )[0]
+        if found != (ids, entries, 0, entries - 1):
+            raise IndexFormatError(
+                f"items.sqlite is damaged: wanted {ids} ids over rows 0 to {entries - 1}, got "
+                f"{found[0]} ids over {found[1]} rows"
+            )
+
+    def check_deeply(self) -> None:
+        """Let SQLite check both files, and every item's thumbnail and metadata.
+
+        Raises:
+            IndexFormatError: something does not fit.
+        """
+        for database in (self._items, self._thumbnails):
+            result = database.all("PRAGMA integrity_check")
+            if result != [("ok",)]:
+                raise IndexFormatError(f"SQLite's own check fails: {result[0][0]}")
+        previous_first = ""
+        for row, first in self._items.iterate(
+            "SELECT row, min(id) FROM items GROUP BY row ORDER BY row"
+        ):
+            if row > 0 and not previous_first < first:
+                raise IndexFormatError(f"row {row} is out of order: {first!r}")
+            previous_first = first
+        for item in self.items():
+            if self._thumbnail(item.content_sha256) is None:
+                raise IndexFormatError(f"item {item.id!r} has no thumbnail")
+
+    def items(self) -> Iterator[Item]:
+        """Every item, sorted by id."""
+        with sqlite_errors("items.sqlite"):
+            query = f"SELECT {_COLUMNS} FROM items ORDER BY id"  # noqa: S608 (fixed text)
+            yield from map(_item, self._items.iterate(query))
+
+    def first_ids(self) -> list[str]:
+        """The first id of every row, in the order of rows."""
+        query = "SELECT min(id) FROM items GROUP BY row ORDER BY row"
+        return [first for (first,) in self._items.iterate(query)]
+
+    def entries(self, rows: Sequence[int]) -> list[Entry]:
+        """The entries of these rows, in the order asked.
+
+        Raises:
+            ItemNotFoundError: there is no such row.
+        """
+        found: dict[int, list[tuple[Any, ...]]] = {}
+        for start in range(0, len(rows), _ROWS_A_QUERY):
+            chunk = list(rows[start : start + _ROWS_A_QUERY])
+            marks = ",".join("?" * len(chunk))
+            query = f"SELECT {_COLUMNS} FROM items WHERE row IN ({marks}) ORDER BY row, id"  # noqa: S608 (marks are "?")
+            for columns in self._items.all(query, chunk):
+                found.setdefault(columns[1], []).append(columns)
+        missing = [row for row in rows if row not in found]
+        if missing:
+            raise ItemNotFoundError(f"no row {missing[0]} in the index")
+        with sqlite_errors("items.sqlite"):
+            return [
+                Entry(_item(found[row][0]), [columns[0] for columns in found[row][1:]])
+                for row in rows
+            ]
+
+    def entry_by_id(self, item_id: str) -> Entry:
+        """The item of that id; its duplicates are all other ids of its row.
+
+        Raises:
+            ItemNotFoundError: the index holds no such id.
+        """
+        item = self._by_id(item_id)
+        others = self._items.all(
+            "SELECT id FROM items WHERE row = ? AND id <> ? ORDER BY id", (item.row, item.id)
+        )
+        return Entry(item, [other for (other,) in others])
+
+    def by_content(self, content_sha256: str) -> Item | None:
+        """Any item made from a file of these bytes."""
+        query = f"SELECT {_COLUMNS} FROM items WHERE content_sha256 = ? LIMIT 1"  # noqa: S608 (fixed text)
+        found = self._items.all(query, (content_sha256,))
+        with sqlite_errors("items.sqlite"):
+            return _item(found[0]) if found else None
+
+    def thumbnail(self, item_id: str) -> bytes | None:
+        """The item's thumbnail, a WebP file; None if the version has none for it.
+
+        Raises:
+            ItemNotFoundError: the index holds no such id.
+        """
+        return self._thumbnail(self._by_id(item_id).content_sha256)
+
+    def thumbnail_by_content(self, content_sha256: str) -> bytes | None:
+        """The thumbnail of the file with these bytes."""
+        return self._thumbnail(content_sha256)
+
+    def close(self) -> None:
+        """Close both files."""
+        self._items.close()
+        self._thumbnails.close()
+
+    def _by_id(self, item_id: str) -> Item:
+        query = f"SELECT {_COLUMNS} FROM items WHERE id = ?"  # noqa: S608 (fixed text)
+        try:
+            found = self._items.all(query, (item_id,))
+        except UnicodeEncodeError:  # a lone surrogate: no stored id has one
+            found = []
+        if not found:
+            raise ItemNotFoundError(f"no item {item_id[:200]!r} in the index")
+        with sqlite_errors("items.sqlite"):
+            return _item(found[0])
+
+    def _thumbnail(self, content_sha256: str) -> bytes | None:
+        found = self._thumbnails.all(
+            "SELECT webp FROM thumbnails WHERE content_sha256 = ?", (content_sha256,)
+        )
+        return found[0][0] if found else None

@@ -1,0 +1,136 @@
+"""The journal of a build: embeddings already computed, kept so that a killed build need not repeat.
+
+It is a cache keyed by content, model fingerprint and decode policy. Every record carries a digest
+of itself; one that does not match is as good as absent, and a file SQLite cannot read is started
+anew. After a build is sealed the journal is deleted.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from index_builder.items import sqlite_errors
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS embedded(
+    content_sha256 TEXT NOT NULL,
+    model TEXT NOT NULL,
+    vector BLOB NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    format TEXT NOT NULL,
+    thumbnail BLOB NOT NULL,
+    digest BLOB NOT NULL,
+    PRIMARY KEY (content_sha256, model)
+) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True)
+class EmbeddedImage:
+    """What a build keeps of one image file.
+
+    Attributes:
+        content_sha256: of the file's bytes; 64 hex digits.
+        vector: the unit vector, d little-endian float32.
+        width: of the decoded, upright image, in pixels.
+        height: likewise.
+        format: of the file's content.
+        thumbnail: a small WebP file.
+    """
+
+    content_sha256: str
+    vector: bytes
+    width: int
+    height: int
+    format: str
+    thumbnail: bytes
+
+
+class Journal:
+    """Embeddings of one model under one decode policy, on disk after each `add`."""
+
+    def __init__(self, path: Path, *, model: str, dim: int) -> None:
+        self._path = path
+        self._model = model
+        self._vector_bytes = 4 * dim
+        try:
+            self._connection = self._open()
+        except sqlite3.Error:  # damaged beyond use: it is only a cache
+            self._delete_files()
+            with sqlite_errors(path.name):
+                self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            # A commit in WAL mode survives a killed process without waiting for the disk; after a
+            # power cut the last ones may be missing, and are computed again.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(_SCHEMA)
+            connection.execute("SELECT count(*) FROM embedded").fetchone()
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
+
+    def add(self, images: Iterable[EmbeddedImage]) -> None:
+        """Keep these; when the call returns, killing the process does not lose them."""
+        rows = [
+            (
+                image.content_sha256,
+                self._model,
+                image.vector,
+                image.width,
+                image.height,
+                image.format,
+                image.thumbnail,
+                self._digest(image),
+            )
+            for image in images
+        ]
+        with sqlite_errors(self._path.name):
+            self._connection.execute("BEGIN")
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO embedded VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
+            self._connection.execute("COMMIT")
+
+    def get(self, content_sha256: str) -> EmbeddedImage | None:
+        """The kept embedding of a file of these bytes, if its record is whole."""
+        try:
+            found = self._connection.execute(
+                "SELECT content_sha256, vector, width, height, format, thumbnail, digest "
+                "FROM embedded WHERE content_sha256 = ? AND model = ?",
+                (content_sha256, self._model),
+            ).fetchone()
+        except (sqlite3.Error, ValueError):
+            return None
+        if found is None:
+            return None
+        image = EmbeddedImage(*found[:-1])
+        is_whole = len(image.vector) == self._vector_bytes and self._digest(image) == found[-1]
+        return image if is_whole else None
+
+    def delete(self) -> None:
+        """Close and remove it: what it kept is in a sealed version now."""
+        self.close()
+        self._delete_files()
+
+    def close(self) -> None:
+        """Close it, to be resumed."""
+        self._connection.close()
+
+    def _digest(self, image: EmbeddedImage) -> bytes:
+        head = (image.content_sha256, self._model, image.width, image.height, image.format)
+        digest = hashlib.sha256(repr(head).encode())
+        digest.update(image.vector)
+        digest.update(image.thumbnail)
+        return digest.digest()
+
+    def _delete_files(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)

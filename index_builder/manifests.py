@@ -1,0 +1,132 @@
+"""Manifests: a CSV or JSONL file that names images, gives each its id, and may say more about it.
+
+The whole manifest is read and checked before anything is built: a missing column, a duplicate id or
+a path out of its folder is the list's error, not one file's.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NoReturn
+
+from index_builder.errors import SourceError
+from index_builder.sources import Problem, SourceItem, id_problem, item_from, read_inside
+
+_JSON_SUFFIXES = {".jsonl", ".ndjson"}
+SUFFIXES = {".csv", *_JSON_SUFFIXES}
+_MAX_LINE_CHARS = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Line:
+    id: str
+    path: str
+    metadata: dict[str, Any]
+
+
+class ManifestSource:
+    """The images a manifest names, in its order; paths are relative to the manifest's folder."""
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        self._root = path.resolve().parent
+        self._max_bytes = max_bytes
+        self._lines = _read_lines(path)
+
+    @property
+    def size(self) -> int | None:
+        return len(self._lines)
+
+    def items(self) -> Iterator[SourceItem]:
+        for line in self._lines:
+            content = read_inside(self._root, line.path, self._max_bytes)
+            yield item_from(line.id, line.path, content, line.metadata)
+
+
+def _read_lines(path: Path) -> list[_Line]:
+    rows = _json_rows(path) if path.suffix.lower() in _JSON_SUFFIXES else _csv_rows(path)
+    lines: list[_Line] = []
+    first_seen: dict[str, int] = {}
+    for number, fields in rows:
+        where = f"{path.name}, line {number}"
+        line = _line(fields, where)
+        if line.id in first_seen:
+            raise SourceError(
+                f"{where}: id {line.id!r} is a duplicate of line {first_seen[line.id]}"
+            )
+        first_seen[line.id] = number
+        lines.append(line)
+    return lines
+
+
+def _line(fields: dict[str, Any], where: str) -> _Line:
+    for wanted in ("id", "path"):
+        if fields.get(wanted) in (None, ""):
+            raise SourceError(f"{where}: wanted a value for {wanted!r}, got none")
+    item_id, path = fields.pop("id"), fields.pop("path")
+    if isinstance(item_id, int) and not isinstance(item_id, bool):
+        item_id = str(item_id)  # JSON lists often number their items
+    if not isinstance(item_id, str) or not isinstance(path, str):
+        raise SourceError(f"{where}: id and path must be text")
+    problem = id_problem(item_id) or _path_problem(path)
+    if problem is not None:
+        raise SourceError(f"{where}: {problem.reason}")
+    nested = fields.pop("metadata", {})
+    if isinstance(nested, dict):
+        return _Line(item_id, path, {**fields, **nested})
+    return _Line(item_id, path, {**fields, "metadata": nested})
+
+
+def _path_problem(path: str) -> Problem | None:
+    """Why a path cannot be one below the manifest's folder, read as text alone."""
+    parts = PurePosixPath(path)
+    if parts.is_absolute() or ".." in parts.parts or "\0" in path:
+        return Problem("unsafe_name", f"path {path!r} leaves the manifest's folder")
+    return None
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        # utf-8-sig: spreadsheets write a byte order mark.
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = list(reader.fieldnames or [])
+            missing = [name for name in ("id", "path") if name not in columns]
+            if missing or len(set(columns)) != len(columns):
+                raise SourceError(
+                    f"{path.name}: wanted a header line with columns id and path, each name once; "
+                    f"got {columns[:20]}"
+                )
+            for row in reader:
+                if None in row or None in row.values():
+                    raise SourceError(
+                        f"{path.name}, line {reader.line_num}: wanted {len(columns)} values"
+                    )
+                yield reader.line_num, dict(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise SourceError(f"{path.name} cannot be read as CSV in UTF-8: {exc}") from exc
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            while text := file.readline(_MAX_LINE_CHARS + 1):
+                number += 1
+                if len(text) > _MAX_LINE_CHARS:
+                    raise SourceError(f"{path.name}, line {number}: more than {_MAX_LINE_CHARS}")
+                if not text.strip():
+                    continue
+                fields = json.loads(text, parse_constant=_refuse_constant)
+                if not isinstance(fields, dict):
+                    raise SourceError(f"{path.name}, line {number}: wanted a JSON object")
+                yield number, fields
+    except (OSError, ValueError, RecursionError) as exc:
+        raise SourceError(
+            f"{path.name}, line {number}: cannot be read as a JSON object a line in UTF-8: {exc}"
+        ) from exc
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

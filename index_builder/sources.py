@@ -1,0 +1,211 @@
+"""Collections: a folder, an archive or a manifest in, a stream of items out, one in memory at a time.
+
+An item's id is its relative POSIX path in a folder or an archive, and the given id in a manifest.
+What is wrong with one file is told with that file (`SourceItem.problem`) and stops nothing; what is
+wrong with the collection itself, such as a duplicate id in a manifest, is a SourceError before
+anything is built.
+"""
+
+import os
+import stat
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from index_builder.errors import SourceError
+
+MAX_ID_BYTES = 4096
+
+# Files that stand beside pictures in real collections. They are passed over only when their content
+# is no image either: formats are known by content, never by name.
+_SIDECAR_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "readme", "license"}
+_SIDECAR_SUFFIXES = {
+    *(".txt", ".md", ".rst", ".html", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml"),
+    *(".xmp", ".yaml", ".yml", ".toml", ".ini", ".log", ".sha256", ".md5"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why one file cannot become an item: a stable code and a sentence."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SourceItem:
+    """One file of a collection.
+
+    Attributes:
+        id: what the item will be called.
+        path: where it is in the collection, for messages.
+        data: the file's bytes; empty when there is a problem.
+        metadata: what a manifest says beside id and path.
+        problem: why it cannot be used; None if it can.
+    """
+
+    id: str
+    path: str
+    data: bytes = b""
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    problem: Problem | None = None
+
+
+class Source(Protocol):
+    """A collection that can be read once, in its own order."""
+
+    @property
+    @abstractmethod
+    def size(self) -> int | None:
+        """Number of files, if it is known before reading."""
+        ...
+
+    @abstractmethod
+    def items(self) -> Iterator[SourceItem]:
+        """The files, each read when it is its turn.
+
+        Raises:
+            SourceError: the collection itself breaks off.
+        """
+        ...
+
+
+def is_hidden(path: PurePosixPath) -> bool:
+    """Whether a file or a folder above it is hidden, or is macOS's litter in an archive."""
+    return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
+
+
+def is_sidecar(path: str) -> bool:
+    """Whether a file that is no image is expected beside images: notes, lists, licences."""
+    name = PurePosixPath(path)
+    return name.name.lower() in _SIDECAR_NAMES or name.suffix.lower() in _SIDECAR_SUFFIXES
+
+
+def id_problem(item_id: str) -> Problem | None:
+    """Why a string cannot be an id, or None.
+
+    Control characters are refused because an id ends up in lists, logs and fixed-width arrays,
+    where a NUL at its end would be lost.
+    """
+    try:
+        length = len(item_id.encode("utf-8"))
+    except UnicodeEncodeError:
+        return Problem("unsafe_name", f"the name is not valid Unicode: {item_id[:200]!r}")
+    if not 0 < length <= MAX_ID_BYTES:
+        return Problem("unsafe_name", f"an id has 1 to {MAX_ID_BYTES} bytes, this has {length}")
+    if any(ord(c) < 32 or ord(c) == 127 for c in item_id):
+        return Problem("unsafe_name", f"the name holds control characters: {item_id[:200]!r}")
+    return None
+
+
+def printable(path: str) -> str:
+    """A path as text that every file and terminal takes."""
+    return path.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def read_file(path: Path, max_bytes: int) -> bytes | Problem:
+    """The bytes of one regular file, or why not; never more than max_bytes are read.
+
+    Opened without blocking, so that a pipe put in a file's place cannot hang a build.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return Problem("special_file", "not a regular file")
+            if status.st_size > max_bytes:
+                return Problem(
+                    "image_bytes", f"at most {max_bytes} bytes are accepted, {status.st_size} came"
+                )
+            data = file.read(max_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        return Problem("missing", "there is no such file")
+    except OSError as exc:
+        return Problem("unreadable", f"cannot be read: {exc.strerror}")
+    if len(data) > max_bytes:
+        return Problem("image_bytes", f"at most {max_bytes} bytes are accepted, more came")
+    return data
+
+
+def read_inside(root: Path, relative: str, max_bytes: int) -> bytes | Problem:
+    """The bytes of a file below root, or why not; a link is followed only inside root."""
+    path = root / relative
+    try:
+        real = path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return Problem("missing", "there is no such file")
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links
+        return Problem("link", "a link that leads nowhere")
+    if not real.is_relative_to(root):
+        return Problem("link", "a link that leads outside the collection")
+    return read_file(real, max_bytes)
+
+
+def item_from(
+    item_id: str, path: str, content: bytes | Problem, metadata: dict[str, Any] | None = None
+) -> SourceItem:
+    """An item of these bytes, or of this problem."""
+    if isinstance(content, Problem):
+        return SourceItem(item_id, path, metadata=metadata or {}, problem=content)
+    return SourceItem(item_id, path, content, metadata or {})
+
+
+class FolderSource:
+    """Every file below a folder, sorted; hidden files and folders are passed over."""
+
+    def __init__(self, root: Path, *, max_bytes: int) -> None:
+        self._root = root.resolve()
+        self._max_bytes = max_bytes
+        self._paths = self._list()
+
+    @property
+    def size(self) -> int | None:
+        return len(self._paths)
+
+    def items(self) -> Iterator[SourceItem]:
+        for path in self._paths:
+            problem = id_problem(path)
+            if problem is None:
+                content = read_inside(self._root, path, self._max_bytes)
+                yield item_from(path, path, content)
+            else:
+                yield SourceItem(printable(path), printable(path), problem=problem)
+
+    def _list(self) -> list[str]:
+        def refuse(error: OSError) -> None:
+            raise SourceError(f"folder {error.filename} cannot be listed: {error.strerror}")
+
+        found: list[str] = []
+        for folder, subfolders, files in os.walk(self._root, onerror=refuse):
+            # A linked folder is not entered (os.walk's default), so no loop and no way out.
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            relative = Path(folder).relative_to(self._root)
+            found += [(relative / n).as_posix() for n in files if not n.startswith(".")]
+        return sorted(found)
+
+
+def open_source(path: Path, *, max_bytes: int) -> Source:
+    """Open a collection: a folder, a .csv/.jsonl manifest, or a tar or zip archive by its content.
+
+    Args:
+        path: where it is.
+        max_bytes: no file of more bytes is read.
+
+    Raises:
+        SourceError: it is none of these, or cannot be read.
+    """
+    # These modules build on this one; importing them here keeps one door for all collections.
+    from index_builder.archives import open_archive  # noqa: PLC0415
+    from index_builder.manifests import SUFFIXES, ManifestSource  # noqa: PLC0415
+
+    if path.is_dir():
+        return FolderSource(path, max_bytes=max_bytes)
+    if not path.exists():
+        raise SourceError(f"no folder, archive or manifest at {path}")
+    if path.suffix.lower() in SUFFIXES:
+        return ManifestSource(path, max_bytes=max_bytes)
+    return open_archive(path, max_bytes=max_bytes)

@@ -1,0 +1,237 @@
+"""The one writer of an index: takes the lock, writes a version aside, verifies it, seals it."""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from index_builder import layout
+from index_builder.errors import IndexFormatError, IndexLockedError
+from index_builder.format import (
+    DATA_FILES,
+    ITEMS,
+    MANIFEST,
+    METRIC,
+    QUARANTINE,
+    SCHEMA,
+    THUMBNAILS,
+    VECTORS,
+    Manifest,
+    Quarantined,
+    VectorsWriter,
+    check_files,
+    file_record,
+    map_vectors,
+    norm_deviation,
+    read_manifest,
+    write_quarantine,
+)
+from index_builder.items import Item, ItemsReader, ItemsWriter
+from index_builder.journal import EmbeddedImage
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An item that the new version shall hold, by the content it was made from."""
+
+    id: str
+    path: str
+    content_sha256: str
+    bytes: int
+    metadata: dict[str, object]
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model and which decode policy a version's vectors come from."""
+
+    name: str
+    fingerprint: str
+    decode_policy: str
+    dim: int
+
+    @property
+    def key(self) -> str:
+        """One string for both, under which embeddings may be used again."""
+        return f"{self.fingerprint} {self.decode_policy}"
+
+
+@contextlib.contextmanager
+def writing(paths: layout.IndexPaths) -> Iterator[None]:
+    """Be the index's one writer, and clean up after one that was killed.
+
+    Raises:
+        IndexLockedError: another writer is at work.
+    """
+    paths.versions.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(paths.lock, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as exc:
+        raise IndexLockedError(
+            f"index {paths.root.name!r} is being written by another process, which holds "
+            f"{paths.lock}; wait for it to end (a killed writer's lock is free at once)"
+        ) from exc
+    try:
+        layout.clean_garbage(paths)
+        yield
+    finally:
+        lock.release()
+
+
+def seal_version(
+    paths: layout.IndexPaths,
+    *,
+    model: ModelIdentity,
+    planned: Iterable[Planned],
+    embedded: Callable[[str], EmbeddedImage],
+    quarantined: Iterable[Quarantined],
+    source: str,
+    counts: dict[str, int],
+) -> Manifest:
+    """Write a new version, verify it as a reader would, and make it the served one.
+
+    Until the last rename nothing of it is visible; after it, all of it is on the disk.
+
+    Args:
+        paths: of the index; the caller holds its lock.
+        model: what the vectors come from.
+        planned: every item, sorted by id.
+        embedded: gives the embedding for a content hash.
+        quarantined: what could not become an item.
+        source: the collection, for the manifest.
+        counts: likewise; `duplicates` is added here.
+    """
+    version = layout.next_version(paths)
+    # The suffix tells apart the leftovers of several killed writers.
+    aside = paths.versions / f".tmp-{version}-{os.getpid()}-{secrets.token_hex(4)}"
+    aside.mkdir()
+    try:
+        ids, entries = _write_items(aside, model.dim, planned, embedded)
+        write_quarantine(aside / QUARANTINE, quarantined)
+        for name in DATA_FILES:
+            layout.fsync_file(aside / name)
+        manifest = Manifest(
+            schema=SCHEMA,
+            version=version,
+            model_name=model.name,
+            model_fingerprint=model.fingerprint,
+            decode_policy=model.decode_policy,
+            metric=METRIC,
+            entries=entries,
+            ids=ids,
+            dim=model.dim,
+            norm_deviation=norm_deviation(map_vectors(aside / VECTORS, entries, model.dim)),
+            source=source,
+            counts={**counts, "duplicates": ids - entries},
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            tool_version=metadata.version("lipsim-retrieval"),
+            files={name: file_record(aside / name) for name in DATA_FILES},
+        )
+        layout.replace_durably(aside / MANIFEST, manifest.to_bytes())
+        check_version(aside)
+        aside.rename(paths.version(version))
+        layout.fsync_directory(paths.versions)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    layout.write_current(paths, layout.Current(version, manifest.seal()))
+    return manifest
+
+
+def check_version(directory: Path, *, deep: bool = False) -> Manifest:
+    """Read a version from the disk as a reader does, without searching it.
+
+    Args:
+        directory: of the version.
+        deep: also let SQLite check its files, and look at every item.
+
+    Raises:
+        IndexFormatError: anything is missing, surplus, damaged or inconsistent.
+    """
+    manifest = read_manifest(directory)
+    check_files(directory, manifest)
+    vectors = map_vectors(directory / VECTORS, manifest.entries, manifest.dim)
+    norm_deviation(vectors)
+    reader = ItemsReader(directory / ITEMS, directory / THUMBNAILS)
+    try:
+        reader.check(entries=manifest.entries, ids=manifest.ids)
+        if deep:
+            reader.check_deeply()
+            _check_distinct(vectors)
+    finally:
+        reader.close()
+    return manifest
+
+
+def _check_distinct(vectors: "Iterable[object]") -> None:
+    seen: set[bytes] = set()
+    for row, vector in enumerate(vectors):
+        digest = hashlib.sha256(memoryview(vector).cast("B")).digest()  # pyright: ignore[reportArgumentType]
+        if digest in seen:
+            raise IndexFormatError(f"{VECTORS}: row {row} equals an earlier one")
+        seen.add(digest)
+
+
+def _write_items(
+    directory: Path,
+    dim: int,
+    planned: Iterable[Planned],
+    embedded: Callable[[str], EmbeddedImage],
+) -> tuple[int, int]:
+    """Write vectors, items and thumbnails; gives the numbers of ids and of entries.
+
+    Items come sorted by id, so each entry is numbered by its first id.
+    """
+    row_of: dict[bytes, int] = {}
+    ids = 0
+    items = ItemsWriter(directory / ITEMS, directory / THUMBNAILS)
+    with contextlib.closing(items), (directory / VECTORS).open("wb") as file:
+        vectors = VectorsWriter(file, dim)
+        for plan in planned:
+            image = embedded(plan.content_sha256)
+            # sha256 stands for the vector: no two different ones with equal digests are known.
+            digest = hashlib.sha256(image.vector).digest()
+            if digest not in row_of:
+                row_of[digest] = vectors.append(image.vector)
+            items.add(_item(plan, image, row_of[digest]))
+            items.add_thumbnail(image.content_sha256, image.thumbnail)
+            ids += 1
+        vectors.finish()
+        items.finish()
+    return ids, vectors.entries
+
+
+def _item(plan: Planned, image: EmbeddedImage, row: int) -> Item:
+    return Item(
+        id=plan.id,
+        row=row,
+        content_sha256=plan.content_sha256,
+        bytes=plan.bytes,
+        width=image.width,
+        height=image.height,
+        format=image.format,
+        metadata=dict(plan.metadata),
+    )
+
+
+def point_current(paths: layout.IndexPaths, version: str) -> Manifest:
+    """Serve an existing version again, once every byte of it is checked.
+
+    Raises:
+        IndexNotFoundError: there is no such version.
+        IndexFormatError: it is damaged.
+    """
+    manifest = check_version(paths.version(version))
+    if manifest.version != version:
+        raise IndexFormatError(f"{version}/{MANIFEST} describes {manifest.version}: it was moved")
+    layout.write_current(paths, layout.Current(version, manifest.seal()))
+    return manifest
