@@ -6,7 +6,7 @@ Exit codes: 0 done; 1 nothing was changed, the reason is printed; 2 the command 
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -68,7 +68,7 @@ class _Output:
         typer.echo(json.dumps(fields, indent=1) if self.as_json else text)
 
     @contextmanager
-    def errors(self) -> Iterator[None]:
+    def errors(self) -> Generator[None]:
         """The one place where errors become messages and exit codes."""
         try:
             yield
@@ -89,7 +89,7 @@ class _Output:
 
 
 @app.command()
-def build(
+def build(  # noqa: PLR0917 (typer makes options of them)
     source: SourceArgument,
     index: IndexOption = "default",
     data_dir: DataDirOption = _DEFAULT_DATA_DIR,
@@ -101,13 +101,13 @@ def build(
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
-        source, index, data_dir, checkpoint, max_errors, allow_format, as_json,
-        union=False, allow_empty=allow_empty,
+        source, index, data_dir, checkpoint, max_errors,
+        allow_format=allow_format, as_json=as_json, union=False, allow_empty=allow_empty,
     )  # fmt: skip
 
 
 @app.command()
-def add(
+def add(  # noqa: PLR0917 (likewise)
     source: SourceArgument,
     index: IndexOption = "default",
     data_dir: DataDirOption = _DEFAULT_DATA_DIR,
@@ -118,8 +118,8 @@ def add(
 ) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
-        source, index, data_dir, checkpoint, max_errors, allow_format, as_json,
-        union=True, allow_empty=False,
+        source, index, data_dir, checkpoint, max_errors,
+        allow_format=allow_format, as_json=as_json, union=True, allow_empty=False,
     )  # fmt: skip
 
 
@@ -254,9 +254,9 @@ def _build(
     data_dir: Path,
     checkpoint: Path | None,
     max_errors: int | None,
+    *,
     allow_format: list[str] | None,
     as_json: bool,
-    *,
     union: bool,
     allow_empty: bool,
 ) -> None:

@@ -116,13 +116,12 @@ def _decompressed(path: Path) -> BinaryIO:
     """The archive's bytes with gzip, bzip2 or xz taken off, known by their first bytes."""
     with path.open("rb") as file:
         magic = file.read(6)
-    opened: IO[bytes]
     if magic.startswith(b"\x1f\x8b"):
-        opened = gzip.open(path)
+        opened = gzip.open(path)  # noqa: SIM115 (the caller closes it)
     elif magic.startswith(b"BZh"):
-        opened = bz2.open(path)
+        opened = bz2.open(path)  # noqa: SIM115 (likewise)
     elif magic.startswith(b"\xfd7zXZ\x00"):
-        opened = lzma.open(path)
+        opened = lzma.open(path)  # noqa: SIM115 (likewise)
     else:
         opened = path.open("rb")
     return cast("BinaryIO", opened)
@@ -184,6 +183,7 @@ class TarSource:
 
     @property
     def size(self) -> int | None:
+        """Unknown before the end: a tar has no directory."""
         return None
 
     def items(self) -> Iterator[SourceItem]:
@@ -200,7 +200,7 @@ class TarSource:
                 with tarfile.open(fileobj=cast("BinaryIO", reader), mode="r:") as archive:
                     for member in archive:
                         # tarfile keeps every header it has seen; a large archive need not.
-                        archive.members = []
+                        archive.members = []  # pyright: ignore[reportAttributeAccessIssue]
                         count += 1
                         if not member.isdir() and not is_hidden(PurePosixPath(member.name)):
                             yield self._item(archive, member, names)
@@ -242,6 +242,7 @@ class ZipSource:
 
     @property
     def size(self) -> int | None:
+        """Number of files in the archive's directory."""
         return self._size
 
     def items(self) -> Iterator[SourceItem]:

@@ -1,4 +1,4 @@
-"""Build, add to, and take from an index: source -> hash -> decode -> embed -> write aside -> seal."""
+"""Build, add to, and take from an index: read, hash, decode, embed, write aside, seal."""
 
 import contextlib
 import hashlib
@@ -311,7 +311,7 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
 
         def embedded(content_sha256: str) -> EmbeddedImage:
             image = stored_image(previous, content_sha256)
-            assert image is not None  # the same version listed it
+            assert image is not None  # noqa: S101 (the same version listed it)
             return image
 
         manifest = seal_version(

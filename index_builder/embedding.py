@@ -49,22 +49,40 @@ class EmbedderLike(Protocol):
 
     @property
     @abstractmethod
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the operator calls it."""
+        ...
+
     @property
     @abstractmethod
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Of weights, config and decode policy."""
+        ...
+
     @property
     @abstractmethod
-    def decode_policy(self) -> str: ...
+    def decode_policy(self) -> str:
+        """Version of the rules from bytes to pixels."""
+        ...
+
     @property
     @abstractmethod
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Length of an embedding."""
+        ...
+
     @property
     @abstractmethod
-    def input_size(self) -> int: ...
+    def input_size(self) -> int:
+        """Side of the input square, in pixels."""
+        ...
+
     @property
     @abstractmethod
-    def forward_error(self) -> float: ...
+    def forward_error(self) -> float:
+        """Bound on the rounding error of an embedding."""
+        ...
+
     @abstractmethod
     def embed_pixels(self, x: Float64[np.ndarray, "B 3 S S"], /) -> Float64[np.ndarray, "B D"]:
         """Raw embeddings of network inputs in [0, 1]."""

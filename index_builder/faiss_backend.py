@@ -8,6 +8,7 @@ d products, which is all the bound on unseen scores relies on.
 import importlib
 import importlib.metadata
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from jaxtyping import Float32, Int64
 
 from model.errors import DependencyError
 
-# From this many queries on, one matrix product beats separate scans; measured, docs/index-format.md.
+# From this many queries on, one matrix product beats separate scans: see docs/index-format.md.
 BLAS_BATCH = 8
 # FAISS's GPU kernels select at most this many.
 GPU_MAX_DEPTH = 2048
@@ -115,10 +116,13 @@ class CpuFlatSearch:
 
     @property
     def max_depth(self) -> int:
-        return max(1, self._vectors.shape[0])
+        """No limit."""
+        return sys.maxsize
 
     def search(self, queries: Float32[np.ndarray, "B D"], m: int, /) -> Found:
-        return self._faiss.knn(queries, self._vectors, m, self._faiss.METRIC_INNER_PRODUCT)
+        """Scores and rows, best first."""
+        depth = min(m, len(self._vectors))
+        return self._faiss.knn(queries, self._vectors, depth, self._faiss.METRIC_INNER_PRODUCT)
 
     def close(self) -> None:
         """Nothing to give back: the matrix is the caller's."""
@@ -152,12 +156,16 @@ class GpuFlatSearch:
 
     @property
     def max_depth(self) -> int:
+        """What the GPU kernels select."""
         return GPU_MAX_DEPTH
 
     def search(self, queries: Float32[np.ndarray, "B D"], m: int, /) -> Found:
+        """Scores and rows, best first; callers wait for their turn on the device."""
         return self._worker.submit(self._index.search, queries, min(m, self._rows)).result()
 
     def close(self) -> None:
+        """Free the device's memory and end the thread."""
+
         def free() -> None:
             self._index = self._resources = None
 
@@ -186,10 +194,16 @@ class ShardedSearch:
 
     @property
     def max_depth(self) -> int:
+        """The least of the parts'."""
         return min(shard.max_depth for shard in self._shards)
 
     def search(self, queries: Float32[np.ndarray, "B D"], m: int, /) -> Found:
-        found = list(self._callers.map(lambda shard: shard.search(queries, m), self._shards))
+        """Scores and rows over all parts, best first; equal scores by row."""
+
+        def search_one(shard: FlatSearch) -> tuple[Any, Any]:
+            return shard.search(queries, m)
+
+        found = list(self._callers.map(search_one, self._shards))
         scores = np.concatenate([s for s, _ in found], axis=1)
         rows = np.concatenate(
             [np.where(r >= 0, r + at, -1) for (_, r), at in zip(found, self._starts, strict=True)],
@@ -200,6 +214,7 @@ class ShardedSearch:
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
     def close(self) -> None:
+        """Close every part."""
         self._callers.shutdown()
         for shard in self._shards:
             shard.close()

@@ -110,7 +110,8 @@ class Manifest:
             fields: dict[str, Any] = json.loads(raw)
             if fields.get("schema") != SCHEMA:
                 raise IndexFormatError(
-                    f"{MANIFEST}: wanted schema {SCHEMA!r}, got {str(fields.get('schema'))[:80]!r}; "
+                    f"{MANIFEST}: wanted schema {SCHEMA!r}, got "
+                    f"{str(fields.get('schema'))[:80]!r}; "
                     "rebuild the index with this version of the index builder"
                 )
             seal = fields.pop("seal")

@@ -69,6 +69,10 @@ class GalleryIndex:
         self.name = name
         self.version = directory.name
         self.manifest: Manifest = read_manifest(directory)
+        if self.manifest.version != self.version:
+            raise IndexFormatError(
+                f"{self.version}/{MANIFEST} describes {self.manifest.version}: it was moved"
+            )
         check_files(directory, self.manifest)
         self.vectors: Float32[np.ndarray, "N D"] = map_vectors(
             directory / VECTORS, self.manifest.entries, self.manifest.dim
@@ -108,22 +112,21 @@ class GalleryIndex:
             DependencyError: FAISS is missing, or installed twice.
         """
         paths = layout.index_paths(data_dir, name)
-        for attempt in range(_OPEN_TRIES):
+        for _ in range(_OPEN_TRIES):
             current = layout.read_current(paths) if version is None else None
             chosen = current.version if current is not None else str(version)
             try:
                 index = cls._open_version(paths, name, chosen)
             except (IndexFormatError, IndexNotFoundError):
                 # A version may be pruned between reading CURRENT and opening it: look again.
-                moved = current is not None and layout.read_current(paths) != current
-                if not moved or attempt == _OPEN_TRIES - 1:
+                if current is None or layout.read_current(paths) == current:
                     raise
                 continue
             with _closing_on_error(index):
                 index._check_seal(current)
                 index._check_model(embedder_fingerprint, decode_policy)
             return index
-        raise AssertionError("unreachable: the last try returns or raises")
+        raise IndexNotFoundError(f"index {name!r} changed {_OPEN_TRIES} times while it was opened")
 
     @classmethod
     def _open_version(cls, paths: layout.IndexPaths, name: str, version: str) -> "GalleryIndex":
@@ -134,10 +137,6 @@ class GalleryIndex:
         manifest_file = hold_version(directory)
         try:
             index = cls(directory, name, manifest_file)
-            if index.manifest.version != version:
-                raise IndexFormatError(
-                    f"{version}/{MANIFEST} describes {index.manifest.version}: it was moved"
-                )
         except BaseException:
             os.close(manifest_file)
             raise

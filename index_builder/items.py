@@ -8,7 +8,7 @@ on what is in it, never on the order in which it was read.
 import json
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,14 +73,17 @@ class Entry:
 
     @property
     def id(self) -> str:
+        """The item's id."""
         return self.item.id
 
     @property
     def row(self) -> int:
+        """The entry's row of the vectors."""
         return self.item.row
 
     @property
     def metadata(self) -> dict[str, Any]:
+        """What the manifest said of the item."""
         return self.item.metadata
 
 
@@ -89,7 +92,7 @@ def _item(columns: tuple[Any, ...]) -> Item:
 
 
 @contextmanager
-def sqlite_errors(name: str) -> Iterator[None]:
+def sqlite_errors(name: str) -> Generator[None]:
     """The one boundary where SQLite's errors become ours."""
     try:
         yield

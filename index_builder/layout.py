@@ -42,18 +42,22 @@ class IndexPaths:
 
     @property
     def current(self) -> Path:
+        """The file that names the served version."""
         return self.root / "CURRENT"
 
     @property
     def lock(self) -> Path:
+        """The file a writer holds."""
         return self.root / "lock"
 
     @property
     def journal(self) -> Path:
+        """Embeddings of an unfinished build."""
         return self.root / "journal.sqlite"
 
     @property
     def versions(self) -> Path:
+        """The directory of all versions."""
         return self.root / "versions"
 
     def version(self, name: str) -> Path:
@@ -107,7 +111,7 @@ def version_number(version: str) -> int:
 
 
 def next_version(paths: IndexPaths) -> str:
-    """The name after the newest version there is; the newest is never pruned, so none comes twice."""
+    """The name after the newest version; the newest is never pruned, so no name comes twice."""
     existing = list_versions(paths)
     return f"v{(version_number(existing[-1]) if existing else 0) + 1:06d}"
 

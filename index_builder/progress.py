@@ -1,8 +1,7 @@
 """Telling a person how far a build is: a bar on a terminal, a line a step elsewhere."""
 
 import contextlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from typing import Protocol, TextIO
 
@@ -40,7 +39,7 @@ class Silent:
         """Nothing."""
 
     @contextlib.contextmanager
-    def counting(self, text: str, total: int | None) -> Iterator[Callable[[], None]]:  # noqa: ARG002
+    def counting(self, text: str, total: int | None) -> Generator[Callable[[], None]]:  # noqa: ARG002
         """Nothing."""
         yield lambda: None
 
@@ -57,7 +56,7 @@ class Lines:
         self._file.flush()
 
     @contextlib.contextmanager
-    def counting(self, text: str, total: int | None) -> Iterator[Callable[[], None]]:
+    def counting(self, text: str, total: int | None) -> Generator[Callable[[], None]]:
         """A line before and one after."""
         self.step(f"{text}: {'?' if total is None else total} files")
         done = 0
@@ -89,7 +88,7 @@ class Bar:
         self._console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
-    def counting(self, text: str, total: int | None) -> Iterator[Callable[[], None]]:
+    def counting(self, text: str, total: int | None) -> Generator[Callable[[], None]]:
         """The bar, while its parts are being done."""
         columns = (
             SpinnerColumn(),
@@ -105,7 +104,6 @@ class Bar:
             yield lambda: bar.advance(task)
 
 
-def progress_for(file: TextIO | None = None) -> Progress:
-    """A bar where the file (standard error) is a terminal, lines where it is not."""
-    file = file or sys.stderr
+def progress_for(file: TextIO) -> Progress:
+    """A bar where the file is a terminal, lines where it is not."""
     return Bar(Console(file=file)) if file.isatty() else Lines(file)

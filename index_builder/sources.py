@@ -1,4 +1,4 @@
-"""Collections: a folder, an archive or a manifest in, a stream of items out, one in memory at a time.
+"""Collections: a folder, an archive or a manifest in; items out, one in memory at a time.
 
 An item's id is its relative POSIX path in a folder or an archive, and the given id in a manifest.
 What is wrong with one file is told with that file (`SourceItem.problem`) and stops nothing; what is
@@ -164,9 +164,11 @@ class FolderSource:
 
     @property
     def size(self) -> int | None:
+        """Number of files found."""
         return len(self._paths)
 
     def items(self) -> Iterator[SourceItem]:
+        """The files in the order of their paths."""
         for path in self._paths:
             problem = id_problem(path)
             if problem is None:

@@ -4,7 +4,8 @@ Let g be a query in float64, g32 the float32 vector searched with, and s the sma
 returned. FAISS computes each score as a float32 sum of d products, in some order, so with
 u = 2^-24 and any row f of norm at most 1 + eta
 
-    <g, f> <= fl<g32, f> + gamma_d |g32| |f| + |g - g32| |f| <= s + (gamma_d |g32| + |g - g32|)(1 + eta)
+    <g, f> <= fl<g32, f> + gamma_d |g32| |f| + |g - g32| |f|
+           <= s + (gamma_d |g32| + |g - g32|)(1 + eta)
 
 for every row not returned. Products may underflow, which gamma does not cover: at most 2 d smallest
 normal numbers are added for it. The query is first scaled by a power of two to lie near 1, which is

@@ -5,7 +5,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -65,7 +65,7 @@ class ModelIdentity:
 
 
 @contextlib.contextmanager
-def writing(paths: layout.IndexPaths) -> Iterator[None]:
+def writing(paths: layout.IndexPaths) -> Generator[None]:
     """Be the index's one writer, and clean up after one that was killed.
 
     Raises:
