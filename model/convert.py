@@ -1,0 +1,230 @@
+"""Imports an official LipSim checkpoint: `python -m model.convert IN.pth OUT.safetensors`.
+
+Strict: a missing or surplus key, another shape, a NaN or an alias that differs from its twin is an
+error. Pickle is read with torch's `weights_only=True` and nothing else.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+import typer
+from jaxtyping import Float
+
+from model.checkpoint import Checkpoint, save_checkpoint
+from model.errors import CertificateError, CheckpointError
+from model.network import tensor_specs
+from model.presets import PRESETS, PublishedConfig
+from model.published import published_scalings
+from model.weight_file import check_layout
+
+_PREFIXES = ("module.model.", "model.", "module.", "")
+_ALIASES = {"base.1.": "convs.", "base.2.": "linear."}
+_KEY = re.compile(r"(convs|linear)\.(0|[1-9][0-9]{0,3})\.(kernel|weight|bias|q)")
+_OFFICIAL_DIM = 1792
+_PIXELS_AFTER_POOLS = 196
+
+Weights = Mapping[str, Float[np.ndarray, "..."]]
+
+
+def convert_official(
+    source: Path, target: Path, *, embedding_dim: int | None = None, name: str | None = None
+) -> Checkpoint:
+    """Reads an official checkpoint, proves it and writes ours.
+
+    Args:
+        source: the official `.pth` or `.pt` file.
+        target: the safetensors file to write; replaced if it is there.
+        embedding_dim: numbers kept of the last block; None takes the preset's, or what the
+            official loader would keep: min(1792, channels x 196).
+        name: what people will call the network; None takes the preset's name, or "published".
+
+    Returns:
+        The checkpoint as written.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is not exactly an official checkpoint.
+    """
+    weights = read_official(source)
+    config, preset = recognise(weights, embedding_dim)
+    wanted = {key: spec for key, spec in tensor_specs(config).items() if _KEY.fullmatch(key)}
+    found = {key: (value.shape, str(value.dtype)) for key, value in weights.items()}
+    check_layout(found, wanted)
+    try:
+        scalings = published_scalings(config, weights)
+    except CertificateError as exc:
+        raise CheckpointError(f"no scaling T for these weights: {exc}") from exc
+    record = {"converted_from": source.name, "format": "official LipSim checkpoint"}
+    return save_checkpoint(
+        target,
+        name=name or preset or "published",
+        config=config,
+        weights={**weights, **scalings},
+        training=record,
+    )
+
+
+def read_official(source: Path) -> dict[str, Float[np.ndarray, "..."]]:
+    """The distinct tensors of an official checkpoint, under names without prefix or alias.
+
+    Both generations of keys are read: with the `base.*` aliases (each equal to its twin, bit for
+    bit) and without, behind `module.model.`, `model.`, `module.` or nothing.
+
+    Raises:
+        CheckpointError: the file cannot be read, or a key is missing, surplus or strange.
+    """
+    tensors = _without_prefix(_state_dict(source))
+    aliases = {key for key in tensors if key.startswith("base.")}
+    weights = {key: _as_array(key, value) for key, value in tensors.items() if key not in aliases}
+    surplus = sorted(key for key in weights if not _KEY.fullmatch(key))
+    if surplus:
+        raise CheckpointError(f"surplus keys in the checkpoint: {surplus[:5]}")
+    if aliases:
+        _check_aliases(weights, {key: _as_array(key, tensors[key]) for key in aliases})
+    return weights
+
+
+def recognise(weights: Weights, embedding_dim: int | None) -> tuple[PublishedConfig, str | None]:
+    """The config that these tensors have, from their shapes, and the name of its preset if any.
+
+    Raises:
+        CheckpointError: they are no published network; the layers counted are those of
+            the highest number, so that a gap is a missing key.
+    """
+    depth = 1 + max((int(key.split(".")[1]) for key in weights if key[:6] == "convs."), default=-1)
+    linear_depth = max(
+        (int(key.split(".")[1]) for key in weights if key[:7] == "linear."), default=0
+    )
+    kernel = _first(weights, "convs.0.kernel", 4)
+    weight = _first(weights, "linear.1.weight", 2)
+    inner, channels = kernel.shape[:2]
+    features, width = weight.shape
+    if kernel.shape[2:] != (3, 3):
+        raise CheckpointError(f"convs.0.kernel must be 3 x 3, got {kernel.shape}")
+    if width != channels * _PIXELS_AFTER_POOLS:
+        raise CheckpointError(
+            f"linear.1.weight must have {channels} x {_PIXELS_AFTER_POOLS} columns, got {width}"
+        )
+    shape = (depth, channels, inner, linear_depth, features)
+    for preset, config in PRESETS.items():
+        if isinstance(config, PublishedConfig) and shape == _shape(config):
+            return _config(shape, embedding_dim or config.embedding_dim), preset
+    return _config(shape, embedding_dim or min(_OFFICIAL_DIM, width)), None
+
+
+def main(
+    source: Annotated[Path, typer.Argument(metavar="IN.pth", help="Official checkpoint.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],
+    embedding_dim: Annotated[
+        int | None, typer.Option(help="Numbers kept; default: the preset's.", min=1)
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the network.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
+) -> None:
+    """Convert an official LipSim checkpoint to safetensors, strictly, and prove its bounds."""
+    try:
+        if target.exists() and not force:
+            raise CheckpointError(f"{target} exists; --force overwrites it")  # noqa: TRY301
+        checkpoint = convert_official(source, target, embedding_dim=embedding_dim, name=name)
+    except CheckpointError as exc:
+        typer.echo(f"error: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    kept = checkpoint.config.embedding_dim
+    typer.echo(f"wrote            {target}")
+    typer.echo(f"network          {checkpoint.name}, {checkpoint.config}")
+    typer.echo(f"embedding dim    {kept}{'' if embedding_dim else ' (--embedding-dim changes it)'}")
+    typer.echo(f"fingerprint      {checkpoint.fingerprint}")
+    typer.echo(f"lipschitz_bound  {checkpoint.lipschitz_bound!r}")
+    typer.echo(f"forward_error    {checkpoint.forward_error!r}")
+
+
+def _state_dict(source: Path) -> dict[str, Any]:
+    """The weights' dictionary of an official file; the only reader of pickle."""
+    if not source.is_file():
+        raise CheckpointError(f"no file at {source}")
+    try:
+        loaded: object = torch.load(source, map_location="cpu", weights_only=True)
+    except Exception as exc:  # a hostile pickle may raise anything in the restricted reader
+        reason = str(exc).split("\n", maxsplit=1)[0]
+        raise CheckpointError(f"{source.name} is no checkpoint of plain weights: {reason}") from exc
+    if isinstance(loaded, dict) and "model_state_dict" in loaded:
+        loaded = cast("dict[str, object]", loaded)["model_state_dict"]
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{source.name} holds no dictionary of weights")
+    state = cast("dict[object, Any]", loaded)
+    if not all(isinstance(key, str) for key in state):
+        raise CheckpointError(f"{source.name} holds keys that are no text")
+    return cast("dict[str, Any]", state)
+
+
+def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The same dictionary with the wrappers' common prefix taken off every key."""
+    for prefix in _PREFIXES:
+        if f"{prefix}convs.0.kernel" in state:
+            break
+    else:
+        raise CheckpointError("missing key convs.0.kernel, behind any known prefix")
+    surplus = sorted(key for key in state if not key.startswith(prefix))
+    if surplus:
+        raise CheckpointError(f"surplus keys without the prefix {prefix!r}: {surplus[:5]}")
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _as_array(key: str, value: object) -> Float[np.ndarray, "..."]:
+    """A dense float32 tensor of finite numbers as an array."""
+    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+        raise CheckpointError(f"{key} must be a dense tensor, got {type(value).__name__}")
+    if value.dtype != torch.float32:
+        raise CheckpointError(f"{key} must be float32, got {value.dtype}")
+    if not bool(torch.isfinite(value).all()):
+        raise CheckpointError(f"{key} holds NaN or infinity")
+    return np.ascontiguousarray(value.detach().numpy())
+
+
+def _check_aliases(weights: Weights, aliases: Weights) -> None:
+    """Each alias has a twin and each twin an alias, equal bit for bit."""
+    twins: dict[str, str] = {}
+    for alias in aliases:
+        own = next((new for old, new in _ALIASES.items() if alias.startswith(old)), None)
+        twins[alias] = (own or alias) + alias[len("base.1.") :]
+    surplus = sorted(alias for alias, twin in twins.items() if twin not in weights)
+    missing = sorted(set(weights) - set(twins.values()))
+    if surplus or missing:
+        raise CheckpointError(
+            f"aliases without twin {surplus[:5]}, keys without alias {missing[:5]}"
+        )
+    for alias, twin in twins.items():
+        one, other = aliases[alias], weights[twin]
+        if one.shape != other.shape or one.tobytes() != other.tobytes():
+            raise CheckpointError(f"alias {alias} differs from {twin}")
+
+
+def _first(weights: Weights, key: str, axes: int) -> Float[np.ndarray, "..."]:
+    """A tensor that must be there, with so many axes and no empty one."""
+    if key not in weights:
+        raise CheckpointError(f"missing key {key}")
+    value = weights[key]
+    if value.ndim != axes or not math.prod(value.shape):
+        raise CheckpointError(f"{key} must have {axes} axes, none empty, got {value.shape}")
+    return value
+
+
+def _shape(config: PublishedConfig) -> tuple[int, int, int, int, int]:
+    """What the tensors' shapes tell of a config."""
+    return (config.depth, config.channels, config.inner, config.linear_depth, config.features)
+
+
+def _config(shape: tuple[int, int, int, int, int], embedding_dim: int) -> PublishedConfig:
+    """The config of a shape."""
+    try:
+        return PublishedConfig(*shape, embedding_dim)
+    except ValueError as exc:
+        raise CheckpointError(f"the tensors' shapes are no published network: {exc}") from exc
+
+
+if __name__ == "__main__":
+    typer.run(main)

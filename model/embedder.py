@@ -1,0 +1,218 @@
+"""Load once, embed many: the one path from image bytes, or network inputs, to raw embeddings.
+
+Gallery and query are embedded by the same code; nothing above this module touches the network.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+
+from model.checkpoint import Checkpoint, load_checkpoint, prove
+from model.errors import EmbeddingError
+from model.image import DecodedImage, decode_image
+from model.lipschitz import product_bound
+from model.network import Network, build_network
+from model.resize import resize_operator
+from model.rounding import round_up
+
+DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "wave-64.safetensors"
+Arithmetic = Literal["float64", "float32"]
+Claim = Literal["program", "real-arithmetic"]
+
+_IMAGES_PER_PASS = 8
+"""Inputs that run together; more would leave the processor's cache, and memory stays bounded."""
+
+
+class Embedding(NamedTuple):
+    """A raw embedding (d,), float64, and the gain of the resize that led to it."""
+
+    vector: Float64[np.ndarray, " D"]
+    gain: float
+
+
+@dataclass(frozen=True)
+class ImageEmbedding:
+    """A raw embedding and the numbers a certificate needs beside it.
+
+    Attributes:
+        vector: the raw embedding, (d,), float64; never normalised.
+        gain: upper bound of the l2 norm of the resize from the upload to the network's input.
+        forward_error: upper bound E of the l2 distance between the vector and the real-arithmetic
+            embedding of the upload / 255: network, division and resize of this size together.
+        height: of the upload, pixels.
+        width: of the upload, pixels.
+    """
+
+    vector: Float64[np.ndarray, " D"]
+    gain: float
+    forward_error: float
+    height: int
+    width: int
+
+
+class Embedder:
+    """A network in one arithmetic, with what is proved of it.
+
+    Safe to use from several threads: weights are only read, and a call owns its activations.
+
+    In float64 the claim is about the program as executed: `forward_error` is small (below 1e-8 for
+    the default) and is subtracted from radii. In float32 the claim is about the network in real
+    arithmetic; `forward_error` is then the same proved bound with float32's unit roundoff, which
+    is sound but so large (0.4 for the default, hundreds for the published sizes) that few radii
+    survive it.
+
+    Attributes:
+        name: what people call the network.
+        config: its shape.
+        fingerprint: sha256 of weights, config and decode policy.
+        decode_policy: version of the decode policy.
+        lipschitz_bound: proved upper bound of the network's constant, l2 to l2.
+        forward_error: proved upper bound E of the network alone, for inputs in [0, 1].
+        arithmetic: "float64" or "float32".
+        network: the torch module, for attacks: differentiable outside inference mode.
+    """
+
+    def __init__(
+        self, checkpoint: Checkpoint, *, arithmetic: Arithmetic = "float64", device: str = "cpu"
+    ) -> None:
+        """Builds the network of a checkpoint that `load_checkpoint` has proved."""
+        _forbid_short_arithmetic()
+        dtype = torch.float64 if arithmetic == "float64" else torch.float32
+        self.name = checkpoint.name
+        self.config = checkpoint.config
+        self.fingerprint = checkpoint.fingerprint
+        self.decode_policy = checkpoint.decode_policy
+        self.lipschitz_bound = checkpoint.lipschitz_bound
+        self.arithmetic: Arithmetic = arithmetic
+        self.forward_error = checkpoint.forward_error
+        if arithmetic == "float32":
+            proof = prove(checkpoint.config, checkpoint.weights, checkpoint.fingerprint, dtype)
+            self.forward_error = proof.forward_error
+        self.network: Network = build_network(checkpoint.config, checkpoint.weights, dtype, device)
+        self._dtype, self._device = dtype, device
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str | None = None,
+        *,
+        arithmetic: Arithmetic = "float64",
+        device: str = "cpu",
+    ) -> "Embedder":
+        """The embedder of a checkpoint file.
+
+        Args:
+            path: the file; None takes the checkpoint that ships with the package.
+            arithmetic: of the forward pass.
+            device: a torch device. Sums may run in another order on each, all within E.
+
+        Returns:
+            The embedder, its bounds proved again from the weights as read.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, strange, or claims less than is proved.
+        """
+        checkpoint = load_checkpoint(DEFAULT_CHECKPOINT if path is None else path)
+        return cls(checkpoint, arithmetic=arithmetic, device=device)
+
+    @property
+    def claim(self) -> Claim:
+        """What a radius is about: the program as executed, or the network in real arithmetic."""
+        return "program" if self.arithmetic == "float64" else "real-arithmetic"
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.config.embedding_dim
+
+    @property
+    def input_size(self) -> int:
+        """Side of the network's square input, pixels."""
+        return self.config.input_size
+
+    def embed_pixels(self, x: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "B D"]:
+        """Raw embeddings of network inputs.
+
+        Equal inputs in different batches agree within E, not bit for bit.
+
+        Args:
+            x: inputs, (B, 3, S, S); B may be 0. Any finite values are embedded; `forward_error`
+                covers those in [0, 1].
+
+        Returns:
+            The embeddings, (B, d), float64.
+
+        Raises:
+            EmbeddingError: the shape is another, or an input or output is not finite.
+        """
+        wanted = (3, self.input_size, self.input_size)
+        if x.ndim != 4 or x.shape[1:] != wanted:
+            raise EmbeddingError(f"inputs must be (B, {wanted}), got {x.shape}")
+        if not np.isfinite(x).all():
+            raise EmbeddingError("every input value must be finite")
+        vectors = np.empty((len(x), self.dim))
+        for start in range(0, len(x), _IMAGES_PER_PASS):
+            vectors[start : start + _IMAGES_PER_PASS] = self._run(
+                x[start : start + _IMAGES_PER_PASS]
+            )
+        if not np.isfinite(vectors).all():
+            raise EmbeddingError("an embedding is not finite: the inputs are too large")
+        return vectors
+
+    def embed(self, data: bytes) -> Embedding:
+        """Raw embedding of an image file's bytes, and the gain of its resize.
+
+        Raises:
+            ImageError: the bytes are no image that the decode policy accepts.
+        """
+        embedding = self.embed_image(decode_image(data))
+        return Embedding(embedding.vector, embedding.gain)
+
+    def embed_image(self, image: DecodedImage) -> ImageEmbedding:
+        """Raw embedding of a decoded image, with gain and forward error of its size."""
+        return self.embed_images([image])[0]
+
+    def embed_images(self, images: Sequence[DecodedImage]) -> list[ImageEmbedding]:
+        """Raw embeddings of decoded images of any sizes, in their order."""
+        side = self.input_size
+        resizes = [resize_operator(image.height, image.width, side) for image in images]
+        inputs = np.empty((len(images), 3, side, side))
+        for place, resize, image in zip(inputs, resizes, images, strict=True):
+            place[...] = resize.apply(image.pixels)
+        vectors = self.embed_pixels(inputs)
+        return [
+            ImageEmbedding(
+                vector=vector,
+                gain=resize.gain,
+                forward_error=self._error_with_resize(resize.input_error),
+                height=image.height,
+                width=image.width,
+            )
+            for vector, resize, image in zip(vectors, resizes, images, strict=True)
+        ]
+
+    def _error_with_resize(self, input_error: float) -> float:
+        """E of the whole path: the network's, and the input's stretched by the network."""
+        return round_up(self.forward_error + product_bound(self.lipschitz_bound, input_error))
+
+    def _run(self, x: Float[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
+        """One certified pass."""
+        with torch.inference_mode():
+            values = np.ascontiguousarray(x, dtype=np.float64)
+            inputs = torch.tensor(values, dtype=self._dtype, device=self._device)
+            return self.network(inputs).cpu().numpy()
+
+
+def _forbid_short_arithmetic() -> None:
+    """Switches TF32, bfloat16 and half-precision reductions off, for the whole process.
+
+    They are torch's global switches; the passes use matrix products only, no convolution routine.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
