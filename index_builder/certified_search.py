@@ -7,7 +7,7 @@ of a full float64 scan.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -20,6 +20,7 @@ _FIRST_DEPTH = 128
 _DEEPER = (512, 2048)
 
 
+@runtime_checkable
 class SearchableIndex(Protocol):
     """What a certified search needs of an index: `index_builder.gallery_index.GalleryIndex`."""
 
@@ -37,6 +38,7 @@ class SearchableIndex(Protocol):
         ...
 
 
+@runtime_checkable
 class QueryEmbedding(Protocol):
     """What a certified search needs of an embedded image: `model.embedder.ImageEmbedding`."""
 

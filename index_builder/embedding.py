@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
@@ -44,6 +44,7 @@ _PROBLEM_CODES: dict[type[ImageError], str] = {
 }
 
 
+@runtime_checkable
 class EmbedderLike(Protocol):
     """What a build needs of the embedder; `model.embedder.Embedder` has it."""
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -30,6 +30,7 @@ _DISTRIBUTIONS = ("faiss-cpu", "faiss-gpu")
 Found = tuple[Float32[np.ndarray, "B M"], Int64[np.ndarray, "B M"]]
 
 
+@runtime_checkable
 class FlatSearch(Protocol):
     """Exact search over a fixed matrix."""
 

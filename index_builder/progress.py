@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
-from typing import Protocol, TextIO
+from typing import Protocol, TextIO, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +20,7 @@ from rich.progress import Progress as RichBar
 from rich.text import Text
 
 
+@runtime_checkable
 class Progress(Protocol):
     """What a build tells."""
 

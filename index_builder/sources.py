@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from index_builder.errors import SourceError
 
@@ -54,6 +54,7 @@ class SourceItem:
     problem: Problem | None = None
 
 
+@runtime_checkable
 class Source(Protocol):
     """A collection that can be read once, in its own order."""
 
