@@ -8,7 +8,7 @@ maps). Each class says its bound, where it is proved, and the rounding of what i
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -59,6 +59,7 @@ class Flow:
         )
 
 
+@runtime_checkable
 class Layer(Protocol):
     """A map between activations that knows what is proved of it."""
 
