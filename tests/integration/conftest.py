@@ -1,0 +1,58 @@
+"""A small real gallery, indexed once by the real command with the default checkpoint."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from service_helpers import Server, draw_picture, open_client, run_builder, start_process
+
+from service.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty pictures, one of them twice under another name."""
+    folder = tmp_path_factory.mktemp("gallery")
+    for seed in range(60):
+        draw_picture(seed).save(folder / f"p{seed:02}.jpg", quality=92)
+    (folder / "p07-again.jpg").write_bytes((folder / "p07.jpg").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the gallery as its default index; not to be changed."""
+    directory = tmp_path_factory.mktemp("data")
+    run_builder("build", gallery, "--data-dir", directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def client(data_dir: Path) -> Iterator[httpx.Client]:
+    """The service over the gallery, with small limits so that tests may reach them."""
+    settings = Settings(
+        data_dir=data_dir, max_image_bytes=2_000_000, max_image_pixels=4_000_000, max_k=500
+    )
+    with open_client(settings) as opened:
+        yield opened
+
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts `python -m service` on a free port; every server is stopped at the end."""
+    servers: list[Server] = []
+
+    def start(data_dir: Path, **settings: object) -> Server:
+        log = tmp_path / f"server-{len(servers)}.log"
+        servers.append(start_process(data_dir, log, settings))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()

@@ -1,0 +1,116 @@
+"""Helpers of the service's integration tests: pictures, an index, a server in a thread or process."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import uvicorn
+from PIL import Image
+
+from service.app import create_app
+from service.settings import Settings
+
+READY_S = 60.0
+
+
+def draw_picture(seed: int, width: int = 160, height: int = 120) -> Image.Image:
+    """A smooth random picture: a few blots of colour, like nothing else of another seed."""
+    blots = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(blots).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encode(picture: Image.Image, kind: str = "PNG") -> bytes:
+    """An image file in memory."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
+
+
+def run_builder(*arguments: object) -> None:
+    """Run the real builder, as an operator would."""
+    command = [sys.executable, "-m", "index_builder", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+
+
+@contextmanager
+def open_client(settings: Settings) -> Iterator[httpx.Client]:
+    """The application behind a real server in a thread, started and no longer loading."""
+    config = uvicorn.Config(create_app(settings), port=0, log_config=None, access_log=False)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + READY_S
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        with httpx.Client(base_url=f"http://{host}:{port}", timeout=READY_S) as client:
+            while client.get("/readyz").json()["reason"] in ("loading_model", "loading_indexes"):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@dataclass
+class Server:
+    """A real server in a process of its own."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def wait_ready(self) -> None:
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                raise AssertionError(f"the server ended: {self.log.read_text()}")
+            try:
+                if httpx.get(f"{self.url}/readyz").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"not ready in {READY_S} s: {self.log.read_text()}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+def start_process(data_dir: Path, log: Path, settings: dict[str, object]) -> Server:
+    """`python -m service` on a free port, in a process of its own."""
+    environment = {f"LIPSIM_{name.upper()}": str(value) for name, value in settings.items()}
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "service", "--port", "0", "--data-dir", str(data_dir)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=output,
+            stderr=output,
+        )
+    return Server(process, _url_of(process, log), log)
+
+
+def _url_of(process: "subprocess.Popen[bytes]", log: Path) -> str:
+    """The address that the server says it took."""
+    deadline = time.monotonic() + READY_S
+    while time.monotonic() < deadline and process.poll() is None:
+        for line in log.read_text().splitlines():
+            _, found, rest = line.partition("Uvicorn running on ")
+            if found:
+                return rest.split(" ", 1)[0]
+        time.sleep(0.05)
+    raise AssertionError(f"the server did not start: {log.read_text()}")
