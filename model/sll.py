@@ -201,7 +201,7 @@ class _Constants:
         """The constants of |W| given as (F, N), its bias repeated at so many places."""
         inverse = np.divide(1.0, scaling, out=np.zeros_like(scaling), where=scaling > 0)
         # A few Collatz-Wielandt steps: any number of them is a bound, more would not pay.
-        root = nonnegative_norm_bound(np.sqrt(inverse)[:, None] * magnitude, steps=4)
+        root = nonnegative_norm_bound(np.sqrt(inverse)[:, None] * magnitude, tight=False)
         constant = magnitude.T @ (inverse * np.abs(bias.astype(np.float64)))
         return cls(root**2, euclidean_norm_bound(constant) * math.sqrt(copies))
 

@@ -129,7 +129,7 @@ class ChannelMap(nn.Module):
 
     def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
         """The map's bound, then the bias at every pixel."""
-        stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)))
+        stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)), tight=False)
         fan_in = self.weight_values.shape[1]
         offset = euclidean_norm_bound(self.bias_values) * self.pixels**0.5
         mapped = flow.through(
@@ -141,12 +141,37 @@ class ChannelMap(nn.Module):
         )
 
 
-class MeanHead(nn.Module):
-    """The mean of the five copies' numbers, a matrix, and an offset subtracted.
+class MeanChannelMap(ChannelMap):
+    """The last channel map and the mean over the five copies.
 
-    Bound: the matrix's spectral norm; a mean of non-expansive maps is non-expansive.
-    Proof: `cholesky_norm_bound`, from the stored weights. Rounding: five additions and a division,
-    the product's sums, one subtraction.
+    The mean commutes with the linear channels (those that are kept), which are therefore mapped
+    once instead of five times; the others are folded copy by copy, then averaged.
+
+    Bound: the map's; a mean of non-expansive maps is non-expansive. Proof: as the map's.
+    Rounding: the map's, and five more for a mean, before the map or after it.
+    """
+
+    def forward(self, x: Float[Tensor, "I N s s"]) -> Float[Tensor, "O B s s"]:
+        """The mapped channels, averaged."""
+        copies = x.view(x.shape[0], _COPIES, -1)
+        linear = self.weight[: self.kept] @ _mean(copies)
+        folded = self.weight[self.kept :] @ x.view(x.shape[0], -1)
+        folded += self.bias
+        folded = folded.abs() if torch.is_grad_enabled() else folded.abs_()
+        averaged = torch.cat([linear, _mean(folded.view(len(folded), _COPIES, -1))])
+        return averaged.view(len(averaged), -1, *x.shape[2:])
+
+    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+        """A mean before and one after, of which each channel meets one."""
+        mean = gamma(_COPIES + 1, unit_roundoff)
+        return super().prove(flow.through(relative=mean), unit_roundoff).through(relative=mean)
+
+
+class Head(nn.Module):
+    """A matrix, and an offset subtracted.
+
+    Bound: the matrix's spectral norm. Proof: `cholesky_norm_bound`, from the stored weights.
+    Rounding: the product's sums, one subtraction.
     """
 
     weight: Tensor
@@ -160,20 +185,16 @@ class MeanHead(nn.Module):
         self.register_buffer("weight", torch.tensor(weight, dtype=dtype))
         self.register_buffer("offset", torch.tensor(offset, dtype=dtype))
 
-    def forward(self, x: Float[Tensor, "C N s s"]) -> Float[Tensor, "B D"]:
-        """One embedding an image."""
-        channels, copies, side, _ = x.shape
-        images = copies // _COPIES
-        total = x.view(channels, _COPIES, images, side * side).sum(dim=1)
-        mean = (total / _COPIES).transpose(0, 1).reshape(images, -1)
-        return mean @ self.weight.T - self.offset
+    def forward(self, x: Float[Tensor, "C B s s"]) -> Float[Tensor, "B D"]:
+        """One embedding an image; the features are flattened channel-major."""
+        features = x.transpose(0, 1).reshape(x.shape[1], -1)
+        return features @ self.weight.T - self.offset
 
     def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
-        """Averaging before the head: one product for five copies."""
-        mean = flow.through(relative=gamma(_COPIES + 1, unit_roundoff))
-        stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)))
+        """The matrix's bound, then the offset."""
+        stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)), tight=False)
         fan_in = self.weight_values.shape[1]
-        product = mean.through(
+        product = flow.through(
             cholesky_norm_bound(self.weight_values),
             relative=gamma(fan_in, unit_roundoff) * stretch,
         )
@@ -207,9 +228,16 @@ def wave_layers(
         layers.append(WaveletLevel(weights["wavelet.lowpass"], side, dtype))
         side //= 2
         for j in range(len(outputs)):
+            is_last = (s, j) == (len(config.maps) - 1, len(outputs) - 1)
+            kind = MeanChannelMap if is_last else ChannelMap
             weight, bias = (weights[f"stages.{s}.maps.{j}.{part}"] for part in ("weight", "bias"))
-            layers.append(ChannelMap(weight, bias, side**2, dtype))
-    return [*layers, MeanHead(weights["head.weight"], weights["head.offset"], dtype)]
+            layers.append(kind(weight, bias, side**2, dtype))
+    return [*layers, Head(weights["head.weight"], weights["head.offset"], dtype)]
+
+
+def _mean(copies: Float[Tensor, "C K N"]) -> Float[Tensor, "C N"]:
+    """The mean over the copies: four additions and a division."""
+    return copies.sum(dim=1) / _COPIES
 
 
 def quadrature_filters(lowpass: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, "2 T"]:
