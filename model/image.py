@@ -1,13 +1,35 @@
-"""Bytes of an image file in, upright uint8 RGB pixels out: the one decode policy, versioned."""
+"""Bytes of an image file in, upright uint8 RGB pixels out: the one decode policy, versioned.
 
+Gallery and query pass through the same function, so "the uploaded pixels" mean the same for both.
+The rules, one for each kind of file, are in docs/decode-policy.md; a change of any of them is a new
+DECODE_POLICY_VERSION. The order of work is the order of trust: bytes are counted, the format is
+told from the content, the file is taken apart without decoding, its sides are checked, and only
+then does Pillow see the part that draws the picture.
+"""
+
+import importlib.util
 import io
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
 
+# Imported for their registration, so that Image.open finds them without loading all of Pillow's.
+from PIL import (
+    AvifImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    BmpImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    GifImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    Image,
+    JpegImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    PngImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    TiffImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    WebPImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+)
+
+from model.containers import Container, exif_orientation, read_container, truncated
 from model.errors import (
+    DependencyError,
     EmptyImageError,
     ImageBytesError,
     ImageDecodeError,
@@ -15,58 +37,250 @@ from model.errors import (
     ImageFormatError,
     ImageSizeError,
 )
+from model.sniff import content_format
 
 DECODE_POLICY_VERSION = "lipsim-decode-1"
+
+_NAMES = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "AVIF": "AVIF", "GIF": "GIF"}
+_EXTRA_NAMES = {"BMP": "BMP", "TIFF": "TIFF", "HEIF": "HEIC"}
+_KNOWN_FORMATS = _NAMES | _EXTRA_NAMES
+# Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
+_MOST_PIXELS = 89_478_485
+_COMPOSITE_ROWS = 64
+
+# Pillow warns of odd metadata. What it decodes does not depend on that, a hostile file must not
+# fill a log, and warnings.catch_warnings is not safe among threads: silence them once, for Pillow.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 @dataclass(frozen=True)
 class DecodeLimits:
-    """What an image may be before it is decoded."""
+    """What an image may be, checked before it is decoded.
+
+    Attributes:
+        max_image_bytes: length of the encoded file.
+        max_pixels: width times height, at most 89,478,485.
+        max_side: width and height each.
+        formats: Pillow's names of the formats accepted, of JPEG (with MPO), PNG, WEBP, AVIF, GIF,
+            BMP, TIFF and HEIF (HEIC; needs pillow-heif).
+
+    Raises:
+        ValueError: a limit is not positive, too large, or a format is not among these.
+        DependencyError: HEIF is named and pillow-heif is not installed.
+    """
 
     max_image_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 20_000
-    formats: frozenset[str] = frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF"})
+    formats: frozenset[str] = frozenset(_NAMES)
+
+    def __post_init__(self) -> None:
+        """Refuse limits that could not be kept."""
+        if min(self.max_image_bytes, self.max_pixels, self.max_side) < 1:
+            raise ValueError("every limit must be at least 1")
+        if self.max_pixels > _MOST_PIXELS:
+            raise ValueError(f"max_pixels must be at most {_MOST_PIXELS}, got {self.max_pixels}")
+        if not self.formats or not self.formats <= _KNOWN_FORMATS.keys():
+            wanted, came = ", ".join(_KNOWN_FORMATS), ", ".join(sorted(self.formats)) or "none"
+            raise ValueError(f"formats must be some of {wanted}; got {came}")
+        if "HEIF" in self.formats:
+            _register_heif()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecodedImage:
-    """An upright picture: uint8 RGB pixels (H, W, 3) and the name of the format they came in."""
+    """An upright picture.
+
+    Attributes:
+        pixels: RGB, uint8, contiguous, (H, W, 3).
+        format: the name of the format it came in, as in DecodeLimits.formats.
+    """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     format: str
 
     @property
     def height(self) -> int:
-        """Number of pixel rows."""
+        """Rows of the upright picture."""
         return self.pixels.shape[0]
 
     @property
     def width(self) -> int:
-        """Number of pixel columns."""
+        """Columns of the upright picture."""
         return self.pixels.shape[1]
 
 
-def decode_image(data: bytes, limits: DecodeLimits = DecodeLimits()) -> DecodedImage:  # noqa: B008
-    """Decode an image file of an allowed format."""
+_DEFAULT_LIMITS = DecodeLimits()
+
+
+def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> DecodedImage:
+    """Decode the first picture of an image file by the decode policy.
+
+    The format is told from the content. The orientation is applied; transparency is laid on white;
+    gray is repeated; 16-bit values keep their high byte; CMYK becomes RGB by (255-C)(255-K)/255;
+    ICC profiles are ignored. Thread-safe; Pillow releases the interpreter while it decodes.
+    Not covered: damage inside a JPEG's or a WebP's coded data that still decodes to a full picture.
+
+    Args:
+        data: the file, whole.
+        limits: what it may be.
+
+    Returns:
+        The upright picture.
+
+    Raises:
+        EmptyImageError: no bytes.
+        ImageBytesError: more bytes than allowed.
+        ImageFormatError: the content is of a format or variant that is not accepted.
+        ImageSizeError: no pixels, too many, or a side too long.
+        ImageDecodeError: truncated or damaged, or pixels without a rule (32-bit, floating point).
+    """
     if not data:
         raise EmptyImageError("an image was wanted, 0 bytes came")
     if len(data) > limits.max_image_bytes:
         raise ImageBytesError(
-            f"at most {limits.max_image_bytes} bytes are accepted, {len(data)} came"
+            f"at most {limits.max_image_bytes} bytes of image are accepted, {len(data)} came"
         )
+    name = content_format(data)
+    if name is None or name not in limits.formats:
+        raise _unaccepted(name, limits)
     try:
-        with Image.open(io.BytesIO(data), formats=sorted(limits.formats)) as image:
-            if max(image.size) > limits.max_side or np.prod(image.size) > limits.max_pixels:
-                raise ImageSizeError(f"the image is too large: {image.size}")
-            name = "JPEG" if image.format == "MPO" else str(image.format)
-            upright = ImageOps.exif_transpose(image).convert("RGBA")
-            white = Image.new("RGBA", upright.size, "white")
-            pixels = np.ascontiguousarray(Image.alpha_composite(white, upright).convert("RGB"))
+        container = read_container(name, data)
+        if container is not None:
+            _check_sides(container.width, container.height, limits)
+        pixels = _decode(name, data, container, limits)
     except ImageError:
         raise
-    except Image.UnidentifiedImageError as exc:
-        raise ImageFormatError("the content is not of an accepted format") from exc
+    # The one boundary to the decoders: whatever hostile bytes make them raise, MemoryError
+    # included, ends as one class of ours.
+    except Image.DecompressionBombError as exc:
+        raise ImageSizeError("the image has more pixels than the decoder accepts") from exc
     except Exception as exc:
-        raise ImageDecodeError("the image is truncated or damaged") from exc
+        wanted = _KNOWN_FORMATS[name]
+        raise ImageDecodeError(f"a whole {wanted} file was wanted, this one is damaged") from exc
     return DecodedImage(pixels, name)
+
+
+def _unaccepted(name: str | None, limits: DecodeLimits) -> ImageFormatError:
+    accepted = [label for key, label in _KNOWN_FORMATS.items() if key in limits.formats]
+    listed = accepted[0] if len(accepted) == 1 else f"{', '.join(accepted[:-1])} or {accepted[-1]}"
+    came = "of no known image format" if name is None else _KNOWN_FORMATS.get(name, name)
+    return ImageFormatError(
+        f"the content is {came}, which this service does not accept; send {listed}"
+    )
+
+
+def _check_sides(width: int, height: int, limits: DecodeLimits) -> None:
+    if min(width, height) < 1:
+        raise ImageSizeError(f"at least 1 x 1 pixels were wanted, {width} x {height} came")
+    if max(width, height) > limits.max_side:
+        raise ImageSizeError(
+            f"sides of at most {limits.max_side} pixels are accepted, {width} x {height} came"
+        )
+    if width * height > limits.max_pixels:
+        raise ImageSizeError(
+            f"at most {limits.max_pixels} pixels are accepted, "
+            f"{width} x {height} = {width * height} came"
+        )
+
+
+def _decode(
+    name: str, data: bytes, container: Container | None, limits: DecodeLimits
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Pixels of a file whose container, where there is a reader for it, is sound."""
+    file = data if container is None else container.data
+    with Image.open(io.BytesIO(file), formats=(name,)) as image:
+        if container is None:
+            _check_sides(*image.size, limits)
+        elif image.size != (container.width, container.height):
+            raise ImageDecodeError("the decoder and the file disagree about the picture's size")
+        image.load()
+        if container is not None and _ends_early(image, container):
+            raise truncated(name)
+        # AVIF's own turns reach us as EXIF; Pillow turns TIFF, and libheif HEIC, by themselves.
+        exif = image.info.get("exif", b"") if name == "AVIF" else b""
+        orientation = exif_orientation(exif) if container is None else container.orientation
+        pixels = _to_rgb(image, container)
+    if container is not None and container.frame is not None:
+        pixels = _on_white_screen(pixels, container.frame)
+    return np.ascontiguousarray(_upright(pixels, orientation))
+
+
+def _ends_early(image: Image.Image, container: Container) -> bool:
+    """Whether a JPEG was cut and closed again: its decoder fills up with gray and does not say so.
+
+    Where the last pixel is that gray, a second decode with bytes put after the coded picture
+    settles it: a whole picture does not read them. All other pictures pay nothing.
+    """
+    if container.poisoned is None:
+        return False
+    last = image.getpixel((image.width - 1, image.height - 1))
+    values = last if isinstance(last, tuple) else (last,)
+    if not container.is_multi_scan and not all(value in (127, 128) for value in values):
+        return False
+    with Image.open(io.BytesIO(container.poisoned), formats=("JPEG",)) as twin:
+        return twin.tobytes() != image.tobytes()
+
+
+def _to_rgb(image: Image.Image, container: Container | None) -> UInt8[np.ndarray, "H W 3"]:
+    """The pixels in RGB, by the rule of their mode."""
+    if image.mode.startswith("I;16"):
+        high = (np.asarray(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise ImageDecodeError(
+            "8 or 16 bits a channel are accepted; 32-bit and floating-point values have no fixed "
+            "range"
+        )
+    key = None if container is None else container.color_key
+    if key is not None:
+        return _white_where(np.asarray(image.convert("RGB")), key)
+    if image.has_transparency_data:
+        return _over_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _white_where(
+    pixels: UInt8[np.ndarray, "H W 3"], key: tuple[int, ...]
+) -> UInt8[np.ndarray, "H W 3"]:
+    matches = (pixels == np.array(key, dtype=np.uint8)).all(axis=2, keepdims=True)
+    return np.where(matches, np.uint8(255), pixels)
+
+
+def _over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
+    """Round(c a / 255 + 255 - a), half up, in integers and a few rows at a time."""
+    out = np.ascontiguousarray(rgba[..., :3])
+    for top in range(0, len(rgba), _COMPOSITE_ROWS):
+        rows = rgba[top : top + _COMPOSITE_ROWS]
+        alpha = rows[..., 3:].astype(np.uint16)
+        if alpha.min() < 255:
+            total = rows[..., :3] * alpha + 255 * (255 - alpha) + 128
+            out[top : top + _COMPOSITE_ROWS] = (total + (total >> 8)) >> 8
+    return out
+
+
+def _on_white_screen(
+    pixels: UInt8[np.ndarray, "H W 3"], frame: tuple[int, int, int, int]
+) -> UInt8[np.ndarray, "H W 3"]:
+    """What the first frame does not cover is transparent, so it is white."""
+    left, top, right, bottom = frame
+    screen = np.full_like(pixels, 255)
+    screen[top:bottom, left:right] = pixels[top:bottom, left:right]
+    return screen
+
+
+def _upright(pixels: UInt8[np.ndarray, "H W 3"], orientation: int) -> np.ndarray:
+    """A view turned and mirrored as EXIF's orientation 1..8 asks."""
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _register_heif() -> None:
+    if importlib.util.find_spec("pillow_heif") is None:
+        raise DependencyError("HEIC needs pillow-heif: pip install 'lipsim-retrieval[heic]'")
+    importlib.import_module("pillow_heif").register_heif_opener()
