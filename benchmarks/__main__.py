@@ -1,0 +1,29 @@
+"""`make bench`: every benchmark in turn; each prints its ratios side by side and gates nothing."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SCRIPTS = (
+    ("search.py", "search and certificate against tuned flat search"),
+    ("network.py", "forward pass: default against naive, published against rebuilding T"),
+    ("pixels.py", "decode and resize"),
+    ("build_index.py", "build against decode alone and embed alone"),
+)
+
+
+def main() -> None:
+    """Run each script with the arguments given, and go on when one fails."""
+    failed = []
+    for script, title in SCRIPTS:
+        sys.stdout.write(f"\n== {script}: {title}\n")
+        sys.stdout.flush()
+        if subprocess.run([sys.executable, HERE / script, *sys.argv[1:]], check=False).returncode:
+            failed.append(script)
+    if failed:
+        raise SystemExit(f"did not run to their end: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""The demo: index the bundled gallery, serve it, ask about an edited copy, show the line to try.
+
+    make demo        or        python examples/demo.py [--port P] [--data-dir DIR]
+
+Runs until Ctrl-C. A second run embeds nothing again.
+"""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+EXAMPLES = Path(__file__).parent
+GALLERY = EXAMPLES / "gallery" / "index.jsonl"
+START_TIMEOUT_S = 120
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(
+    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on.")] = 8000,
+    data_dir: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("data"),
+) -> None:
+    """Index the bundled gallery, serve it, ask about edited copies, show the line to try."""
+    build(data_dir)
+    with serving(host, port, data_dir) as server:
+        url = f"http://{host}:{port}"
+        wait_until_ready(server, url)
+        show_answers(url)
+        query = example_queries()[0]
+        shown = query.relative_to(Path.cwd()) if query.is_relative_to(Path.cwd()) else query
+        console.print(
+            f"\nServing on {url} (its documentation: {url}/docs). Try, in another terminal:\n"
+        )
+        console.print(f"    curl -s -F image=@{shown} -F k=3 {url}/search\n", style="bold")
+        console.print("Ctrl-C stops the server.")
+        server.wait()
+    raise typer.Exit(server.returncode or 0)
+
+
+def build(data_dir: Path) -> None:
+    """Index the gallery; unchanged pictures are not embedded again."""
+    command = [sys.executable, "-m", "index_builder", "build", GALLERY, "--data-dir", data_dir]
+    status = subprocess.run(command, check=False).returncode
+    if status != 0:
+        raise typer.Exit(status)
+
+
+@contextlib.contextmanager
+def serving(host: str, port: int, data_dir: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A server of our own process group, so that one Ctrl-C ends both."""
+    # The demo prints its own lines; warnings and errors of the server still come through.
+    environment = {"LIPSIM_LOG_LEVEL": "warning", **os.environ, "LIPSIM_DATA_DIR": str(data_dir)}
+    command = [sys.executable, "-m", "service", "--host", host, "--port", str(port)]
+    with subprocess.Popen(command, env=environment) as server:
+        try:
+            yield server
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.terminate()
+
+
+def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
+    """Return once the service says that model and index are there."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            console.print("The server ended; is the port taken? Try: make demo PORT=8001")
+            raise typer.Exit(1)
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            urllib.request.urlopen(f"{url}/readyz").close()
+            return
+        time.sleep(0.2)
+    console.print(f"The server was not ready after {START_TIMEOUT_S} s.")
+    raise typer.Exit(1)
+
+
+def example_queries() -> list[Path]:
+    """The edited copies of gallery pictures that ship with the examples."""
+    return sorted(
+        p for p in (EXAMPLES / "queries").iterdir() if p.suffix in {".jpg", ".png", ".webp"}
+    )
+
+
+def show_answers(url: str) -> None:
+    """Ask about each edited copy, and say the radius in words."""
+    table = Table(
+        "edited copy", "found", "distance", "certified radius: this result stays unless ..."
+    )
+    for query in example_queries():
+        first = search(url, query.read_bytes())[0]
+        table.add_row(query.name, first["id"], f"{first['distance']:.4f}", in_words(first))
+    console.print(table)
+
+
+def search(url: str, image: bytes) -> list[dict[str, Any]]:
+    """The results of one search; an image may be sent as the body itself."""
+    headers = {"Content-Type": "application/octet-stream"}
+    request = urllib.request.Request(f"{url}/search?k=3", image, headers)
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)["results"]
+
+
+def in_words(result: dict[str, Any]) -> str:
+    """A radius as a person grasps it."""
+    radius, levels = result["certified_radius"], result["certified_rms_8bit"]
+    if radius is None:
+        return "(nothing can displace it)"
+    return f"pixels change by {radius:.2f} in l2: {levels:.1f} of 255 levels, on every value"
+
+
+if __name__ == "__main__":
+    typer.run(main)
