@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from index_builder.errors import SourceError
 from index_builder.sources import Problem, SourceItem, id_problem, is_hidden, item_from, printable
@@ -52,7 +52,7 @@ class _CappedReader(io.RawIOBase):
     over, so the last byte is kept for it; any longer step back is refused.
     """
 
-    def __init__(self, file: IO[bytes], budget: _Budget) -> None:
+    def __init__(self, file: io.BufferedIOBase, budget: _Budget) -> None:
         self._file = file
         self._budget = budget
         self._position = 0
@@ -112,19 +112,17 @@ def open_archive(path: Path, *, max_bytes: int) -> "TarSource | ZipSource":
         ) from exc
 
 
-def _decompressed(path: Path) -> BinaryIO:
+def _decompressed(path: Path) -> io.BufferedIOBase:
     """The archive's bytes with gzip, bzip2 or xz taken off, known by their first bytes."""
     with path.open("rb") as file:
         magic = file.read(6)
     if magic.startswith(b"\x1f\x8b"):
-        opened = gzip.open(path)  # noqa: SIM115 (the caller closes it)
-    elif magic.startswith(b"BZh"):
-        opened = bz2.open(path)  # noqa: SIM115 (likewise)
-    elif magic.startswith(b"\xfd7zXZ\x00"):
-        opened = lzma.open(path)  # noqa: SIM115 (likewise)
-    else:
-        opened = path.open("rb")
-    return cast("BinaryIO", opened)
+        return gzip.open(path)
+    if magic.startswith(b"BZh"):
+        return bz2.open(path)
+    if magic.startswith(b"\xfd7zXZ\x00"):
+        return lzma.open(path)
+    return path.open("rb")
 
 
 def _is_tar(path: Path) -> bool:
@@ -204,9 +202,9 @@ class TarSource:
                         count += 1
                         if not member.isdir() and not is_hidden(PurePosixPath(member.name)):
                             yield self._item(archive, member, names)
-                if any(reader.last_read):
-                    # tarfile takes a damaged header for the end; the true end is zeros or nothing.
-                    raise tarfile.ReadError("a header is damaged")
+                # tarfile takes a damaged header, or a cut between members, for the end.
+                if reader.last_read != bytes(512):
+                    raise tarfile.ReadError("a header is damaged, or the end is missing")
         except (*_DAMAGE, _BudgetError, ValueError, RecursionError) as exc:
             raise SourceError(f"{self._path.name} breaks off after {count} members: {exc}") from exc
 

@@ -307,10 +307,9 @@ class ItemsReader:
 
     def _by_id(self, item_id: str) -> Item:
         query = f"SELECT {_COLUMNS} FROM items WHERE id = ?"  # noqa: S608 (fixed text)
-        try:
-            found = self._items.all(query, (item_id,))
-        except UnicodeEncodeError:  # a lone surrogate: no stored id has one
-            found = []
+        # A lone surrogate cannot be stored, nor even be asked for.
+        is_text = item_id.encode(errors="ignore").decode() == item_id
+        found = self._items.all(query, (item_id,)) if is_text else []
         if not found:
             raise ItemNotFoundError(f"no item {item_id[:200]!r} in the index")
         with sqlite_errors("items.sqlite"):

@@ -1,0 +1,85 @@
+"""Shared by the tests of the index: a tiny real embedder, small collections, and a builder process.
+
+Run as a script it is a builder process to be killed:
+    python tests/index_tools.py DATA_DIR SOURCE [SECONDS_A_BATCH]
+"""
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from index_builder.build import BuildReport, build_index
+from index_builder.sources import open_source
+
+MAX_BYTES = 1 << 20
+
+
+class TinyEmbedder:
+    """A seeded linear network on 8 x 8 pixels: real, deterministic, and quick to load."""
+
+    name = "tiny-linear"
+    decode_policy = "lipsim-decode-1"
+    dim = 24
+    input_size = 8
+    forward_error = 1e-12
+
+    def __init__(self, seed: int = 0, seconds_a_batch: float = 0.0) -> None:
+        self.fingerprint = f"{seed:064x}"
+        self._weights = np.random.default_rng(seed).standard_normal((192, self.dim)) / 14
+        self._seconds_a_batch = seconds_a_batch
+
+    def embed_pixels(self, x: np.ndarray) -> np.ndarray:
+        time.sleep(self._seconds_a_batch)
+        # One row at a time, so that equal images have equal bits in any batch.
+        return np.stack([row @ self._weights for row in x.reshape(len(x), -1)])
+
+
+def picture(seed: int, side: int = 12, file_format: str = "PNG") -> bytes:
+    """The bytes of a small picture of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def black_picture() -> bytes:
+    """A picture whose embedding by a linear network is zero."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_folder(root: Path, count: int, first: int = 0) -> Path:
+    """A folder of `count` different pictures."""
+    root.mkdir(parents=True, exist_ok=True)
+    for seed in range(first, first + count):
+        (root / f"{seed:04d}.png").write_bytes(picture(seed))
+    return root
+
+
+def build(data_dir: Path, source: Path, *, seed: int = 0, **options: object) -> BuildReport:
+    """Build the default index with the tiny embedder."""
+    return build_index(
+        data_dir,
+        "default",
+        open_source(source, max_bytes=MAX_BYTES),
+        TinyEmbedder(seed),
+        source_name=str(source),
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    report = build_index(
+        Path(sys.argv[1]),
+        "default",
+        open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES),
+        TinyEmbedder(seconds_a_batch=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0),
+        source_name=sys.argv[2],
+    )
+    sys.stdout.write(json.dumps(report.manifest.counts))

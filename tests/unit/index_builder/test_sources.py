@@ -1,0 +1,175 @@
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from index_tools import MAX_BYTES
+
+from index_builder.errors import SourceError
+from index_builder.sources import id_problem, is_sidecar, open_source
+
+
+def read(path, max_bytes=MAX_BYTES):
+    source = open_source(path, max_bytes=max_bytes)
+    items = list(source.items())
+    assert source.size in (None, len(items))
+    return items
+
+
+def good(items):
+    return {item.id: item.data for item in items if item.problem is None}
+
+
+def bad(items):
+    return {item.path: item.problem.code for item in items if item.problem is not None}
+
+
+def test_a_folder_is_read_recursively_and_sorted_without_hidden_files(tmp_path):
+    for name in ("b.png", "a/z.png", "a/y/x.png", ".hidden.png", ".git/config", "a/.DS_Store"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    items = read(tmp_path)
+    assert [item.id for item in items] == ["a/y/x.png", "a/z.png", "b.png"]
+    assert good(items)["a/z.png"] == b"a/z.png"
+
+
+def test_links_are_followed_inside_the_folder_only(tmp_path):
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    (root / "sub").mkdir(parents=True)
+    outside.mkdir()
+    (root / "real.png").write_bytes(b"inside")
+    (outside / "secret.png").write_bytes(b"outside")
+    (root / "alias.png").symlink_to("real.png")
+    (root / "leak.png").symlink_to(outside / "secret.png")
+    (root / "dangling.png").symlink_to("nowhere.png")
+    (root / "loop.png").symlink_to("loop.png")
+    (root / "sub" / "up").symlink_to(root)
+    (root / "leaks").symlink_to(outside)
+    items = read(root)
+    assert good(items) == {"real.png": b"inside", "alias.png": b"inside"}
+    assert bad(items) == {"leak.png": "link", "dangling.png": "missing", "loop.png": "link"}
+
+
+def test_a_folder_reached_by_a_link_is_read(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(b"1")
+    (tmp_path / "link").symlink_to("real")
+    assert good(read(tmp_path / "link")) == {"a.png": b"1"}
+
+
+def test_pipes_and_large_files_are_named_and_never_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    (tmp_path / "just.png").write_bytes(b"x" * 100)
+    (tmp_path / "over.png").write_bytes(b"x" * 101)
+    items = read(tmp_path, max_bytes=100)
+    assert bad(items) == {
+        "pipe.png": "special_file",
+        "huge.png": "image_bytes",
+        "over.png": "image_bytes",
+    }
+    assert list(good(items)) == ["just.png"]
+
+
+def test_names_that_cannot_be_ids_are_quarantined_readably(tmp_path):
+    for name in (b"latin\xe9.png", b"new\nline.png", "fine \u00e9\u4e2d.png".encode()):
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    items = read(tmp_path)
+    assert set(bad(items).values()) == {"unsafe_name"}
+    assert list(good(items)) == ["fine \u00e9\u4e2d.png"]
+    for item in items:
+        item.path.encode()
+
+
+@given(st.text(max_size=20))
+def test_an_id_survives_every_place_it_goes_to_or_is_refused(text):
+    import numpy as np  # noqa: PLC0415
+
+    if id_problem(text) is None:
+        assert text.encode().decode() == text
+        assert np.array([text, "longer " * 9])[0] == text
+
+
+def test_sidecars_are_known_by_name():
+    assert all(map(is_sidecar, ("a/README.md", "LICENSE", "Thumbs.db", "x.JSON", "notes.txt")))
+    assert not any(map(is_sidecar, ("a.png", "txt", "README.jpg", "a.zip", "noext")))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "id,path,colour\n\u00e9,a.png,red\n2,sub/b.png,\n"),
+        ("m.CSV", "\ufeffpath,colour,id\r\na.png,red,\u00e9\r\nsub/b.png,,2\r\n"),
+        (
+            "m.jsonl",
+            '{"id": "\u00e9", "path": "a.png", "colour": "red"}\n\n'
+            '{"id": 2, "path": "sub/b.png", "metadata": {"colour": ""}}',
+        ),
+    ],
+)
+def test_a_manifest_gives_ids_and_metadata(tmp_path, name, text):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.png").write_bytes(b"A")
+    (tmp_path / "sub" / "b.png").write_bytes(b"B")
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    items = read(tmp_path / name)
+    assert good(items) == {"\u00e9": b"A", "2": b"B"}
+    assert [item.metadata for item in items] == [{"colour": "red"}, {"colour": ""}]
+
+
+def test_missing_files_and_links_of_a_manifest_are_quarantined(tmp_path):
+    (tmp_path / "outside.png").write_bytes(b"secret")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "leak.png").symlink_to("../outside.png")
+    (tmp_path / "m" / "list.csv").write_text("id,path\n1,nothing.png\n2,leak.png\n")
+    assert bad(read(tmp_path / "m" / "list.csv")) == {"nothing.png": "missing", "leak.png": "link"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("m.csv", "", "columns id and path"),
+        ("m.csv", "name,path\n1,a.png\n", "columns id and path"),
+        ("m.csv", "id,path,id\n1,a.png,2\n", "each name once"),
+        ("m.csv", "id,path\n1\n", "line 2: wanted 2 values"),
+        ("m.csv", "id,path\n1,a,b\n", "line 2: wanted 2 values"),
+        ("m.csv", "id,path\n1,a\n1,b\n", "line 3: id '1' is a duplicate of line 2"),
+        ("m.csv", "id,path\n,a\n", "line 2: wanted a value for 'id'"),
+        ("m.csv", "id,path\n1,../a\n", "line 2: path '../a' leaves"),
+        ("m.csv", "id,path\n1,b/../../a\n", "leaves the manifest's folder"),
+        ("m.csv", "id,path\n1,/etc/passwd\n", "leaves the manifest's folder"),
+        ("m.csv", 'id,path\n1,"a', "cannot be read as CSV"),
+        ("m.csv", b"id,path\n1,\xff\n", "cannot be read as CSV in UTF-8"),
+        ("m.csv", "id,path\n1," + "a" * 200_000 + "\n", "cannot be read as CSV"),
+        ("m.jsonl", '{"id": "1"}', "line 1: wanted a value for 'path'"),
+        ("m.jsonl", "[1]", "line 1: wanted a JSON object"),
+        ("m.jsonl", '{"id": "1", "path": "a"}\n{', "line 2: cannot be read as a JSON object"),
+        ("m.jsonl", '{"id": "1", "path": "a", "x": NaN}', "NaN is not JSON"),
+        ("m.jsonl", '{"id": true, "path": "a"}', "id and path must be text"),
+        ("m.jsonl", '{"id": ["1"], "path": "a"}', "id and path must be text"),
+        ("m.jsonl", '{"id": "\\ud800", "path": "a"}', "not valid Unicode"),
+        ("m.jsonl", '{"id": "a\\u0000", "path": "a"}', "control characters"),
+        ("m.jsonl", '{"id": "a", "path": "b\\u0000"}', "leaves the manifest's folder"),
+        ("m.jsonl", "[" * 100_000, "cannot be read as a JSON object"),
+        ("m.jsonl", '{"id": "' + "a" * 5000 + '", "path": "a"}', "1 to 4096 bytes"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_before_anything_is_built(tmp_path, name, text, message):
+    raw = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / name).write_bytes(raw)
+    with pytest.raises(SourceError) as refusal:
+        open_source(tmp_path / name, max_bytes=MAX_BYTES)
+    assert message in str(refusal.value)
+    assert name in str(refusal.value)
+
+
+def test_what_is_no_collection_is_refused(tmp_path):
+    with pytest.raises(SourceError, match="no folder, archive or manifest at"):
+        open_source(tmp_path / "nothing", max_bytes=MAX_BYTES)
+    (tmp_path / "file").write_bytes(b"neither")
+    with pytest.raises(SourceError, match="file is neither a folder, nor a tar or zip"):
+        open_source(tmp_path / "file", max_bytes=MAX_BYTES)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceError, match="neither a folder nor a regular file"):
+        open_source(tmp_path / "pipe", max_bytes=MAX_BYTES)
