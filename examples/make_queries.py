@@ -54,7 +54,7 @@ QUERIES: dict[str, tuple[str, Callable[[Image.Image], Image.Image], dict[str, ob
     "coffee-recompressed.jpg": ("photos/coffee", unchanged, {"quality": 40}),
     "chelsea-smaller.jpg": ("photos/chelsea", smaller, {"quality": 85}),
     "astronaut-cropped.jpg": ("photos/astronaut", cropped, {"quality": 90}),
-    "rocket-noisy.png": ("photos/rocket", noisy, {"optimize": True}),
+    "rocket-noisy.jpg": ("photos/rocket", noisy, {"quality": 92}),
     "seeding-brighter.webp": ("photos/seeding", brighter, {"quality": 80}),
     "camera-larger.jpg": ("photos/camera", larger, {"quality": 75}),
     "clipart-0001-noisy.jpg": ("clipart/0001", noisy, {"quality": 80}),
