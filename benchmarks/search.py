@@ -67,10 +67,12 @@ class ArrayIndex(GalleryIndex):
 
     @property
     def size(self) -> int:
+        """Number of rows."""
         return self.vectors.shape[0]
 
     @property
     def dim(self) -> int:
+        """Length of a row."""
         return self.vectors.shape[1]
 
 

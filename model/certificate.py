@@ -35,6 +35,9 @@ from model.ranking import (
 )
 from model.rounding import gamma
 
+# How much of an exact radius rounding may have taken, relative to it.
+_EXACT = 1e-6
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
@@ -74,7 +77,8 @@ class SearchCertificate:
         distances: 1 - similarity, in [0, 2], (K,).
         similarities: cosine, in [-1, 1], (K,).
         certified_radii: below which each result stays in the answer, (K,).
-        exact: whether the bound on the unseen entries was not what limited the radius, (K,).
+        exact: whether, in embedding space, the radius is the true one to a millionth, (K,): the
+            bound on the unseen entries was not the smaller, and rounding took next to nothing.
         margins: the radius in embedding space over the embedding's norm, (K,); free of image size.
         top1_radius: below which the first result stays first; None for an empty answer.
         set_radius: below which the answer keeps the same entries.
@@ -106,9 +110,13 @@ class _Reach:
 
 @dataclass(frozen=True, eq=False)
 class _Exits:
-    """Embedding-space distance to the threshold: of each kept entry, and of the nearest other."""
+    """Embedding-space distance to the threshold: of each kept entry, and of the nearest other.
+
+    `kept_above` bounds the kept entries' from the other side.
+    """
 
     kept: Float64[np.ndarray, " K"]
+    kept_above: Float64[np.ndarray, " K"]
     entry: float
 
 
@@ -245,21 +253,28 @@ def _reach(
         dimension=rows.dimension,
     )
     # Infinity stands for "no threshold": no exit, and no entry either.
-    exits = _Exits(np.full(top.size, np.inf), np.inf)
+    exits = _Exits(np.full(top.size, np.inf), np.full(top.size, np.inf), np.inf)
     if max_distance is not None:
         exits = _exits(candidates, scores, top, norm, max_distance)
     known = np.minimum(pairs.membership, exits.kept)
+    known_above = np.minimum(pairs.membership_above, exits.kept_above)
+    is_tight = (known >= known_above * (1.0 - _EXACT)) | (known_above <= 0.0)
     # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
     is_full = top.size == k or max_distance is None
-    change = np.minimum(pairs.outside, tail).min(initial=np.inf) if is_full else exits.entry
-    whole_set = min(float(change), float(exits.kept.min(initial=np.inf)))
+    change = _least(np.minimum(pairs.outside, tail)) if is_full else exits.entry
+    whole_set = min(change, _least(exits.kept))
     return _Reach(
         membership=np.minimum(known, tail),
-        exact=known <= tail,
-        top1=min(pairs.first, *tail[:1].tolist(), *exits.kept[:1].tolist()),
+        exact=(known <= tail) & is_tight,
+        top1=min(pairs.first, _least(tail[:1]), _least(exits.kept[:1])),
         set=whole_set,
-        order=min(whole_set, float(pairs.consecutive.min(initial=np.inf))),
+        order=min(whole_set, _least(pairs.consecutive)),
     )
+
+
+def _least(radii: Float64[np.ndarray, " K"]) -> float:
+    """The smallest of some radii; inf of none."""
+    return float(radii.min(initial=np.inf))
 
 
 def _exits(
@@ -274,12 +289,12 @@ def _exits(
     Scores are of rows as stored, whose norms f are not quite 1: 1 - s / |g| <= t is an angle's
     threshold only as 1 - s / (|g| f) <= 1 - (1 - t) / f.
     """
-    dimension = candidates.vectors.shape[1]
     if not 0.0 <= max_distance < 2.0:
         # No distance in [0, 2] crosses it; only the zero embedding is a limit.
         limit = flip_distance(np.full(max(top.size, 1), np.pi), norm.low)
         may_enter = max_distance < 0.0 and candidates.size > 0
-        return _Exits(limit[: top.size], float(limit[0]) if may_enter else np.inf)
+        kept = limit[: top.size]
+        return _Exits(kept, kept, float(limit[0]) if may_enter else np.inf)
     inside = np.zeros(scores.values.size + 2, dtype=np.bool_)
     inside[top] = True
     # The unseen entries stand at the end, with the shortest and the longest norm they may have.
@@ -287,16 +302,17 @@ def _exits(
     norms = np.append(np.sqrt(scores.squared_norms), [1.0 - deviation, 1.0 + deviation])
     unseen = min(max(candidates.unseen_score, -2.0 * norm.high), 2.0 * norm.high)
     cosines = np.append(scores.values, [unseen, unseen]) / norm.value / norms
-    room = rooms(
-        1.0 - cosines,
-        1.0 - (1.0 - max_distance) / norms,
-        inside=inside,
-        error=cosine_error(dimension),
-    )
-    distances = flip_distance(room, norm.low)
+    error = cosine_error(candidates.vectors.shape[1])
+    turned, limits = 1.0 - cosines, 1.0 - (1.0 - max_distance) / norms
+    distances = flip_distance(rooms(turned, limits, inside=inside, error=error), norm.low)
+    above = rooms(turned[top], limits[top], inside=True, error=-error)
     outside = ~inside
     outside[-2:] = not candidates.are_all
-    return _Exits(distances[top], float(distances[outside].min(initial=np.inf)))
+    return _Exits(
+        kept=distances[top],
+        kept_above=flip_distance(above, norm.high),
+        entry=_least(distances[outside]),
+    )
 
 
 def _certify_zero_query(

@@ -77,12 +77,14 @@ class PairRadii:
 
     Attributes:
         membership: k-th smallest over all other candidates, (K,); inf where there are fewer.
+        membership_above: the same with the slack added: the truth lies between the two.
         outside: smallest over the candidates that are not kept, (K,); inf where there are none.
         first: smallest of the first kept entry over all others; inf where there are none.
         consecutive: each kept entry against the next one, (K - 1,).
     """
 
     membership: Float64[np.ndarray, " K"]
+    membership_above: Float64[np.ndarray, " K"]
     outside: Float64[np.ndarray, " K"]
     first: float
     consecutive: Float64[np.ndarray, " J"]
@@ -120,25 +122,25 @@ def rank(
     return positions[order[:count]]
 
 
-def _slack_off(
+def _with_slack(
     gap: Float64[np.ndarray, "..."],
     square: Float64[np.ndarray, "..."],
     gram: Bool[np.ndarray, "..."] | bool,
     *,
     norm: float,
     dimension: int,
-) -> Float64[np.ndarray, "..."]:
-    """Signed radius gap / sqrt(square), less its slack.
+) -> tuple[Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]:
+    """Signed radii gap / sqrt(square), and the slack to take off each.
 
     With u = gamma(D + 8): 2u |g| is the rounding of the two scores, 4u |g| that of the next
-    comparison at a moved query, the rest that of the distance and of this line; all over the
+    comparison at a moved query, the rest that of the distance and of the subtraction; all over the
     distance where it is below 1. A distance from the Gram form adds its own cancellation.
     """
     unit = gamma(dimension + 8)
     distance = np.sqrt(square)
     radii = gap / distance
     cancellation = np.where(gram, 4.0 * unit * np.abs(radii) / square, 0.0)
-    return radii - 8.0 * unit * norm / np.minimum(distance, 1.0) - cancellation
+    return radii, 8.0 * unit * norm / np.minimum(distance, 1.0) + cancellation
 
 
 class _Kept:
@@ -172,8 +174,13 @@ class _Kept:
             squares[part] = np.einsum("pd,pd->p", difference, difference)
         return squares
 
-    def against(self, start: int, block: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "K B"]:
-        """Signed radii of each kept entry over each candidate of a block; inf over itself."""
+    def against(
+        self, start: int, block: Float64[np.ndarray, "B D"]
+    ) -> tuple[Float64[np.ndarray, "K B"], Float64[np.ndarray, "K B"]]:
+        """Signed radii of each kept entry over each candidate of a block, and their slack.
+
+        The radius over itself is inf.
+        """
         part = slice(start, start + block.shape[0])
         gap = self._kept_scores - self._scores.values[part]
         square = self._vectors @ block.T
@@ -186,28 +193,48 @@ class _Kept:
         equal = near_squares == 0.0
         # Equal rows and the entry itself are decided below; any positive number will do here.
         square[kept, other] = np.where(equal, 1.0, near_squares)
-        radii = _slack_off(gap, square, gram, norm=self._norm, dimension=self._rows.dimension)
+        radii, slack = _with_slack(
+            gap, square, gram, norm=self._norm, dimension=self._rows.dimension
+        )
         kept, other = kept[equal], other[equal]
         own, others = self._entries[self._positions[kept]], self._entries[other + start]
         # Equal rows score equal at every query, so the lower entry number stays before for good.
         radii[kept, other] = np.where(own <= others, np.inf, -np.inf)
-        return radii
+        return radii, slack
 
     def consecutive(self) -> Float64[np.ndarray, " J"]:
-        """Signed radii of each kept entry over the next one."""
+        """Signed radii of each kept entry over the next one, slack off."""
         difference = self._vectors[:-1] - self._vectors[1:]
         square = np.einsum("jd,jd->j", difference, difference)
         equal = square == 0.0
         gap = -np.diff(self._kept_scores[:, 0])
         square[equal] = 1.0
-        radii = _slack_off(gap, square, False, norm=self._norm, dimension=self._rows.dimension)
+        radii, slack = _with_slack(
+            gap, square, False, norm=self._norm, dimension=self._rows.dimension
+        )
         radii[equal] = np.inf
-        return radii
+        return radii - slack
 
 
-def _smallest(radii: Float64[np.ndarray, "K B"], k: int) -> Float64[np.ndarray, "K C"]:
-    """The k smallest of each row in any order, or the whole row where it is shorter."""
-    return radii if radii.shape[1] <= k else np.partition(radii, k - 1, axis=1)[:, :k]
+class _KthSmallest:
+    """The k-th smallest number of each of several rows that arrive in blocks."""
+
+    def __init__(self, k: int, count: int) -> None:
+        self._k = k
+        self._smallest = np.empty((count, 0))
+
+    def add(self, block: Float64[np.ndarray, "K B"]) -> None:
+        """Take in more columns, and forget what can no longer be among the k smallest."""
+        if self._smallest.shape[1] > 0:
+            block = np.concatenate((self._smallest, block), axis=1)
+        if block.shape[1] > self._k:
+            block = np.partition(block, self._k - 1, axis=1)[:, : self._k]
+        self._smallest = block
+
+    def result(self) -> Float64[np.ndarray, " K"]:
+        """The k-th smallest of each row, (K,); inf where there were fewer."""
+        count, seen = self._smallest.shape
+        return np.full(count, np.inf) if seen < self._k else self._smallest.max(axis=1)
 
 
 def pair_radii(
@@ -234,21 +261,21 @@ def pair_radii(
     """
     count = positions.size
     if count == 0:
-        return PairRadii(np.zeros(0), np.zeros(0), np.inf, np.zeros(0))
+        return PairRadii(np.zeros(0), np.zeros(0), np.zeros(0), np.inf, np.zeros(0))
     kept = _Kept(rows, scores, entries, positions, norm)
     is_kept = np.zeros(entries.size, dtype=np.bool_)
     is_kept[positions] = True
-    smallest, outside, first = np.empty((count, 0)), np.full(count, np.inf), np.inf
+    below, above = _KthSmallest(k, count), _KthSmallest(k, count)
+    outside, first = np.full(count, np.inf), np.inf
     for start, block in rows.blocks():
-        radii = kept.against(start, block)
-        near = radii if smallest.shape[1] == 0 else np.concatenate((smallest, radii), axis=1)
-        smallest = _smallest(near, k)
+        radii, slack = kept.against(start, block)
+        above.add(radii + slack)
+        radii -= slack
+        below.add(radii)
         first = min(first, float(radii[0].min()))
-        radii[:, is_kept[start : start + block.shape[0]]] = np.inf
-        outside = np.minimum(outside, radii.min(axis=1))
-    fewer_than_k = smallest.shape[1] < k
-    membership = np.full(count, np.inf) if fewer_than_k else smallest.max(axis=1)
-    return PairRadii(membership, outside, first, kept.consecutive())
+        others = np.where(is_kept[start : start + block.shape[0]], np.inf, radii)
+        outside = np.minimum(outside, others.min(axis=1))
+    return PairRadii(below.result(), above.result(), outside, first, kept.consecutive())
 
 
 def tail_radii(

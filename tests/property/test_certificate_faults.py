@@ -31,13 +31,11 @@ def reversed_list(c):
     return replace(c, positions=c.positions[::-1])
 
 
+PER_RESULT = ("positions", "distances", "similarities", "certified_radii", "exact", "margins")
+
+
 def missing_result(c):
-    return replace(
-        c,
-        positions=np.delete(c.positions, 3),
-        certified_radii=np.delete(c.certified_radii, 3),
-        exact=np.delete(c.exact, 3),
-    )
+    return replace(c, **{name: np.delete(getattr(c, name), 3) for name in PER_RESULT})
 
 
 def replaced_result(c):
