@@ -9,7 +9,9 @@ then does Pillow see the part that draws the picture.
 
 import importlib.util
 import io
+import struct
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +29,7 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
 )
 
-from model.containers import Container, exif_orientation, read_container, truncated
+from model.container import Container, exif_orientation, truncated
 from model.errors import (
     DependencyError,
     EmptyImageError,
@@ -37,7 +39,11 @@ from model.errors import (
     ImageFormatError,
     ImageSizeError,
 )
+from model.gif import read_gif
+from model.jpeg import read_jpeg
+from model.png import inflates_to, read_png
 from model.sniff import content_format
+from model.webp import read_webp
 
 DECODE_POLICY_VERSION = "lipsim-decode-1"
 
@@ -47,6 +53,14 @@ _KNOWN_FORMATS = _NAMES | _EXTRA_NAMES
 # Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
 _MOST_PIXELS = 89_478_485
 _COMPOSITE_ROWS = 64
+_READERS: dict[str, Callable[[bytes], Container]] = {
+    "JPEG": read_jpeg,
+    "PNG": read_png,
+    "WEBP": read_webp,
+    "GIF": read_gif,
+}
+# Modes with a rule in the decode policy; beside them the transparent ones.
+_PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
 
 # Pillow warns of odd metadata. What it decodes does not depend on that, a hostile file must not
 # fill a log, and warnings.catch_warnings is not safe among threads: silence them once, for Pillow.
@@ -145,7 +159,7 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
     if name is None or name not in limits.formats:
         raise _unaccepted(name, limits)
     try:
-        container = read_container(name, data)
+        container = _take_apart(name, data)
         if container is not None:
             _check_sides(container.width, container.height, limits)
         pixels = _decode(name, data, container, limits)
@@ -159,6 +173,15 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
         wanted = _KNOWN_FORMATS[name]
         raise ImageDecodeError(f"a whole {wanted} file was wanted, this one is damaged") from exc
     return DecodedImage(pixels, name)
+
+
+def _take_apart(name: str, data: bytes) -> Container | None:
+    """The file's container, or None for a format whose sides its decoder tells without decoding."""
+    reader = _READERS.get(name)
+    try:
+        return None if reader is None else reader(data)
+    except (IndexError, struct.error) as exc:
+        raise truncated(name) from exc
 
 
 def _unaccepted(name: str | None, limits: DecodeLimits) -> ImageFormatError:
@@ -207,16 +230,23 @@ def _decode(
 
 
 def _ends_early(image: Image.Image, container: Container) -> bool:
-    """Whether a JPEG was cut and closed again: its decoder fills up with gray and does not say so.
+    """Whether the coded picture stops before its last row, which the decoders do not say.
 
-    Where the last pixel is that gray, a second decode with bytes put after the coded picture
-    settles it: a whole picture does not read them. All other pictures pay nothing.
+    What is missing comes out gray (JPEG) or zero (PNG). Only a picture whose end looks so is looked
+    at twice; all others pay nothing. A second decode of a JPEG with bytes put after the coded
+    picture settles it: a whole picture does not read them. A PNG's rows are counted.
     """
+    width, height = image.size
+    if container.deflated is not None:
+        if not container.is_interlaced and any(
+            image.crop((0, height - 1, width, height)).tobytes()
+        ):
+            return False
+        return not inflates_to(container.deflated, container.inflated_bytes)
     if container.poisoned is None:
         return False
-    last = image.getpixel((image.width - 1, image.height - 1))
-    values = last if isinstance(last, tuple) else (last,)
-    if not container.is_multi_scan and not all(value in (127, 128) for value in values):
+    last = image.crop((width - 1, height - 1, width, height)).tobytes()
+    if not container.is_multi_scan and not set(last) <= {127, 128}:
         return False
     with Image.open(io.BytesIO(container.poisoned), formats=("JPEG",)) as twin:
         return twin.tobytes() != image.tobytes()
@@ -227,16 +257,16 @@ def _to_rgb(image: Image.Image, container: Container | None) -> UInt8[np.ndarray
     if image.mode.startswith("I;16"):
         high = (np.asarray(image).astype(np.uint16, copy=False) >> 8).astype(np.uint8)
         return np.repeat(high[..., None], 3, axis=2)
-    if image.mode in ("I", "F"):
-        raise ImageDecodeError(
-            "8 or 16 bits a channel are accepted; 32-bit and floating-point values have no fixed "
-            "range"
-        )
     key = None if container is None else container.color_key
     if key is not None:
         return _white_where(np.asarray(image.convert("RGB")), key)
     if image.has_transparency_data:
         return _over_white(np.asarray(image.convert("RGBA")))
+    if image.mode not in _PLAIN_MODES:
+        raise ImageDecodeError(
+            "gray, palette, RGB or CMYK of 8 or 16 bits a channel was wanted; other colour spaces, "
+            "32-bit and floating-point values are not accepted"
+        )
     return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 

@@ -1,0 +1,44 @@
+"""GIF files taken apart: the screen and the first frame of a file that is whole."""
+
+import struct
+
+from model.container import Container, next_block
+from model.errors import ImageDecodeError
+
+
+def read_gif(data: bytes) -> Container:
+    """Walk all blocks to the trailer; keep the screen, the first frame and its control block."""
+    width, height, flags = struct.unpack_from("<HHB", data, 6)
+    position = 13 + _palette_size(flags)
+    kept, control, frame, count = [data[:position]], b"", None, 0
+    while (introducer := data[position]) != 0x3B:
+        start, count = position, next_block(count)
+        if introducer == 0x21:
+            position = _blocks_end(data, position + 2)
+            if data[start + 1] == 0xF9 and frame is None:
+                control = data[start:position]
+        elif introducer == 0x2C:
+            left, top, columns, rows, flags = struct.unpack_from("<HHHHB", data, position + 1)
+            position = _blocks_end(data, position + 11 + _palette_size(flags))
+            if frame is None:
+                frame = (left, top, left + columns, top + rows)
+                kept += [control, data[start:position]]
+        else:
+            raise ImageDecodeError(f"a GIF block was wanted, byte {introducer} came")
+    if frame is None:
+        raise ImageDecodeError("a GIF with a frame was wanted, none came")
+    if frame[0] == frame[2] or frame[1] == frame[3]:
+        raise ImageDecodeError("a GIF frame with pixels was wanted, an empty one came")
+    # A first frame that reaches over the screen widens it, as the decoder does.
+    width, height = max(width, frame[2]), max(height, frame[3])
+    return Container(width, height, b"".join(kept) + b";", frame=frame)
+
+
+def _palette_size(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 128 else 0
+
+
+def _blocks_end(data: bytes, position: int) -> int:
+    while size := data[position]:
+        position += 1 + size
+    return position + 1
