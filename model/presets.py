@@ -145,6 +145,7 @@ def _check_members(members: Mapping[str, Any], kind: type) -> None:
     wanted = {field.name for field in dataclasses.fields(kind)}
     if set(members) != wanted:
         raise ValueError(f"config of {members['architecture']} must have exactly {sorted(wanted)}")
+    _check_counts(**{name: members[name] for name in wanted - {"architecture", "maps"}})
 
 
 def _as_tuples(maps: object) -> tuple[tuple[int, ...], ...]:
@@ -154,4 +155,7 @@ def _as_tuples(maps: object) -> tuple[tuple[int, ...], ...]:
     stages = cast("list[object]", maps)
     if not all(isinstance(stage, list | tuple) for stage in stages):
         raise ValueError("maps must be a list of lists")
-    return tuple(tuple(cast("list[int]", stage)) for stage in stages)
+    widths = tuple(tuple(cast("list[Any]", stage)) for stage in stages)
+    for width in (width for stage in widths for width in stage):
+        _check_counts(maps=width)
+    return widths
