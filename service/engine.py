@@ -139,9 +139,9 @@ class Engine:
             interval = schemas.Interval(a=pair.interval_a, both=pair.interval_both)
         if pair.match is not None:
             radius = schemas.PairRadius(
-                a=_wire_radius(pair.radius_a),
-                b=_wire_radius(pair.radius_b),
-                both=_wire_radius(pair.radius_both),
+                a=wire_radius(pair.radius_a),
+                b=wire_radius(pair.radius_b),
+                both=wire_radius(pair.radius_both),
             )
         error = max(a.embedding.forward_error, b.embedding.forward_error)
         return schemas.SimilarityAnswer(
@@ -197,9 +197,9 @@ class Engine:
     def _answer_certificate(self, answer: Answer) -> schemas.AnswerCertificate:
         proof = answer.certificate
         return schemas.AnswerCertificate(
-            top1_radius=_wire_radius(proof.top1_radius),
-            set_radius=_wire_radius(proof.set_radius),
-            order_radius=_wire_radius(proof.order_radius),
+            top1_radius=wire_radius(proof.top1_radius),
+            set_radius=wire_radius(proof.set_radius),
+            order_radius=wire_radius(proof.order_radius),
             unit=schemas.UNIT,
             norm="l2",
             strict=True,
@@ -252,15 +252,15 @@ def _results(
     values = 3 * query.embedding.height * query.embedding.width
     results: list[schemas.SearchResult] = []
     for place, entry in enumerate(entries):
-        radius = _wire_radius(float(proof.certified_radii[place]))
+        radius = wire_radius(float(proof.certified_radii[place]))
         result: dict[str, object] = {
             "rank": place + 1,
             "id": entry.id,
             "distance": float(proof.distances[place]),
             "similarity": float(proof.similarities[place]),
             "certified_radius": radius,
-            "certified_rms_8bit": None if radius is None else _rms_8bit(radius, values),
-            "margin": _wire_radius(float(proof.margins[place])),
+            "certified_rms_8bit": None if radius is None else rms_8bit(radius, values),
+            "margin": wire_radius(float(proof.margins[place])),
             "exact": bool(proof.exact[place]),
             "duplicates": entry.duplicates,
         }
@@ -272,12 +272,12 @@ def _results(
     return results
 
 
-def _rms_8bit(radius: float, values: int) -> float:
+def rms_8bit(radius: float, values: int) -> float:
     """An l2 radius over [0, 1] values as 8-bit levels per value, rounded down."""
     return max(0.0, math.nextafter(255.0 * radius / math.sqrt(values), 0.0) * (1.0 - 1e-15))
 
 
-def _wire_radius(radius: float | None) -> float | None:
+def wire_radius(radius: float | None) -> float | None:
     """A radius as JSON has it: infinity, "nothing can change it", is null.
 
     Raises:

@@ -1,0 +1,144 @@
+"""What is said in one place holds in all: error table, OpenAPI document, docs, settings."""
+
+import importlib
+import json
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import index_builder
+import model
+import service
+from model.errors import RetrievalError
+from service import schemas
+from service.app import create_app
+from service.errors import ERROR_TABLE
+from service.examples import ANSWERS, PROBLEM_DETAILS
+from service.settings import Settings, shown_default, variable_name
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def import_everything() -> None:
+    for package in (model, index_builder, service):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+
+
+def subclasses(kind: type[RetrievalError]) -> Iterator[type[RetrievalError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        yield from subclasses(child)
+
+
+def test_every_error_class_has_a_row_and_every_row_a_class():
+    import_everything()
+    ours = {
+        kind
+        for kind in subclasses(RetrievalError)
+        if kind.__module__.split(".")[0] in ("model", "index_builder", "service")
+    }
+    assert ours == set(ERROR_TABLE)
+
+
+def test_a_code_has_one_status_and_one_title():
+    seen: dict[str, tuple[int, str]] = {}
+    for row in ERROR_TABLE.values():
+        assert seen.setdefault(row.code, (row.status, row.title)) == (row.status, row.title)
+    statuses = {row.status for row in ERROR_TABLE.values()}
+    assert statuses <= {400, 404, 408, 413, 415, 422, 500, 503, 504}
+
+
+def test_no_error_about_an_image_is_ours_to_be_blamed_for():
+    from model.errors import EmbeddingError, ImageError
+
+    for kind in (*subclasses(ImageError), EmbeddingError):
+        assert 400 <= ERROR_TABLE[kind].status < 500
+
+
+def test_the_published_openapi_document_is_current():
+    document = create_app(Settings.model_construct()).openapi()
+    published = json.loads((DOCS / "openapi.json").read_text())
+    assert published == json.loads(json.dumps(document)), "run `make openapi`"
+
+
+def test_every_public_code_is_in_the_openapi_document_and_in_the_docs():
+    document = (DOCS / "openapi.json").read_text()
+    page = (DOCS / "http-api.md").read_text()
+    codes = {row.code for row in ERROR_TABLE.values() if row.status != 500}
+    for code in codes - {"bad_image", "client_gone"}:
+        assert f'"urn:lipsim:problem:{code}"' in document, code
+    for code in codes:
+        assert f"`{code}`" in page, code
+
+
+def test_every_route_and_option_is_in_the_docs():
+    page = (DOCS / "http-api.md").read_text()
+    document = json.loads((DOCS / "openapi.json").read_text())
+    for path, methods in document["paths"].items():
+        assert f"`{path}`" in page, path
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                assert f"`{parameter['name']}`" in page, parameter["name"]
+
+
+def test_every_setting_is_in_the_docs_with_its_default_and_meaning():
+    page = (DOCS / "settings.md").read_text()
+    for name, field in Settings.model_fields.items():
+        default = shown_default(name)
+        cell = f"`{default}`" if default else "(none)"
+        assert f"| `{variable_name(name)}` | {cell} | {field.description} |" in page
+
+
+@pytest.mark.parametrize(
+    ("path", "wire"),
+    [
+        ("/search", schemas.SearchAnswer),
+        ("/similarity", schemas.SimilarityAnswer),
+        ("/embed", schemas.EmbedAnswer),
+        ("/indexes", schemas.IndexList),
+        ("/indexes/{name}", schemas.IndexStatus),
+        ("/indexes/{name}/item", schemas.Item),
+        ("/info", schemas.Info),
+        ("/livez", schemas.Live),
+        ("/readyz", schemas.Ready),
+        ("/readyz#503", schemas.Ready),
+    ],
+)
+def test_examples_are_answers(path: str, wire: type[schemas.Wire]):
+    parsed = wire.model_validate_json(json.dumps(ANSWERS[path]), strict=True)
+    assert parsed.model_dump(mode="json", exclude_unset=True) == ANSWERS[path]
+
+
+def test_every_operation_has_an_example_a_summary_and_no_422_of_the_framework():
+    document = json.loads((DOCS / "openapi.json").read_text())
+    assert "HTTPValidationError" not in document["components"]["schemas"]
+    identifiers = set()
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            identifiers.add(operation["operationId"])
+            assert operation["summary"]
+            if not path.endswith("/thumbnail"):
+                assert "example" in operation["responses"]["200"]["content"]["application/json"]
+    assert len(identifiers) == sum(len(methods) for methods in document["paths"].values())
+    assert set(PROBLEM_DETAILS) <= {row.code for row in ERROR_TABLE.values()}
+
+
+@pytest.mark.parametrize(
+    ("imported", "absent"),
+    [
+        ("service.app", ["model.train", "index_builder.build", "index_builder.sources"]),
+        ("model.certificate", ["torch", "faiss", "fastapi"]),
+        ("index_builder.gallery_index", ["fastapi", "starlette", "uvicorn"]),
+    ],
+)
+def test_importing_a_part_does_not_bring_what_is_above_it(imported: str, absent: list[str]):
+    """In a fresh interpreter, as plugins and late imports escape a linter."""
+    program = f"import sys, {imported}; print([m for m in {absent!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.strip() == b"[]"

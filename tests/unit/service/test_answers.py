@@ -1,0 +1,89 @@
+import json
+import math
+
+import pytest
+
+from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
+from service.answers import encode, json_response
+from service.engine import Stopwatch, rms_8bit, wire_radius
+from service.errors import FieldProblem, MissingFieldError, OverloadedError
+from service.problems import problem_response, response_of
+from service.errors import INTERNAL
+from service.schemas import Item, IndexInfo, Live
+
+
+def item(**metadata: object) -> Item:
+    return Item(
+        id="a",
+        duplicates=[],
+        sha256="0",
+        width=1,
+        height=1,
+        format="PNG",
+        metadata=metadata,
+        index=IndexInfo(name="x", version="v000001", size=1),
+    )
+
+
+def test_no_answer_holds_a_number_that_json_has_not():
+    for poison in (math.nan, math.inf, -math.inf):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            encode(item(value=poison))
+
+
+def test_text_that_utf_8_has_not_is_escaped():
+    content = encode(item(title="\ud800 and é"))
+    assert json.loads(content)["metadata"]["title"] == "\ud800 and é"
+
+
+def test_a_problem_with_strange_text_is_still_json():
+    response = problem_response(INTERNAL, 'quote " and \ud800 and é')
+    assert json.loads(response.body)["detail"] == 'quote " and \ud800 and é'
+
+
+def test_members_never_set_are_left_out():
+    assert encode(Live(status="live")) == b'{"status":"live"}'
+    assert json_response(b"{}").media_type == "application/json"
+
+
+def test_infinity_is_null_and_poison_is_refused():
+    assert wire_radius(math.inf) is None
+    assert wire_radius(None) is None
+    assert wire_radius(0.0) == 0.0
+    for poison in (math.nan, -1e-300, -math.inf):
+        with pytest.raises(CertificateError):
+            wire_radius(poison)
+
+
+@pytest.mark.parametrize("radius", [0.0, 5e-324, 1e-12, 0.37, 12.5, 1e300])
+def test_the_rms_is_rounded_down(radius: float):
+    values = 3 * 640 * 480
+    rms = rms_8bit(radius, values)
+    assert 0 <= rms <= 255 * radius / math.sqrt(values)
+    assert rms == pytest.approx(255 * radius / math.sqrt(values), rel=1e-14, abs=1e-320)
+
+
+def test_stages_add_up_to_the_total():
+    watch = Stopwatch(0.5)
+    watch.lap("decode")
+    watch.lap("embed")
+    watch.lap("decode")
+    timings = watch.timings_ms()
+    assert list(timings) == ["queue", "decode", "embed", "total"]
+    assert timings["queue"] == 500
+    assert timings["total"] >= 500
+
+
+def test_private_errors_show_their_title_only():
+    for error in (RetrievalError("secret"), EmbeddingError("secret"), CertificateError("secret")):
+        assert b"secret" not in bytes(response_of(error).body)
+    assert b"shown" in bytes(response_of(ImageDecodeError("shown")).body)
+
+
+def test_every_503_says_when_to_come_back():
+    assert response_of(OverloadedError("full")).headers["retry-after"] == "1"
+
+
+def test_a_missing_field_is_named():
+    body = json.loads(bytes(response_of(MissingFieldError([FieldProblem("k", "is required")])).body))
+    assert body["errors"] == [{"field": "k", "message": "is required"}]

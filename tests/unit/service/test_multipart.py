@@ -1,0 +1,89 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.errors import RetrievalError
+from service.errors import BadRequestError, InvalidParameterError
+from service.multipart import MAX_HEADER_BYTES, MAX_HEADERS_PER_PART, MultipartReader
+
+KNOWN = {"image", "k", "epsilon"}
+TYPE = 'multipart/form-data; boundary="a b"'
+
+
+def body_of(*parts: tuple[str, bytes]) -> bytes:
+    head = '--a b\r\nContent-Disposition: form-data; name="{}"\r\n\r\n'
+    return b"".join(head.format(n).encode() + v + b"\r\n" for n, v in parts) + b"--a b--\r\n"
+
+
+def read(*chunks: bytes) -> dict[str, bytes]:
+    reader = MultipartReader(TYPE, KNOWN)
+    for chunk in chunks:
+        reader.write(chunk)
+    return reader.finish()
+
+
+@given(
+    image=st.binary(max_size=300).filter(lambda data: b"\r\n--a b" not in b"\r\n" + data),
+    cuts=st.lists(st.integers(0, 500), max_size=6),
+)
+def test_parts_are_the_same_however_the_body_is_cut(image: bytes, cuts: list[int]):
+    body = body_of(("k", b"7"), ("image", image))
+    places = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
+    chunks = [body[a:b] for a, b in zip(places, places[1:], strict=False)]
+    assert read(*chunks) == {"k": b"7", "image": image}
+
+
+@given(data=st.binary(max_size=300))
+def test_any_bytes_are_parts_or_one_of_our_errors(data: bytes):
+    try:
+        read(data)
+        read(b"--a b\r\n" + data)
+    except RetrievalError:
+        return
+
+
+def test_an_unknown_name_is_refused_before_its_data_arrives():
+    reader = MultipartReader(TYPE, KNOWN)
+    with pytest.raises(InvalidParameterError, match="the fields are epsilon, image, k"):
+        reader.write(b'--a b\r\nContent-Disposition: form-data; name="url"\r\n\r\n')
+
+
+def test_a_name_given_twice_is_refused():
+    with pytest.raises(InvalidParameterError, match="more than once"):
+        read(body_of(("k", b"1"), ("k", b"1")))
+
+
+def test_file_names_are_read_past():
+    part = (
+        b'--a b\r\nContent-Disposition: form-data; name="image"; filename="/etc/passwd"\r\n'
+        b"Content-Type: text/x-anything\r\n\r\nx\r\n--a b--\r\n"
+    )
+    assert read(part) == {"image": b"x"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"--a b",
+        b"--a b\r\n",
+        body_of(("image", b"x"))[:-6],
+        b"--a b\r\nX: 1\r\n\r\nx\r\n--a b--\r\n",
+        b"--a b\r\nContent-Disposition: attachment; name=image\r\n\r\nx\r\n--a b--\r\n",
+        b"--a b\r\nContent-Disposition: form-data\r\n\r\nx\r\n--a b--\r\n",
+        b"--a b\r\nX: " + b"y" * (MAX_HEADER_BYTES + 1) + b"\r\n\r\n",
+        b"--a b\r\n" + b"X: y\r\n" * (MAX_HEADERS_PER_PART + 1) + b"\r\n",
+        b"--other\r\n",
+    ],
+)
+def test_what_is_not_well_formed_is_refused(body: bytes):
+    with pytest.raises(BadRequestError):
+        read(body)
+
+
+@pytest.mark.parametrize(
+    "content_type", ["multipart/form-data", "multipart/form-data; boundary="]
+)
+def test_a_boundary_is_needed(content_type: str):
+    with pytest.raises(BadRequestError, match="boundary"):
+        MultipartReader(content_type, KNOWN)

@@ -1,0 +1,48 @@
+import os
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import Settings, shown_default, variable_name
+
+
+def test_every_setting_has_a_meaning_and_a_shown_default():
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert isinstance(shown_default(name), str)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LIPSIM_MAX_IMAGE_BYTES", "1234")
+    monkeypatch.setenv("LIPSIM_ALLOWED_FORMATS", "png, jpeg")
+    monkeypatch.setenv("LIPSIM_CHECKPOINT", "")
+    settings = Settings()
+    assert settings.max_image_bytes == 1234
+    assert settings.allowed_formats == {"PNG", "JPEG"}
+    assert settings.checkpoint is None
+    assert variable_name("max_image_bytes") == "LIPSIM_MAX_IMAGE_BYTES"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("allowed_formats", "PNG,EPS", "EPS"),
+        ("allowed_formats", "", "none"),
+        ("max_k", "5", "default_k 10 must not exceed max_k 5"),
+        ("workers", "0", "greater than or equal to 1"),
+        ("arithmetic", "float16", "float64"),
+        ("request_timeout_s", "-1", "greater than 0"),
+        ("max_image_bytes", "many", "valid integer"),
+    ],
+)
+def test_a_wrong_setting_is_refused_in_words(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+):
+    monkeypatch.setenv(variable_name(name), value)
+    with pytest.raises(ValidationError, match=said):
+        Settings()
+
+
+def test_workers_default_to_the_cores():
+    assert Settings().workers == os.cpu_count()
+    assert shown_default("workers") == "one per core"
