@@ -8,6 +8,7 @@ Runs until Ctrl-C. A second run embeds nothing again.
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 EXAMPLES = Path(__file__).parent
 GALLERY = EXAMPLES / "gallery" / "index.jsonl"
@@ -34,6 +34,7 @@ def main(
     data_dir: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("data"),
 ) -> None:
     """Index the bundled gallery, serve it, ask about edited copies, show the line to try."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive us
     build(data_dir)
     with serving(host, port, data_dir) as server:
         url = f"http://{host}:{port}"
@@ -97,13 +98,10 @@ def example_queries() -> list[Path]:
 
 def show_answers(url: str) -> None:
     """Ask about each edited copy, and say the radius in words."""
-    table = Table(
-        "edited copy", "found", "distance", "certified radius: this result stays unless ..."
-    )
+    console.print("\nEdited copies of gallery pictures, and what the service finds (top 3):\n")
     for query in example_queries():
         first = search(url, query.read_bytes())[0]
-        table.add_row(query.name, first["id"], f"{first['distance']:.4f}", in_words(first))
-    console.print(table)
+        console.print(f"{query.name:>24} -> {first['id']:<18} {in_words(first)}")
 
 
 def search(url: str, image: bytes) -> list[dict[str, Any]]:
@@ -118,8 +116,8 @@ def in_words(result: dict[str, Any]) -> str:
     """A radius as a person grasps it."""
     radius, levels = result["certified_radius"], result["certified_rms_8bit"]
     if radius is None:
-        return "(nothing can displace it)"
-    return f"pixels change by {radius:.2f} in l2: {levels:.1f} of 255 levels, on every value"
+        return "nothing can push it out"
+    return f"stays whatever noise moves its pixels by less than {levels:.1f} of 255 levels (l2 {radius:.1f})"
 
 
 if __name__ == "__main__":
