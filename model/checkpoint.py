@@ -71,7 +71,7 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Proves a network and writes it, whole or not at all.
 
-    The claims are the proofs, rounded up generously (the bound by 1e-12, E by 1 in 1000): another
+    The claims are the proofs, rounded up generously (the bound by 2e-12, E by 1 in 1000): another
     machine proves the same network with other roundings, and must not refuse an honest file.
 
     Args:
@@ -100,7 +100,7 @@ def save_checkpoint(
         config=config,
         weights=weights,
         decode_policy=DECODE_POLICY_VERSION,
-        lipschitz_bound=math.ceil(proof.lipschitz_bound * 1e12 + 1.0) / 1e12,
+        lipschitz_bound=math.ceil(proof.lipschitz_bound * 1e12 + 2.0) / 1e12,
         forward_error=float(f"{proof.forward_error * 1.002:.3e}"),
         fingerprint=fingerprint,
         training=training or {},

@@ -84,7 +84,8 @@ def cholesky_norm_bound(weight: Float[np.ndarray, "M N"]) -> float:
     gram = wide @ wide.T
     largest = float(np.linalg.eigvalsh(gram)[-1])  # proposes c; the factorisation proves it
     gram_rounding = gamma(columns + 1) * euclidean_norm_bound(wide) ** 2
-    for slack in (1e-12, 1e-9, 1e-6, 1e-3):
+    # Far above the rounding of the factorisation: another machine proves with the same slack.
+    for slack in (1e-11, 1e-9, 1e-6, 1e-3):
         square = max(largest, 0.0) * (1.0 + slack) + np.finfo(np.float64).tiny
         shifted = square * np.eye(rows) - gram
         try:
@@ -177,7 +178,7 @@ def wavelet_norm_bound(filters: Float64[np.ndarray, "F N"], stride: int = 2) -> 
     rows = [_correlation_defect(filters, row, stride) for row in range(len(filters))]
     magnitude = euclidean_norm_bound(filters) ** 2
     shifts = 2 * (taps // stride) + 1
-    rounding = gamma(taps + 1) * magnitude * shifts
+    rounding = gamma(taps + 1) * magnitude * shifts * len(filters)
     return _root_up(1.0 + inflate(max(rows) + rounding, shifts * len(filters) + 8))
 
 
@@ -198,13 +199,17 @@ def dense_sll_scaling(
         T, (F,); 0 exactly where a row of W is 0.
 
     Raises:
-        CertificateError: a weight is not finite, p is not positive and finite, or T overflows.
+        CertificateError: a weight is not finite; p is not positive and finite, or spans more than
+            1e100, where products would underflow; or T overflows.
 
     Source: Araujo et al. 2023, arXiv:2303.03169, theorem 3; rounding ours.
     """
     weight = _finite(weight)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise CertificateError("exp(q) must be positive and finite")
+    ratios = ratios / ratios.max()  # another valid p
+    if ratios.min() < 1e-100:
+        raise CertificateError("exp(q) must span less than 1e100")
     size, fan_in = weight.shape
     magnitude = np.abs(weight)
     # |fl(G)| + gamma |W||W|^T, the second product being itself rounded.

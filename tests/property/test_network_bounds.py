@@ -121,3 +121,14 @@ def test_the_differentiable_route_computes_the_same_embedding(config):
     step = 1e-6 * gradient / np.linalg.norm(gradient)
     rise = (run(network, x + step) ** 2).sum() - (run(network, x - step) ** 2).sum()
     assert rise == pytest.approx(2e-6 * np.linalg.norm(gradient), rel=1e-4)
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+def test_an_input_is_never_overwritten(config):
+    network = build_network(config, random_weights(config, 1))
+    x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    kept = x.clone()
+    network(x)
+    with torch.inference_mode():
+        network(x)
+    assert torch.equal(x, kept)

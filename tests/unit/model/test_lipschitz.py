@@ -160,9 +160,31 @@ def test_t_wants_positive_finite_ratios(ratio):
         dense_sll_scaling(np.ones((2, 3), dtype=np.float32), np.array([1.0, ratio]))
 
 
+def test_t_of_ratios_that_would_underflow_is_refused():
+    with pytest.raises(CertificateError, match="span less than 1e100"):
+        dense_sll_scaling(np.ones((2, 3), dtype=np.float32), np.array([1e-300, 1e300]))
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
 def test_t_that_overflows_is_refused():
     with pytest.raises(CertificateError, match="not finite"):
-        dense_sll_scaling(np.ones((2, 3), dtype=np.float32), np.array([1e-300, 1e300]))
+        dense_sll_scaling(np.full((2, 3), 1e200), np.ones(2))
+
+
+@given(SEEDS, st.floats(-1e-2, 1e-2))
+@settings(deadline=None)
+def test_a_filter_bank_bound_is_above_its_norm_on_any_finite_signal(seed, bend):
+    filters = gaussian(seed, 3, 6) * 0.3 * (1 + bend)
+    rows = np.zeros((3 * 20, 46))
+    for k in range(20):
+        rows[3 * k : 3 * k + 3, 2 * k : 2 * k + 6] = filters
+    assert np.linalg.norm(rows, 2) <= wavelet_norm_bound(filters)
+
+
+def test_rows_of_zeros_and_of_tiny_numbers_keep_the_perron_bound():
+    matrix = np.diag([1.0, 1e-30, 0.0, 1e-60])
+    assert 1.0 <= nonnegative_norm_bound(matrix) < 1.0 + 1e-13
+    assert 1e-30 <= nonnegative_norm_bound(matrix * 1e-30) < 1.01e-30
 
 
 def test_rounding_helpers_round_up():
