@@ -117,7 +117,7 @@ def in_words(result: dict[str, Any]) -> str:
     radius, levels = result["certified_radius"], result["certified_rms_8bit"]
     if radius is None:
         return "nothing can push it out"
-    return f"stays whatever noise moves its pixels by less than {levels:.1f} of 255 levels (l2 {radius:.1f})"
+    return f"stays under any noise below {levels:.1f} of 255 levels rms (l2 {radius:.1f})"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ A GalleryIndex is one version and never changes. To serve a new version, open it
 import contextlib
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -197,8 +197,8 @@ class GalleryIndex:
             norm_deviation=self.norm_deviation,
         )
 
-    def entries(self, rows: Sequence[int]) -> list[Entry]:
-        """The entries of these rows, in the order asked.
+    def entries(self, rows: Iterable[int]) -> list[Entry]:
+        """The entries of these rows, a list or an array, in the order asked.
 
         Raises:
             ItemNotFoundError: there is no such row.

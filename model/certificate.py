@@ -262,13 +262,14 @@ def _reach(
     # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
     is_full = top.size == k or max_distance is None
     change = _least(np.minimum(pairs.outside, tail)) if is_full else exits.entry
+    top1 = min(pairs.first, _least(tail[:1]), _least(exits.kept[:1]))
     whole_set = min(change, _least(exits.kept))
     return _Reach(
         membership=np.minimum(known, tail),
         exact=(known <= tail) & is_tight,
-        top1=min(pairs.first, _least(tail[:1]), _least(exits.kept[:1])),
+        top1=top1,
         set=whole_set,
-        order=min(whole_set, _least(pairs.consecutive)),
+        order=min(whole_set, top1, _least(pairs.consecutive)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,14 +68,37 @@ def serve(
 
 
 @cli.command("settings")
-def print_settings() -> None:
+def print_settings(
+    markdown: Annotated[bool, typer.Option(help="As docs/settings.md has it.")] = False,
+) -> None:
     """Print every setting: its variable, its value now, its default, what it does."""
+    if markdown:
+        sys.stdout.write(SETTINGS_PAGE + "".join(_markdown_rows()))
+        return
     settings = _read_settings({})
-    table = Table("variable", "value", "default", "meaning", show_lines=False)
+    table = Table("variable", "value", "default", "meaning")
     for name, field in Settings.model_fields.items():
-        text = shown(getattr(settings, name))
-        table.add_row(variable_name(name), text, shown_default(name), field.description)
+        value = shown(getattr(settings, name))
+        table.add_row(variable_name(name), value, shown_default(name), field.description)
     Console(width=max(160, Console().width)).print(table)
+
+
+SETTINGS_PAGE = """# Settings
+
+Every setting of the service is an environment variable; `python -m service settings` prints them
+with the values now in force, `python -m service settings --markdown` writes this page. A value that
+is not allowed ends the start with one line that says which.
+
+| variable | default | meaning |
+|---|---|---|
+"""
+
+
+def _markdown_rows() -> Iterator[str]:
+    for name, field in Settings.model_fields.items():
+        default = shown_default(name)
+        cell = f"`{default}`" if default else "(none)"
+        yield f"| `{variable_name(name)}` | {cell} | {field.description} |\n"
 
 
 @cli.command("openapi")

@@ -35,7 +35,9 @@ def png_claiming(width: int, height: int) -> bytes:
     """A PNG whose header claims a size that its data does not have."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
@@ -63,7 +65,10 @@ def test_whole_files_are_answered_whatever_follows_them(client: httpx.Client, ki
     [
         ("text", b"hello, world\n" * 100),
         ("html", b"<html><script>alert(1)</script></html>"),
-        ("svg", b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>'),
+        (
+            "svg",
+            b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+        ),
         ("pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"),
         ("eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n"),
         ("zip", b"PK\x03\x04" + b"\0" * 100),
@@ -110,13 +115,17 @@ def test_every_allowed_size_is_answered_with_finite_numbers(
     assert radius >= 0
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.binary(min_size=0, max_size=400))
 def test_random_bytes_are_refused(client: httpx.Client, data: bytes):
     assert send(client, data).status_code in (415, 422)
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     kind=st.sampled_from(sorted(FILES)),
     places=st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=8),

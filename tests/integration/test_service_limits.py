@@ -76,9 +76,7 @@ def test_a_chunked_body_beyond_the_limit_is_refused_before_it_has_all_arrived(sm
 
 def test_a_declared_length_beyond_the_limit_is_refused_before_a_byte_is_sent(small: httpx.Client):
     with connect(small) as connection:
-        connection.sendall(
-            HEAD + b"Content-Length: 200000000\r\nExpect: 100-continue\r\n\r\n"
-        )
+        connection.sendall(HEAD + b"Content-Length: 200000000\r\nExpect: 100-continue\r\n\r\n")
         status, problem, _ = read_answer(connection)
     assert (status, problem["code"]) == (413, "body_too_large")
 

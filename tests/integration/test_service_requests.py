@@ -57,7 +57,10 @@ SAME = [
     {"files": {"image": PNG}, "data": {"k": "3", "epsilon": "0.5"}},
     multipart(("image", PNG), ("k", b"3"), ("epsilon", b"0.5")),
     multipart(("epsilon", b"0.5"), ("k", b"3"), ("image", PNG)),
-    {"files": {"image": ("../../etc/passwd", PNG, "text/html")}, "params": {"k": 3, "epsilon": 0.5}},
+    {
+        "files": {"image": ("../../etc/passwd", PNG, "text/html")},
+        "params": {"k": 3, "epsilon": 0.5},
+    },
     as_json({"image_base64": B64, "k": 3, "epsilon": 0.5}),
     {**as_json({"image_base64": B64, "k": 3}), "params": {"epsilon": "0.5"}},
     raw(PNG, k=3, epsilon=0.5),

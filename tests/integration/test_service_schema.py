@@ -52,17 +52,27 @@ OPERATIONS = [
 ]
 
 
-@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.label)
-def test_every_answer_is_one_that_the_document_names(served: httpx.Client, operation):
+POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE
+RUNS = [(operation, POSITIVE) for operation in OPERATIONS] + [
+    (operation, NEGATIVE) for operation in OPERATIONS if operation.method == "post"
+]
+
+
+@pytest.mark.parametrize(
+    ("operation", "mode"), RUNS, ids=[f"{mode.value} {found.label}" for found, mode in RUNS]
+)
+def test_every_answer_is_one_that_the_document_names(served: httpx.Client, operation, mode):
+    """Requests as the document allows them, and requests that break it in one place."""
+
     @settings(
-        max_examples=25,
+        max_examples=30,
         deadline=None,
         derandomize=True,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operation.as_strategy())
+    @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
         case.call_and_validate(base_url=str(served.base_url), checks=CHECKS)
 

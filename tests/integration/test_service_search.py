@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from service_helpers import draw_picture, encode
 from PIL import Image
+from service_helpers import draw_picture, encode
 
 
 def search(client: httpx.Client, image: bytes, **options: object) -> dict:

@@ -6,10 +6,9 @@ import pytest
 from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
 from service.answers import encode, json_response
 from service.engine import Stopwatch, rms_8bit, wire_radius
-from service.errors import FieldProblem, MissingFieldError, OverloadedError
+from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
 from service.problems import problem_response, response_of
-from service.errors import INTERNAL
-from service.schemas import Item, IndexInfo, Live
+from service.schemas import IndexInfo, Item, Live
 
 
 def item(**metadata: object) -> Item:
@@ -85,5 +84,7 @@ def test_every_503_says_when_to_come_back():
 
 
 def test_a_missing_field_is_named():
-    body = json.loads(bytes(response_of(MissingFieldError([FieldProblem("k", "is required")])).body))
+    body = json.loads(
+        bytes(response_of(MissingFieldError([FieldProblem("k", "is required")])).body)
+    )
     assert body["errors"] == [{"field": "k", "message": "is required"}]

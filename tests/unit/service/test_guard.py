@@ -67,9 +67,7 @@ def test_a_length_beyond_the_limit_is_refused_without_asking_for_a_byte():
 
 def test_a_body_that_stops_is_given_up():
     with pytest.raises(BodyTimeoutError, match="2 bytes came"):
-        asyncio.run(
-            read_all(counted(Wire(messages(b"xx", is_complete=False)), 5, timeout_s=0.05))
-        )
+        asyncio.run(read_all(counted(Wire(messages(b"xx", is_complete=False)), 5, timeout_s=0.05)))
 
 
 async def respond(scope: Any, receive: Any, send: Any) -> None:

@@ -81,9 +81,7 @@ def test_what_is_not_well_formed_is_refused(body: bytes):
         read(body)
 
 
-@pytest.mark.parametrize(
-    "content_type", ["multipart/form-data", "multipart/form-data; boundary="]
-)
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
 def test_a_boundary_is_needed(content_type: str):
     with pytest.raises(BadRequestError, match="boundary"):
         MultipartReader(content_type, KNOWN)

@@ -1,0 +1,371 @@
+import hashlib
+import json
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_tools import TinyEmbedder, black_picture, build, picture, write_folder
+
+from index_builder.build import remove_items
+from index_builder.errors import (
+    IndexFormatError,
+    IndexModelMismatchError,
+    IndexNotFoundError,
+    ItemNotFoundError,
+    SourceError,
+)
+from index_builder.format import QUARANTINE, read_quarantine
+from index_builder.gallery_index import GalleryIndex, current_version, list_indexes
+from index_builder.maintenance import export_vectors, prune, roll_back, verify_index
+from model.image import DecodeLimits, decode_image
+from model.resize import resize_operator
+
+
+def ids_of(data_dir):
+    with GalleryIndex.open(data_dir) as index:
+        return [item.id for item in index.items.items()]
+
+
+def contents(data_dir):
+    """What an index holds, whatever its version is called."""
+    with GalleryIndex.open(data_dir) as index:
+        return list(index.items.items()), np.array(index.vectors)
+
+
+def some(counts):
+    return {name: count for name, count in counts.items() if count}
+
+
+def test_a_folder_becomes_an_index_whose_rows_are_the_embeddings(tmp_path):
+    folder = write_folder(tmp_path / "in", 40)
+    report = build(tmp_path, folder)
+    assert some(report.manifest.counts) == {"added": 40, "embedded": 40}
+    embedder = TinyEmbedder()
+    with GalleryIndex.open(tmp_path) as index:
+        assert (index.size, index.dim, index.version) == (40, 24, "v000001")
+        for entry in index.entries(range(40)):
+            data = (folder / entry.id).read_bytes()
+            image = decode_image(data)
+            pixels = resize_operator(image.height, image.width, 8).apply(image.pixels)
+            raw = embedder.embed_pixels(pixels[None])[0]
+            assert np.array_equal(
+                index.vectors[entry.row], (raw / np.linalg.norm(raw)).astype("f4")
+            ) or np.allclose(index.vectors[entry.row], raw / np.linalg.norm(raw), atol=6e-8, rtol=0)
+            assert entry.item.content_sha256 == hashlib.sha256(data).hexdigest()
+            assert (entry.item.width, entry.item.height, entry.item.format) == (12, 12, "PNG")
+            assert index.thumbnail(entry.id)[8:12] == b"WEBP"
+    assert list_indexes(tmp_path) == ["default"]
+    assert verify_index(tmp_path, "default") == report.manifest
+
+
+def test_an_unchanged_folder_is_not_embedded_again(tmp_path):
+    folder = write_folder(tmp_path / "in", 30)
+    build(tmp_path, folder)
+    before = contents(tmp_path)
+    report = build(tmp_path, folder)
+    assert some(report.manifest.counts) == {"unchanged": 30, "reused": 30}
+    assert report.manifest.version == current_version(tmp_path) == "v000002"
+    after = contents(tmp_path)
+    assert before[0] == after[0]
+    assert np.array_equal(before[1], after[1])
+
+
+def test_a_build_makes_the_index_exactly_the_source_and_embeds_only_what_is_new(tmp_path):
+    folder = write_folder(tmp_path / "in", 10)
+    build(tmp_path, folder)
+    (folder / "0000.png").unlink()
+    (folder / "0001.png").write_bytes(picture(500))
+    (folder / "0002.png").rename(folder / "renamed.png")
+    (folder / "new.png").write_bytes(picture(501))
+    report = build(tmp_path, folder)
+    assert some(report.manifest.counts) == {
+        "added": 2,
+        "updated": 1,
+        "unchanged": 7,
+        "removed": 2,
+        "embedded": 2,
+        "reused": 8,
+    }
+    assert ids_of(tmp_path) == sorted(path.name for path in folder.iterdir())
+
+
+def test_another_model_embeds_everything_again(tmp_path):
+    folder = write_folder(tmp_path / "in", 5)
+    build(tmp_path, folder)
+    report = build(tmp_path, folder, seed=1)
+    assert some(report.manifest.counts) == {"unchanged": 5, "embedded": 5}
+    with pytest.raises(IndexModelMismatchError, match=r"made by model 0{15}.*rebuild it"):
+        GalleryIndex.open(tmp_path, embedder_fingerprint=TinyEmbedder(2).fingerprint)
+    with pytest.raises(IndexModelMismatchError, match="decode policy lipsim-decode-1"):
+        GalleryIndex.open(tmp_path, decode_policy="lipsim-decode-2")
+    with pytest.raises(IndexModelMismatchError, match="made by model"):
+        build(tmp_path, folder, seed=2, union=True)
+
+
+def test_equal_files_are_embedded_once_and_equal_vectors_become_one_entry(tmp_path):
+    folder = write_folder(tmp_path / "in", 6)
+    for name in ("0009.png", "sub/copy.png", "000.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "0003.png", folder / name)
+    report = build(tmp_path, folder)
+    assert some(report.manifest.counts) == {
+        "added": 9,
+        "embedded": 6,
+        "reused": 3,
+        "duplicates": 3,
+    }
+    with GalleryIndex.open(tmp_path) as index:
+        assert (index.size, index.manifest.ids) == (6, 9)
+        entry = index.entry_by_id("sub/copy.png")
+        assert entry.duplicates == ["000.png", "0003.png", "0009.png"]
+        [named] = index.entries([entry.row])
+        assert (named.id, named.duplicates) == ("000.png", ["0003.png", "0009.png", "sub/copy.png"])
+        assert named.row == 0
+        assert [e.id for e in index.entries(range(6))] == sorted(index.items.first_ids())
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "csv", "jsonl"])
+def test_every_kind_of_source_gives_the_same_index(tmp_path, kind):
+    folder = write_folder(tmp_path / "in", 8)
+    build(tmp_path / "folder", folder)
+    source = folder.parent / f"source.{kind}"
+    names = sorted((path.name for path in folder.iterdir()), reverse=True)
+    if kind == "zip":
+        with zipfile.ZipFile(source, "w") as archive:
+            for name in names:
+                archive.write(folder / name, name)
+    elif kind.startswith("tar"):
+        with tarfile.open(source, "w:gz" if kind == "tar.gz" else "w") as archive:
+            for name in names:
+                archive.add(folder / name, f"./{name}")
+    elif kind == "csv":
+        source.write_text("id,path\n" + "".join(f"{name},in/{name}\n" for name in names))
+    else:
+        lines = (json.dumps({"id": name, "path": f"in/{name}"}) for name in names)
+        source.write_text("\n".join(lines))
+    build(tmp_path / "other", source)
+    left, right = contents(tmp_path / "folder"), contents(tmp_path / "other")
+    assert left[0] == right[0]
+    assert np.array_equal(left[1], right[1])
+
+
+def test_a_manifests_metadata_is_kept(tmp_path):
+    write_folder(tmp_path / "in", 2)
+    line = {"id": "x", "path": "in/0000.png", "tags": ["a", 1.5], "metadata": {"né": None}}
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    build(tmp_path, tmp_path / "m.jsonl")
+    with GalleryIndex.open(tmp_path) as index:
+        assert index.entry_by_id("x").metadata == {"tags": ["a", 1.5], "né": None}
+    line["tags"] = []
+    (tmp_path / "m.jsonl").write_text(json.dumps(line))
+    counts = build(tmp_path, tmp_path / "m.jsonl").manifest.counts
+    assert some(counts) == {"updated": 1, "reused": 1}
+
+
+def test_broken_files_are_quarantined_by_name_and_stop_nothing(tmp_path):
+    folder = write_folder(tmp_path / "in", 20)
+    broken = {
+        "broken/empty.png": (b"", "empty"),
+        "broken/text.jpg": (b"just text", "format"),
+        "broken/cut.png": (picture(1, side=64)[:-200], "damaged"),
+        "broken/black.png": (black_picture(), "zero_embedding"),
+        "broken/black2.png": (black_picture(), "zero_embedding"),
+        "broken/long.png": (picture(1) + bytes(1 << 20), "image_bytes"),
+    }
+    (folder / "broken").mkdir()
+    for name, (data, _) in broken.items():
+        (folder / name).write_bytes(data)
+    (folder / "README.md").write_text("a note")
+    (folder / "image.txt").write_bytes(picture(900))
+    for _ in range(2):
+        report = build(tmp_path, folder)
+        assert {q.path: q.code for q in report.quarantined} == {
+            n: c for n, (_, c) in broken.items()
+        }
+        counts = report.manifest.counts
+        assert (counts["quarantined"], counts["skipped"], report.manifest.ids) == (6, 1, 21)
+        assert counts["embedded"] + counts["reused"] == 21
+    listed = tmp_path / "indexes/default/versions/v000002" / QUARANTINE
+    assert [q.path for q in read_quarantine(listed)] == sorted(broken)
+    assert all(q.reason for q in read_quarantine(listed))
+
+
+@pytest.mark.parametrize("allowed", [0, 2])
+def test_max_errors_stops_and_leaves_the_index_as_it_was(tmp_path, allowed):
+    folder = write_folder(tmp_path / "in", 5)
+    build(tmp_path, folder)
+    for n in range(3):
+        (folder / f"bad{n}.png").write_bytes(b"bad")
+    with pytest.raises(SourceError, match=f"stopped at more than {allowed} bad files"):
+        build(tmp_path, folder, max_errors=allowed)
+    assert current_version(tmp_path) == "v000001"
+    assert build(tmp_path, folder, max_errors=3).manifest.version == "v000002"
+
+
+def test_a_source_without_items_does_not_empty_an_index_by_accident(tmp_path):
+    build(tmp_path, write_folder(tmp_path / "in", 3))
+    empty = write_folder(tmp_path / "empty", 0)
+    with pytest.raises(SourceError, match="--allow-empty"):
+        build(tmp_path, empty)
+    assert len(ids_of(tmp_path)) == 3
+    report = build(tmp_path, empty, allow_empty=True)
+    assert (report.manifest.entries, report.manifest.counts["removed"]) == (0, 3)
+    verify_index(tmp_path, "default")
+    with GalleryIndex.open(tmp_path) as index:
+        assert index.size == 0
+        [candidates] = index.search(np.ones((1, 24)), 5)
+        assert (candidates.rows.size, candidates.unseen_score) == (0, -np.inf)
+    assert export_vectors(tmp_path, "default", tmp_path / "e.npz") == 0
+    assert np.load(tmp_path / "e.npz", allow_pickle=False)["vectors"].shape == (0, 24)
+
+
+def test_add_is_a_union_in_which_new_content_wins_and_bad_content_does_not(tmp_path):
+    build(tmp_path, write_folder(tmp_path / "a", 6))
+    more = write_folder(tmp_path / "b", 3, first=100)
+    (more / "0001.png").write_bytes(picture(700))
+    (more / "0002.png").write_bytes(b"broken")
+    report = build(tmp_path, more, union=True)
+    assert some(report.manifest.counts) == {
+        "added": 3,
+        "updated": 1,
+        "unchanged": 5,
+        "embedded": 4,
+        "quarantined": 1,
+    }
+    with GalleryIndex.open(tmp_path) as index:
+        by_id = {item.id: item.content_sha256 for item in index.items.items()}
+    assert by_id["0001.png"] == hashlib.sha256(picture(700)).hexdigest()
+    assert by_id["0002.png"] == hashlib.sha256(picture(2)).hexdigest()
+
+
+def test_adding_in_any_order_gives_the_index_of_one_build(tmp_path):
+    everything = write_folder(tmp_path / "all", 12)
+    build(tmp_path / "one", everything)
+    for first in (8, 0, 4):
+        part = write_folder(tmp_path / f"part{first}", 4, first=first)
+        build(tmp_path / "three", part, union=True)
+    left, right = contents(tmp_path / "one"), contents(tmp_path / "three")
+    assert left[0] == right[0]
+    assert np.array_equal(left[1], right[1])
+
+
+def test_the_quarantine_list_of_a_union_keeps_what_was_not_read_again(tmp_path):
+    folder = write_folder(tmp_path / "a", 2)
+    (folder / "x.png").write_bytes(b"bad")
+    (folder / "y.png").write_bytes(b"bad")
+    build(tmp_path, folder)
+    other = write_folder(tmp_path / "b", 1, first=50)
+    (other / "y.png").write_bytes(picture(60))
+    build(tmp_path, other, union=True)
+    listed = tmp_path / "indexes/default/versions/v000002" / QUARANTINE
+    assert [q.path for q in read_quarantine(listed)] == ["x.png"]
+
+
+def test_remove_takes_all_or_nothing(tmp_path):
+    build(tmp_path, write_folder(tmp_path / "in", 5))
+    with pytest.raises(
+        ItemNotFoundError, match=r"no item 'nope' in the index; nothing was removed"
+    ):
+        remove_items(tmp_path, "default", ["0001.png", "nope"])
+    assert current_version(tmp_path) == "v000001"
+    report = remove_items(tmp_path, "default", ["0001.png", "0003.png", "0001.png"])
+    assert some(report.manifest.counts) == {"removed": 2, "unchanged": 3}
+    assert ids_of(tmp_path) == ["0000.png", "0002.png", "0004.png"]
+    verify_index(tmp_path, "default")
+    with pytest.raises(IndexNotFoundError, match="no index 'other'"):
+        remove_items(tmp_path, "other", ["x"])
+    assert not (tmp_path / "indexes" / "other").exists()
+
+
+def test_an_export_holds_every_entry_in_order_and_loads_without_pickle(tmp_path):
+    folder = write_folder(tmp_path / "in", 7)
+    shutil.copy(folder / "0002.png", folder / "z\u00e9\u4e2d.png")
+    build(tmp_path, folder)
+    assert export_vectors(tmp_path, "default", tmp_path / "out.npz") == 7
+    arrays = np.load(tmp_path / "out.npz", allow_pickle=False)
+    assert sorted(arrays) == ["ids", "vectors"]
+    assert arrays["ids"].dtype.kind == "U"
+    assert arrays["ids"].tolist() == [f"{n:04d}.png" for n in range(7)]
+    assert arrays["vectors"].dtype == np.float32
+    with GalleryIndex.open(tmp_path) as index:
+        assert np.array_equal(arrays["vectors"], index.vectors)
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".tmp")] == []
+
+
+def test_rollback_serves_an_older_version_and_names_are_never_used_twice(tmp_path):
+    folder = write_folder(tmp_path / "in", 1)
+    for n in range(1, 4):
+        (folder / f"more{n}.png").write_bytes(picture(n))
+        build(tmp_path, folder)
+    assert roll_back(tmp_path, "default").version == "v000002"
+    assert roll_back(tmp_path, "default").version == "v000001"
+    with pytest.raises(IndexNotFoundError, match="no version older than v000001"):
+        roll_back(tmp_path, "default")
+    assert roll_back(tmp_path, "default", "v000003").version == current_version(tmp_path)
+    with pytest.raises(IndexNotFoundError, match=r"no version v000009; it has: v000001, v000002"):
+        roll_back(tmp_path, "default", "v000009")
+    roll_back(tmp_path, "default", "v000001")
+    assert build(tmp_path, folder).manifest.version == "v000004"
+
+
+def test_rollback_refuses_a_damaged_version_and_repairs_a_damaged_current(tmp_path):
+    folder = write_folder(tmp_path / "in", 2)
+    build(tmp_path, folder)
+    build(tmp_path, folder)
+    vectors = tmp_path / "indexes/default/versions/v000001/vectors.npy"
+    vectors.write_bytes(vectors.read_bytes()[:-1])
+    with pytest.raises(IndexFormatError, match=r"v000001/vectors\.npy is damaged"):
+        roll_back(tmp_path, "default")
+    assert current_version(tmp_path) == "v000002"
+    (tmp_path / "indexes/default/CURRENT").write_bytes(b"")
+    with pytest.raises(IndexFormatError, match="CURRENT"):
+        roll_back(tmp_path, "default")
+    assert roll_back(tmp_path, "default", "v000002").version == current_version(tmp_path)
+
+
+def test_prune_spares_the_served_the_newest_and_what_is_being_read(tmp_path):
+    folder = write_folder(tmp_path / "in", 2)
+    for _ in range(6):
+        build(tmp_path, folder)
+    roll_back(tmp_path, "default", "v000002")
+    reader = GalleryIndex.open(tmp_path, version="v000003")
+    assert prune(tmp_path, "default", 2) == (["v000001", "v000004"], ["v000003"])
+    assert reader.search(np.ones((1, 24)), 1)[0].rows.size == 1
+    reader.close()
+    reader.close()
+    assert prune(tmp_path, "default", 1) == (["v000003", "v000005"], [])
+    versions = tmp_path / "indexes/default/versions"
+    assert sorted(p.name for p in versions.iterdir()) == ["v000002", "v000006"]
+    verify_index(tmp_path, "default")
+
+
+def test_a_build_over_a_damaged_version_repairs_the_index(tmp_path):
+    folder = write_folder(tmp_path / "in", 4)
+    build(tmp_path, folder)
+    vectors = tmp_path / "indexes/default/versions/v000001/vectors.npy"
+    raw = bytearray(vectors.read_bytes())
+    raw[-1] ^= 1
+    vectors.write_bytes(raw)
+    with pytest.raises(IndexFormatError, match=r"v000001/vectors\.npy is damaged"):
+        build(tmp_path, folder, union=True)
+    report = build(tmp_path, folder)
+    assert report.manifest.counts["embedded"] == 4
+    verify_index(tmp_path, "default")
+
+
+def test_formats_beyond_the_default_need_leave(tmp_path):
+    folder = write_folder(tmp_path / "in", 1)
+    (folder / "b.bmp").write_bytes(picture(5, file_format="BMP"))
+    assert build(tmp_path, folder).manifest.counts["quarantined"] == 1
+    limits = DecodeLimits(formats=DecodeLimits().formats | {"BMP"})
+    assert build(tmp_path, folder, limits=limits).manifest.counts["quarantined"] == 0
+
+
+def test_nothing_of_a_build_stays_but_its_version(tmp_path):
+    build(tmp_path, write_folder(tmp_path / "in", 3))
+    root = Path(tmp_path / "indexes/default")
+    assert sorted(p.name for p in root.iterdir()) == ["CURRENT", "lock", "versions"]
+    assert [p.name for p in (root / "versions").iterdir()] == ["v000001"]
