@@ -1,0 +1,98 @@
+import random
+import shutil
+
+import pytest
+from index_tools import build, write_folder
+
+from index_builder.errors import GalleryIndexError, IndexFormatError
+from index_builder.gallery_index import GalleryIndex
+from index_builder.maintenance import verify_index
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pristine")
+    folder = write_folder(root / "in", 12)
+    (folder / "bad.png").write_bytes(b"bad")
+    build(root, folder)
+    return root / "indexes"
+
+
+@pytest.fixture
+def data_dir(pristine, tmp_path):
+    shutil.copytree(pristine, tmp_path / "indexes")
+    return tmp_path
+
+
+FILES = ["manifest.json", "vectors.npy", "items.sqlite", "thumbnails.sqlite", "quarantine.jsonl"]
+
+
+def version_of(data_dir):
+    return data_dir / "indexes/default/versions/v000001"
+
+
+def refused(data_dir, name):
+    """Both the reader and `verify` refuse the index, and say which file it is."""
+    for use in (lambda: GalleryIndex.open(data_dir), lambda: verify_index(data_dir, "default")):
+        with pytest.raises(GalleryIndexError) as refusal:
+            use()
+        assert name in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_flipped_bit_anywhere_in_a_file_is_refused_by_name(data_dir, name):
+    path = version_of(data_dir) / name
+    raw = bytearray(path.read_bytes())
+    dice = random.Random(name)
+    for position in [0, len(raw) - 1, *(dice.randrange(len(raw)) for _ in range(40))]:
+        bit = 1 << dice.randrange(8)
+        raw[position] ^= bit
+        path.write_bytes(raw)
+        refused(data_dir, name)
+        raw[position] ^= bit
+    path.write_bytes(raw)
+    GalleryIndex.open(data_dir).close()
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("change", ["truncated", "longer", "empty", "missing", "folder"])
+def test_a_file_of_another_length_or_none_is_refused_by_name(data_dir, name, change):
+    path = version_of(data_dir) / name
+    raw = path.read_bytes()
+    path.unlink()
+    if change == "folder":
+        path.mkdir()
+    elif change != "missing":
+        path.write_bytes({"truncated": raw[:-1], "longer": raw + b"\0", "empty": b""}[change])
+    refused(data_dir, name)
+
+
+def test_a_surplus_file_is_refused_by_name(data_dir):
+    (version_of(data_dir) / "items.sqlite-wal").write_bytes(b"")
+    refused(data_dir, "items.sqlite-wal")
+
+
+def test_a_version_under_another_name_is_refused(data_dir):
+    shutil.copytree(version_of(data_dir), version_of(data_dir).with_name("v000002"))
+    with pytest.raises(IndexFormatError, match=r"v000002/manifest\.json describes v000001"):
+        GalleryIndex.open(data_dir, version="v000002")
+
+
+def test_any_flipped_bit_of_current_is_refused(data_dir):
+    path = data_dir / "indexes/default/CURRENT"
+    raw = bytearray(path.read_bytes())
+    for position in range(len(raw)):
+        for bit in range(8):
+            raw[position] ^= 1 << bit
+            path.write_bytes(raw)
+            with pytest.raises(GalleryIndexError):
+                GalleryIndex.open(data_dir)
+            raw[position] ^= 1 << bit
+
+
+@pytest.mark.parametrize("name", ["", "..", "../default", "default/", "/", "a" * 300, "x\0y"])
+def test_no_name_from_outside_becomes_a_path(data_dir, name):
+    with pytest.raises(GalleryIndexError, match="an index name is"):
+        GalleryIndex.open(data_dir, name)
+    with pytest.raises(GalleryIndexError, match="a version is named like"):
+        GalleryIndex.open(data_dir, version=name or "v")
