@@ -1,4 +1,4 @@
-"""Helpers of the service's integration tests: pictures, an index, a server in a thread or process."""
+"""Helpers of the service's integration tests: pictures, an index, servers."""
 
 import io
 import os

@@ -1,5 +1,6 @@
 """Bodies that are too large, too slow or cut off: counted while they arrive, on a real socket."""
 
+import base64
 import json
 import socket
 import time
@@ -134,8 +135,6 @@ def test_a_strange_length_ends_in_a_refusal(small: httpx.Client, length: bytes):
 
 
 def test_an_image_of_exactly_the_limit_is_read_in_every_kind_of_body(small: httpx.Client):
-    import base64
-
     at_limit = PNG + b"\0" * (MAX - len(PNG))
     over = at_limit + b"\0"
     for image, statuses in ((at_limit, {200, 422}), (over, {413})):

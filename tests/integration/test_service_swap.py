@@ -2,15 +2,20 @@
 
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 from service_helpers import Server, draw_picture, encode, open_client, run_builder
 
+from index_builder.format import read_manifest
+from index_builder.layout import Current, index_paths, write_current
 from service.settings import Settings
 
 StartServer = Callable[..., Server]
@@ -148,11 +153,6 @@ def test_a_damaged_index_at_the_start_is_not_ready_and_says_why(own: tuple[Path,
 
 
 def test_an_index_of_another_model_is_refused_by_name(own: tuple[Path, Path]):
-    from dataclasses import replace
-
-    from index_builder.format import read_manifest
-    from index_builder.layout import Current, index_paths, write_current
-
     _, data = own
     version = data / "indexes/default/versions/v000001"
     manifest = replace(read_manifest(version), model_fingerprint="0" * 64)
@@ -221,14 +221,13 @@ def test_a_stopped_server_finishes_what_it_has_begun(data_dir: Path, start_serve
 
 
 def test_a_refused_checkpoint_ends_the_process_and_says_why(tmp_path: Path, data_dir: Path):
-    import subprocess
-    import sys
-
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not a checkpoint")
     done = subprocess.run(
-        [sys.executable, "-m", "service", "--port", "0", "--data-dir", str(data_dir)]
-        + ["--checkpoint", str(broken)],
+        [
+            *(sys.executable, "-m", "service", "--port", "0"),
+            *("--data-dir", str(data_dir), "--checkpoint", str(broken)),
+        ],
         capture_output=True,
         timeout=60,
         check=False,

@@ -70,7 +70,7 @@ def test_a_body_that_stops_is_given_up():
         asyncio.run(read_all(counted(Wire(messages(b"xx", is_complete=False)), 5, timeout_s=0.05)))
 
 
-async def respond(scope: Any, receive: Any, send: Any) -> None:
+async def respond(_scope: Any, _receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 415, "headers": []})
     await send({"type": "http.response.body", "body": b"no"})
 

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +31,7 @@ def read(*chunks: bytes) -> dict[str, bytes]:
 def test_parts_are_the_same_however_the_body_is_cut(image: bytes, cuts: list[int]):
     body = body_of(("k", b"7"), ("image", image))
     places = sorted({0, *(min(cut, len(body)) for cut in cuts), len(body)})
-    chunks = [body[a:b] for a, b in zip(places, places[1:], strict=False)]
+    chunks = [body[a:b] for a, b in pairwise(places)]
     assert read(*chunks) == {"k": b"7", "image": image}
 
 
