@@ -106,7 +106,7 @@ class DecodedImage:
     """An upright picture.
 
     Attributes:
-        pixels: RGB, uint8, contiguous, (H, W, 3).
+        pixels: RGB, uint8, contiguous, read-only, (H, W, 3).
         format: the name of the format it came in, as in DecodeLimits.formats.
     """
 
@@ -172,6 +172,7 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
     except Exception as exc:
         wanted = _KNOWN_FORMATS[name]
         raise ImageDecodeError(f"a whole {wanted} file was wanted, this one is damaged") from exc
+    pixels.flags.writeable = False
     return DecodedImage(pixels, name)
 
 
@@ -279,7 +280,7 @@ def _white_where(
 
 def _over_white(rgba: UInt8[np.ndarray, "H W 4"]) -> UInt8[np.ndarray, "H W 3"]:
     """Round(c a / 255 + 255 - a), half up, in integers and a few rows at a time."""
-    out = np.ascontiguousarray(rgba[..., :3])
+    out = rgba[..., :3].copy()
     for top in range(0, len(rgba), _COMPOSITE_ROWS):
         rows = rgba[top : top + _COMPOSITE_ROWS]
         alpha = rows[..., 3:].astype(np.uint16)
