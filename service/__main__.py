@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from model.errors import RetrievalError
 from service.app import create_app
 from service.logs import configure_logs
 from service.settings import Settings, shown, shown_default, variable_name
@@ -43,9 +42,9 @@ def serve(
     given = {"host": host, "port": port, "data_dir": data_dir, "checkpoint": checkpoint}
     settings = _read_settings({name: value for name, value in given.items() if value is not None})
     configure_logs(settings.log_level)
-    refusals: list[RetrievalError] = []
+    refusals: list[Exception] = []
 
-    def stop(error: RetrievalError) -> None:
+    def stop(error: Exception) -> None:
         refusals.append(error)
         server.should_exit = True
 

@@ -39,7 +39,7 @@ log = structlog.stdlib.get_logger()
 
 
 def create_app(
-    settings: Settings, *, on_fatal: Callable[[RetrievalError], None] | None = None
+    settings: Settings, *, on_fatal: Callable[[Exception], None] | None = None
 ) -> FastAPI:
     """The application; it loads its model and indexes in the background once it is started.
 
@@ -109,7 +109,7 @@ def body_limit(max_image_bytes: int) -> Callable[[str, str], int]:
     return limit
 
 
-def _make_runtime(settings: Settings, on_fatal: Callable[[RetrievalError], None] | None) -> Runtime:
+def _make_runtime(settings: Settings, on_fatal: Callable[[Exception], None] | None) -> Runtime:
     return Runtime(
         data_dir=settings.data_dir,
         checkpoint=settings.checkpoint,

@@ -11,7 +11,6 @@ import structlog
 
 from index_builder.faiss_backend import load_faiss
 from model.embedder import Embedder
-from model.errors import RetrievalError
 from model.image import DecodedImage, DecodeLimits
 from service.engine import Engine
 from service.errors import NotReadyError
@@ -52,7 +51,7 @@ class Runtime:
         pool: WorkerPool,
         admission: Admission,
         poll_interval_s: float,
-        on_fatal: Callable[[RetrievalError], None] | None = None,
+        on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self.pool = pool
         self.admission = admission
@@ -133,7 +132,7 @@ class Runtime:
     async def _watch(self) -> None:
         try:
             embedder = await self._load(self._load_model)
-        except RetrievalError as error:
+        except Exception as error:  # Whatever it is, waiting cannot cure it.
             self._is_refused = True
             log.exception("model_refused")
             if self._on_fatal is not None:

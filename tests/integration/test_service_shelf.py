@@ -1,0 +1,125 @@
+"""The shelf over real index files: leases, retirement, and when a refusal is tried again."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from service_helpers import open_client, run_builder
+
+from index_builder.errors import IndexNotFoundError
+from index_builder.gallery_index import GalleryIndex
+from model.image import DECODE_POLICY_VERSION
+from service.errors import IndexUnavailableError
+from service.settings import Settings
+from service.shelf import Shelf
+
+
+@pytest.fixture
+def own(data_dir: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(data_dir, tmp_path / "data")
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def shelf(own: Path) -> Iterator[Shelf]:
+    with GalleryIndex.open(own) as index:
+        fingerprint = index.manifest.model_fingerprint
+    opened = Shelf(own, fingerprint, DECODE_POLICY_VERSION, clock=Clock())
+    yield opened
+    opened.close()
+
+
+def is_open(index: GalleryIndex) -> bool:
+    return index._manifest_file >= 0
+
+
+def test_a_version_that_is_replaced_closes_when_its_last_lease_ends(
+    shelf: Shelf, own: Path, gallery: Path, tmp_path: Path
+):
+    shelf.refresh()
+    source = shutil.copytree(gallery, tmp_path / "fewer")
+    (source / "p01.jpg").unlink()
+    with shelf.lease("default") as first, shelf.lease("default") as again:
+        assert first is again
+        run_builder("build", source, "--data-dir", own)
+        shelf.refresh()
+        with shelf.lease("default") as second:
+            assert (first.version, second.version) == ("v000001", "v000002")
+        assert is_open(first)
+        assert first.entries([0])[0].id
+        assert first.search(np.ones((1, first.dim)), 5)[0].size == 60
+    assert not is_open(first)
+    assert is_open(second)
+    shelf.close()
+    assert not is_open(second)
+    with pytest.raises(IndexNotFoundError), shelf.lease("default"):
+        pytest.fail("a closed shelf gave a lease")
+
+
+def test_a_version_is_opened_once(shelf: Shelf):
+    shelf.refresh()
+    with shelf.lease("default") as first:
+        shelf.refresh()
+        with shelf.lease("default") as second:
+            assert first is second
+
+
+def test_a_refused_version_is_tried_again_ever_more_rarely(shelf: Shelf, own: Path):
+    vectors = own / "indexes/default/versions/v000001/vectors.npy"
+    good = vectors.read_bytes()
+    vectors.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    clock = shelf.clock
+    assert isinstance(clock, Clock)
+    pauses = []
+    for _ in range(8):
+        shelf.refresh()
+        refused = shelf.entry("default").refused
+        assert refused is not None
+        assert refused.code == "index_damaged"
+        pauses.append(refused.pause_s)
+        shelf.refresh()
+        assert shelf.entry("default").refused == refused
+        clock.now = refused.retry_at
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+    with pytest.raises(IndexUnavailableError, match="index_damaged"), shelf.lease("default"):
+        pytest.fail("a damaged index was leased")
+    vectors.write_bytes(good)
+    shelf.refresh()
+    assert shelf.entry("default").refused is None
+    with shelf.lease("default") as index:
+        assert index.size == 60
+
+
+def test_an_index_that_is_gone_is_let_go(shelf: Shelf, own: Path):
+    shelf.refresh()
+    shutil.rmtree(own / "indexes/default")
+    shelf.refresh()
+    assert shelf.entries() == []
+
+
+def test_a_refusal_shows_no_path(shelf: Shelf, own: Path):
+    (own / "indexes/default/versions/v000001/items.sqlite").unlink()
+    shelf.refresh()
+    refused = shelf.entry("default").refused
+    assert refused is not None
+    assert str(own) not in refused.detail
+
+
+def test_float32_arithmetic_claims_less(data_dir: Path, gallery: Path):
+    image = (gallery / "p02.jpg").read_bytes()
+    with open_client(Settings(data_dir=data_dir, arithmetic="float32")) as client:
+        answer = client.post("/v1/search", files={"image": image}).json()
+        pair = client.post("/v1/similarity", files={"image_a": image, "image_b": image}).json()
+    for model in (answer["model"], pair["model"]):
+        assert model["arithmetic"] == "float32"
+        assert model["claim"] == "real-arithmetic"
+    assert "real arithmetic" in answer["certificate"]["meaning"]
+    assert answer["results"][0]["id"] == "p02.jpg"
