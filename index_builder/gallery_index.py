@@ -6,11 +6,11 @@ A GalleryIndex is one version and never changes. To serve a new version, open it
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int
 
 from index_builder import layout
 from index_builder.errors import (
@@ -197,7 +197,7 @@ class GalleryIndex:
             norm_deviation=self.norm_deviation,
         )
 
-    def entries(self, rows: Iterable[int]) -> list[Entry]:
+    def entries(self, rows: Sequence[int] | Int[np.ndarray, " R"]) -> list[Entry]:
         """The entries of these rows, a list or an array, in the order asked.
 
         Raises:

@@ -80,7 +80,7 @@ def test_a_build_killed_at_any_moment_loses_nothing_served_and_leaves_only_garba
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_resumed_build_embeds_nothing_twice(tmp_path, how):
-    source = write_folder(tmp_path / "in", 150)
+    source = write_folder(tmp_path / "in", 320)
     done = 0
     for _ in range(3):
         process = start(tmp_path, source, 0.15)
@@ -96,9 +96,9 @@ def test_a_resumed_build_embeds_nothing_twice(tmp_path, how):
     with pytest.raises(IndexNotFoundError):
         current_version(tmp_path)
     counts = finish(start(tmp_path, source))
-    assert counts["embedded"] == 150 - done
+    assert counts["embedded"] == 320 - done
     assert counts["reused"] == done
-    assert verify_index(tmp_path, "default").ids == 150
+    assert verify_index(tmp_path, "default").ids == 320
     assert not journal.exists()
 
 
@@ -117,10 +117,11 @@ def _kept(journal):
 
 
 def test_a_resumed_build_does_not_trust_a_journal_that_was_damaged(tmp_path):
-    source = write_folder(tmp_path / "in", 60)
-    process = start(tmp_path, source, 0.2)
+    source = write_folder(tmp_path / "in", 100)
+    process = start(tmp_path, source, 0.4)
     journal = tmp_path / "indexes/default/journal.sqlite"
-    while _kept(journal) < 20:
+    while _kept(journal) < 16:
+        assert process.poll() is None, "the build ended before it could be killed"
         time.sleep(0.01)
     process.kill()
     process.communicate()
@@ -141,6 +142,7 @@ def test_a_second_writer_is_refused_at_once_and_named_the_lock(tmp_path):
     process = start(tmp_path, source, 0.3)
     journal = tmp_path / "indexes/default/journal.sqlite"
     while not journal.exists():
+        assert process.poll() is None
         time.sleep(0.01)
     lock = str(tmp_path / "indexes/default/lock")
     for write in (
