@@ -7,9 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import PUBLISHED, WAVE, random_weights, reference
 
+from model.layers import Flow
 from model.lipschitz import lipschitz_estimate
 from model.network import build_network, tensor_specs
 from model.published import published_scalings
+from model.rounding import UNIT_ROUNDOFF_64, gamma
+from model.sll import ConvBlock, LinearBlock
+from model.wave import ChannelMap, Head, WaveletLevel
 
 SEEDS = st.integers(0, 2**32 - 1)
 CONFIGS = st.sampled_from([PUBLISHED, WAVE])
@@ -132,3 +136,64 @@ def test_an_input_is_never_overwritten(config):
     with torch.inference_mode():
         network(x)
     assert torch.equal(x, kept)
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+def test_no_activation_is_longer_than_the_norm_its_rounding_is_charged_to(config):
+    """Biases far above the input: what a layer gives at 0 counts."""
+    weights = random_weights(config, 13)
+    weights |= {
+        name: np.abs(value) * np.float32(1e4)
+        for name, value in weights.items()
+        if name.endswith(("bias", "offset"))
+    }
+    network = build_network(config, weights)
+    for x in inputs(13):
+        flow, values = Flow(np.sqrt(x.size), 0.0, 1.0), torch.tensor(x[None])
+        for layer in network.layers:
+            with torch.inference_mode():
+                values = layer(values)
+            flow = layer.prove(flow, UNIT_ROUNDOFF_64)
+            copies = 5**0.5 if values.ndim == 4 and values.shape[1] == 5 else 1.0
+            assert float(values.norm()) <= flow.norm * copies * (1 + 1e-12)
+
+
+def worst_rounding(layer: torch.nn.Module, norm: float) -> float:
+    """The textbook bound of a layer's rounding, from dense matrices and a singular value."""
+
+    def stretch(matrix: np.ndarray) -> float:
+        return float(np.linalg.norm(np.abs(matrix).astype(np.float64), 2))
+
+    if isinstance(layer, LinearBlock):
+        weight = layer.weight.numpy()
+        features, width = weight.shape
+        root = np.abs(weight) / np.sqrt(layer.scaling)[:, None]
+        beta = np.linalg.norm(np.abs(weight).T @ (np.abs(layer.bias_values) / layer.scaling))
+        return 2 * (gamma(width + 2) + gamma(features + 3)) * (stretch(root) ** 2 * norm + beta)
+    if isinstance(layer, ConvBlock):
+        # One pixel's worth: every tap of one position, a submatrix of the whole operator.
+        root = np.abs(layer.kernel).reshape(layer.inner, -1) / np.sqrt(layer.scaling)[:, None]
+        terms = gamma(layer.kernel[0].size + 2) + gamma(9 * layer.inner + 3)
+        return 2 * terms * np.linalg.norm(root[:, 4::9], 2) ** 2 * norm
+    if isinstance(layer, WaveletLevel):
+        return 2 * gamma(8) * stretch(layer.matrix) * norm * (1 - 1e-9)
+    if isinstance(layer, ChannelMap | Head):
+        weight = layer.weight_values
+        return gamma(weight.shape[1]) * stretch(weight) * norm
+    return 0.0
+
+
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+def test_each_layer_is_charged_at_least_the_textbook_rounding(config):
+    """Observed errors are far below the worst case, so a missing constant would not show there."""
+    network = build_network(config, random_weights(config, 17))
+    charged = 0
+    for layer in network.layers:
+        before = Flow(10.0, 0.0, 1.0)
+        rounding = worst_rounding(layer, before.norm)
+        assert layer.prove(before, UNIT_ROUNDOFF_64).error >= rounding
+        charged += rounding > 0
+        # Errors made before are kept, and stretched.
+        late = layer.prove(Flow(10.0, 1.0, 1.0), UNIT_ROUNDOFF_64)
+        assert late.error >= late.lipschitz_bound * (1 - 1e-9)
+    assert charged >= 4

@@ -154,6 +154,17 @@ def test_t_covers_a_gram_entry_that_cancels_to_nothing():
     assert (dense_sll_scaling(weight, p) > exact).all()
 
 
+def test_t_covers_a_correlation_of_a_weak_and_a_strong_filter_that_cancels():
+    for seed in range(30):
+        weak, small = (gaussian(seed + part, 1).astype(np.float32) for part in (0, 100))
+        kernel = np.zeros((2, 3, 3, 3), dtype=np.float32)
+        kernel[0, :, 1, 1] = [weak[0], 1.0, weak[0]]
+        kernel[1, :, 1, 1] = [1e8, small[0], -1e8]
+        wide = kernel[:, :, 1, 1].astype(np.longdouble)
+        exact = np.abs(np.einsum("ic,jc->ij", wide, wide)).sum(axis=1)
+        assert (conv_sll_scaling(kernel) > exact).all()
+
+
 @pytest.mark.parametrize("ratio", [0.0, np.inf, np.nan, -1.0])
 def test_t_wants_positive_finite_ratios(ratio):
     with pytest.raises(CertificateError, match="positive and finite"):
