@@ -6,7 +6,7 @@ RetrievalError
 │   ├── EmptyImageError           no bytes
 │   ├── ImageBytesError           more bytes than allowed
 │   ├── ImageFormatError          not a format the decode policy allows
-│   ├── ImageSizeError            too many pixels, or a side too long
+│   ├── ImageSizeError            no pixels, too many pixels, or a side too long
 │   └── ImageDecodeError          truncated or damaged
 ├── EmbeddingError                the network's input or output is not usable (shape, NaN, infinity)
 ├── CheckpointError               a weight file is damaged, strange, or claims less than is proved
@@ -40,7 +40,7 @@ class ImageFormatError(ImageError):
 
 
 class ImageSizeError(ImageError):
-    """The image has too many pixels, or a side that is too long."""
+    """The image has no pixels, too many, or a side that is too long."""
 
 
 class ImageDecodeError(ImageError):

@@ -221,7 +221,7 @@ def _decode(
         image.load()
         if container is not None and _ends_early(image, container):
             raise truncated(name)
-        # AVIF's own turns reach us as EXIF; Pillow turns TIFF, and libheif HEIC, by themselves.
+        # Pillow tells of AVIF's own turns in EXIF; it turns TIFF, and libheif HEIC, by itself.
         exif = image.info.get("exif", b"") if name == "AVIF" else b""
         orientation = exif_orientation(exif) if container is None else container.orientation
         pixels = _to_rgb(image, container)

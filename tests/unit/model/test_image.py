@@ -282,3 +282,13 @@ def test_heic_needs_its_library(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(DependencyError, match="pillow-heif"):
         DecodeLimits(formats=frozenset({"JPEG", "HEIF"}))
+
+
+def test_an_avif_is_turned_by_its_own_property_and_not_by_its_exif():
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    data = encoded(photo(), "AVIF", exif=tags)
+    at = data.index(b"irot") + 4
+    unturned = data[:at] + b"\0" + data[at + 1 :]
+    assert decode_image(data).pixels.shape == (50, 36, 3)
+    assert decode_image(unturned).pixels.shape == (36, 50, 3)
