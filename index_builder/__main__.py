@@ -167,11 +167,12 @@ def info(
     with output.errors():
         paths = layout.index_paths(data_dir, index)
         chosen = version or layout.read_current(paths).version
-        manifest = read_manifest(paths.version(chosen))
-        quarantined = read_quarantine(paths.version(chosen) / QUARANTINE)
+        directory = layout.existing_version(paths, chosen)
+        manifest = read_manifest(directory)
+        quarantined = read_quarantine(directory / QUARANTINE)
         fields = {
             "index": index,
-            "path": str(paths.version(chosen)),
+            "path": str(directory),
             "versions": layout.list_versions(paths),
             "manifest": asdict(manifest),
             "quarantined": [asdict(entry) for entry in quarantined],

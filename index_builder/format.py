@@ -159,7 +159,9 @@ def read_manifest(directory: Path) -> Manifest:
         with path.open("rb") as file:
             raw = file.read(_MAX_MANIFEST_BYTES + 1)
     except OSError as exc:
-        raise IndexFormatError(f"{directory.name}/{MANIFEST} cannot be read: {exc}") from exc
+        raise IndexFormatError(
+            f"{directory.name}/{MANIFEST} cannot be read: {exc.strerror}"
+        ) from exc
     if len(raw) > _MAX_MANIFEST_BYTES:
         raise IndexFormatError(f"{directory.name}/{MANIFEST} has more than {_MAX_MANIFEST_BYTES} B")
     return Manifest.from_bytes(raw)
@@ -186,7 +188,7 @@ def check_files(directory: Path, manifest: Manifest) -> None:
     try:
         found = {entry.name for entry in directory.iterdir()}
     except OSError as exc:
-        raise IndexFormatError(f"{directory.name} cannot be listed: {exc}") from exc
+        raise IndexFormatError(f"{directory.name} cannot be listed: {exc.strerror}") from exc
     if found != wanted:
         missing, surplus = sorted(wanted - found), sorted(found - wanted)
         raise IndexFormatError(f"{directory.name}: missing files {missing}, surplus {surplus[:5]}")
@@ -199,7 +201,9 @@ def check_files(directory: Path, manifest: Manifest) -> None:
                 )
             got = file_record(directory / name)
         except OSError as exc:
-            raise IndexFormatError(f"{directory.name}/{name} cannot be read: {exc}") from exc
+            raise IndexFormatError(
+                f"{directory.name}/{name} cannot be read: {exc.strerror}"
+            ) from exc
         if got != record:
             raise IndexFormatError(
                 f"{directory.name}/{name} is damaged: its sha256 is not the manifest's; restore "
@@ -254,7 +258,7 @@ def map_vectors(path: Path, entries: int, dim: int) -> Float[np.ndarray, "N D"]:
             header = file.read(_HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except OSError as exc:
-        raise IndexFormatError(f"{path.name} cannot be read: {exc}") from exc
+        raise IndexFormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
     if header != vectors_header(entries, dim) or size != wanted:
         raise IndexFormatError(
             f"{path.name} is damaged: wanted {wanted} bytes for {entries} rows of {dim} float32, "

@@ -130,10 +130,7 @@ class GalleryIndex:
 
     @classmethod
     def _open_version(cls, paths: layout.IndexPaths, name: str, version: str) -> "GalleryIndex":
-        directory = paths.version(version)
-        if not directory.is_dir():
-            known = ", ".join(layout.list_versions(paths)) or "none"
-            raise IndexNotFoundError(f"index {name!r} has no version {version}; it has: {known}")
+        directory = layout.existing_version(paths, version)
         manifest_file = hold_version(directory)
         try:
             index = cls(directory, name, manifest_file)
@@ -283,7 +280,9 @@ def hold_version(directory: Path) -> int:
     try:
         descriptor = os.open(directory / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as exc:
-        raise IndexFormatError(f"{directory.name}/{MANIFEST} cannot be read: {exc}") from exc
+        raise IndexFormatError(
+            f"{directory.name}/{MANIFEST} cannot be read: {exc.strerror}"
+        ) from exc
     # Where the file system knows no locks, only `prune` is the poorer for it: open files stay.
     with contextlib.suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_SH)

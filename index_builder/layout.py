@@ -71,6 +71,21 @@ class IndexPaths:
         return self.versions / name
 
 
+def existing_version(paths: IndexPaths, version: str) -> Path:
+    """The directory of a version that is there.
+
+    Raises:
+        IndexNotFoundError: it is not, or the name is none a version can have.
+    """
+    directory = paths.version(version)
+    if not directory.is_dir():
+        known = ", ".join(list_versions(paths)) or "none"
+        raise IndexNotFoundError(
+            f"index {paths.root.name!r} has no version {version}; it has: {known}"
+        )
+    return directory
+
+
 def index_paths(data_dir: Path, name: str) -> IndexPaths:
     """The paths of the index of that name, whether it exists or not.
 
@@ -132,7 +147,9 @@ def read_current(paths: IndexPaths) -> Current:
             f"--index {paths.root.name}`"
         ) from exc
     except OSError as exc:
-        raise IndexFormatError(f"CURRENT of {paths.root.name!r} cannot be read: {exc}") from exc
+        raise IndexFormatError(
+            f"CURRENT of {paths.root.name!r} cannot be read: {exc.strerror}"
+        ) from exc
     match = _CURRENT_LINE.fullmatch(raw.decode("ascii", errors="replace"))
     if match is None:
         raise IndexFormatError(

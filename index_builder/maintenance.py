@@ -28,10 +28,7 @@ def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manif
     paths = layout.index_paths(data_dir, name)
     current = layout.read_current(paths) if version is None else None
     chosen = str(version) if current is None else current.version
-    directory = paths.version(chosen)
-    if not directory.is_dir():
-        raise IndexNotFoundError(f"index {name!r} has no version {chosen}")
-    manifest = check_version(directory, deep=True)
+    manifest = check_version(layout.existing_version(paths, chosen), deep=True)
     if manifest.version != chosen or (current is not None and current.seal != manifest.seal()):
         raise IndexFormatError(f"{chosen}/{MANIFEST} is not the one that CURRENT or its name means")
     return manifest
@@ -61,10 +58,6 @@ def roll_back(data_dir: Path, name: str, to: str | None = None) -> Manifest:
             if not older:
                 raise IndexNotFoundError(f"index {name!r} has no version older than v{served:06d}")
             to = older[-1]
-        if not paths.version(to).is_dir():
-            raise IndexNotFoundError(
-                f"index {name!r} has no version {to}; it has: {', '.join(versions)}"
-            )
         return point_current(paths, to)
 
 

@@ -230,7 +230,7 @@ def point_current(paths: layout.IndexPaths, version: str) -> Manifest:
         IndexNotFoundError: there is no such version.
         IndexFormatError: it is damaged.
     """
-    manifest = check_version(paths.version(version))
+    manifest = check_version(layout.existing_version(paths, version))
     if manifest.version != version:
         raise IndexFormatError(f"{version}/{MANIFEST} describes {manifest.version}: it was moved")
     layout.write_current(paths, layout.Current(version, manifest.seal()))

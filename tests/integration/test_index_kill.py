@@ -51,7 +51,7 @@ def test_a_build_killed_at_any_moment_loses_nothing_served_and_leaves_only_garba
     whole = time.monotonic() - started
     dice = random.Random(7)
     kills = 0
-    for attempt in range(24):
+    for attempt in range(20):
         data_dir = tmp_path / f"try{attempt}"
         shutil.copytree(tmp_path / "base", data_dir)
         process = start(data_dir, new, 0.05)
@@ -69,13 +69,13 @@ def test_a_build_killed_at_any_moment_loses_nothing_served_and_leaves_only_garba
         with GalleryIndex.open(data_dir) as index:
             assert index.version == manifest.version == current_version(data_dir)
         assert manifest == served or (manifest.ids == 80 and manifest.version == "v000002")
-        counts = finish(start(data_dir, new))
+        counts = build(data_dir, new).manifest.counts
         assert counts["embedded"] + counts["reused"] == 80
         assert verify_index(data_dir, "default").ids == 80
         root = data_dir / "indexes/default"
         assert {p.name for p in root.iterdir()} == {"CURRENT", "lock", "versions"}
         assert not list((root / "versions").glob(".*"))
-    assert kills >= 12
+    assert kills >= 10
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])

@@ -1,0 +1,189 @@
+"""The commands as a person or a script runs them: real processes, the shipped model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from index_tools import build, picture, write_folder
+from typer.testing import CliRunner
+
+from index_builder.__main__ import app
+from index_builder.gallery_index import GalleryIndex
+from model.embedder import Embedder
+from model.image import decode_image
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*arguments, env=None):
+    """A command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "index_builder", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+        check=False,
+    )
+
+
+def invoke(*arguments):
+    """A command that needs no model, in this process."""
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
+    folder = write_folder(tmp_path / "in", 12)
+    env = {"LIPSIM_DATA_DIR": str(tmp_path / "data")}
+    first = run("build", folder, env=env)
+    assert first.returncode == 0, first.stderr
+    assert "default v000001 (12 entries, 12 ids)" in first.stdout
+    assert first.stderr.splitlines() == [
+        "embedding: 12 files",
+        "embedding: 12 files done",
+        "writing and verifying the version",
+    ]
+    (folder / "broken.png").write_bytes(picture(1)[:-30])
+    second = run("build", folder, "--json", env=env)
+    assert second.returncode == 3
+    answer = json.loads(second.stdout)
+    assert answer["counts"]["embedded"] == 0
+    assert answer["counts"]["quarantined"] == 1
+    assert [(q["path"], q["code"]) for q in answer["quarantined"]] == [("broken.png", "damaged")]
+    embedder = Embedder.load()
+    with GalleryIndex.open(
+        tmp_path / "data",
+        embedder_fingerprint=embedder.fingerprint,
+        decode_policy=embedder.decode_policy,
+    ) as index:
+        for entry in index.entries(range(12)):
+            image = decode_image((folder / entry.id).read_bytes())
+            vector = embedder.embed_image(image).vector
+            unit = vector / np.linalg.norm(vector)
+            assert np.allclose(index.vectors[entry.row], unit, atol=1e-7, rtol=0)
+
+
+def test_an_interrupted_command_says_how_to_go_on(tmp_path):
+    folder = write_folder(tmp_path / "in", 400)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "index_builder", "build", folder, "--data-dir", tmp_path],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while not (tmp_path / "indexes/default/journal.sqlite").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "error: interrupted; run the same command to go on" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    folder = write_folder(tmp_path / "in", 4)
+    build(tmp_path, folder)
+    (folder / "bad.png").write_bytes(b"bad")
+    build(tmp_path, folder)
+    return tmp_path
+
+
+def test_list_and_info_show_what_is_there(data_dir):
+    listed = json.loads(invoke("list", "--data-dir", data_dir, "--json").stdout)
+    assert listed == {
+        "indexes": [{"index": "default", "served": "v000002", "versions": ["v000001", "v000002"]}]
+    }
+    assert invoke("list", "--data-dir", data_dir).stdout == "default: v000001, v000002 (served)\n"
+    info = json.loads(invoke("info", "--data-dir", data_dir, "--json").stdout)
+    assert info["manifest"]["entries"] == 4
+    assert [q["path"] for q in info["quarantined"]] == ["bad.png"]
+    text = invoke("info", "--data-dir", data_dir, "--version", "v000001").stdout
+    assert "default v000001 (4 entries, 4 ids)" in text
+    assert "quarantined bad.png" not in text
+    assert invoke("list", "--data-dir", data_dir / "nothing").exit_code == 0
+
+
+def test_every_command_that_changes_versions_says_what_it_did(data_dir):
+    removed = json.loads(invoke("remove", "0001.png", "--data-dir", data_dir, "--json").stdout)
+    assert (removed["version"], removed["counts"]["removed"]) == ("v000003", 1)
+    back = invoke("rollback", "--data-dir", data_dir)
+    assert back.stdout == "default now serves v000002 (4 entries, 4 ids)\n"
+    assert invoke("verify", "--data-dir", data_dir).stdout.endswith("every file is whole\n")
+    pruned = json.loads(invoke("prune", "--keep", "1", "--data-dir", data_dir, "--json").stdout)
+    assert pruned == {"index": "default", "deleted": ["v000001"], "in_use": []}
+    out = invoke("export", data_dir / "out.npz", "--data-dir", data_dir)
+    assert out.exit_code == 0
+    assert np.load(data_dir / "out.npz", allow_pickle=False)["ids"].tolist() == [
+        f"{n:04d}.png" for n in range(4)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "--index", "other"), "no index 'other'"),
+        (("info", "--index", "../x"), "an index name is 1 to 64 letters"),
+        (("info", "--version", "v000009"), "no version v000009"),
+        (("verify", "--version", "v000009"), "no version v000009"),
+        (("rollback", "--to", "nonsense"), "a version is named like v000001"),
+        (("remove", "nope"), "no item 'nope' in the index; nothing was removed"),
+        (("prune", "--index", "other"), "no index 'other'"),
+        (("list", "--index", "other"), "no index 'other'"),
+        (("export", "/nonexistent/folder/out.npz"), "/nonexistent/folder"),
+        (("build", "/nonexistent/folder"), "no folder, archive or manifest at"),
+        (("build", "/dev/null"), "neither a folder nor a regular file"),
+        (("add", "/nonexistent.csv"), "no folder, archive or manifest at"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_expected_errors_are_one_line_and_exit_code_1(data_dir, arguments, message, as_json):
+    extra = ("--json",) if as_json else ()
+    result = invoke(*arguments, "--data-dir", data_dir, *extra)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    if as_json:
+        assert message in json.loads(result.stdout)["error"]["message"]
+    else:
+        assert result.stdout == ""
+
+
+def test_damage_is_an_error_that_names_the_file(data_dir):
+    path = data_dir / "indexes/default/versions/v000002/thumbnails.sqlite"
+    raw = bytearray(path.read_bytes())
+    raw[5000] ^= 4
+    path.write_bytes(raw)
+    for command in ("verify", "export"):
+        arguments = [data_dir / "o.npz"] if command == "export" else []
+        result = invoke(command, *arguments, "--data-dir", data_dir)
+        assert result.exit_code == 1
+        assert "v000002/thumbnails.sqlite is damaged" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("prune", "--keep", "0"), ("build",), ("nonsense",), ("build", "x", "--max-errors", "-1")],
+)
+def test_a_wrong_command_line_is_exit_code_2(data_dir, arguments):
+    assert invoke(*arguments).exit_code == 2
+    assert data_dir.exists()
+
+
+def test_a_data_dir_that_cannot_be_written_is_an_error_without_a_traceback(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    folder = write_folder(tmp_path / "in", 1)
+    result = run("build", folder, "--data-dir", tmp_path / "file")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert "error: " in result.stderr
