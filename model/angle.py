@@ -288,10 +288,6 @@ def certify_pair(
         CertificateError: a number is NaN, infinite, negative, or outside the range that float64
             can carry a proof for.
     """
-    if a.shape != b.shape:
-        raise CertificateError(
-            f"both embeddings must have the same length, got {a.size} and {b.size}"
-        )
     if epsilon is not None and not 0.0 <= epsilon < math.inf:
         raise CertificateError(f"epsilon must be >= 0 and finite, got {epsilon}")
     if threshold is not None:

@@ -47,9 +47,11 @@ def directions(rng, query, gallery, entry, k):
 
 def move(query, direction, length):
     """The query moved by strictly less than `length`, as computed."""
-    factor = 1.0
+    if length == 0.0:
+        return query
+    off = 0.0
     while True:
-        moved = query + direction * (length * factor)
-        if np.linalg.norm(moved - query) < length or length == 0.0:
-            return moved if length > 0.0 else query
-        factor *= 1.0 - 1e-14
+        moved = query + direction * (length * (1.0 - off))
+        if np.linalg.norm(moved - query) < length:
+            return moved
+        off = min(1.0, max(1e-15, 2.0 * off))
