@@ -124,9 +124,10 @@ def bench_wave() -> None:
         assert gap < 1e-9, f"the two networks differ by {gap}"
         times = best_times({"ours": lambda x=x: network(x), "naive": lambda x=x: naive(x)}, 15)
         ratio = times["ours"] / times["naive"]
+        limit = " (at most 0.4)" if images == 1 else ""
         print(
             f"wave-64, float64, batch {images}: {1e3 * times['ours'] / images:.2f} ms an image, "
-            f"naive {1e3 * times['naive'] / images:.2f} ms; ratio {ratio:.3f} (at most 0.4)"
+            f"naive {1e3 * times['naive'] / images:.2f} ms; ratio {ratio:.3f}{limit}"
         )
     report_proof("wave-64", network)
 

@@ -9,12 +9,20 @@ from small_networks import PUBLISHED, SYM4, WAVE, random_weights
 from torch.nn import functional
 
 from model.errors import CertificateError
-from model.layers import Flow
+from model.layers import Flow, reciprocal_down
 from model.lipschitz import conv_sll_scaling, dense_sll_scaling, lipschitz_estimate
 from model.network import build_network
 from model.rounding import UNIT_ROUNDOFF_64
 from model.sll import ConvBlock, LinearBlock, scaling_slack
-from model.wave import ShiftedCopies, WaveletLevel, filter_matrix, quadrature_filters
+from model.wave import (
+    ChannelMap,
+    Head,
+    MeanChannelMap,
+    ShiftedCopies,
+    WaveletLevel,
+    filter_matrix,
+    quadrature_filters,
+)
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -158,6 +166,30 @@ def test_a_filter_bank_with_a_wrong_tap_has_a_larger_bound():
     assert filter_matrix(quadrature_filters(bent), 16).shape == (16, 16)
 
 
+@given(SEEDS, st.sampled_from([0.5, 1.0, 2.0]), st.sampled_from([ChannelMap, MeanChannelMap]))
+@settings(max_examples=30, deadline=None)
+def test_a_channel_map_is_as_long_as_its_weights_say_never_one_by_assumption(seed, scale, kind):
+    random = np.random.default_rng(seed)
+    weight = (np.linalg.qr(random.standard_normal((8, 8)))[0][:6] * scale).astype(np.float32)
+    weight[0] *= 1.125
+    bias = random.standard_normal(4).astype(np.float32)
+    layer = kind(weight, bias, 1, torch.float64)
+    assert bound_of(layer) >= np.linalg.norm(weight.astype(np.float64), 2) * (1 - 1e-15)
+    x = torch.tensor(random.standard_normal((8, 5, 1, 1)))
+    limit = bound_of(layer) / (5**0.5 if kind is MeanChannelMap else 1.0)
+    assert largest_singular_value(layer, x) <= limit * (1 + 1e-12)
+
+
+@given(SEEDS)
+@settings(max_examples=10, deadline=None)
+def test_a_head_is_as_long_as_its_weights_say(seed):
+    random = np.random.default_rng(seed)
+    weight = random.standard_normal((5, 12)).astype(np.float16)
+    layer = Head(weight, np.zeros(5, np.float32), torch.float64)
+    x = torch.tensor(random.standard_normal((3, 1, 2, 2)))
+    assert largest_singular_value(layer, x) * (1 - 1e-14) <= bound_of(layer)
+
+
 @given(SEEDS)
 @settings(max_examples=10, deadline=None)
 def test_each_shifted_copy_is_no_longer_than_the_image(seed):
@@ -187,3 +219,18 @@ def test_every_layer_of_a_network_keeps_its_bound_on_pairs(config):
                 copies = 5.0**0.5 if x.ndim == 4 and x.shape[1] == 5 else 1.0
             limit = flow.lipschitz_bound * copies * distance
             assert float((x - y).norm()) <= limit * (1 + 1e-9) + 2 * flow.error * copies
+
+
+@given(SEEDS)
+@settings(deadline=None)
+def test_a_scaling_is_rounded_up_for_float32_and_kept_for_float64(seed):
+    scaling = torch.tensor(np.random.default_rng(seed).random(50) * 9)
+    scaling[0] = 0.0
+    exact = np.append(0, 1 / scaling.numpy()[1:].astype(np.longdouble))
+    short, wide = (
+        reciprocal_down(scaling, dtype).numpy() for dtype in (torch.float32, torch.float64)
+    )
+    assert (short.astype(np.longdouble) <= exact * (1 + 2.0**-52)).all()
+    assert np.allclose(short, wide, rtol=2.0**-22, atol=0.0)
+    assert np.allclose(wide, exact.astype(np.float64), rtol=2.0**-52, atol=0.0)
+    assert short[0] == wide[0] == 0.0
