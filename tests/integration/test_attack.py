@@ -1,0 +1,133 @@
+"""Certified results are attacked in pixels: in the library with real numbers, over HTTP with files.
+
+`benchmarks/attack.py` does the same with 200 queries and more steps.
+"""
+
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from service_helpers import draw_picture, encode
+
+from index_builder.gallery_index import GalleryIndex
+from model.attack import (
+    EvictionTarget,
+    evict,
+    round_to_levels,
+    smallest_eviction,
+    smallest_scale,
+)
+from model.certificate import SearchCertificate, certify_search
+from model.embedder import Embedder
+from model.image import decode_image
+from model.resize import resize_operator
+
+K, STEPS, SEEDS = 5, 12, (3, 20, 41, 58)
+
+
+@pytest.fixture(scope="module")
+def embedder() -> Embedder:
+    return Embedder.load()
+
+
+@pytest.fixture(scope="module")
+def index(data_dir: Path):
+    with GalleryIndex.open(data_dir) as opened:
+        yield opened
+
+
+class AttackedQuery:
+    """A noisy copy of a gallery picture, its answer, and attacks on three of its results."""
+
+    def __init__(self, embedder: Embedder, index: GalleryIndex, seed: int) -> None:
+        noise = np.random.default_rng(seed).normal(0.0, 12.0, (120, 160, 3))
+        noisy = np.clip(np.asarray(draw_picture(seed)) + noise, 0, 255).astype(np.uint8)
+        self.pixels = decode_image(encode(Image.fromarray(noisy))).pixels
+        self.embedder, self.index = embedder, index
+        self.resize = resize_operator(120, 160, embedder.input_size)
+        self.answer = self.ask(self.pixels / 255.0)
+        radii = self.answer.certified_radii
+        self.ranks = sorted({0, K - 1, int(np.argmin(radii))})
+        self.radii = radii[self.ranks]
+        gallery = index.vectors.astype(np.float64)
+        self.rows = self.answer.positions[self.ranks].tolist()
+        self.targets = [EvictionTarget(gallery, row, K) for row in self.rows]
+
+    def ask(self, x: np.ndarray) -> SearchCertificate:
+        embedder, resize = self.embedder, self.resize
+        return certify_search(
+            embedder.embed_pixels(resize.apply_real(x)[None])[0],
+            self.index.everything(),
+            k=K,
+            lipschitz_bound=embedder.lipschitz_bound,
+            gain=resize.gain,
+            forward_error=embedder.forward_error + embedder.lipschitz_bound * resize.input_error,
+        )
+
+    def attack(self, factor: float) -> np.ndarray:
+        network, x = self.embedder.network, self.pixels / 255.0
+        return evict(network, self.resize, x, self.targets, factor * self.radii, steps=STEPS)
+
+    def is_evicted(self, row: int, delta: np.ndarray) -> bool:
+        return row not in self.ask(self.pixels / 255.0 + delta).positions
+
+
+@pytest.fixture(scope="module", params=SEEDS)
+def query(request, embedder: Embedder, index: GalleryIndex) -> AttackedQuery:
+    return AttackedQuery(embedder, index, request.param)
+
+
+def test_no_attack_below_the_radius_evicts_and_at_three_times_some_do(query: AttackedQuery):
+    assert (query.radii > 0.0).all()
+    below, above = query.attack(0.999), query.attack(3.0)
+    evicted = []
+    for row, radius, delta, far in zip(query.rows, query.radii, below, above, strict=True):
+        assert np.linalg.norm(delta) <= 0.999 * radius * (1 + 1e-9)
+        assert not query.is_evicted(row, delta)
+        evicted.append(query.is_evicted(row, far))
+    assert any(evicted), "the attack is too weak to mean anything"
+
+
+def test_the_attack_radius_is_never_below_the_certified_radius(query: AttackedQuery):
+    shortest = smallest_eviction(
+        query.embedder.network,
+        query.resize,
+        query.pixels / 255.0,
+        query.targets,
+        2.0 * query.radii,
+        steps=STEPS,
+    )
+    found = 0
+    for row, radius, delta in zip(query.rows, query.radii, shortest, strict=True):
+        scale = smallest_scale(lambda s, d=delta, r=row: query.is_evicted(r, s * d))
+        if scale is not None:
+            found += 1
+            assert scale * np.linalg.norm(delta) >= radius
+    assert found > 0
+
+
+def test_no_file_below_the_radius_evicts_over_http(query: AttackedQuery, client: httpx.Client):
+    def results(pixels: np.ndarray) -> dict[str, float]:
+        image = encode(Image.fromarray(pixels))
+        answer = client.post("/v1/search", files={"image": image}, data={"k": str(K)})
+        assert answer.status_code == 200
+        return {r["id"]: r["certified_radius"] for r in answer.json()["results"]}
+
+    published = results(query.pixels)
+    sent = 0
+    for row, delta in zip(query.rows, query.attack(3.0), strict=True):
+        wanted = query.index.entries([row])[0].id
+        moved = round_to_levels(query.pixels, delta, published[wanted])
+        norm = np.linalg.norm((moved.astype(np.float64) - query.pixels) / 255.0)
+        assert norm < published[wanted]
+        sent += norm > 0.0
+        assert wanted in results(moved)
+    assert sent > 0
+
+
+def test_rounding_to_levels_sends_nothing_when_not_one_level_fits():
+    pixels = np.full((4, 4, 3), 128, dtype=np.uint8)
+    delta = np.ones((4, 4, 3))
+    assert (round_to_levels(pixels, delta, 0.9 / 255.0) == pixels).all()
