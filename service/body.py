@@ -1,12 +1,12 @@
 """The one body reader: multipart, JSON or a raw image in; image bytes and checked options out."""
 
+import asyncio
 import base64
 import binascii
 import json
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from anyio import to_thread
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
@@ -124,7 +124,7 @@ async def _read_json(
     body = await request.body()
     if len(body) <= _INLINE_BYTES:
         return _parse_json(body, images, options)
-    return await to_thread.run_sync(_parse_json, body, images, options)
+    return await asyncio.to_thread(_parse_json, body, images, options)
 
 
 def _parse_json(body: bytes, images: tuple[str, ...], options: type[OptionsT]) -> Upload[OptionsT]:

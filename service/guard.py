@@ -15,7 +15,7 @@ from service.problems import problem_response
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
-LINGER_S = 2.0
+LINGER_S = 10.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 log = structlog.stdlib.get_logger()

@@ -35,3 +35,5 @@ def configure_logs(level: str) -> None:
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
+    # It logs each malformed body at WARNING: a client would choose how much we write.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -314,6 +314,9 @@ class Limits(Wire):
 class ServedModel(ModelInfo):
     """The model, and the shape of what it gives."""
 
+    forward_error: float = Field(
+        description="E of the network alone; an answer's own adds the resize of its image."
+    )
     dim: int
     input_size: int = Field(description="Side of the network's input, pixels.")
     decode_policy: str

@@ -18,7 +18,8 @@ class State:
     limits: Limits
 
 
-def _state_of(request: Request) -> State:
+# Dependencies are asynchronous though they wait for nothing: a plain one would cost a thread.
+async def _state_of(request: Request) -> State:
     state: State = request.app.state.service
     return state
 
@@ -26,7 +27,7 @@ def _state_of(request: Request) -> State:
 ServiceState = Annotated[State, Depends(_state_of)]
 
 
-def check_query(request: Request) -> None:
+async def check_query(request: Request) -> None:
     """Refuse query parameters of a GET that its route does not have, or that come twice."""
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     seen: set[str] = set()
