@@ -28,7 +28,10 @@ _RELATIVE_ROUNDING = 1e-12
 
 
 class Norm(NamedTuple):
-    """A Euclidean norm as computed, and its proved bounds; all three are 0 for the zero vector."""
+    """A Euclidean norm as computed, and its proved bounds; all three are 0 for the zero vector.
+
+    `low` also keeps the distance from what counts as zero: no step shorter than it leads there.
+    """
 
     value: float
     low: float
@@ -83,7 +86,7 @@ def embedding_norm(embedding: Float64[np.ndarray, " D"]) -> Norm:
     if value < SMALLEST_NORM:
         return Norm(0.0, 0.0, 0.0)
     slack = value * gamma(embedding.size + 8)
-    return Norm(value, value - slack, value + slack)
+    return Norm(value, max(0.0, value - slack - SMALLEST_NORM), value + slack)
 
 
 def pixel_scale(lipschitz_bound: float, gain: float, forward_error: float) -> float:

@@ -13,27 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from model.angle import (
-    Norm,
-    check_threshold,
-    cosine_error,
-    embedding_norm,
-    flip_distance,
-    pixel_scale,
-    published,
-    rooms,
-)
+from model.angle import Norm, check_threshold, embedding_norm, pixel_scale, published
 from model.errors import CertificateError
 from model.ranking import (
     LARGEST_NORM_DEVIATION,
     Float64Rows,
     Scores,
+    least,
     pair_radii,
     rank,
     score,
     tail_radii,
 )
 from model.rounding import gamma
+from model.thresholds import threshold_radii
 
 # How much of an exact radius rounding may have taken, relative to it.
 _EXACT = 1e-6
@@ -108,18 +101,6 @@ class _Reach:
     order: float
 
 
-@dataclass(frozen=True, eq=False)
-class _Exits:
-    """Embedding-space distance to the threshold: of each kept entry, and of the nearest other.
-
-    `kept_above` bounds the kept entries' from the other side.
-    """
-
-    kept: Float64[np.ndarray, " K"]
-    kept_above: Float64[np.ndarray, " K"]
-    entry: float
-
-
 def certify_search(
     query: Float64[np.ndarray, " D"],
     candidates: Candidates,
@@ -172,7 +153,9 @@ def certify_search(
     reach = _reach(candidates, rows, scores, top, norm=norm, k=k, max_distance=max_distance)
 
     def in_pixels(radius: float) -> float:
-        return published(radius, scale, forward_error)
+        # A query moved onto zero is answered as zero; what nothing can displace stays even there.
+        reached = radius if radius == np.inf else min(radius, norm.low)
+        return published(reached, scale, forward_error)
 
     return SearchCertificate(
         is_proved=is_proved,
@@ -243,76 +226,39 @@ def _reach(
     max_distance: float | None,
 ) -> _Reach:
     """Put pairs, tail and threshold together, in embedding space."""
+    unseen_score = -np.inf if candidates.are_all else candidates.unseen_score
     pairs = pair_radii(rows, scores, candidates.rows, top, k=k, norm=norm.high)
     tail = tail_radii(
         scores.values[top],
         scores.squared_norms[top],
         norm=norm,
-        unseen_score=-np.inf if candidates.are_all else candidates.unseen_score,
+        unseen_score=unseen_score,
         norm_deviation=candidates.norm_deviation,
         dimension=rows.dimension,
     )
-    # Infinity stands for "no threshold": no exit, and no entry either.
-    exits = _Exits(np.full(top.size, np.inf), np.full(top.size, np.inf), np.inf)
-    if max_distance is not None:
-        exits = _exits(candidates, scores, top, norm, max_distance)
+    exits = threshold_radii(
+        scores,
+        top,
+        norm=norm,
+        unseen_score=unseen_score,
+        norm_deviation=candidates.norm_deviation,
+        dimension=rows.dimension,
+        max_distance=max_distance,
+    )
     known = np.minimum(pairs.membership, exits.kept)
     known_above = np.minimum(pairs.membership_above, exits.kept_above)
     is_tight = (known >= known_above * (1.0 - _EXACT)) | (known_above <= 0.0)
     # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
     is_full = top.size == k or max_distance is None
-    change = _least(np.minimum(pairs.outside, tail)) if is_full else exits.entry
-    top1 = min(pairs.first, _least(tail[:1]), _least(exits.kept[:1]))
-    whole_set = min(change, _least(exits.kept))
+    change = least(np.minimum(pairs.outside, tail)) if is_full else exits.entry
+    top1 = min(pairs.first, least(tail[:1]), least(exits.kept[:1]))
+    whole_set = min(change, least(exits.kept))
     return _Reach(
         membership=np.minimum(known, tail),
         exact=(known <= tail) & is_tight,
         top1=top1,
         set=whole_set,
-        order=min(whole_set, top1, _least(pairs.consecutive)),
-    )
-
-
-def _least(radii: Float64[np.ndarray, " K"]) -> float:
-    """The smallest of some radii; inf of none."""
-    return float(radii.min(initial=np.inf))
-
-
-def _exits(
-    candidates: Candidates,
-    scores: Scores,
-    top: Int64[np.ndarray, " K"],
-    norm: Norm,
-    max_distance: float,
-) -> _Exits:
-    """Distances to the threshold of what is inside it, and of the nearest that is outside.
-
-    Scores are of rows as stored, whose norms f are not quite 1: 1 - s / |g| <= t is an angle's
-    threshold only as 1 - s / (|g| f) <= 1 - (1 - t) / f.
-    """
-    if not 0.0 <= max_distance < 2.0:
-        # No distance in [0, 2] crosses it; only the zero embedding is a limit.
-        limit = flip_distance(np.full(max(top.size, 1), np.pi), norm.low)
-        may_enter = max_distance < 0.0 and candidates.size > 0
-        kept = limit[: top.size]
-        return _Exits(kept, kept, float(limit[0]) if may_enter else np.inf)
-    inside = np.zeros(scores.values.size + 2, dtype=np.bool_)
-    inside[top] = True
-    # The unseen entries stand at the end, with the shortest and the longest norm they may have.
-    deviation = candidates.norm_deviation
-    norms = np.append(np.sqrt(scores.squared_norms), [1.0 - deviation, 1.0 + deviation])
-    unseen = min(max(candidates.unseen_score, -2.0 * norm.high), 2.0 * norm.high)
-    cosines = np.append(scores.values, [unseen, unseen]) / norm.value / norms
-    error = cosine_error(candidates.vectors.shape[1])
-    turned, limits = 1.0 - cosines, 1.0 - (1.0 - max_distance) / norms
-    distances = flip_distance(rooms(turned, limits, inside=inside, error=error), norm.low)
-    above = rooms(turned[top], limits[top], inside=True, error=-error)
-    outside = ~inside
-    outside[-2:] = not candidates.are_all
-    return _Exits(
-        kept=distances[top],
-        kept_above=flip_distance(above, norm.high),
-        entry=_least(distances[outside]),
+        order=min(whole_set, top1, least(pairs.consecutive)),
     )
 
 

@@ -122,6 +122,11 @@ def rank(
     return positions[order[:count]]
 
 
+def least(radii: Float64[np.ndarray, " K"]) -> float:
+    """The smallest of some radii; inf of none."""
+    return float(radii.min(initial=np.inf))
+
+
 def _with_slack(
     gap: Float64[np.ndarray, "..."],
     square: Float64[np.ndarray, "..."],

@@ -36,9 +36,9 @@ def directions(rng, query, gallery, entry, k):
     near = order[: 2 * k]
     steps = list(planes[order[: k + 2]])
     steps.append(planes[order[:k]].sum(axis=0))
-    for chosen in (order[:k], rng.permutation(near)[:k], rng.permutation(near)[:k]):
-        # A hair beyond each plane, so that a step of full length evicts rather than ties.
-        steps.append(projection(planes[chosen], depths[chosen] * (1 + 1e-9) + 1e-14))
+    subsets = (order[:k], rng.permutation(near)[:k], rng.permutation(near)[:k])
+    # A hair beyond each plane, so that a step of full length evicts rather than ties.
+    steps.extend(projection(planes[j], depths[j] * (1 + 1e-9) + 1e-14) for j in subsets)
     steps.extend(rng.exponential(size=(3, near.size)) @ planes[near])
     steps.append(rng.normal(size=query.size))
     lengths = [np.linalg.norm(step) for step in steps]

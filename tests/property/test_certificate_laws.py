@@ -1,5 +1,6 @@
 """Laws a search certificate obeys for any query, gallery and scale."""
 
+import itertools
 import math
 
 import numpy as np
@@ -100,7 +101,7 @@ def test_a_larger_error_never_makes_a_radius_larger(kind, seed, k, first, second
 def test_more_candidates_never_make_a_radius_smaller(kind, seed, k):
     gallery, query, _ = draw(kind, seed, count=200)
     radii = [certify(query, retrieve(query, gallery, m), k) for m in (max(k, 15), 60, 200)]
-    for shallow, deep in zip(radii[:-1], radii[1:], strict=True):
+    for shallow, deep in itertools.pairwise(radii):
         if shallow.is_proved:
             slack = 1e-9 * float(np.linalg.norm(query))
             assert (shallow.certified_radii <= deep.certified_radii * (1 + 1e-7) + slack).all()

@@ -96,6 +96,18 @@ def test_a_zero_query_proves_nothing_even_where_k_is_the_whole_gallery(query, k)
     assert certificate.top1_radius == certificate.set_radius == certificate.order_radius == 0.0
 
 
+@pytest.mark.parametrize("length", [1.0001e-100, 1.5e-100, 1e-99])
+def test_a_query_cannot_be_moved_below_its_radius_onto_what_counts_as_zero(length):
+    """There the answer is the first entry by number, which is not this query's."""
+    opposite = gallery_of(PLANE[[2, 0]])
+    certificate = certify([length, 0.0], opposite)
+    assert certificate.positions.tolist() == [1]
+    radius = certificate.certified_radii[0]
+    assert 0.0 <= radius <= length - 1e-100
+    moved = certify([length - radius * (1 - 1e-9), 0.0], opposite)
+    assert moved.positions.tolist() == [1]
+
+
 def test_a_zero_query_is_at_distance_one_of_everything():
     assert certify([0.0, 0.0], gallery_of(PLANE), k=2, max_distance=1.0).positions.size == 2
     empty = certify([0.0, 0.0], gallery_of(PLANE), k=2, max_distance=0.99)
