@@ -2,10 +2,8 @@
 
 import contextlib
 import hashlib
-import json
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,21 +20,11 @@ from index_builder.format import QUARANTINE, Manifest, Quarantined, read_quarant
 from index_builder.gallery_index import GalleryIndex
 from index_builder.items import Item
 from index_builder.journal import EmbeddedImage, Journal
+from index_builder.plan import Plan
 from index_builder.progress import Progress, Silent
 from index_builder.sources import Problem, Source, SourceItem, is_sidecar
 from index_builder.writer import ModelIdentity, Planned, seal_version, writing
 from model.image import DecodeLimits
-
-_PLAN_SCHEMA = """
-CREATE TABLE plan(
-    id TEXT PRIMARY KEY NOT NULL,
-    path TEXT NOT NULL,
-    content_sha256 TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
-    metadata TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX plan_by_content ON plan(content_sha256);
-"""
 
 
 @dataclass(frozen=True)
@@ -68,61 +56,11 @@ class _Counts:
     skipped: int = 0
 
 
-class _Plan:
-    """What the new version shall hold; a private table that leaves memory when it grows."""
-
-    def __init__(self) -> None:
-        # The name "" makes a temporary file that SQLite deletes, whatever happens.
-        self._connection = sqlite3.connect("", isolation_level=None)
-        self._connection.executescript(_PLAN_SCHEMA)
-        self._connection.execute("BEGIN")
-
-    def put(self, item: Planned) -> None:
-        self._connection.execute(
-            "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?)",
-            (item.id, item.path, item.content_sha256, item.bytes, json.dumps(item.metadata)),
-        )
-
-    def remove(self, item_id: str) -> None:
-        self._connection.execute("DELETE FROM plan WHERE id = ?", (item_id,))
-
-    def get(self, item_id: str) -> Planned | None:
-        return next(self._select("WHERE id = ?", item_id), None)
-
-    def holds_content(self, content_sha256: str) -> bool:
-        return (
-            next(self._select("WHERE content_sha256 = ? LIMIT 1", content_sha256), None) is not None
-        )
-
-    def fill(self, items: Iterable[Planned]) -> None:
-        """Add the items whose ids are not planned yet."""
-        for item in items:
-            if self.get(item.id) is None:
-                self.put(item)
-
-    def by_content(self, content_sha256: str) -> list[Planned]:
-        return list(self._select("WHERE content_sha256 = ?", content_sha256))
-
-    def sorted(self) -> Iterator[Planned]:
-        return self._select("ORDER BY id")
-
-    def size(self) -> int:
-        return self._connection.execute("SELECT count(*) FROM plan").fetchone()[0]
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def _select(self, clause: str, *parameters: str) -> Iterator[Planned]:
-        query = f"SELECT id, path, content_sha256, bytes, metadata FROM plan {clause}"  # noqa: S608 (fixed text)
-        for *columns, metadata in self._connection.execute(query, parameters):
-            yield Planned(*columns, metadata=json.loads(metadata))
-
-
 @dataclass
 class _Run:
     """One run of the builder: where embeddings come from and what became of each file."""
 
-    plan: _Plan
+    plan: Plan
     journal: Journal
     reusable: GalleryIndex | None
     max_errors: int | None
@@ -257,7 +195,7 @@ def build_index(
             stack.enter_context(previous)
         journal = Journal(paths.journal, model=model.key, dim=model.dim)
         stack.callback(journal.close)
-        plan = _Plan()
+        plan = Plan()
         stack.callback(plan.close)
         reusable = previous if previous is not None and _is_of(previous.manifest, model) else None
         run = _Run(plan, journal, reusable, max_errors)

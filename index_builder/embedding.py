@@ -31,7 +31,8 @@ from model.errors import (
 from model.image import DecodedImage, DecodeLimits, decode_image
 from model.resize import resize_operator
 
-THUMBNAIL_SIDE = 160
+# Embedding costs 5 ms of one core, a thumbnail of 96 pixels 0.2 (benchmarks/build_index.py).
+THUMBNAIL_SIDE = 96
 _BATCH = 16
 _MAX_THREADS = 4
 _MAX_BYTES_AHEAD = 64 << 20
@@ -195,12 +196,13 @@ def unit_vector(embedding: Float64[np.ndarray, " D"], forward_error: float) -> b
 
 
 def draw_thumbnail(image: DecodedImage) -> bytes:
-    """A WebP file of at most THUMBNAIL_SIDE pixels a side, from the pixels the network sees."""
+    """A JPEG file of at most THUMBNAIL_SIDE pixels a side, from the pixels the network sees."""
     picture = Image.fromarray(image.pixels)
-    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR)
+    # A reducing gap of 1 averages whole blocks first: three times cheaper than resampling alone.
+    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BILINEAR, reducing_gap=1.0)
     file = io.BytesIO()
-    # Method 0 costs half of the default and a few bytes; drawing must stay small beside embedding.
-    picture.save(file, "WEBP", quality=75, method=0)
+    # JPEG costs half of WebP's quickest method; drawing must stay small beside embedding.
+    picture.save(file, "JPEG", quality=80)
     return file.getvalue()
 
 

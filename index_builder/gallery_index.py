@@ -211,7 +211,7 @@ class GalleryIndex:
         return self.items.entry_by_id(item_id)
 
     def thumbnail(self, item_id: str) -> bytes | None:
-        """The item's thumbnail, a WebP file; None if there is none.
+        """The item's thumbnail, a JPEG file; None if there is none.
 
         Raises:
             ItemNotFoundError: the index holds no such id.

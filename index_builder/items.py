@@ -33,7 +33,7 @@ _ITEMS_INDEXES = (
     "CREATE INDEX items_by_content ON items(content_sha256)",
 )
 _THUMBNAILS_SCHEMA = """
-CREATE TABLE thumbnails(content_sha256 TEXT PRIMARY KEY NOT NULL, webp BLOB NOT NULL)
+CREATE TABLE thumbnails(content_sha256 TEXT PRIMARY KEY NOT NULL, jpeg BLOB NOT NULL)
 """
 _COLUMNS = "id, row, content_sha256, bytes, width, height, format, metadata"
 _ROWS_A_QUERY = 500
@@ -141,10 +141,10 @@ class ItemsWriter:
             ),
         )
 
-    def add_thumbnail(self, content_sha256: str, webp: bytes) -> None:
+    def add_thumbnail(self, content_sha256: str, jpeg: bytes) -> None:
         """Store one thumbnail; two items of equal content share it."""
         self._thumbnails.execute(
-            "INSERT OR IGNORE INTO thumbnails VALUES (?, ?)", (content_sha256, webp)
+            "INSERT OR IGNORE INTO thumbnails VALUES (?, ?)", (content_sha256, jpeg)
         )
 
     def finish(self) -> None:
@@ -289,7 +289,7 @@ class ItemsReader:
             return _item(found[0]) if found else None
 
     def thumbnail(self, item_id: str) -> bytes | None:
-        """The item's thumbnail, a WebP file; None if the version has none for it.
+        """The item's thumbnail, a JPEG file; None if the version has none for it.
 
         Raises:
             ItemNotFoundError: the index holds no such id.
@@ -317,6 +317,6 @@ class ItemsReader:
 
     def _thumbnail(self, content_sha256: str) -> bytes | None:
         found = self._thumbnails.all(
-            "SELECT webp FROM thumbnails WHERE content_sha256 = ?", (content_sha256,)
+            "SELECT jpeg FROM thumbnails WHERE content_sha256 = ?", (content_sha256,)
         )
         return found[0][0] if found else None

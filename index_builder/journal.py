@@ -38,7 +38,7 @@ class EmbeddedImage:
         width: of the decoded, upright image, in pixels.
         height: likewise.
         format: of the file's content.
-        thumbnail: a small WebP file.
+        thumbnail: a small JPEG file.
     """
 
     content_sha256: str

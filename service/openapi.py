@@ -132,7 +132,7 @@ def _complete_operation(path: str, operation: dict[str, Any], limits: Limits) ->
             operation["parameters"] = parameters
     if path.endswith("/thumbnail"):
         operation["responses"]["200"]["content"] = {
-            "image/webp": {"schema": {"type": "string", "format": "binary"}}
+            "image/jpeg": {"schema": {"type": "string", "format": "binary"}}
         }
     example = ANSWERS.get(path.removeprefix("/v1"))
     if example is not None:

@@ -73,7 +73,7 @@ async def thumbnail(name: str, id: ItemId, state: ServiceState) -> Response:
     return Response(picture, media_type=THUMBNAIL_MEDIA_TYPE)
 
 
-THUMBNAIL_MEDIA_TYPE = "image/webp"
+THUMBNAIL_MEDIA_TYPE = "image/jpeg"
 
 
 def statuses(shelf: Shelf) -> list[IndexStatus]:

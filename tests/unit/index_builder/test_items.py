@@ -32,7 +32,7 @@ def written(folder, items):
     writer = ItemsWriter(*paths)
     for one in items:
         writer.add(one)
-        writer.add_thumbnail(one.content_sha256, b"webp of " + one.content_sha256.encode())
+        writer.add_thumbnail(one.content_sha256, b"jpeg of " + one.content_sha256.encode())
     writer.finish()
     return ItemsReader(*paths)
 
@@ -71,7 +71,7 @@ def test_what_is_not_there_is_named(tmp_path):
             reader.entry_by_id(unknown)
         with pytest.raises(ItemNotFoundError, match="no item"):
             reader.thumbnail(unknown)
-    assert reader.thumbnail("a") == b"webp of aa"
+    assert reader.thumbnail("a") == b"jpeg of aa"
     assert reader.by_content("bb") is None
     reader.close()
 

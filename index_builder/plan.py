@@ -1,0 +1,76 @@
+"""What the next version shall hold, collected while a source is read."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from index_builder.writer import Planned
+
+_SCHEMA = """
+CREATE TABLE plan(
+    id TEXT PRIMARY KEY NOT NULL,
+    path TEXT NOT NULL,
+    content_sha256 TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    metadata TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX plan_by_content ON plan(content_sha256);
+"""
+
+
+class Plan:
+    """What the new version shall hold; a private table that leaves memory when it grows."""
+
+    def __init__(self) -> None:
+        # The name "" makes a temporary file that SQLite deletes, whatever happens.
+        self._connection = sqlite3.connect("", isolation_level=None)
+        self._connection.executescript(_SCHEMA)
+        self._connection.execute("BEGIN")
+
+    def put(self, item: Planned) -> None:
+        """Plan an item; one of the same id is replaced."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?)",
+            (item.id, item.path, item.content_sha256, item.bytes, json.dumps(item.metadata)),
+        )
+
+    def remove(self, item_id: str) -> None:
+        """Plan it no more."""
+        self._connection.execute("DELETE FROM plan WHERE id = ?", (item_id,))
+
+    def get(self, item_id: str) -> Planned | None:
+        """The planned item of that id."""
+        return next(self._select("WHERE id = ?", item_id), None)
+
+    def holds_content(self, content_sha256: str) -> bool:
+        """Whether any planned item is of these bytes."""
+        return (
+            next(self._select("WHERE content_sha256 = ? LIMIT 1", content_sha256), None) is not None
+        )
+
+    def fill(self, items: Iterable[Planned]) -> None:
+        """Add the items whose ids are not planned yet."""
+        for item in items:
+            if self.get(item.id) is None:
+                self.put(item)
+
+    def by_content(self, content_sha256: str) -> list[Planned]:
+        """The planned items of these bytes."""
+        return list(self._select("WHERE content_sha256 = ?", content_sha256))
+
+    def sorted(self) -> Iterator[Planned]:
+        """Every planned item, sorted by id."""
+        return self._select("ORDER BY id")
+
+    def size(self) -> int:
+        """Number of planned items."""
+        return self._connection.execute("SELECT count(*) FROM plan").fetchone()[0]
+
+    def close(self) -> None:
+        """Drop the table."""
+        self._connection.close()
+
+    def _select(self, clause: str, *parameters: str) -> Iterator[Planned]:
+        query = f"SELECT id, path, content_sha256, bytes, metadata FROM plan {clause}"  # noqa: S608 (fixed text)
+        for *columns, metadata in self._connection.execute(query, parameters):
+            yield Planned(*columns, metadata=json.loads(metadata))
