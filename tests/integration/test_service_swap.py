@@ -44,7 +44,7 @@ def test_a_rebuild_under_load_drops_nothing_and_mixes_nothing(
     own: tuple[Path, Path], start_server: StartServer
 ):
     source, data = own
-    server = start_server(data, index_poll_interval_s=0.2)
+    server = start_server(data, index_poll_interval_s=0.2, workers=1)
     server.wait_ready()
     query = encode(draw_picture(900))
     answers: list[dict] = []
