@@ -104,20 +104,23 @@ def pixel_scale(lipschitz_bound: float, gain: float, forward_error: float) -> fl
     return round_up(lipschitz_bound * gain)
 
 
-def published(radius: float, scale: float, forward_error: float) -> float:
+def published(
+    radius: float, *, scale: float, forward_error: float, limit: float = math.inf
+) -> float:
     """Embedding-space radius as pixels: two forward errors off, over the scale, rounded down.
 
     Args:
         radius: proved radius in embedding space; inf where nothing can happen at any distance.
         scale: how far an embedding moves per unit of pixel change, rounded up, > 0.
         forward_error: bound on the error of one computed embedding.
+        limit: embedding-space radius that a finite one is not to exceed.
 
     Returns:
         Radius in uploaded pixels, >= 0; inf stays inf.
     """
     if radius == math.inf:
         return math.inf
-    remaining = round_down(radius - 2.0 * forward_error)
+    remaining = round_down(min(radius, limit) - 2.0 * forward_error)
     return max(0.0, round_down(remaining / scale)) if remaining > 0.0 else 0.0
 
 
@@ -200,40 +203,48 @@ def flip_distance(room: Float64[np.ndarray, " M"], norm: float) -> Float64[np.nd
     return norm * np.sin(turn) * (1.0 - 2.0 * _RELATIVE_ROUNDING)
 
 
-def _interval(distance: float, turn: float, error: float) -> tuple[float, float]:
-    """Distances reachable when the angle changes by at most `turn`, rounded outward."""
-    low = max(0.0, angle(distance - error) - turn - _ANGLE_ROUNDING)
-    high = min(math.pi, angle(distance + error) + turn + _ANGLE_ROUNDING)
+def _turn(change: float, first: _Side, second: _Side) -> float:
+    """Angle a pair can close or open when each image changes by this much, rounded up."""
+    return reach(first.scale * change + 2.0 * first.error, first.norm) + reach(
+        second.scale * change + 2.0 * second.error, second.norm
+    )
+
+
+def _interval(
+    distance: float, error: float, epsilon: float | None, first: _Side, second: _Side
+) -> tuple[float, float] | None:
+    """Distances reachable when each image changes by at most epsilon, rounded outward."""
+    if epsilon is None:
+        return None
+    turn = _turn(epsilon, first, second) + _ANGLE_ROUNDING
+    low = max(0.0, angle(distance - error) - turn)
+    high = min(math.pi, angle(distance + error) + turn)
     return (
         max(0.0, 2.0 * math.sin(low / 2.0) ** 2 - error),
         min(2.0, 2.0 * math.sin(high / 2.0) ** 2 + error),
     )
 
 
-def _flip_radius(room: float, first: _Side, second: _Side) -> float:
+def _flip_radius(room: float | None, first: _Side, second: _Side) -> float | None:
     """Largest change of the first image, and of the second where it has a scale, within `room`.
 
     Bisection is sound by construction: the value returned has itself been seen to fit.
     """
-
-    def fits(change: float) -> bool:
-        return (
-            reach(first.scale * change + 2.0 * first.error, first.norm)
-            + reach(second.scale * change + 2.0 * second.error, second.norm)
-            < room
-        )
-
-    if not fits(0.0):
+    if room is None:
+        return None
+    if not _turn(0.0, first, second) < room:
         return 0.0
     low, high = 0.0, first.norm / first.scale
     for _ in range(80):
         middle = (low + high) / 2.0
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        low, high = (middle, high) if _turn(middle, first, second) < room else (low, middle)
     return low * (1.0 - _RELATIVE_ROUNDING)
 
 
-def _pair_room(distance: float, threshold: float, error: float) -> float:
+def _pair_room(distance: float, threshold: float | None, error: float) -> float | None:
     """Angle the pair may turn before `distance <= threshold` flips; pi where it never does."""
+    if threshold is None:
+        return None
     if threshold < 0.0 or threshold >= 2.0:
         # No distance in [0, 2] flips it. A room of pi still stops at the zero embedding.
         return math.pi
@@ -307,26 +318,14 @@ def certify_pair(
     similarity = _cosine(a, b, norm_a.value * norm_b.value)
     distance = 1.0 - similarity
 
-    def interval(first: _Side, second: _Side) -> tuple[float, float] | None:
-        if epsilon is None:
-            return None
-        caps = [
-            reach(side.scale * epsilon + 2.0 * side.error, side.norm) for side in (first, second)
-        ]
-        return _interval(distance, sum(caps), error)
-
-    def radius(first: _Side, second: _Side) -> float | None:
-        if threshold is None:
-            return None
-        return _flip_radius(_pair_room(distance, threshold, error), first, second)
-
+    room = _pair_room(distance, threshold, error)
     return PairCertificate(
         distance=distance,
         similarity=similarity,
-        interval_a=interval(side_a, still_b),
-        interval_both=interval(side_a, side_b),
+        interval_a=_interval(distance, error, epsilon, side_a, still_b),
+        interval_both=_interval(distance, error, epsilon, side_a, side_b),
         match=None if threshold is None else distance <= threshold,
-        radius_a=radius(side_a, still_b),
-        radius_b=radius(side_b, still_a),
-        radius_both=radius(side_a, side_b),
+        radius_a=_flip_radius(room, side_a, still_b),
+        radius_b=_flip_radius(room, side_b, still_a),
+        radius_both=_flip_radius(room, side_a, side_b),
     )

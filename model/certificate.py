@@ -9,6 +9,7 @@ the first entries by number, and every radius is 0, whatever k is.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
@@ -152,11 +153,8 @@ def certify_search(
         )
     reach = _reach(candidates, rows, scores, top, norm=norm, k=k, max_distance=max_distance)
 
-    def in_pixels(radius: float) -> float:
-        # A query moved onto zero is answered as zero; what nothing can displace stays even there.
-        reached = radius if radius == np.inf else min(radius, norm.low)
-        return published(reached, scale, forward_error)
-
+    # A query moved onto zero is answered as zero, so no radius leads there.
+    in_pixels = partial(published, limit=norm.low, scale=scale, forward_error=forward_error)
     return SearchCertificate(
         is_proved=is_proved,
         positions=top,

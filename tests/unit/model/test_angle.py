@@ -1,6 +1,7 @@
 """Angles, intervals and flips of a pair, against closed forms and corner by corner."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -200,11 +201,12 @@ def test_a_norm_lies_between_its_bounds():
 
 
 def test_publishing_rounds_down_and_never_below_zero():
-    assert published(1.0, 3.0, 0.0) < 1.0 / 3.0
-    assert published(1.0, 1.0, 0.25) == pytest.approx(0.5)
-    assert published(0.5, 1.0, 0.25) == published(-1.0, 1.0, 0.0) == 0.0
-    assert published(math.nan, 1.0, 0.0) == 0.0
-    assert published(math.inf, 1.0, 0.25) == math.inf
+    publish = partial(published, scale=1.0, forward_error=0.25)
+    assert published(1.0, scale=3.0, forward_error=0.0) < 1.0 / 3.0
+    assert publish(1.0) == pytest.approx(0.5)
+    assert publish(0.5) == publish(-1.0) == publish(math.nan) == publish(math.nan, limit=1.0) == 0.0
+    assert publish(math.inf) == publish(math.inf, limit=1.0) == math.inf
+    assert publish(2.0, limit=1.0) == publish(1.0)
     assert pixel_scale(1.0, 1.0, 0.0) > 1.0
 
 
