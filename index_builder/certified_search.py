@@ -95,7 +95,6 @@ def certified_search(
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
     """
-
     certify = partial(
         certify_search, k=k, lipschitz_bound=lipschitz_bound, max_distance=max_distance
     )
