@@ -1,4 +1,4 @@
-"""The vocabulary of a-priori rounding analysis: unit roundoffs, gamma, and rounding to the safe side.
+"""The vocabulary of a-priori rounding analysis: unit roundoffs, gamma, rounding to one side.
 
 Every function here returns a number on the promised side of the real one. Underflow is covered by
 the callers' scale: all quantities of this project stand far above the smallest normal number.
@@ -13,12 +13,12 @@ UNIT_ROUNDOFF_32 = 2.0**-24
 
 
 def round_up(x: float) -> float:
-    """The next float64 above x: an upper bound of a real number that x is correctly rounded from."""
+    """The next float64 above x: an upper bound of any real number that rounds to x."""
     return math.nextafter(x, math.inf)
 
 
 def round_down(x: float) -> float:
-    """The next float64 below x: a lower bound of a real number that x is correctly rounded from."""
+    """The next float64 below x: a lower bound of any real number that rounds to x."""
     return math.nextafter(x, -math.inf)
 
 
