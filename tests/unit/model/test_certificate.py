@@ -149,6 +149,16 @@ def test_the_tail_bound_limits_a_radius_and_says_so():
     assert not certificate.exact[0]
 
 
+def test_the_tail_bound_holds_for_rows_longer_than_one():
+    """Two rows on either side of the query, both as long as the gallery allows."""
+    near, far, longest = math.radians(10), math.radians(25), 1.05
+    first = rows([longest * math.cos(near), longest * math.sin(near)])
+    unseen = longest * math.cos(far) * (1 + 1e-7)
+    certificate = certify([1.0, 0.0], Candidates(np.array([0]), first, unseen, 2, 0.0501))
+    truth = math.sin((far - near) / 2)
+    assert 0.7 * truth < certificate.certified_radii[0] <= truth
+
+
 @pytest.mark.parametrize("unseen", [3.0, 3.5, math.inf])
 def test_unseen_entries_that_may_be_ahead_leave_nothing_proved(unseen):
     part = Candidates(np.array([0, 1]), PLANE[:2], unseen, 3, 0.0)
