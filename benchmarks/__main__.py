@@ -14,12 +14,12 @@ SCRIPTS = (
 
 
 def main() -> None:
-    """Run each script with the arguments given, and go on when one fails."""
+    """Run each script and go on when one fails."""
     failed = []
     for script, title in SCRIPTS:
         sys.stdout.write(f"\n== {script}: {title}\n")
         sys.stdout.flush()
-        if subprocess.run([sys.executable, HERE / script, *sys.argv[1:]], check=False).returncode:
+        if subprocess.run([sys.executable, HERE / script], check=False).returncode:
             failed.append(script)
     if failed:
         raise SystemExit(f"did not run to their end: {', '.join(failed)}")
