@@ -1,8 +1,9 @@
-"""From the bytes of many files to unit vectors and thumbnails, decoding ahead of the embedder.
+"""From the bytes of many files to unit vectors and thumbnails, on every core.
 
 Pool threads decode, resize to the network's input and draw the thumbnail, so a full-size picture
-lives only inside its own task. The calling thread embeds batches. What is under way is bounded in
-number and in bytes.
+lives only inside its own task; then they embed batches. What is under way is bounded in number and
+in bytes. A pass should run in one thread (torch.set_num_threads(1)): passes side by side cost less
+than the threads of one pass waiting for each other.
 """
 
 import io
@@ -34,7 +35,7 @@ from model.resize import resize_operator
 # Embedding costs 5 ms of one core, a thumbnail of 96 pixels 0.2 (benchmarks/build_index.py).
 THUMBNAIL_SIDE = 96
 _BATCH = 16
-_MAX_THREADS = 4
+_MAX_THREADS = 8
 _MAX_BYTES_AHEAD = 64 << 20
 _PROBLEM_CODES: dict[type[ImageError], str] = {
     EmptyImageError: "empty",
@@ -115,6 +116,11 @@ class _Task(NamedTuple):
     future: "Future[_Prepared]"
 
 
+class _Batch(NamedTuple):
+    size: int
+    future: "Future[list[EmbeddedImage | Rejected]]"
+
+
 class EmbeddingPipeline:
     """Embeds files given one by one; results come in the order given, some calls later."""
 
@@ -124,9 +130,10 @@ class EmbeddingPipeline:
         workers = threads or min(_MAX_THREADS, os.cpu_count() or 1)
         self._embedder = embedder
         self._limits = limits
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-        self._tasks: deque[_Task] = deque()
-        self._max_tasks = _BATCH + 2 * workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
+        self._tasks: list[_Task] = []
+        self._batches: deque[_Batch] = deque()
+        self._max_batches = workers
         self._bytes_ahead = 0
 
     def submit(self, content_sha256: str, data: bytes) -> None:
@@ -134,43 +141,67 @@ class EmbeddingPipeline:
         future = self._pool.submit(_prepare, data, self._limits, self._embedder.input_size)
         self._tasks.append(_Task(content_sha256, len(data), future))
         self._bytes_ahead += len(data)
+        if len(self._tasks) == _BATCH:
+            self._start_batch()
 
     def ready(self) -> Iterator[EmbeddedImage | Rejected]:
-        """Results due now: a batch, once enough is under way."""
-        if len(self._tasks) >= self._max_tasks or self._bytes_ahead >= _MAX_BYTES_AHEAD:
-            yield from self._embed_batch()
+        """Results due now: the oldest batch, once enough is under way."""
+        if self._bytes_ahead >= _MAX_BYTES_AHEAD:
+            yield from self.rest()
+        while len(self._batches) > self._max_batches:
+            yield from self._finish_batch()
 
     def rest(self) -> Iterator[EmbeddedImage | Rejected]:
         """All results still to come."""
-        while self._tasks:
-            yield from self._embed_batch()
+        if self._tasks:
+            self._start_batch()
+        while self._batches:
+            yield from self._finish_batch()
 
     def close(self) -> None:
         """Drop what is under way and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def _embed_batch(self) -> Iterator[EmbeddedImage | Rejected]:
-        keys: list[str] = []
-        prepared: list[_Prepared] = []
-        while self._tasks and len(keys) < _BATCH:
-            task = self._tasks.popleft()
-            self._bytes_ahead -= task.size
-            try:
-                prepared.append(task.future.result())
-                keys.append(task.content_sha256)
-            except ImageError as exc:
-                yield Rejected(task.content_sha256, image_problem(exc))
-        if not prepared:
-            return
-        embeddings = self._embedder.embed_pixels(np.stack([p.pixels for p in prepared]))
-        for key, image, embedding in zip(keys, prepared, embeddings, strict=True):
-            vector = unit_vector(embedding, self._embedder.forward_error)
-            if isinstance(vector, Problem):
-                yield Rejected(key, vector)
-            else:
-                yield EmbeddedImage(
-                    key, vector, image.width, image.height, image.format, image.thumbnail
-                )
+    def _start_batch(self) -> None:
+        # The pool begins tasks in the order given: a batch never waits for one that has not begun.
+        future = self._pool.submit(self._embed, self._tasks)
+        self._batches.append(_Batch(sum(task.size for task in self._tasks), future))
+        self._tasks = []
+
+    def _finish_batch(self) -> list[EmbeddedImage | Rejected]:
+        batch = self._batches.popleft()
+        self._bytes_ahead -= batch.size
+        return batch.future.result()
+
+    def _embed(self, tasks: list[_Task]) -> list[EmbeddedImage | Rejected]:
+        """One pass over the images that could be prepared; results in the order of the tasks."""
+        outcomes = [_outcome(task) for task in tasks]
+        inputs = [image.pixels for image in outcomes if isinstance(image, _Prepared)]
+        embeddings = iter(self._embedder.embed_pixels(np.stack(inputs)) if inputs else ())
+        return [
+            self._embedded(task.content_sha256, outcome, next(embeddings))
+            if isinstance(outcome, _Prepared)
+            else outcome
+            for task, outcome in zip(tasks, outcomes, strict=True)
+        ]
+
+    def _embedded(
+        self, content_sha256: str, image: _Prepared, embedding: Float64[np.ndarray, " D"]
+    ) -> EmbeddedImage | Rejected:
+        vector = unit_vector(embedding, self._embedder.forward_error)
+        if isinstance(vector, Problem):
+            return Rejected(content_sha256, vector)
+        return EmbeddedImage(
+            content_sha256, vector, image.width, image.height, image.format, image.thumbnail
+        )
+
+
+def _outcome(task: _Task) -> _Prepared | Rejected:
+    """The task's image, once it is ready for the network, or why it never will be."""
+    try:
+        return task.future.result()
+    except ImageError as exc:
+        return Rejected(task.content_sha256, image_problem(exc))
 
 
 def image_problem(error: ImageError) -> Problem:
