@@ -47,8 +47,7 @@ def main(
         )
         console.print(f"    curl -s -F image=@{shown} -F k=3 {url}/search\n", style="bold")
         console.print("Ctrl-C stops the server.")
-        server.wait()
-    raise typer.Exit(server.returncode or 0)
+        raise typer.Exit(server.wait())
 
 
 def build(data_dir: Path) -> None:
@@ -69,7 +68,7 @@ def serving(host: str, port: int, data_dir: Path) -> Iterator[subprocess.Popen[b
         try:
             yield server
         except KeyboardInterrupt:
-            pass
+            console.print("Stopped.")
         finally:
             server.terminate()
 
