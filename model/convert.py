@@ -20,7 +20,7 @@ from model.errors import CertificateError, CheckpointError
 from model.network import tensor_specs
 from model.presets import PRESETS, PublishedConfig
 from model.published import published_scalings
-from model.weight_file import check_layout
+from model.weight_file import check_finite, check_layout
 
 _PREFIXES = ("module.model.", "model.", "module.", "")
 _ALIASES = {"base.1.": "convs.", "base.2.": "linear."}
@@ -51,9 +51,6 @@ def convert_official(
     """
     weights = read_official(source)
     config, preset = recognise(weights, embedding_dim)
-    wanted = {key: spec for key, spec in tensor_specs(config).items() if _KEY.fullmatch(key)}
-    found = {key: (value.shape, str(value.dtype)) for key, value in weights.items()}
-    check_layout(found, wanted)
     try:
         scalings = published_scalings(config, weights)
     except CertificateError as exc:
@@ -77,14 +74,15 @@ def read_official(source: Path) -> dict[str, Float[np.ndarray, "..."]]:
     Raises:
         CheckpointError: the file cannot be read, or a key is missing, surplus or strange.
     """
-    tensors = _without_prefix(_state_dict(source))
-    aliases = {key for key in tensors if key.startswith("base.")}
-    weights = {key: _as_array(key, value) for key, value in tensors.items() if key not in aliases}
-    surplus = sorted(key for key in weights if not _KEY.fullmatch(key))
-    if surplus:
-        raise CheckpointError(f"surplus keys in the checkpoint: {surplus[:5]}")
-    if aliases:
-        _check_aliases(weights, {key: _as_array(key, tensors[key]) for key in aliases})
+    views, aliases = _views(_without_prefix(_state_dict(source)))
+    config, _ = recognise(views, None)
+    wanted = {key: spec for key, spec in tensor_specs(config).items() if _KEY.fullmatch(key)}
+    found = {key: (value.shape, str(value.dtype)) for key, value in views.items()}
+    check_layout(found, wanted)
+    # Only now is a number read or copied: keys, shapes and sizes are those of a real network.
+    check_finite(views)
+    weights = {key: np.ascontiguousarray(value) for key, value in views.items()}
+    _check_aliases(weights, aliases)
     return weights
 
 
@@ -174,33 +172,63 @@ def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def _as_array(key: str, value: object) -> Float[np.ndarray, "..."]:
-    """A dense float32 tensor of finite numbers as an array."""
-    if not isinstance(value, torch.Tensor) or value.layout != torch.strided:
+def _views(
+    tensors: Mapping[str, Any],
+) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, Float[np.ndarray, "..."]]]:
+    """The distinct tensors and the aliases, by name, over the memory as it was loaded."""
+    aliases = {key for key in tensors if key.startswith("base.")}
+    own = {key for key in tensors if _KEY.fullmatch(key)}
+    surplus = sorted(set(tensors) - own - aliases)
+    if surplus:
+        raise CheckpointError(f"surplus keys in the checkpoint: {surplus[:5]}")
+    if aliases:
+        twins = {alias: _twin(alias) for alias in aliases}
+        lone = sorted(alias for alias, twin in twins.items() if twin not in own)
+        missing = sorted(own - set(twins.values()))
+        if lone or missing:
+            raise CheckpointError(
+                f"aliases without twin {lone[:5]}, keys without alias {missing[:5]}"
+            )
+    views = {key: _as_view(key, tensors[key]) for key in sorted(own | aliases)}
+    return {key: views[key] for key in own}, {key: views[key] for key in aliases}
+
+
+def _as_view(key: str, value: object) -> Float[np.ndarray, "..."]:
+    """A dense float32 tensor as an array over its own memory; no number is read or copied.
+
+    A tensor of more numbers than its storage holds repeats them by strides: a small file could
+    claim terabytes.
+    """
+    if not isinstance(value, torch.Tensor):
         raise CheckpointError(f"{key} must be a dense tensor, got {type(value).__name__}")
-    if value.dtype != torch.float32:
-        raise CheckpointError(f"{key} must be float32, got {value.dtype}")
-    if not bool(torch.isfinite(value).all()):
-        raise CheckpointError(f"{key} holds NaN or infinity")
-    return np.ascontiguousarray(value.detach().numpy())
+    try:
+        if value.layout != torch.strided or value.device.type != "cpu":
+            raise CheckpointError(
+                f"{key} must be a dense tensor, got {value.layout} on {value.device}"
+            )
+        if value.dtype != torch.float32:
+            raise CheckpointError(f"{key} must be float32, got {value.dtype}")
+        stored = value.untyped_storage().nbytes()
+        if stored < value.numel() * value.element_size():
+            raise CheckpointError(f"{key} claims {value.numel()} numbers in {stored} bytes")
+        return value.detach().numpy()
+    except RuntimeError as exc:  # a lazy sign, or another form without memory of its own
+        reason = str(exc).split("\n", maxsplit=1)[0]
+        raise CheckpointError(f"{key} must be a plain tensor: {reason}") from exc
+
+
+def _twin(alias: str) -> str:
+    """The name of the tensor that an alias repeats; a strange alias is its own."""
+    own = next((new for old, new in _ALIASES.items() if alias.startswith(old)), None)
+    return (own or alias) + alias[len("base.1.") :]
 
 
 def _check_aliases(weights: Weights, aliases: Weights) -> None:
-    """Each alias has a twin and each twin an alias, equal bit for bit."""
-    twins: dict[str, str] = {}
-    for alias in aliases:
-        own = next((new for old, new in _ALIASES.items() if alias.startswith(old)), None)
-        twins[alias] = (own or alias) + alias[len("base.1.") :]
-    surplus = sorted(alias for alias, twin in twins.items() if twin not in weights)
-    missing = sorted(set(weights) - set(twins.values()))
-    if surplus or missing:
-        raise CheckpointError(
-            f"aliases without twin {surplus[:5]}, keys without alias {missing[:5]}"
-        )
-    for alias, twin in twins.items():
-        one, other = aliases[alias], weights[twin]
+    """Each alias equals its twin bit for bit."""
+    for alias, other in aliases.items():
+        one = weights[_twin(alias)]
         if one.shape != other.shape or one.tobytes() != other.tobytes():
-            raise CheckpointError(f"alias {alias} differs from {twin}")
+            raise CheckpointError(f"alias {alias} differs from {_twin(alias)}")
 
 
 def _first(weights: Weights, key: str, axes: int) -> Float[np.ndarray, "..."]:

@@ -1,5 +1,6 @@
 """Official checkpoints are read strictly, in both generations of keys, or refused by name."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,51 @@ def test_a_strange_checkpoint_is_refused_by_name(tmp_path, fault, words):
     with pytest.raises(CheckpointError, match=words):
         convert(tmp_path, {"model_state_dict": state})
     assert not (tmp_path / "out.safetensors").exists()
+
+
+def negated(value: torch.Tensor) -> torch.Tensor:
+    """The same shape with its sign kept as a note beside the numbers."""
+    return torch.complex(value, value).conj().imag
+
+
+@pytest.mark.parametrize(
+    ("key", "make", "words"),
+    [
+        ("linear.1.weight", lambda w: w[:1, :1].expand(10**6, 10**6), "1000000000000 numbers in"),
+        ("linear.1.weight", lambda w: torch.ones(1).expand_as(w), "numbers in 4 bytes"),
+        ("alpha", lambda _: torch.ones(1).expand(10**6, 10**6), r"surplus keys.*alpha"),
+        ("convs.0.kernel", lambda k: k.to("meta"), "convs.0.kernel must be .*meta"),
+        ("convs.0.kernel", negated, "convs.0.kernel must be a plain tensor"),
+        ("convs.0.q", lambda q: torch.complex(q, q).conj(), "convs.0.q must be float32"),
+    ],
+)
+@pytest.mark.parametrize("aliases", [True, False])
+def test_a_tensor_without_memory_of_its_own_is_refused_before_it_is_given_any(
+    tmp_path, key, make, words, aliases
+):
+    state = {name: value for name, value in official_state().items() if "base." not in name}
+    state[PREFIX + key] = make(state.get(PREFIX + key))
+    if aliases:
+        for name in [name for name in state if "alpha" not in name]:
+            layer = name.removeprefix(PREFIX).replace("convs", "base.1").replace("linear", "base.2")
+            state[PREFIX + layer] = state[name]
+        words = words.replace("convs.0", r"(convs|base.1).0")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    with Path("/proc/self/statm").open() as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (512 << 20), limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=words):
+            convert(tmp_path, {"model_state_dict": state})
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def test_a_transposed_tensor_is_the_network_it_looks_like(tmp_path):
+    state = {name: value for name, value in official_state().items() if "base." not in name}
+    state[PREFIX + "linear.1.weight"] = state[PREFIX + "linear.1.weight"].t().contiguous().t()
+    wanted = convert_official(OFFICIAL, tmp_path / "official.safetensors")
+    assert convert(tmp_path, state).fingerprint == wanted.fingerprint
 
 
 @pytest.mark.parametrize(
