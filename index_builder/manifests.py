@@ -6,6 +6,7 @@ a path out of its folder is the list's error, not one file's.
 
 import csv
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -120,14 +121,40 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise SourceError(f"{path.name}, line {number}: more than {_MAX_LINE_CHARS}")
                 if not text.strip():
                     continue
-                fields = json.loads(text, parse_constant=_refuse_constant)
+                fields = json.loads(
+                    text,
+                    object_pairs_hook=_object,
+                    parse_float=_finite,
+                    parse_constant=_refuse_constant,
+                )
                 if not isinstance(fields, dict):
                     raise SourceError(f"{path.name}, line {number}: wanted a JSON object")
+                # What cannot be written again could not be sealed or answered: half a surrogate
+                # pair, or nesting that only the reader bears.
+                json.dumps(fields, ensure_ascii=False).encode()
                 yield number, fields
     except (OSError, ValueError, RecursionError) as exc:
         raise SourceError(
             f"{path.name}, line {number}: cannot be read as a JSON object a line in UTF-8: {exc}"
         ) from exc
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys come once each; Python would keep the last and say nothing."""
+    fields: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in fields:
+            raise ValueError(f"key {key[:200]!r} comes twice")
+        fields[key] = value
+    return fields
+
+
+def _finite(text: str) -> float:
+    """A number that is finite as a float: what overflows could not be written as JSON again."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:
