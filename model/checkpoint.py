@@ -32,6 +32,13 @@ from model.weight_file import (
     write_weights,
 )
 
+# How far above the proof a claim may be, as a factor, and at all. Another machine's roundings move
+# the bound by 1e-12 and E by a few per cent; a claim far beyond makes every radius 0 or, near the
+# end of float64, overflow in the certificate. E is given more room: it is tiny beside the radii.
+# The ceilings keep squares finite, whatever is proved.
+_LIPSCHITZ_CLAIM = (2.0, 1e6)
+_ERROR_CLAIM = (1e3, 1e100)
+
 _proofs: dict[tuple[str, torch.dtype], NetworkProof] = {}
 _proofs_lock = threading.Lock()
 
@@ -122,7 +129,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     Raises:
         CheckpointError: the file is missing, not safetensors, truncated, of an unknown schema or
             another decode policy; tensors are missing, surplus, misshapen or not finite; the
-            fingerprint is another; or a claim is below what is proved.
+            fingerprint is another; or a claim is below what is proved, or far above it.
     """
     path = Path(path)
     metadata, weights = read_weights(path)
@@ -199,13 +206,19 @@ def prove(
 
 
 def _check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
-    """A claim may be generous, never smaller than the proof; NaN is smaller than anything."""
-    for claim, claimed, proved in (
-        ("lipschitz_bound", checkpoint.lipschitz_bound, proof.lipschitz_bound),
-        ("forward_error", checkpoint.forward_error, proof.forward_error),
+    """A claim may be generous within reason, never smaller than the proof; NaN is neither."""
+    for claim, claimed, proved, generosity in (
+        ("lipschitz_bound", checkpoint.lipschitz_bound, proof.lipschitz_bound, _LIPSCHITZ_CLAIM),
+        ("forward_error", checkpoint.forward_error, proof.forward_error, _ERROR_CLAIM),
     ):
         if not proved <= claimed < math.inf:
             raise CheckpointError(f"{claim} {claimed!r} is claimed, but {proved!r} is proved")
+        times, ceiling = generosity
+        if claimed > min(times * proved, ceiling):
+            raise CheckpointError(
+                f"{claim} {claimed!r} is claimed, but {proved!r} is proved; at most {times:g} "
+                f"times that is accepted, and at most {ceiling:g}"
+            )
 
 
 def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:

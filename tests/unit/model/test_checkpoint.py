@@ -112,6 +112,24 @@ def test_a_written_file_is_readable_by_others_and_nothing_is_left_beside_it(path
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.parametrize(("member", "factor"), [("lipschitz_bound", 1.9), ("forward_error", 900.0)])
+def test_a_generous_claim_is_kept_as_it_is(path, member, factor):
+    claimed = getattr(load_checkpoint(path), member) * factor
+    edit(path, set_member(member, claimed))
+    assert getattr(load_checkpoint(path), member) == claimed
+
+
+@pytest.mark.parametrize(
+    ("member", "factor"), [("lipschitz_bound", 2.1), ("forward_error", 1100.0)]
+)
+def test_a_claim_far_above_the_proof_is_refused(path, member, factor):
+    edit(path, set_member(member, getattr(load_checkpoint(path), member) * factor))
+    with pytest.raises(
+        CheckpointError, match=rf"{member} .* is claimed, but .* is proved; at most"
+    ):
+        load_checkpoint(path)
+
+
 def shrink_bound(metadata, _tensors):
     metadata["lipschitz_bound"] = 1.0 - 1e-9
 
@@ -176,6 +194,14 @@ def shorten_type(_metadata, tensors):
     tensors["convs.0.q"] = ["BF16", values[1], values[2][:4]]
 
 
+def tiny_scaling(metadata, tensors):
+    values = np.frombuffer(tensors["linear.1.scaling"][2]) * 1e-8
+    tensors["linear.1.scaling"][2] = values.tobytes()
+    metadata["lipschitz_bound"] = 1e9
+    metadata["forward_error"] = 1e-3
+    resign(metadata, tensors)
+
+
 def set_member(member, value):
     def change(metadata, tensors):  # noqa: ARG001
         metadata[member] = value
@@ -196,6 +222,7 @@ def set_config(member, value):
         (shrink_bound, r"lipschitz_bound 0\.999999999 is claimed, but 1\.0 is proved"),
         (shrink_error, "forward_error .* is claimed, but .* is proved"),
         (halve_scaling, "lipschitz_bound .* is claimed, but 3.* is proved"),
+        (tiny_scaling, "at most 1e.06"),
         (zero_scaling, "T is 0 where the row"),
         (negative_scaling, "T is negative"),
         (overflowing_q, r"exp\(q\) must be positive and finite"),
@@ -208,6 +235,8 @@ def set_config(member, value):
         (shorten_type, r"convs\.0\.q must be"),
         (set_member("lipschitz_bound", float("nan")), "lipschitz_bound nan is claimed"),
         (set_member("lipschitz_bound", float("inf")), "lipschitz_bound inf is claimed"),
+        (set_member("lipschitz_bound", 1e120), "lipschitz_bound 1e.120 is claimed, .* at most 2 t"),
+        (set_member("forward_error", 1e308), "forward_error 1e.308 is claimed, .* at most 1000"),
         (set_member("lipschitz_bound", True), "lipschitz_bound must be a number"),
         (set_member("lipschitz_bound", 10**400), "too large a number"),
         (set_member("forward_error", "0"), "forward_error must be a number"),
