@@ -14,6 +14,13 @@ from jaxtyping import Float, Float64
 from model.errors import CertificateError
 from model.rounding import UNIT_ROUNDOFF_64, gamma, round_up
 
+# Squares that underflow are lost to a sum; n < 2^50 of them lose less than this, or its root.
+_LOST_SQUARE = 1e-290
+_LOST_ROOT = 1e-140
+
+# Below this, a product of two weights and a ratio might underflow; float32 ends at 1.4e-45.
+_SMALLEST_WEIGHT = 1e-70
+
 _EIGENVECTOR_ROWS = 1024
 """Up to this many rows the Perron vector starts from an eigen-solve; above, from all ones."""
 
@@ -36,7 +43,8 @@ def product_bound(*factors: float) -> float:
 def euclidean_norm_bound(values: Float[np.ndarray, "..."]) -> float:
     """Upper bound of the l2 (for a matrix: Frobenius) norm of all values."""
     flat = _finite(values).ravel()
-    return inflate(math.sqrt(float(flat @ flat)), flat.size + 2)
+    bound = inflate(math.sqrt(float(flat @ flat)), flat.size + 2)
+    return bound if bound > _LOST_ROOT or not flat.any() else bound + _LOST_ROOT
 
 
 def orthonormal_norm_bound(weight: Float[np.ndarray, "M N"]) -> float:
@@ -95,7 +103,7 @@ def cholesky_norm_bound(weight: Float[np.ndarray, "M N"]) -> float:
         trace = inflate(float(np.abs(np.diag(shifted)).sum()), rows + 2)
         factor_rounding = 2.0 * gamma(rows + 1) * trace
         # Only the diagonal takes part in the subtraction, so its rounding is at most u times it.
-        rounding = factor_rounding + UNIT_ROUNDOFF_64 * trace + gram_rounding
+        rounding = factor_rounding + UNIT_ROUNDOFF_64 * trace + gram_rounding + _LOST_SQUARE
         return _root_up(square + inflate(rounding, 8))
     raise CertificateError("no Cholesky factorisation proved a norm near the estimate")
 
@@ -153,7 +161,7 @@ def nonnegative_norm_bound(matrix: Float[np.ndarray, "M N"], *, tight: bool = Tr
     # The two products sum numbers of one sign: relative errors only; one division; one underflow.
     # Zeros are added without rounding, so a band counts its width, not its length.
     terms = int((matrix > 0).sum(axis=0).max() + (matrix > 0).sum(axis=1).max())
-    return _root_up(inflate(square, terms + 4) + 1e-290)
+    return _root_up(inflate(square, terms + 4) + _LOST_SQUARE)
 
 
 def wavelet_norm_bound(filters: Float64[np.ndarray, "F N"], stride: int = 2) -> float:
@@ -199,12 +207,12 @@ def dense_sll_scaling(
         T, (F,); 0 exactly where a row of W is 0.
 
     Raises:
-        CertificateError: a weight is not finite; p is not positive and finite, or spans more than
-            1e100, where products would underflow; or T overflows.
+        CertificateError: a weight is not finite, or not 0 and below 1e-70; p is not positive and
+            finite, or spans more than 1e100, where products would underflow; or T overflows.
 
     Source: Araujo et al. 2023, arXiv:2303.03169, theorem 3; rounding ours.
     """
-    weight = _finite(weight)
+    weight = _squarable(weight)
     if not (np.isfinite(ratios).all() and (ratios > 0).all()):
         raise CertificateError("exp(q) must be positive and finite")
     ratios = ratios / ratios.max()  # another valid p
@@ -232,11 +240,11 @@ def conv_sll_scaling(kernel: Float[np.ndarray, "I C K K"]) -> Float64[np.ndarray
         T, (inner,); 0 exactly where a filter is 0.
 
     Raises:
-        CertificateError: a weight is not finite, or T overflows.
+        CertificateError: a weight is not finite, or not 0 and below 1e-70; or T overflows.
 
     Source: Araujo et al. 2023, arXiv:2303.03169, theorem 3 with q = 1; rounding ours.
     """
-    kernel = _finite(kernel)
+    kernel = _squarable(kernel)
     inner, _, side, _ = kernel.shape
     padding = ((0, 0), (0, 0), (side - 1, side - 1), (side - 1, side - 1))
     padded = np.pad(kernel, padding)
@@ -287,6 +295,14 @@ def _finite(values: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
     values = values.astype(np.float64, copy=False)
     if not np.isfinite(values).all():
         raise CertificateError("a norm was asked of numbers that are not all finite")
+    return values
+
+
+def _squarable(values: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+    """The weights in float64, or a refusal where a product of two would underflow."""
+    values = _finite(values)
+    if ((values != 0.0) & (np.abs(values) < _SMALLEST_WEIGHT)).any():
+        raise CertificateError(f"a weight must be 0 or at least {_SMALLEST_WEIGHT:g}")
     return values
 
 

@@ -60,7 +60,9 @@ class Network(nn.Module):
         cut = 0.0 if unit_roundoff == UNIT_ROUNDOFF_64 else unit_roundoff * norm
         flow = Flow(norm, cut, 1.0)
         for layer in self.layers:
+            flow = flow.with_underflow(unit_roundoff)
             flow = cast("Layer", layer).prove(flow, unit_roundoff)
+        flow = flow.with_underflow(unit_roundoff)
         return NetworkProof(flow.lipschitz_bound, plain_bound(flow.error))
 
 

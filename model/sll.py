@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.errors import CertificateError
-from model.layers import Flow, reciprocal_down
+from model.layers import Flow, carried, largest_carried, reciprocal_down, smallest_normal
 from model.lipschitz import (
     conv_sll_scaling,
     dense_sll_scaling,
@@ -59,14 +59,14 @@ class ConvBlock(nn.Module):
         self.kernel, self.bias_values, self.scaling = kernel, bias.ravel(), scaling
         self.pixels = pixels
         self.inner, self.channels, self.side, _ = kernel.shape
-        taps = torch.from_numpy(np.ascontiguousarray(kernel[:, :, ::-1, ::-1])).to(dtype)
+        taps = carried(np.ascontiguousarray(kernel[:, :, ::-1, ::-1]), dtype, "a block's kernel")
         # Rows (inner, tap): fold adds a tap at the position it was read from, hence the flip.
         self.register_buffer("reading", taps.permute(0, 2, 3, 1).reshape(-1, self.channels).clone())
         # -2 W^T, exact: a power of two.
         writing = (-2.0 * taps).permute(1, 0, 2, 3).reshape(self.channels, -1)
         self.register_buffer("writing", writing.clone())
         self.register_buffer("bias", torch.from_numpy(self.bias_values).to(dtype)[:, None, None])
-        inverse = reciprocal_down(torch.from_numpy(scaling), dtype)
+        inverse = reciprocal_down(scaling, dtype)
         self.register_buffer("inverse_scaling", inverse[:, None, None])
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
@@ -136,10 +136,9 @@ class LinearBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.bias_values, self.log_ratios, self.scaling = bias.ravel(), log_ratios, scaling
-        self.register_buffer("weight", torch.tensor(weight, dtype=dtype))
+        self.register_buffer("weight", carried(weight, dtype, "a block's weights"))
         self.register_buffer("bias", torch.tensor(self.bias_values, dtype=dtype))
-        inverse = reciprocal_down(torch.from_numpy(scaling), dtype)
-        self.register_buffer("inverse_scaling", inverse)
+        self.register_buffer("inverse_scaling", reciprocal_down(scaling, dtype))
 
     def forward(self, x: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
         """The block's output."""
@@ -185,10 +184,25 @@ def scaling_slack(proved: Float64[np.ndarray, " F"], stored: Float64[np.ndarray,
 
 
 class _Constants:
-    """S and beta of a block's forward error: norms of |W|^T T^-1 |W| and of |W|^T T^-1 |b|."""
+    """What a block's forward error is made of.
 
-    def __init__(self, stretch: float, offset: float) -> None:
+    S and beta are the norms of |W|^T T^-1 |W| and of |W|^T T^-1 |b|; kept beside them is what
+    bounds underflow and the largest number of a pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        stretch: float,
+        offset: float,
+        magnitude: Float64[np.ndarray, "F N"],
+        bias: Float64[np.ndarray, " F"],
+        inverse: Float64[np.ndarray, " F"],
+        copies: int,
+    ) -> None:
         self.stretch, self.offset = stretch, offset
+        self._magnitude, self._bias, self._inverse = magnitude, bias, inverse
+        self._copies = copies
 
     @classmethod
     def of(
@@ -202,8 +216,37 @@ class _Constants:
         inverse = np.divide(1.0, scaling, out=np.zeros_like(scaling), where=scaling > 0)
         # A few Collatz-Wielandt steps: any number of them is a bound, more would not pay.
         root = nonnegative_norm_bound(np.sqrt(inverse)[:, None] * magnitude, tight=False)
-        constant = magnitude.T @ (inverse * np.abs(bias.astype(np.float64)))
-        return cls(root**2, euclidean_norm_bound(constant) * math.sqrt(copies))
+        height = np.abs(bias.astype(np.float64))
+        constant = magnitude.T @ (inverse * height)
+        offset = euclidean_norm_bound(constant) * math.sqrt(copies)
+        return cls(
+            stretch=root**2,
+            offset=offset,
+            magnitude=magnitude,
+            bias=height,
+            inverse=inverse,
+            copies=copies,
+        )
+
+    def underflow(self, reads: int, writes: int, unit_roundoff: float) -> float:
+        """Upper bound of the l2 error where each sum and product loses the smallest normal number.
+
+        A value of W x + b loses 2 reads + 2 of them, times 1 / T; the product one more; both times
+        |W|^T; the second sum 2 writes + 3. Twice that covers the roundings on the way.
+        """
+        eta = smallest_normal(unit_roundoff)
+        inner = 2.0 * (reads + 2) * self._inverse + 2.0
+        lost = 2.0 * self._magnitude.T @ inner + 2.0 * (writes + 2)
+        # eta first: the other factors may be far above 1, never so far that they overflow.
+        return 4.0 * euclidean_norm_bound(eta * lost) * math.sqrt(self._copies)
+
+    def largest(self, norm: float) -> float:
+        """Upper bound, to a factor of 2, of every number and partial sum of a pass."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            inner = self._magnitude.sum(axis=1) * norm + self._bias
+            scaled = inner * self._inverse
+            written = 2.0 * self._magnitude.T @ scaled + norm
+        return float(np.concatenate((inner, scaled, written)).max(initial=0.0))
 
 
 def _through_sll(
@@ -221,11 +264,16 @@ def _through_sll(
     sum and its bias, at most three with 1 / T, writes in the second sum; relu is exact. The sum
     with x may be the start or the end of the second sum: writes + 1 roundings of x.
     """
+    largest, limit = constants.largest(flow.norm + flow.error), largest_carried(unit_roundoff)
+    if not largest <= limit:
+        raise CertificateError(
+            f"a block's numbers must stay below {limit:.3g} to be proved, and may reach {largest}"
+        )
     path = gamma(reads + writes + 6, unit_roundoff)
     bound = 1.0 if slack == 0.0 else inflate(1.0 + 2.0 * slack, 2)
     return flow.through(
         bound,
         offset=2.0 * constants.offset,
         relative=2.0 * path * constants.stretch + gamma(writes + 2, unit_roundoff),
-        absolute=2.0 * path * constants.offset,
+        absolute=2.0 * path * constants.offset + constants.underflow(reads, writes, unit_roundoff),
     )

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from model.layers import Flow, Layer
+from model.layers import Flow, Layer, carried
 from model.lipschitz import (
     cholesky_norm_bound,
     euclidean_norm_bound,
@@ -74,8 +74,10 @@ class WaveletLevel(nn.Module):
         super().__init__()
         self.filters = quadrature_filters(lowpass)
         self.matrix = filter_matrix(self.filters, side)
-        self.register_buffer("axis", torch.tensor(self.matrix, dtype=dtype))
-        self.register_buffer("axis_transposed", torch.tensor(self.matrix.T, dtype=dtype).clone())
+        self.register_buffer("axis", carried(self.matrix, dtype, "a wavelet's taps"))
+        self.register_buffer(
+            "axis_transposed", self.axis.T.clone(memory_format=torch.contiguous_format)
+        )
 
     def forward(self, x: Float[Tensor, "C N S S"]) -> Float[Tensor, "C4 N s s"]:
         """The four sub-bands: low-low, then low-high, high-low, high-high (vertical first)."""
@@ -113,7 +115,7 @@ class ChannelMap(nn.Module):
         super().__init__()
         self.weight_values, self.bias_values, self.pixels = weight, bias, pixels
         self.kept = len(weight) - len(bias)
-        self.register_buffer("weight", torch.tensor(weight, dtype=dtype))
+        self.register_buffer("weight", carried(weight, dtype, "a channel map's weights"))
         self.register_buffer("bias", torch.tensor(bias, dtype=dtype)[:, None])
 
     def forward(self, x: Float[Tensor, "I N s s"]) -> Float[Tensor, "O N s s"]:
@@ -182,7 +184,7 @@ class Head(nn.Module):
     ) -> None:
         super().__init__()
         self.weight_values, self.offset_values = weight, offset
-        self.register_buffer("weight", torch.tensor(weight, dtype=dtype))
+        self.register_buffer("weight", carried(weight, dtype, "the head's weights"))
         self.register_buffer("offset", torch.tensor(offset, dtype=dtype))
 
     def forward(self, x: Float[Tensor, "C B s s"]) -> Float[Tensor, "B D"]:

@@ -198,6 +198,18 @@ def test_rows_of_zeros_and_of_tiny_numbers_keep_the_perron_bound():
     assert 1e-30 <= nonnegative_norm_bound(matrix * 1e-30) < 1.01e-30
 
 
+def test_norms_of_weights_whose_squares_underflow_stay_bounds():
+    for size in (1e-150, 1e-155, 1e-160, 1e-162, 1e-170, 5e-324):
+        weight = np.full((3, 4), size)
+        for bound in (euclidean_norm_bound, cholesky_norm_bound, spectral_norm_bound):
+            assert bound(weight) >= 12**0.5 * size
+        with pytest.raises(CertificateError, match="0 or at least 1e-70"):
+            dense_sll_scaling(weight, np.ones(3))
+        with pytest.raises(CertificateError, match="0 or at least 1e-70"):
+            conv_sll_scaling(np.full((2, 1, 3, 3), size))
+    assert euclidean_norm_bound(np.zeros(4)) < 1e-300
+
+
 def test_rounding_helpers_round_up():
     assert inflate(1.0, 0) > 1.0
     assert product_bound(1.0, 1.0) == 1.0
