@@ -70,6 +70,15 @@ def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
             assert np.allclose(index.vectors[entry.row], unit, atol=1e-7, rtol=0)
 
 
+@pytest.fixture
+def interruptible():
+    """SIGINT as a terminal's commands have it: one inherited as ignored, by nohup say, stays so."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     folder = write_folder(tmp_path / "in", 400)
     process = subprocess.Popen(
