@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from index_builder.errors import IndexFormatError
+from index_builder.layout import open_regular
 from model.rounding import gamma, round_up
 
 SCHEMA = "lipsim-index-1"
@@ -156,7 +157,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(_MAX_MANIFEST_BYTES + 1)
     except OSError as exc:
         raise IndexFormatError(
@@ -173,7 +174,7 @@ def file_record(path: Path) -> FileRecord:
     Raises:
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return FileRecord(os.fstat(file.fileno()).st_size, digest)
 
@@ -254,7 +255,7 @@ def map_vectors(path: Path, entries: int, dim: int) -> Float[np.ndarray, "N D"]:
     """
     wanted = _HEADER_BYTES + 4 * entries * dim
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             header = file.read(_HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
     except OSError as exc:
@@ -310,7 +311,7 @@ def read_quarantine(path: Path) -> list[Quarantined]:
         IndexFormatError: a line is not an entry of the list.
     """
     try:
-        with path.open(encoding="ascii") as file:
-            return [Quarantined(**json.loads(line)) for line in file]
+        with open_regular(path) as file:
+            return [Quarantined(**json.loads(line.decode("ascii"))) for line in file]
     except (OSError, ValueError, TypeError, RecursionError) as exc:
         raise IndexFormatError(f"{path.name} is damaged: {exc}") from exc

@@ -6,6 +6,7 @@ A GalleryIndex is one version and never changes. To serve a new version, open it
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,6 +37,8 @@ from model.certificate import Candidates
 from model.errors import EmbeddingError
 
 _OPEN_TRIES = 5
+_LOCK_TRIES = 10
+_LOCK_PAUSE_S = 0.01
 
 list_indexes = layout.list_indexes
 
@@ -278,14 +281,24 @@ def hold_version(directory: Path) -> int:
         IndexFormatError: it cannot be opened.
     """
     try:
-        descriptor = os.open(directory / MANIFEST, os.O_RDONLY | os.O_CLOEXEC)
+        with layout.open_regular(directory / MANIFEST) as file:
+            descriptor = os.dup(file.fileno())
     except OSError as exc:
         raise IndexFormatError(
             f"{directory.name}/{MANIFEST} cannot be read: {exc.strerror}"
         ) from exc
-    # Where the file system knows no locks, only `prune` is the poorer for it: open files stay.
-    with contextlib.suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+    # `prune` holds the file alone for a moment only. Who holds it longer is a stranger: waiting
+    # for one would stall the service, and going on without the lock leaves only `prune` the poorer,
+    # as where the file system knows no locks: open files stay.
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE_S)
+        except OSError:
+            break
+        else:
+            break
     return descriptor
 
 

@@ -12,10 +12,13 @@ Every change is "write aside, fsync, rename, fsync the directory", so that a cra
 leaves either the old state or the new one.
 """
 
+import errno
 import os
 import re
 import shutil
+import stat
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 
 from index_builder.errors import IndexFormatError, IndexNotFoundError
@@ -139,7 +142,7 @@ def read_current(paths: IndexPaths) -> Current:
         IndexFormatError: CURRENT does not hold what a writer puts there.
     """
     try:
-        with paths.current.open("rb") as file:
+        with open_regular(paths.current) as file:
             raw = file.read(_MAX_CURRENT_BYTES)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise IndexNotFoundError(
@@ -157,6 +160,24 @@ def read_current(paths: IndexPaths) -> Current:
             f"{raw[:90]!r}; choose a version with `python -m index_builder rollback --to VERSION`"
         )
     return Current(match[1], match[2])
+
+
+def open_regular(path: Path) -> BufferedReader:
+    """Open a file of an index for reading; what is no regular file is refused, never waited for.
+
+    Raises:
+        OSError: it cannot be opened, or is a pipe, a device or a folder.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        # A pipe in a file's place would keep a blocking open waiting for its writer, for ever.
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    file = open(path, "rb", opener=opener)  # noqa: SIM115 (a Path knows no opener)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return file
 
 
 def write_current(paths: IndexPaths, current: Current) -> None:

@@ -97,7 +97,7 @@ def prune(data_dir: Path, name: str, keep: int) -> tuple[list[str], list[str]]:
 def _is_read(directory: Path) -> bool:
     """Whether a reader holds the version: it locks the manifest for as long as it is open."""
     try:
-        descriptor = os.open(directory / MANIFEST, os.O_RDONLY)
+        descriptor = os.open(directory / MANIFEST, os.O_RDONLY | os.O_NONBLOCK)
     except FileNotFoundError:
         return False  # damaged: nobody can have opened it
     try:

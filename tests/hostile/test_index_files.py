@@ -1,5 +1,9 @@
+import fcntl
+import os
 import random
 import shutil
+import threading
+import time
 
 import pytest
 from index_tools import build, write_folder
@@ -65,6 +69,41 @@ def test_a_file_of_another_length_or_none_is_refused_by_name(data_dir, name, cha
     elif change != "missing":
         path.write_bytes({"truncated": raw[:-1], "longer": raw + b"\0", "empty": b""}[change])
     refused(data_dir, name)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", [*FILES, "CURRENT"])
+def test_a_pipe_in_a_files_place_is_refused_and_never_waited_for(tmp_path, name):
+    # Nothing is quarantined: an empty list has the size of a pipe.
+    build(tmp_path, write_folder(tmp_path / "in", 3))
+    path = (
+        version_of(tmp_path) / name if name != "CURRENT" else tmp_path / "indexes/default/CURRENT"
+    )
+    path.unlink()
+    os.mkfifo(path)
+    refused(tmp_path, name)
+
+
+def test_a_strangers_lock_does_not_stall_a_reader(data_dir):
+    with (version_of(data_dir) / "manifest.json").open("rb") as stranger:
+        fcntl.flock(stranger, fcntl.LOCK_EX)
+        started = time.monotonic()
+        with GalleryIndex.open(data_dir) as index:
+            assert index.size == 12
+        assert time.monotonic() - started < 5
+
+
+def test_a_lock_held_for_a_moment_is_waited_for(data_dir):
+    """As `prune` holds it: the reader has its own lock afterwards."""
+    manifest = version_of(data_dir) / "manifest.json"
+    with manifest.open("rb") as pruning, manifest.open("rb") as later:
+        fcntl.flock(pruning, fcntl.LOCK_EX)
+        release = threading.Timer(0.02, fcntl.flock, (pruning, fcntl.LOCK_UN))
+        release.start()
+        with GalleryIndex.open(data_dir), pytest.raises(BlockingIOError):
+            fcntl.flock(later, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        release.join()
+        fcntl.flock(later, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_surplus_file_is_refused_by_name(data_dir):
