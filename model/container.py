@@ -26,9 +26,9 @@ class Container:
         orientation: EXIF's 1..8; 1 is upright, also where EXIF is absent or unreadable.
         color_key: the 8-bit gray or RGB value that counts as transparent (PNG), or None.
         frame: left, top, right, bottom of the part that the picture covers (GIF), or None for all.
-        poisoned: a twin of `data` that decodes differently if, and only if, the coded picture ends
-            early (JPEG whose scans follow each other), or None.
-        is_multi_scan: the JPEG's colours come one after the other, so a cut shows in any colour.
+        is_jpeg: the file is a JPEG, whose decoder fills in what is missing.
+        can_lack_anywhere: the JPEG is of several scans or has restart markers, so missing data
+            need not show at its end.
         deflated: the PNG's compressed rows, or None.
         inflated_bytes: how long they must be when inflated.
         is_interlaced: the PNG's rows come in seven passes, so a cut shows in any row.
@@ -40,8 +40,8 @@ class Container:
     orientation: int = 1
     color_key: tuple[int, ...] | None = None
     frame: tuple[int, int, int, int] | None = None
-    poisoned: bytes | None = None
-    is_multi_scan: bool = False
+    is_jpeg: bool = False
+    can_lack_anywhere: bool = False
     deflated: bytes | None = None
     inflated_bytes: int = 0
     is_interlaced: bool = False

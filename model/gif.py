@@ -7,11 +7,18 @@ from model.errors import ImageDecodeError
 
 
 def read_gif(data: bytes) -> Container:
-    """Walk all blocks to the trailer; keep the screen, the first frame and its control block."""
+    """Walk all blocks; keep the screen, the first frame and its control block.
+
+    After the first frame, which is all that is drawn, zeros between blocks and the lack of a
+    trailer are forgiven, as some writers leave them; a block that is cut is not.
+    """
     width, height, flags = struct.unpack_from("<HHB", data, 6)
     position = 13 + _palette_size(flags)
     kept, control, frame, count = [data[:position]], b"", None, 0
-    while (introducer := data[position]) != 0x3B:
+    while frame is None or position < len(data):
+        introducer = data[position]
+        if introducer == 0x3B:
+            break
         start, count = position, next_block(count)
         if introducer == 0x21:
             position = _blocks_end(data, position + 2)
@@ -23,6 +30,8 @@ def read_gif(data: bytes) -> Container:
             if frame is None:
                 frame = (left, top, left + columns, top + rows)
                 kept += [control, data[start:position]]
+        elif introducer == 0 and frame is not None:
+            position += 1
         else:
             raise ImageDecodeError(f"a GIF block was wanted, byte {introducer} came")
     if frame is None:

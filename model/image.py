@@ -40,7 +40,7 @@ from model.errors import (
     ImageSizeError,
 )
 from model.gif import read_gif
-from model.jpeg import read_jpeg
+from model.jpeg import poisoned_twin, read_jpeg
 from model.png import inflates_to, read_png
 from model.sniff import content_format
 from model.webp import read_webp
@@ -233,9 +233,9 @@ def _decode(
 def _ends_early(image: Image.Image, container: Container) -> bool:
     """Whether the coded picture stops before its last row, which the decoders do not say.
 
-    What is missing comes out gray (JPEG) or zero (PNG). Only a picture whose end looks so is looked
-    at twice; all others pay nothing. A second decode of a JPEG with bytes put after the coded
-    picture settles it: a whole picture does not read them. A PNG's rows are counted.
+    What is missing comes out gray (JPEG) or zero (PNG). A plain JPEG or PNG is looked at twice only
+    where its end looks so. A second decode of a JPEG with bytes put wherever coded data ends
+    settles it: a whole picture does not read them. A PNG's rows are counted.
     """
     width, height = image.size
     if container.deflated is not None:
@@ -244,12 +244,12 @@ def _ends_early(image: Image.Image, container: Container) -> bool:
         ):
             return False
         return not inflates_to(container.deflated, container.inflated_bytes)
-    if container.poisoned is None:
+    if not container.is_jpeg:
         return False
     last = image.crop((width - 1, height - 1, width, height)).tobytes()
-    if not container.is_multi_scan and not set(last) <= {127, 128}:
+    if not container.can_lack_anywhere and not set(last) <= {127, 128}:
         return False
-    with Image.open(io.BytesIO(container.poisoned), formats=("JPEG",)) as twin:
+    with Image.open(io.BytesIO(poisoned_twin(container.data)), formats=("JPEG",)) as twin:
         return twin.tobytes() != image.tobytes()
 
 

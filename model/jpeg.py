@@ -3,12 +3,19 @@
 import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
 
 from model.container import Container, exif_orientation, next_block, truncated
 from model.errors import ImageDecodeError, ImageFormatError
 
 _MAX_SCANS = 64  # Each scan of a progressive JPEG walks over the whole picture; 10 are usual.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # No repetition: linear in any file.
+# Whoever waits for a marker skips these bytes; whoever still lacks coded data takes them for it.
+# None is 0xff, which would begin a marker, and they begin with a 1: a decoder makes up zeros.
+_POISON = bytes.fromhex("aa55d32c9669e11e")
+_LONG_POISON = _POISON + bytes(range(1, 129)) * 4
 _REFUSED = {
     0xC3: "lossless",
     0xC5: "hierarchical",
@@ -23,10 +30,20 @@ _REFUSED = {
 }
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """The frame header: sides, and horizontal and vertical sampling factors by component."""
+
+    height: int
+    width: int
+    sampling: dict[int, tuple[int, int]]
+    is_progressive: bool
+
+
 def read_jpeg(data: bytes) -> Container:
     """Keep the tables, the frame, the scans and what tells the colour space; drop the rest."""
     kept = [b"\xff\xd8"]
-    orientation, frame, scans, is_progressive = 0, b"", 0, False
+    orientation, frame, scans, interval, restarts = 0, None, 0, 0, 0
     missing_bits: dict[int, list[int]] = {}
     for marker, body, coded in _segments(data):
         if marker in _REFUSED:
@@ -37,31 +54,50 @@ def read_jpeg(data: bytes) -> Container:
         if marker in (0xC0, 0xC1, 0xC2):
             if frame:
                 raise ImageDecodeError("one JPEG frame was wanted, a second one came")
-            frame, is_progressive = body, marker == 0xC2
-            missing_bits = _components(frame)
+            frame = _frame(body, is_progressive=marker == 0xC2)
+            missing_bits = {component: [255] * 64 for component in frame.sampling}
+        elif marker == 0xDD:
+            (interval,) = struct.unpack(">H", body)
         elif marker == 0xDA:
             scans += 1
             if scans > _MAX_SCANS:
                 raise ImageDecodeError(f"a JPEG of at most {_MAX_SCANS} scans was wanted")
-            _note_scan(missing_bits, body, is_progressive=is_progressive)
+            if frame is None:
+                raise ImageDecodeError("a JPEG frame was wanted before its scans")
+            _note_scan(missing_bits, body, is_progressive=frame.is_progressive)
+            restarts += _check_restarts(coded, _mcus(frame, body), interval)
         elif marker == 0xE1 and not orientation and body.startswith(b"Exif\0\0"):
             orientation = exif_orientation(body)
         if marker in (0xE0, 0xEE) or not 0xE0 <= marker <= 0xFE:
-            size = (len(body) + 2).to_bytes(2, "big")
-            kept += [bytes((0xFF, marker)), size, body, coded]
-    if not frame or any(bits for table in missing_bits.values() for bits in table):
+            kept += [_head(marker, body), coded]
+    if frame is None or any(bits for table in missing_bits.values() for bits in table):
         raise truncated("JPEG")
-    height, width = struct.unpack_from(">HH", frame, 1)
-    picture = b"".join(kept)
     return Container(
-        width,
-        height,
-        picture + b"\xff\xd9",
+        frame.width,
+        frame.height,
+        b"".join(kept) + b"\xff\xd9",
         orientation or 1,
-        # Bytes after a complete scan are skipped; a scan that was cut takes them for its own.
-        poisoned=None if is_progressive else picture + bytes(range(1, 129)) * 4 + b"\xff\xd9",
-        is_multi_scan=scans > 1,
+        is_jpeg=True,
+        can_lack_anywhere=scans > 1 or restarts > 0,
     )
+
+
+def poisoned_twin(data: bytes) -> bytes:
+    """A twin of read_jpeg's file that decodes differently if, and only if, coded data is missing.
+
+    Every scan and restart interval is followed by bytes that a decoder skips on its way to the next
+    marker, if it has all it needs.
+    """
+    pieces = [b"\xff\xd8"]
+    for marker, body, coded in _segments(data):
+        pieces += [_head(marker, body), _poison_intervals(coded)]
+        if marker == 0xDA:
+            pieces.append(_LONG_POISON)
+    return b"".join(pieces) + b"\xff\xd9"
+
+
+def _head(marker: int, body: bytes) -> bytes:
+    return bytes((0xFF, marker)) + (len(body) + 2).to_bytes(2, "big") + body
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
@@ -104,18 +140,63 @@ def _coded_end(data: bytes, start: int, end: int) -> int:
     return max(start, end)
 
 
-def _components(frame: bytes) -> dict[int, list[int]]:
-    """For each colour component, how many low bits of its 64 coefficients are still to come."""
-    precision, count = frame[0], frame[5]
+def _frame(body: bytes, *, is_progressive: bool) -> _Frame:
+    precision, height, width, count = struct.unpack_from(">BHHB", body)
     if precision != 8:
         raise ImageFormatError(f"JPEG of 8 bits a sample is accepted, {precision} came")
-    if count not in (1, 3, 4) or len(frame) < 6 + 3 * count:
+    if count not in (1, 3, 4) or len(body) < 6 + 3 * count:
         raise ImageDecodeError(f"a JPEG of 1, 3 or 4 components was wanted, {count} came")
-    return {frame[6 + 3 * index]: [255] * 64 for index in range(count)}
+    triples = (body[6 + 3 * index : 9 + 3 * index] for index in range(count))
+    sampling = {name: (factors >> 4, factors & 15) for name, factors, _ in triples}
+    if not all(1 <= factor <= 4 for pair in sampling.values() for factor in pair):
+        raise ImageDecodeError("JPEG sampling factors of 1 to 4 were wanted")
+    return _Frame(height, width, sampling, is_progressive)
+
+
+def _mcus(frame: _Frame, header: bytes) -> int:
+    """How many units a scan codes: of all its components together, or the blocks of its only one.
+
+    ITU-T T.81, A.1.1 and A.2.
+    """
+    most_across, most_down = (
+        max(factors) for factors in zip(*frame.sampling.values(), strict=True)
+    )
+    across, down = frame.sampling[header[1]] if header[0] == 1 else (1, 1)
+    columns = -(-frame.width * across // (8 * most_across))
+    return columns * -(-frame.height * down // (8 * most_down))
+
+
+def _check_restarts(coded: bytes, mcus: int, interval: int) -> int:
+    """Count the restart markers of a scan; as many as its units need must come, in sequence.
+
+    A decoder that misses one waits for it until the file ends, and draws gray.
+    """
+    wanted = max(0, mcus - 1) // interval if interval else 0
+    values = np.frombuffer(coded, dtype=np.uint8)
+    is_restart = (values[:-1] == 0xFF) & (values[1:] >= 0xD0) & (values[1:] <= 0xD7)
+    numbers = values[1:][is_restart] & 7
+    if len(numbers) < wanted:
+        raise truncated("JPEG")
+    if len(numbers) > wanted or (numbers != np.arange(wanted) % 8).any():
+        raise ImageDecodeError(
+            f"a JPEG scan of {wanted} restart markers in sequence was wanted, others came"
+        )
+    return wanted
+
+
+def _poison_intervals(coded: bytes) -> bytes:
+    """Coded data with poison before every restart marker."""
+    while b"\xff\xff" in coded:  # Fill bytes; each turn halves the longest run.
+        coded = coded.replace(b"\xff\xff", b"\xff")
+    for restart in (bytes((0xFF, number)) for number in range(0xD0, 0xD8)):
+        coded = coded.replace(restart, _POISON + restart)
+    return coded
 
 
 def _note_scan(missing_bits: dict[int, list[int]], header: bytes, *, is_progressive: bool) -> None:
     count = header[0]
+    if not count:
+        raise ImageDecodeError("a JPEG scan with a component was wanted, an empty one came")
     first, last, bits = header[1 + 2 * count], header[2 + 2 * count], header[3 + 2 * count] & 15
     if not is_progressive:
         first, last, bits = 0, 63, 0

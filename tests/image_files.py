@@ -106,6 +106,37 @@ def closed_jpeg(share, **options):
     return file[: int(len(file) * share)] + b"\xff\xd9"
 
 
+def restarting_jpegs() -> dict[str, tuple[bytes, int]]:
+    """JPEGs with restart markers, by name, and where the last scan's coded data begins."""
+    files = {}
+    for name, options in {
+        "rows": {"restart_marker_rows": 1},
+        "blocks": {"restart_marker_blocks": 3},
+        "blocks-444": {"restart_marker_blocks": 3, "subsampling": 0},
+        "progressive": {"restart_marker_rows": 1, "progressive": True},
+    }.items():
+        file = encoded(photo(120, 160), "JPEG", quality=90, **options)
+        header = file.rindex(b"\xff\xda")
+        files[name] = (file, header + 2 + int.from_bytes(file[header + 2 : header + 4], "big"))
+    return files
+
+
+def jpeg_of_three_scans(*, share=1.0, interval=0):
+    """A baseline JPEG of three gray scans, Y, Cb and Cr, the first cut at a share of its length."""
+    restarts = {"restart_marker_blocks": interval} if interval else {}
+    gray = encoded(photo(40, 40)[..., 0], "JPEG", **restarts)
+    frame, scan = gray.index(b"\xff\xc0"), gray.index(b"\xff\xda")
+    tables = gray[frame + 13 : scan]
+    components = b"".join(bytes((number, 0x11, 0)) for number in (1, 2, 3))
+    head = gray[:frame] + b"\xff\xc0\0\x11" + gray[frame + 4 : frame + 9] + b"\x03" + components
+    coded = gray[scan + 10 : -2]
+    scans = [
+        b"\xff\xda\0\x08\x01" + bytes((number, 0)) + b"\0\x3f\0" + data
+        for number, data in ((1, coded[: int(len(coded) * share)]), (2, coded), (3, coded))
+    ]
+    return head, tables, scans
+
+
 def riff(body):
     """A WebP's outer frame, truthful about its length."""
     return b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
@@ -158,6 +189,8 @@ def sound_images() -> dict[str, tuple[bytes, str, np.ndarray]]:
     through_pillow("avif-animated-first-frame", two, "AVIF")
     through_pillow("gif", encoded(pixels, "GIF"), "GIF")
     through_pillow("gif-interlaced", encoded(pixels, "GIF", interlace=1), "GIF")
+    through_pillow("gif-without-a-trailer", encoded(pixels, "GIF")[:-1], "GIF")
+    through_pillow("gif-zeros-at-its-end", encoded(pixels, "GIF")[:-1] + b"\0\0;", "GIF")
     many = encoded(pixels, "GIF", save_all=True, append_images=[second])
     through_pillow("gif-animated-first-frame", many, "GIF")
     exact("gif-gray", encoded(gray, "GIF"), "GIF", np.repeat(gray[..., None], 3, axis=2))
@@ -304,7 +337,8 @@ def hostile_images() -> dict[str, tuple[bytes, type[ImageError]]]:
         "avif-only-its-magic": (b"\0\0\0\x18ftypavif\0\0\0\0avifmif1", ImageDecodeError),
         "gif-only-its-magic": (b"GIF89a", ImageDecodeError),
         "gif-truncated": (moving[: len(moving) // 2], ImageDecodeError),
-        "gif-without-its-trailer": (moving[:-1], ImageDecodeError),
+        "gif-without-its-last-two-bytes": (moving[:-2], ImageDecodeError),
+        "gif-zeros-before-the-frame": (moving[:13] + b"\0" + moving[13:], ImageDecodeError),
         "gif-no-frame": (gif(5, 5, []), ImageDecodeError),
         "gif-empty-frame": (gif(5, 5, [(0, 0, 0, 5, b"", ONE_RED_PIXEL)]), ImageDecodeError),
         "gif-cut-and-closed": (

@@ -1,3 +1,6 @@
+import itertools
+import re
+import struct
 import threading
 import time
 import tracemalloc
@@ -5,7 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from image_files import encoded, hostile_images, photo, png, png_rows, sound_images
+from image_files import (
+    encoded,
+    hostile_images,
+    jpeg_of_three_scans,
+    photo,
+    png,
+    png_rows,
+    restarting_jpegs,
+    sound_images,
+)
 from PIL import Image
 
 from model.errors import ImageError
@@ -36,14 +48,105 @@ def test_no_message_shows_the_files_bytes_or_an_address(name):
     assert "\\x" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", [n for n in sound_images() if "trailing" not in n])
+@pytest.mark.parametrize(
+    "name", [n for n in sound_images() if "trailing" not in n and "without" not in n]
+)
 def test_no_file_is_accepted_before_its_end(name):
     data, _, _ = sound_images()[name]
     end = len(data) if name != "mpo-first-picture" else data.index(b"\xff\xd9") + 2
+    end -= name.startswith("gif")  # Its picture is whole without the trailer.
+    end -= 2 * (name == "gif-zeros-at-its-end")
     cuts = {*range(0, end, max(1, end // 150)), *range(max(0, end - 25), end)}
     for cut in cuts:
         with pytest.raises(ImageError):
             decode_image(data[:cut])
+
+
+@pytest.mark.parametrize("name", restarting_jpegs())
+def test_a_jpeg_cut_at_any_restart_marker_and_closed_is_refused(name):
+    data, start = restarting_jpegs()[name]
+    marks = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", data) if m.start() > start]
+    assert len(marks) > 6
+    for mark, shift in itertools.product(marks, (-9, 0, 2)):
+        for end in (b"\xff\xd9", b"\xff\xd0\xff\xd9", b"\xff\xff\xd9"):
+            with pytest.raises(ImageError):
+                decode_image(data[: mark + shift] + end)
+
+
+@pytest.mark.parametrize("name", restarting_jpegs())
+def test_a_jpeg_that_lacks_restart_intervals_in_its_middle_is_refused(name):
+    data, start = restarting_jpegs()[name]
+    marks = [m.start() for m in re.finditer(rb"\xff[\xd0-\xd7]", data) if m.start() > start]
+    emptied = data[: marks[1] + 2] + data[marks[2] :]
+    shortened = data[: marks[2] - 9] + data[marks[2] :]
+    missing = data[: marks[0]] + data[marks[1] :]
+    swapped = bytearray(data)
+    swapped[marks[1] + 1], swapped[marks[2] + 1] = 0xD2, 0xD1
+    for file in (emptied, shortened, missing, bytes(swapped)):
+        with pytest.raises(ImageError):
+            decode_image(file)
+
+
+@pytest.mark.parametrize("name", restarting_jpegs())
+def test_a_restarting_jpeg_with_a_taller_frame_or_another_interval_is_refused(name):
+    data, _ = restarting_jpegs()[name]
+    frame = re.search(rb"\xff[\xc0\xc2]", data)
+    interval = data.index(b"\xff\xdd") + 4
+    assert frame is not None
+    for height in (129, 140, 240, 480, 16384):
+        taller = data[: frame.start() + 5] + struct.pack(">H", height) + data[frame.start() + 7 :]
+        with pytest.raises(ImageError):
+            decode_image(taller)
+    for wrong in (0, 1, 2, 30_000):
+        with pytest.raises(ImageError):
+            decode_image(data[:interval] + struct.pack(">H", wrong) + data[interval + 2 :])
+
+
+def test_a_jpeg_whose_interval_changes_between_scans_is_counted_scan_by_scan():
+    head, tables, plain = jpeg_of_three_scans()
+    _, _, restarting = jpeg_of_three_scans(interval=2)
+    on, off = b"\xff\xdd\0\x04\0\x02", b"\xff\xdd\0\x04\0\0"
+    whole = [head, tables, plain[0], on, restarting[1], off, plain[2], b"\xff\xd9"]
+    expected = [head, tables, *plain, b"\xff\xd9"]
+    np.testing.assert_array_equal(
+        decode_image(b"".join(whole)).pixels, decode_image(b"".join(expected)).pixels
+    )
+    for index in (3, 5):  # Without one of the two definitions the markers do not fit.
+        with pytest.raises(ImageError):
+            decode_image(b"".join(whole[:index] + whole[index + 1 :]))
+    cut = restarting[1][: restarting[1].index(b"\xff\xd3")]
+    with pytest.raises(ImageError):
+        decode_image(b"".join([*whole[:4], cut, *whole[5:]]))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_first_scan_that_is_cut_is_refused_though_the_others_are_whole(share):
+    head, tables, scans = jpeg_of_three_scans(share=share)
+    with pytest.raises(ImageError):
+        decode_image(b"".join([head, tables, *scans, b"\xff\xd9"]))
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+def test_a_progressive_jpeg_cut_in_its_last_scan_is_refused(share):
+    data = encoded(photo(120, 160), "JPEG", quality=95, progressive=True)
+    start = data.rindex(b"\xff\xda") + 10
+    with pytest.raises(ImageError):
+        decode_image(data[: start + int(share * (len(data) - start))] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("sides", [(120, 160), (117, 157), (8, 33), (1, 1)])
+@pytest.mark.parametrize("is_progressive", [False, True])
+def test_whole_jpegs_with_any_restart_interval_decode_as_without(
+    subsampling, sides, is_progressive
+):
+    options = {"subsampling": subsampling, "progressive": is_progressive}
+    plain = decode_image(encoded(photo(*sides), "JPEG", **options)).pixels
+    for restarts in ({"restart_marker_rows": 2}, *({"restart_marker_blocks": n} for n in (1, 7))):
+        file = encoded(photo(*sides), "JPEG", **options, **restarts)
+        np.testing.assert_array_equal(decode_image(file).pixels, plain)
+        filled = re.sub(rb"(\xff[\xd0-\xd7])", lambda mark: b"\xff\xff" + mark[0], file[600:])
+        np.testing.assert_array_equal(decode_image(file[:600] + filled).pixels, plain)
 
 
 def test_a_declared_size_takes_no_memory_before_it_is_refused():
