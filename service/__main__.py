@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from service.app import create_app
+from service.connections import make_server
 from service.logs import configure_logs
 from service.settings import Settings, shown, shown_default, variable_name
 
@@ -48,16 +48,13 @@ def serve(
         refusals.append(error)
         server.should_exit = True
 
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings, on_fatal=stop),
-            host=settings.host,
-            port=settings.port,
-            access_log=False,
-            log_config=None,
-            server_header=False,
-            timeout_graceful_shutdown=settings.shutdown_timeout_s,
-        )
+    server = make_server(
+        create_app(settings, on_fatal=stop),
+        host=settings.host,
+        port=settings.port,
+        header_timeout_s=settings.header_timeout_s,
+        max_connections=settings.max_connections,
+        shutdown_timeout_s=settings.shutdown_timeout_s,
     )
     server.run()
     if refusals:

@@ -73,6 +73,17 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(
         default=30.0, gt=0, description="Longest work on one request once begun; longer is 504."
     )
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        description="Open connections, idle ones too; more is 503. Where the soft limit on open "
+        "files less 128 is smaller, that counts.",
+    )
+    header_timeout_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Longest time request headers may take; then the connection is closed.",
+    )
     body_timeout_s: float = Field(
         default=30.0, gt=0, description="Longest time a body may take to arrive; longer is 408."
     )

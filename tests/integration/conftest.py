@@ -46,9 +46,9 @@ def start_server(tmp_path: Path) -> Iterator[StartServer]:
     """Starts `python -m service` on a free port; every server is stopped at the end."""
     servers: list[Server] = []
 
-    def start(data_dir: Path, **settings: object) -> Server:
+    def start(data_dir: Path, *, open_files: int | None = None, **settings: object) -> Server:
         log = tmp_path / f"server-{len(servers)}.log"
-        servers.append(start_process(data_dir, log, settings))
+        servers.append(start_process(data_dir, log, settings, open_files=open_files))
         return servers[-1]
 
     yield start

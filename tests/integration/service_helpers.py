@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 import numpy as np
-import uvicorn
 from PIL import Image
 
 from service.app import create_app
+from service.connections import make_server
 from service.settings import Settings
 
 READY_S = 60.0
@@ -46,8 +46,14 @@ def run_builder(*arguments: object) -> None:
 @contextmanager
 def open_client(settings: Settings) -> Iterator[httpx.Client]:
     """The application behind a real server in a thread, started and no longer loading."""
-    config = uvicorn.Config(create_app(settings), port=0, log_config=None, access_log=False)
-    server = uvicorn.Server(config)
+    server = make_server(
+        create_app(settings),
+        host=settings.host,
+        port=0,
+        header_timeout_s=settings.header_timeout_s,
+        max_connections=settings.max_connections,
+        shutdown_timeout_s=settings.shutdown_timeout_s,
+    )
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
@@ -91,12 +97,15 @@ class Server:
         return self.process.wait(30)
 
 
-def start_process(data_dir: Path, log: Path, settings: dict[str, object]) -> Server:
-    """`python -m service` on a free port, in a process of its own."""
+def start_process(
+    data_dir: Path, log: Path, settings: dict[str, object], *, open_files: int | None = None
+) -> Server:
+    """`python -m service` on a free port, in a process of its own, with a limit on open files."""
+    prefix = [] if open_files is None else ["prlimit", f"--nofile={open_files}:{open_files}"]
     environment = {f"LIPSIM_{name.upper()}": str(value) for name, value in settings.items()}
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "service", "--port", "0", "--data-dir", str(data_dir)],
+            [*prefix, sys.executable, "-m", "service", "--port", "0", "--data-dir", str(data_dir)],
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             stdout=output,
             stderr=output,

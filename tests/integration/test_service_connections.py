@@ -1,0 +1,136 @@
+"""Connections that say nothing, half of something, or are too many: on real sockets."""
+
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from service_helpers import Server
+
+StartServer = Callable[..., Server]
+
+TIMEOUT_S = 1.0
+HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+WHOLE = HALF + b"\r\n"
+
+
+@pytest.fixture
+def server(tmp_path: Path, start_server: StartServer) -> Server:
+    """A server without an index, with a short patience."""
+    return start_server(tmp_path, header_timeout_s=TIMEOUT_S)
+
+
+def connect(server: Server) -> socket.socket:
+    url = httpx.URL(server.url)
+    return socket.create_connection((url.host, url.port), timeout=10)
+
+
+def ask(connection: socket.socket) -> None:
+    """Send one whole request and read its whole answer."""
+    connection.sendall(WHOLE)
+    answer = b""
+    while not answer.endswith(b'"live"}'):
+        answer += connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def seconds_until_closed(connection: socket.socket) -> float:
+    """Time until the other side hangs up; whatever it says before is read past."""
+    begun = time.monotonic()
+    try:
+        while connection.recv(65536):
+            continue
+    except ConnectionResetError:
+        pass
+    return time.monotonic() - begun
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /v1/sea", HALF, HALF + b"X-A: "])
+def test_headers_that_do_not_come_are_given_up(server: Server, sent: bytes):
+    with connect(server) as connection:
+        connection.sendall(sent)
+        assert 0.5 * TIMEOUT_S < seconds_until_closed(connection) < 4 * TIMEOUT_S
+
+
+def test_headers_that_trickle_are_given_up_too(server: Server):
+    with connect(server) as connection:
+        connection.sendall(HALF)
+        connection.settimeout(0.1)
+        begun = time.monotonic()
+        for _ in range(80):
+            try:
+                connection.sendall(b"X-Again: 1\r\n")
+                assert connection.recv(1) == b""
+                break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        assert 0.5 * TIMEOUT_S < time.monotonic() - begun < 4 * TIMEOUT_S
+
+
+@pytest.mark.parametrize("sent", [b"G", HALF])
+def test_a_kept_connection_is_held_to_the_same_time(server: Server, sent: bytes):
+    with connect(server) as connection:
+        ask(connection)
+        # Between requests it may be silent longer than a request may be incomplete.
+        time.sleep(1.5 * TIMEOUT_S)
+        ask(connection)
+        connection.sendall(sent)
+        assert 0.5 * TIMEOUT_S < seconds_until_closed(connection) < 4 * TIMEOUT_S
+
+
+def test_a_body_may_take_longer_than_the_headers(tmp_path: Path, start_server: StartServer):
+    server = start_server(tmp_path, header_timeout_s=TIMEOUT_S, body_timeout_s=4 * TIMEOUT_S)
+    head = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    with httpx.Client(base_url=server.url) as client:
+        while client.get("/readyz").json()["reason"] == "loading_model":
+            time.sleep(0.05)
+    with connect(server) as connection:
+        connection.sendall(head + b"Content-Length: 3\r\n\r\n")
+        time.sleep(2 * TIMEOUT_S)
+        connection.sendall(b"xyz")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 415")
+
+
+@pytest.fixture
+def crowd() -> Iterator[ExitStack]:
+    with ExitStack() as connections:
+        yield connections
+
+
+def test_silent_connections_never_meet_the_limit_on_open_files(
+    tmp_path: Path, start_server: StartServer, crowd: ExitStack
+):
+    server = start_server(tmp_path, open_files=256, header_timeout_s=3)
+    for _ in range(600):
+        crowd.enter_context(connect(server)).sendall(HALF)
+    time.sleep(4)
+    # The first are given up by now: others are answered while the sockets are still there.
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+    log = server.log.read_text()
+    assert "out of system resource" not in log
+    assert "Traceback" not in log
+    assert "connections_bounded_by_open_files" in log
+    # About one line a second, however many were refused.
+    assert 1 <= log.count('"connection_refused"') <= 6
+
+
+def test_one_connection_too_many_is_told_to_come_back(
+    tmp_path: Path, start_server: StartServer, crowd: ExitStack
+):
+    server = start_server(tmp_path, max_connections=3)
+    held = [crowd.enter_context(connect(server)) for _ in range(3)]
+    for connection in held:
+        ask(connection)
+    with connect(server) as refused:
+        answer = refused.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert seconds_until_closed(refused) < 1
+    held[0].close()
+    time.sleep(0.3)
+    assert httpx.get(f"{server.url}/livez").status_code == 200
