@@ -50,7 +50,18 @@ def current_version(data_dir: Path, name: str = "default") -> str:
         IndexNotFoundError: there is no such index.
         IndexFormatError: CURRENT is damaged.
     """
-    return layout.read_current(layout.index_paths(data_dir, name)).version
+    return current_seal(data_dir, name)[0]
+
+
+def current_seal(data_dir: Path, name: str = "default") -> tuple[str, str]:
+    """The version being served and its seal, which tells two versions of one name apart.
+
+    Raises:
+        IndexNotFoundError: there is no such index.
+        IndexFormatError: CURRENT is damaged.
+    """
+    current = layout.read_current(layout.index_paths(data_dir, name))
+    return current.version, current.seal
 
 
 class GalleryIndex:

@@ -15,7 +15,7 @@ from index_builder.errors import (
     IndexModelMismatchError,
     IndexNotFoundError,
 )
-from index_builder.gallery_index import GalleryIndex, current_version, list_indexes
+from index_builder.gallery_index import GalleryIndex, current_seal, list_indexes
 from model.errors import RetrievalError
 from service.errors import IndexUnavailableError
 
@@ -23,6 +23,10 @@ from service.errors import IndexUnavailableError
 # since each attempt hashes every file.
 _FIRST_RETRY_S = 5.0
 _LONGEST_RETRY_S = 300.0
+
+# An index that cannot be seen is served on until so many looks in a row have missed it: a mount
+# that comes back in between costs nobody an answer, and open files outlive their names.
+_LOOKS_UNTIL_GONE = 3
 
 # What a client may read of a refusal; the error's own words, which may hold paths, go to the log.
 _REASONS: dict[type[Exception], tuple[str, str]] = {
@@ -46,6 +50,7 @@ class Refused:
     """A version that could not be taken into service, why, and when it is tried again."""
 
     version: str | None
+    seal: str | None
     code: str
     detail: str
     retry_at: float
@@ -54,9 +59,10 @@ class Refused:
 
 @dataclass
 class _Opened:
-    """An open version and the number of requests at work on it."""
+    """An open version, the seal that CURRENT had, and the number of requests at work on it."""
 
     index: GalleryIndex
+    seal: str
     users: int = 0
     is_retired: bool = False
 
@@ -85,6 +91,7 @@ class Shelf:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _opened: dict[str, _Opened] = field(default_factory=dict[str, _Opened])
     _refused: dict[str, Refused] = field(default_factory=dict[str, Refused])
+    _missed: dict[str, int] = field(default_factory=dict[str, int])
 
     @contextmanager
     def lease(self, name: str) -> Generator[GalleryIndex]:
@@ -114,11 +121,15 @@ class Shelf:
         for name in names:
             self._refresh_one(name)
         with self._lock:
-            gone = self._opened.keys() - set(names)
+            missing = self._opened.keys() - set(names)
             self._refused = {n: r for n, r in self._refused.items() if n in names}
-        for name in gone:
-            log.info("index_gone", index=name)
-            self._put(name, None)
+        self._missed = {name: self._missed.get(name, 0) + 1 for name in missing}
+        for name, looks in self._missed.items():
+            if looks >= _LOOKS_UNTIL_GONE:
+                log.info("index_gone", index=name)
+                self._put(name, None)
+            elif looks == 1:
+                log.warning("index_missing", index=name)
 
     def entries(self) -> list[ShelfEntry]:
         """What is in service and what was refused, by name."""
@@ -158,29 +169,35 @@ class Shelf:
         return IndexNotFoundError(f"no index {name[:64]!r} is in service here")
 
     def _refresh_one(self, name: str) -> None:
-        version = None
+        version = seal = None
         try:
-            version = current_version(self.data_dir, name)
-            if self._is_settled(name, version):
+            version, seal = current_seal(self.data_dir, name)
+            if self._is_settled(name, version, seal):
                 return
             opened = self._open(name)
         except Exception as error:  # Whatever is wrong with one must not stop the others.
-            self._refuse(name, version, error)
+            self._refuse(name, version, seal, error)
             return
         with self._lock:
             self._refused.pop(name, None)
-        self._put(name, opened)
+        # Should CURRENT have moved on meanwhile, the next look sees another seal and opens again.
+        self._put(name, _Opened(opened, seal))
         log.info("index_serving", index=name, version=opened.version, size=opened.size)
 
-    def _is_settled(self, name: str, version: str) -> bool:
-        """Whether this version is served already, or was refused too short a time ago."""
+    def _is_settled(self, name: str, version: str, seal: str) -> bool:
+        """Whether this version is served already, or was refused too short a time ago.
+
+        The name alone says too little: a directory moved into place has a v000001 of its own.
+        """
         opened, refused = self._opened.get(name), self._refused.get(name)
-        if opened is not None and opened.index.version == version:
+        if opened is not None and (opened.index.version, opened.seal) == (version, seal):
             with self._lock:
                 self._refused.pop(name, None)
             return True
         return (
-            refused is not None and refused.version == version and self.clock() < refused.retry_at
+            refused is not None
+            and (refused.version, refused.seal) == (version, seal)
+            and self.clock() < refused.retry_at
         )
 
     def _open(self, name: str) -> GalleryIndex:
@@ -195,11 +212,11 @@ class Shelf:
             index.search(np.ones((1, index.dim)), min(index.size - 1, 128))
         return index
 
-    def _put(self, name: str, index: GalleryIndex | None) -> None:
+    def _put(self, name: str, opened: _Opened | None) -> None:
         with self._lock:
             old = self._opened.pop(name, None)
-            if index is not None:
-                self._opened[name] = _Opened(index)
+            if opened is not None:
+                self._opened[name] = opened
             if old is None:
                 return
             old.is_retired = True
@@ -207,13 +224,13 @@ class Shelf:
         if is_unused:
             old.index.close()
 
-    def _refuse(self, name: str, version: str | None, error: Exception) -> None:
+    def _refuse(self, name: str, version: str | None, seal: str | None, error: Exception) -> None:
         known = self._refused.get(name)
-        pause_s = _FIRST_RETRY_S
-        if known is not None and known.version == version:
-            pause_s = min(2 * known.pause_s, _LONGEST_RETRY_S)
+        is_again = known is not None and (known.version, known.seal) == (version, seal)
+        pause_s = min(2 * known.pause_s, _LONGEST_RETRY_S) if known and is_again else _FIRST_RETRY_S
         code, detail = _REASONS.get(type(error), _UNFORESEEN)
+        retry_at = self.clock() + pause_s
         with self._lock:
-            self._refused[name] = Refused(version, code, detail, self.clock() + pause_s, pause_s)
-        if known is None or (known.version, known.code) != (version, code):
+            self._refused[name] = Refused(version, seal, code, detail, retry_at, pause_s)
+        if known is None or not is_again or known.code != code:
             log.error("index_refused", index=name, version=version, code=code, exc_info=error)

@@ -1,6 +1,7 @@
 """The shelf over real index files: leases, retirement, and when a refusal is tried again."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,11 +99,83 @@ def test_a_refused_version_is_tried_again_ever_more_rarely(shelf: Shelf, own: Pa
         assert index.size == 60
 
 
-def test_an_index_that_is_gone_is_let_go(shelf: Shelf, own: Path):
+def test_an_index_that_is_gone_is_let_go_at_the_third_look(shelf: Shelf, own: Path):
     shelf.refresh()
     shutil.rmtree(own / "indexes/default")
+    for _ in range(2):
+        shelf.refresh()
+        with shelf.lease("default") as index:
+            assert index.search(np.ones((1, index.dim)), 5)[0].size == 60
     shelf.refresh()
     assert shelf.entries() == []
+    assert not is_open(index)
+
+
+def test_a_directory_that_comes_back_in_time_was_never_gone(shelf: Shelf, own: Path):
+    shelf.refresh()
+    with shelf.lease("default") as first:
+        pass
+    for _ in range(3):
+        (own / "indexes").rename(own / "away")
+        shelf.refresh()
+        shelf.refresh()
+        (own / "away").rename(own / "indexes")
+        shelf.refresh()
+        with shelf.lease("default") as index:
+            assert index is first
+
+
+def move_into_place(own: Path, other: Path) -> None:
+    (own / "indexes/default").rename(own / "replaced")
+    (other / "indexes/default").rename(own / "indexes/default")
+
+
+@pytest.fixture
+def other(gallery: Path, tmp_path: Path) -> Path:
+    """Another data directory, of five pictures, whose only version is v000001 too."""
+    source = tmp_path / "five"
+    source.mkdir()
+    for seed in range(5):
+        shutil.copy(gallery / f"p{seed:02}.jpg", source)
+    run_builder("build", source, "--data-dir", tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_another_index_of_the_same_version_name_is_noticed(shelf: Shelf, own: Path, other: Path):
+    shelf.refresh()
+    move_into_place(own, other)
+    shelf.refresh()
+    with shelf.lease("default") as index:
+        assert (index.version, index.size) == ("v000001", 5)
+
+
+def test_a_refused_version_is_not_kept_waiting_for_another_of_its_name(
+    shelf: Shelf, own: Path, other: Path
+):
+    (own / "indexes/default/versions/v000001/items.sqlite").unlink()
+    shelf.refresh()
+    move_into_place(own, other)
+    shelf.refresh()
+    assert shelf.entry("default").refused is None
+    with shelf.lease("default") as index:
+        assert index.size == 5
+
+
+def test_the_running_service_answers_from_an_index_moved_into_place(
+    own: Path, other: Path, gallery: Path
+):
+    image = (gallery / "p09.jpg").read_bytes()
+    with open_client(Settings(data_dir=own, index_poll_interval_s=0.1)) as client:
+        found = client.post("/v1/search", files={"image": image}).json()
+        assert (found["index"]["size"], found["results"][0]["id"]) == (60, "p09.jpg")
+        move_into_place(own, other)
+        deadline = time.monotonic() + 20
+        while client.get("/v1/indexes/default").json()["size"] != 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        found = client.post("/v1/search", files={"image": image}).json()
+        assert (found["index"]["size"], found["index"]["version"]) == (5, "v000001")
+        assert "p09.jpg" not in {result["id"] for result in found["results"]}
 
 
 def test_a_refusal_shows_no_path(shelf: Shelf, own: Path):
