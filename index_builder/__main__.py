@@ -285,12 +285,11 @@ def _build(
 
 def _load_embedder(checkpoint: Path | None) -> EmbedderLike:
     # torch takes seconds to import, and most commands do without it.
-    import torch  # noqa: PLC0415
-
     from model.embedder import Embedder  # noqa: PLC0415
+    from model.threads import limit_threads  # noqa: PLC0415
 
-    # The pipeline runs passes side by side; threads inside each would only wait for each other.
-    torch.set_num_threads(1)
+    # The pipeline runs passes side by side.
+    limit_threads(1)
     return Embedder.load(checkpoint)
 
 

@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 import structlog
-import torch
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -13,6 +12,7 @@ from starlette.responses import Response
 
 from model.errors import RetrievalError
 from model.image import DecodeLimits
+from model.threads import limit_threads
 from service import docs, openapi
 from service.errors import (
     INTERNAL,
@@ -24,7 +24,7 @@ from service.errors import (
     row_of,
 )
 from service.guard import BodyGuard, RequestLog
-from service.pool import Admission, WorkerPool
+from service.pool import Admission, ByteBudget, WorkerPool
 from service.problems import problem_response, response_of
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes.state import State
@@ -50,8 +50,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
-        # Many requests at once use the cores better than many threads on one request.
-        torch.set_num_threads(settings.threads_per_worker)
+        limit_threads(settings.threads_per_worker)
         runtime = _make_runtime(settings, on_fatal)
         app.state.service = State(runtime, limits_of(settings))
         runtime.start()
@@ -72,7 +71,10 @@ def create_app(
     for part in (search, similarity, embed, indexes, info, health, docs):
         app.include_router(part.router)
     app.add_middleware(
-        BodyGuard, limit=body_limit(settings.max_image_bytes), timeout_s=settings.body_timeout_s
+        BodyGuard,
+        limit=body_limit(settings.max_image_bytes),
+        timeout_s=settings.body_timeout_s,
+        budget=ByteBudget(settings.max_body_bytes_held),
     )
     app.add_middleware(RequestLog)
     app.exception_handler(RetrievalError)(_answer_ours)
