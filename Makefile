@@ -4,9 +4,11 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 PYTHON ?= python3
-HOST ?= 127.0.0.1
-PORT ?= 8000
-DATA_DIR ?= $(or $(LIPSIM_DATA_DIR),data)
+# HOST, PORT and DATA_DIR may be given to `make demo` and `make serve`; empty means the default.
+HOST ?=
+PORT ?=
+DATA_DIR ?=
+options = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
@@ -19,10 +21,10 @@ help: ## print this list
 setup: .venv/dev.stamp ## the environment .venv with everything for work and tests
 
 demo: .venv/runtime.stamp ## index the bundled gallery, serve it, show the line to try
-	@$(BIN)/python examples/demo.py --host $(HOST) --port $(PORT) --data-dir $(DATA_DIR)
+	@$(BIN)/python examples/demo.py $(options)
 
-serve: .venv/runtime.stamp ## serve the indexes of DATA_DIR (default: data)
-	@LIPSIM_DATA_DIR=$(DATA_DIR) $(BIN)/python -m service --host $(HOST) --port $(PORT)
+serve: .venv/runtime.stamp ## serve your own indexes (in data/, or DATA_DIR)
+	@$(BIN)/python -m service $(options) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
 
 test: .venv/dev.stamp ## the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
@@ -48,8 +50,8 @@ lock: .venv/bin/python ## pin every dependency again (the newest versions that f
 	$(call compile,dev,--extra dev --upgrade)
 	$(call compile,runtime,-c requirements/dev.txt)
 
-clean: ## remove the environment and the demo's data
-	rm -rf .venv data .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+clean: ## remove the environment and the demo's index; your own, in data/, stay
+	rm -rf .venv .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # One lock file, for every Python from 3.11 on, with hashes; torch is left to the step below.
 compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in --extra cpu $(2) \

@@ -1,6 +1,6 @@
 """Draw docs/answer.png, the picture of the README, from a real answer of the library.
 
-python -m index_builder build examples/gallery/index.jsonl && python docs/make_picture.py
+make demo; then: .venv/bin/python docs/make_picture.py
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def main() -> None:
     """Ask, and draw the answer."""
     embedder = Embedder.load()
     query = decode_image(QUERY.read_bytes())
-    with GalleryIndex.open(ROOT / "data") as index:
+    with GalleryIndex.open(ROOT / ".demo") as index:
         (answer,) = certified_search(
             index, [embedder.embed_image(query)], lipschitz_bound=embedder.lipschitz_bound, k=3
         )

@@ -2,13 +2,15 @@
 
     make demo        or        python examples/demo.py [--port P] [--data-dir DIR]
 
-Runs until Ctrl-C. A second run embeds nothing again.
+Runs until Ctrl-C. A second run embeds nothing again. The index lies in `.demo`, apart from any of
+your own.
 """
 
 import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -31,10 +33,12 @@ console = Console(highlight=False, soft_wrap=True)
 def main(
     host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on.")] = 8000,
-    data_dir: Annotated[Path, typer.Option(help="Where the index is kept.")] = Path("data"),
+    data_dir: Annotated[Path, typer.Option(help="Where the index is kept.")] = EXAMPLES.parent
+    / ".demo",
 ) -> None:
     """Index the bundled gallery, serve it, ask about edited copies, show the line to try."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive us
+    check_port(host, port)
     build(data_dir)
     with serving(host, port, data_dir) as server:
         url = f"http://{host}:{port}"
@@ -48,6 +52,17 @@ def main(
         console.print(f"    curl -s -F image=@{shown} -F k=3 {url}/search\n", style="bold")
         console.print("Ctrl-C stops the server.")
         raise typer.Exit(server.wait())
+
+
+def check_port(host: str, port: int) -> None:
+    """Say now, not after the build, that another server is there already."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            console.print(f"Cannot serve on {host}:{port}: {error}. Try: make demo PORT={port + 1}")
+            raise typer.Exit(1) from error
 
 
 def build(data_dir: Path) -> None:
@@ -78,7 +93,7 @@ def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            console.print("The server ended; is the port taken? Try: make demo PORT=8001")
+            console.print("The server ended before it was ready; its own line above says why.")
             raise typer.Exit(1)
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
             urllib.request.urlopen(f"{url}/readyz").close()
