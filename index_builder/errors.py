@@ -7,7 +7,8 @@ RetrievalError                    (model.errors)
     ├── ItemNotFoundError         no such id in the index
     ├── IndexFormatError          a file of the index is missing, damaged or strange
     ├── IndexModelMismatchError   made by another model or another decode policy
-    └── IndexLockedError          another writer is at work
+    ├── IndexLockedError          another writer is at work
+    └── DiskFullError             there is no space left to write
 """
 
 from model.errors import RetrievalError
@@ -39,3 +40,15 @@ class IndexModelMismatchError(GalleryIndexError):
 
 class IndexLockedError(GalleryIndexError):
     """Another writer holds the index."""
+
+
+class DiskFullError(GalleryIndexError):
+    """There is no space left to write; the index is as it was."""
+
+    @classmethod
+    def at(cls, what: str, reason: str) -> "DiskFullError":
+        """The error for what could not be written, with what to do about it."""
+        return cls(
+            f"the disk is full: {what} cannot be written ({reason}), and the index is as it was; "
+            "free space or `prune` old versions, then run the same command again"
+        )

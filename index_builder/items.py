@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from index_builder.errors import IndexFormatError, ItemNotFoundError
+from index_builder.errors import DiskFullError, IndexFormatError, ItemNotFoundError
 
 _ITEMS_SCHEMA = """
 CREATE TABLE items(
@@ -37,6 +37,8 @@ CREATE TABLE thumbnails(content_sha256 TEXT PRIMARY KEY NOT NULL, jpeg BLOB NOT 
 """
 _COLUMNS = "id, row, content_sha256, bytes, width, height, format, metadata"
 _ROWS_A_QUERY = 500
+# A full disk; a quota or limit reached; no room for the index of a write-ahead log.
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,8 @@ def sqlite_errors(name: str) -> Generator[None]:
     try:
         yield
     except (sqlite3.Error, ValueError) as exc:
+        if getattr(exc, "sqlite_errorcode", None) in _FULL:
+            raise DiskFullError.at(name, str(exc)) from exc
         raise IndexFormatError(f"{name} is damaged: {exc}") from exc
 
 
@@ -121,38 +125,42 @@ class ItemsWriter:
     """Writes the items and thumbnails of a version that is not yet visible."""
 
     def __init__(self, items: Path, thumbnails: Path) -> None:
-        self._items = create_database(items, _ITEMS_SCHEMA)
-        self._thumbnails = create_database(thumbnails, _THUMBNAILS_SCHEMA)
+        with sqlite_errors(items.name):
+            self._items = create_database(items, _ITEMS_SCHEMA)
+        with sqlite_errors(thumbnails.name):
+            self._thumbnails = create_database(thumbnails, _THUMBNAILS_SCHEMA)
 
     def add(self, item: Item) -> None:
         """Store one item; its id is new."""
         metadata = json.dumps(item.metadata, sort_keys=True, ensure_ascii=True, allow_nan=False)
-        self._items.execute(
-            "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                item.id,
-                item.row,
-                item.content_sha256,
-                item.bytes,
-                item.width,
-                item.height,
-                item.format,
-                metadata,
-            ),
+        columns = (
+            item.id,
+            item.row,
+            item.content_sha256,
+            item.bytes,
+            item.width,
+            item.height,
+            item.format,
+            metadata,
         )
+        with sqlite_errors("items.sqlite"):
+            self._items.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)", columns)
 
     def add_thumbnail(self, content_sha256: str, jpeg: bytes) -> None:
         """Store one thumbnail; two items of equal content share it."""
-        self._thumbnails.execute(
-            "INSERT OR IGNORE INTO thumbnails VALUES (?, ?)", (content_sha256, jpeg)
-        )
+        with sqlite_errors("thumbnails.sqlite"):
+            self._thumbnails.execute(
+                "INSERT OR IGNORE INTO thumbnails VALUES (?, ?)", (content_sha256, jpeg)
+            )
 
     def finish(self) -> None:
         """Build the look-up indexes, commit and close."""
-        for statement in _ITEMS_INDEXES:
-            self._items.execute(statement)
-        self._items.execute("COMMIT")
-        self._thumbnails.execute("COMMIT")
+        with sqlite_errors("items.sqlite"):
+            for statement in _ITEMS_INDEXES:
+                self._items.execute(statement)
+            self._items.execute("COMMIT")
+        with sqlite_errors("thumbnails.sqlite"):
+            self._thumbnails.execute("COMMIT")
         self.close()
 
     def close(self) -> None:

@@ -1,11 +1,12 @@
 """The journal of a build: embeddings already computed, kept so that a killed build need not repeat.
 
 It is a cache keyed by content, model fingerprint and decode policy. Every record carries a digest
-of itself; one that does not match is as good as absent, and a file SQLite cannot read is started
-anew. After a build is sealed the journal is deleted.
+of itself; one that does not match is as good as absent. A file that SQLite cannot read, or that
+fills the disk, is started anew. After a build is sealed the journal is deleted.
 """
 
 import hashlib
+import shutil
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -56,12 +57,23 @@ class Journal:
         self._path = path
         self._model = model
         self._vector_bytes = 4 * dim
+        if self._leaves_no_room():
+            self._delete_files()
         try:
             self._connection = self._open()
         except sqlite3.Error:  # damaged beyond use: it is only a cache
             self._delete_files()
             with sqlite_errors(path.name):
                 self._connection = self._open()
+
+    def _leaves_no_room(self) -> bool:
+        """Whether it takes more than the disk has left.
+
+        A version made from all of it could not be written beside it, so that it only stands in the
+        way of a smaller one.
+        """
+        kept = sum(file.stat().st_size for file in self._files() if file.exists())
+        return kept > shutil.disk_usage(self._path.parent).free
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None)
@@ -132,5 +144,8 @@ class Journal:
         return digest.digest()
 
     def _delete_files(self) -> None:
-        for suffix in ("", "-wal", "-shm"):
-            self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+        for file in self._files():
+            file.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        return [self._path.with_name(self._path.name + suffix) for suffix in ("", "-wal", "-shm")]

@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 
+from index_builder.items import sqlite_errors
 from index_builder.writer import Planned
 
 _SCHEMA = """
@@ -29,10 +30,11 @@ class Plan:
 
     def put(self, item: Planned) -> None:
         """Plan an item; one of the same id is replaced."""
-        self._connection.execute(
-            "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?)",
-            (item.id, item.path, item.content_sha256, item.bytes, json.dumps(item.metadata)),
-        )
+        with sqlite_errors("the build's temporary table, where SQLITE_TMPDIR says,"):
+            self._connection.execute(
+                "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?)",
+                (item.id, item.path, item.content_sha256, item.bytes, json.dumps(item.metadata)),
+            )
 
     def remove(self, item_id: str) -> None:
         """Plan it no more."""

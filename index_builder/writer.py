@@ -1,6 +1,7 @@
 """The one writer of an index: takes the lock, writes a version aside, verifies it, seals it."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -14,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from index_builder import layout
-from index_builder.errors import IndexFormatError, IndexLockedError
+from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedError
 from index_builder.format import (
     DATA_FILES,
     ITEMS,
@@ -36,6 +37,8 @@ from index_builder.format import (
 )
 from index_builder.items import Item, ItemsReader, ItemsWriter
 from index_builder.journal import EmbeddedImage
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,21 @@ def writing(paths: layout.IndexPaths) -> Generator[None]:
 
     Raises:
         IndexLockedError: another writer is at work.
+        DiskFullError: there is no space left to write, now or before the work is done.
     """
+    try:
+        with _locked(paths):
+            layout.clean_garbage(paths)
+            yield
+    except OSError as exc:
+        if exc.errno not in _FULL:
+            raise
+        what = exc.filename or f"index {paths.root.name!r}"
+        raise DiskFullError.at(str(what), exc.strerror or str(exc)) from exc
+
+
+@contextlib.contextmanager
+def _locked(paths: layout.IndexPaths) -> Generator[None]:
     paths.versions.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.lock, timeout=0)
     try:
@@ -81,7 +98,6 @@ def writing(paths: layout.IndexPaths) -> Generator[None]:
             f"{paths.lock}; wait for it to end (a killed writer's lock is free at once)"
         ) from exc
     try:
-        layout.clean_garbage(paths)
         yield
     finally:
         lock.release()

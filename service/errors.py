@@ -138,6 +138,7 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
         503, "index_unavailable", "The index cannot be served", is_public=False
     ),
     index_errors.IndexLockedError: _INTERNAL,
+    index_errors.DiskFullError: _INTERNAL,
     index_errors.SourceError: _INTERNAL,
 }
 

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 import sqlite3
 
 import pytest
@@ -67,3 +68,17 @@ def test_a_file_that_is_no_database_is_started_anew(tmp_path):
     assert journal.get(IMAGE.content_sha256) == IMAGE
     journal.delete()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_takes_more_than_the_disk_has_left_is_started_anew(tmp_path):
+    journal = opened(tmp_path / "j")
+    journal.add([IMAGE])
+    journal.close()
+    # A file of holes has any size and takes no space.
+    with (tmp_path / "j-wal").open("wb") as file:
+        file.truncate(shutil.disk_usage(tmp_path).free * 2)
+    journal = opened(tmp_path / "j")
+    assert journal.get(IMAGE.content_sha256) is None
+    journal.add([IMAGE])
+    assert journal.get(IMAGE.content_sha256) == IMAGE
+    journal.delete()
