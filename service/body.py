@@ -52,9 +52,11 @@ async def read_upload(
         InvalidParameterError: an option is unknown, wrong, or given twice.
     """
     query = _query_options(request, options)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise MediaTypeError("a Content-Encoding is not accepted: send the body as it is")
+    for encoding in request.headers.getlist("content-encoding"):
+        if encoding.strip().lower() not in ("", "identity"):
+            raise MediaTypeError("a Content-Encoding is not accepted: send the body as it is")
+    if len(request.headers.getlist("content-type")) > 1:
+        raise MediaTypeError("Content-Type is given more than once")
     content_type = request.headers.get("content-type", "")
     media_type = content_type.split(";", 1)[0].strip().lower()
     try:
@@ -121,13 +123,18 @@ async def _read_multipart(
 async def _read_json(
     request: Request, images: tuple[str, ...], options: type[OptionsT]
 ) -> Upload[OptionsT]:
-    body = await request.body()
+    # Not `request.body()`, which would keep the text beside the images for the whole request.
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
     if len(body) <= _INLINE_BYTES:
         return _parse_json(body, images, options)
     return await asyncio.to_thread(_parse_json, body, images, options)
 
 
-def _parse_json(body: bytes, images: tuple[str, ...], options: type[OptionsT]) -> Upload[OptionsT]:
+def _parse_json(
+    body: bytearray, images: tuple[str, ...], options: type[OptionsT]
+) -> Upload[OptionsT]:
     fields = [f"{name}_base64" for name in images]
     members = _load_object(body)
     for name in members:
@@ -140,9 +147,11 @@ def _parse_json(body: bytes, images: tuple[str, ...], options: type[OptionsT]) -
         raise _invalid(error) from error
 
 
-def _load_object(body: bytes) -> dict[str, Any]:
+def _load_object(body: bytearray) -> dict[str, Any]:
     try:
-        members = json.loads(body, object_pairs_hook=_unique, parse_constant=_refuse_constant)
+        members = json.loads(
+            body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
     except (ValueError, RecursionError) as error:
         raise BadRequestError("the body is not well-formed JSON (UTF-8, no NaN)") from error
     if not isinstance(members, dict):
@@ -166,10 +175,13 @@ def _refuse_constant(name: str) -> float:
 def _from_base64(value: object, name: str) -> bytes:
     if not isinstance(value, str):
         raise InvalidParameterError([FieldProblem(name, "must be a string of base64")])
+    refusal = f"{name} is not base64 (RFC 4648, padded, no line breaks)"
+    if len(value) % 4 or value.endswith("==="):  # Padding that Python's decoder reads past.
+        raise BadRequestError(refusal)
     try:
         return base64.b64decode(value.encode("ascii"), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise BadRequestError(f"{name} is not base64 (RFC 4648, padded, no line breaks)") from error
+        raise BadRequestError(refusal) from error
 
 
 V = TypeVar("V")

@@ -10,8 +10,9 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import INTERNAL, BodyTimeoutError, BodyTooLargeError
-from service.problems import problem_response
+from service.errors import INTERNAL, BadRequestError, BodyTimeoutError, BodyTooLargeError
+from service.pool import ByteBudget
+from service.problems import problem_response, response_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
@@ -28,7 +29,15 @@ class CountedBody:
     `100 Continue` then sends nothing); the counted length is what decides.
     """
 
-    def __init__(self, receive: Receive, headers: Headers, *, limit: int, timeout_s: float) -> None:
+    def __init__(
+        self,
+        receive: Receive,
+        headers: Headers,
+        *,
+        limit: int,
+        timeout_s: float,
+        budget: ByteBudget,
+    ) -> None:
         declared = headers.get("content-length", "")
         self._receive = receive
         self._limit = limit
@@ -36,6 +45,8 @@ class CountedBody:
         self._deadline: float | None = None
         self._declared = int(declared) if declared.isdecimal() else 0
         self.is_complete = self._declared == 0 and "transfer-encoding" not in headers
+        self._budget = budget
+        self._held = 0
         self.count = 0
 
     async def receive(self) -> Message:
@@ -44,6 +55,7 @@ class CountedBody:
         Raises:
             BodyTooLargeError: more bytes are declared, or have arrived, than the limit.
             BodyTimeoutError: the body is not complete in time.
+            OverloadedError: with the bodies of other requests it is more than may be held.
         """
         if self.is_complete:
             return await self._receive()
@@ -61,7 +73,15 @@ class CountedBody:
         self._count(message)
         if self.count > self._limit:
             raise self._too_large()
+        size = len(message.get("body", b""))
+        self._budget.take(size)
+        self._held += size
         return message
+
+    def let_go(self) -> None:
+        """Count what was received as held no more."""
+        self._budget.give_back(self._held)
+        self._held = 0
 
     async def drain(self) -> None:
         """Read and forget what is left, for a short time."""
@@ -84,8 +104,16 @@ class CountedBody:
 class BodyGuard:
     """Counts each body; an answer given before its end closes the connection, gently."""
 
-    def __init__(self, app: ASGIApp, *, limit: Callable[[str, str], int], timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limit: Callable[[str, str], int],
+        timeout_s: float,
+        budget: ByteBudget,
+    ) -> None:
         self._app = app
+        self._budget = budget
         self._limit = limit
         self._timeout_s = timeout_s
 
@@ -96,7 +124,9 @@ class BodyGuard:
             return
         headers = Headers(scope=scope)
         limit = self._limit(scope["path"], headers.get("content-type", ""))
-        body = CountedBody(receive, headers, limit=limit, timeout_s=self._timeout_s)
+        body = CountedBody(
+            receive, headers, limit=limit, timeout_s=self._timeout_s, budget=self._budget
+        )
 
         async def send_gently(message: Message) -> None:
             if message["type"] == "http.response.start" and not body.is_complete:
@@ -104,11 +134,20 @@ class BodyGuard:
             is_last = message["type"] == "http.response.body" and not message.get("more_body")
             if is_last and not body.is_complete:
                 await send({**message, "more_body": True})
+                body.let_go()
                 await body.drain()
                 message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
-        await self._app(scope, body.receive, send_gently)
+        try:
+            if "transfer-encoding" in headers and "content-length" in headers:
+                # Whoever passed it on may have believed the other one (RFC 9112, 6.3).
+                refusal = BadRequestError("Transfer-Encoding and Content-Length exclude each other")
+                await response_of(refusal)(scope, receive, send_gently)
+                return
+            await self._app(scope, body.receive, send_gently)
+        finally:
+            body.let_go()
 
 
 class RequestLog:
@@ -123,6 +162,9 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         begun = time.perf_counter()
+        method = scope["method"]
+        if method == "HEAD":  # Answered as GET; the server, which knows, leaves the body out.
+            scope = {**scope, "method": "GET"}
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         status = 0
@@ -142,13 +184,13 @@ class RequestLog:
             try:
                 await self._app(scope, receive, send_named)
             except Exception:
-                log.exception("unforeseen_error", method=scope["method"], path=_route(scope))
+                log.exception("unforeseen_error", method=method, path=_route(scope))
                 if status:  # The answer has begun: all that is left is to break it off.
                     raise
                 await problem_response(INTERNAL)(scope, receive, send_named)
             log.info(
                 "request",
-                method=scope["method"],
+                method=method,
                 path=_route(scope),
                 status=status,
                 duration_ms=round((time.perf_counter() - begun) * 1000, 3),

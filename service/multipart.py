@@ -1,5 +1,6 @@
 """multipart/form-data, in memory only: each part is bytes under a name, nothing more."""
 
+import re
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -12,6 +13,9 @@ from service.errors import BadRequestError, FieldProblem, InvalidParameterError
 MAX_PARTS = 32
 MAX_HEADERS_PER_PART = 8
 MAX_HEADER_BYTES = 1024
+
+_QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
+_NAME = re.compile(rb";\s*name\*?\s*=", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -75,14 +79,20 @@ class MultipartReader:
         self._headers = {}
 
     def _end_header(self) -> None:
-        self._headers[bytes(self._header_name).lower()] = bytes(self._header_value)
+        name = bytes(self._header_name).lower()
+        if name in self._headers:
+            raise BadRequestError("a part gives a header more than once")
+        self._headers[name] = bytes(self._header_value)
         self._header_name.clear()
         self._header_value.clear()
 
     def _end_headers(self) -> None:
-        disposition, options = parse_options_header(self._headers.get(b"content-disposition"))
-        if disposition != b"form-data" or b"name" not in options:
-            raise BadRequestError("each part needs Content-Disposition: form-data with a name")
+        header = self._headers.get(b"content-disposition", b"")
+        disposition, options = parse_options_header(header)
+        # The parser keeps the last of two names, another program may keep the first.
+        names = len(_NAME.findall(_QUOTED.sub(b'""', header)))
+        if disposition != b"form-data" or b"name" not in options or names != 1:
+            raise BadRequestError("each part needs Content-Disposition: form-data with one name")
         self._name = options[b"name"].decode("utf-8", errors="replace")
         check_name(self._name, self._known, self.fields)
 
@@ -96,9 +106,9 @@ class MultipartReader:
 def check_name(name: str, known: Collection[str], seen: Collection[str]) -> None:
     """Refuse a field that this route does not have, or has been given already."""
     if name not in known:
-        wanted = ", ".join(sorted(known))
+        fields = f"the fields are {', '.join(sorted(known))}" if known else "it has none"
         raise InvalidParameterError(
-            [FieldProblem(name[:64], f"is not a field of this route; the fields are {wanted}")]
+            [FieldProblem(name[:64], f"is not a field of this route; {fields}")]
         )
     if name in seen:
         raise InvalidParameterError([FieldProblem(name, "is given more than once")])

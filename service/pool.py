@@ -107,6 +107,30 @@ class Admission:
             self._free += 1
 
 
+class ByteBudget:
+    """Counts the bytes of every body in hand; many large ones could fill the memory otherwise."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    def take(self, count: int) -> None:
+        """Hold so many bytes more.
+
+        Raises:
+            OverloadedError: together with what is held they are too many; none of them is held.
+        """
+        if self._held + count > self._max_bytes:
+            raise OverloadedError(
+                f"the requests in hand may hold {self._max_bytes} bytes of bodies together"
+            )
+        self._held += count
+
+    def give_back(self, count: int) -> None:
+        """Let so many bytes go."""
+        self._held -= count
+
+
 def _forget(result: asyncio.Future[T]) -> None:
     """Take the outcome of work that nobody waits for, lest it is reported as never retrieved."""
     if not result.cancelled():

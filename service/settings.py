@@ -67,6 +67,12 @@ class Settings(BaseSettings):
     max_concurrent_requests: int = Field(
         default=128, ge=1, description="Requests whose bodies may be held at once; more is 503."
     )
+    max_body_bytes_held: int = Field(
+        default=512 * MEBIBYTE,
+        gt=0,
+        description="Bytes of bodies that all requests may hold together; more is 503. At least "
+        "four times max_image_bytes.",
+    )
     queue_timeout_s: float = Field(
         default=10.0, gt=0, description="Longest wait for a worker; longer is 503."
     )
@@ -109,6 +115,12 @@ class Settings(BaseSettings):
         if unknown or not self.allowed_formats:
             wanted, came = ", ".join(sorted(FORMATS)), ", ".join(sorted(unknown)) or "none"
             raise ValueError(f"allowed_formats must be some of {wanted}; got {came}")
+        if self.max_body_bytes_held < 4 * self.max_image_bytes:
+            # Less would refuse, forever, the largest body that a route takes: two images in base64.
+            raise ValueError(
+                f"max_body_bytes_held must be at least 4 * max_image_bytes = "
+                f"{4 * self.max_image_bytes}, got {self.max_body_bytes_held}"
+            )
         if self.default_k > self.max_k:
             raise ValueError(f"default_k {self.default_k} must not exceed max_k {self.max_k}")
         return self

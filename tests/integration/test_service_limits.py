@@ -198,6 +198,48 @@ def test_bodies_beyond_what_may_be_held_are_refused_unread(data_dir: Path):
         assert client.post("/v1/search", files={"image": PNG}).status_code == 200
 
 
+def test_bytes_of_all_bodies_are_counted_together(data_dir: Path):
+    """Finished or not: what is in hand counts until it is answered, and then no more."""
+    settings = Settings(data_dir=data_dir, max_image_bytes=MAX, max_body_bytes_held=4 * MAX)
+    large = PNG + b"\0" * (MAX // 2)
+
+    def send(**headers: str) -> httpx.Response:
+        headers["Content-Type"] = headers.get("kind", "image/png")
+        return client.post("/v1/embed", content=large, headers=headers)
+
+    with open_client(settings) as client:
+        unfinished = [connect(client) for _ in range(4)]
+        for connection in unfinished:
+            connection.sendall(HEAD + b"Content-Length: 200000\r\n\r\n" + b"x" * 190_000)
+        time.sleep(0.5)
+        for _ in range(3):
+            refused = send()
+            assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+            assert int(refused.headers["retry-after"]) >= 1
+        # Few requests are in hand: a small one still fits.
+        assert client.post("/v1/embed", files={"image": PNG}).status_code == 200
+        for connection in unfinished:
+            connection.close()
+        time.sleep(0.3)
+        for _ in range(20):
+            assert send().status_code in {200, 422}
+            assert send(kind="application/json").status_code == 400
+            assert client.post("/v1/embed", content=large * 4, headers={
+                "Content-Type": "image/png"
+            }).status_code == 413  # fmt: skip
+
+
+def test_two_lengths_that_may_disagree_are_refused(small: httpx.Client):
+    with connect(small) as connection:
+        both = b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
+        connection.sendall(HEAD + both + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        status, problem, head = read_answer(connection)
+        assert (status, problem["code"]) == (400, "malformed_body")
+        assert b"connection: close" in head
+        # What may be a second request, or the rest of the first, is never answered.
+        assert connection.recv(65536) == b""
+
+
 def test_work_that_takes_too_long_is_504_and_waiting_too_long_503(data_dir: Path):
     picture = encode(draw_picture(2, 2500, 2500), "JPEG")
     settings = Settings(data_dir=data_dir, workers=1, request_timeout_s=0.001)

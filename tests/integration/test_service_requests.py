@@ -79,6 +79,16 @@ def test_every_kind_of_body_gives_the_same_answer(client: httpx.Client, request_
     assert answer == expected
 
 
+# Bytes in threes, so that their base64 ends without padding.
+WHOLE_B64 = base64.b64encode(PNG + b"\0" * (-len(PNG) % 3)).decode()
+PART = f"--{BOUNDARY}\r\n%s\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode()
+TWO_NAMES = (
+    'Content-Disposition: form-data; name="k"; name="image"',
+    'Content-Disposition: form-data; name="image"; NAME = image',
+    "Content-Disposition: form-data; name=\"image\"; name*=UTF-8''k",
+    'Content-Disposition: form-data; name="k"\r\nContent-Disposition: form-data; name="image"',
+)
+
 REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("no body", {}, 400, "missing_field"),
     ("no content type", raw(PNG, None), 415, "unsupported_media_type"),
@@ -87,6 +97,12 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
      415, "unsupported_media_type"),
     ("compressed", {"content": PNG, "headers": {
         "Content-Type": "image/png", "Content-Encoding": "gzip"}}, 415, "unsupported_media_type"),
+    ("compressed second", {"content": PNG, "headers": [
+        ("Content-Type", "image/png"), ("Content-Encoding", "identity"),
+        ("Content-Encoding", "gzip")]}, 415, "unsupported_media_type"),
+    ("two content types", {"content": PNG, "headers": [
+        ("Content-Type", "image/png"), ("Content-Type", "application/json")]},
+     415, "unsupported_media_type"),
     ("missing field", multipart(("k", b"3")), 400, "missing_field"),
     ("wrong field", multipart(("picture", PNG)), 400, "invalid_parameter"),
     ("wrong option", multipart(("image", PNG), ("limit", b"3")), 400, "invalid_parameter"),
@@ -122,6 +138,12 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("JSON deep", as_json(b"[" * 200_000), 400, "malformed_body"),
     ("JSON digits", as_json(b'{"k": ' + b"9" * 10_000 + b"}"), 400, "malformed_body"),
     ("JSON bytes", as_json(b"\xff\xfe\xfa"), 400, "malformed_body"),
+    ("JSON UTF-16", as_json(json.dumps({"image_base64": B64}).encode("utf-16-le")),
+     400, "malformed_body"),
+    ("JSON UTF-32", as_json(json.dumps({"image_base64": B64}).encode("utf-32")),
+     400, "malformed_body"),
+    ("JSON with BOM", as_json(json.dumps({"image_base64": B64}).encode("utf-8-sig")),
+     400, "malformed_body"),
     ("JSON twice", as_json(b'{"k": 1, "k": 2}'), 400, "invalid_parameter"),
     ("JSON without image", as_json({"k": 2}), 400, "missing_field"),
     ("JSON image null", as_json({"image_base64": None}), 400, "invalid_parameter"),
@@ -132,6 +154,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("JSON surrogate", as_json(b'{"\\ud800": 1}'), 400, "invalid_parameter"),
     ("base64 letters", as_json({"image_base64": "é" + B64}), 400, "malformed_body"),
     ("base64 cut", as_json({"image_base64": "abc"}), 400, "malformed_body"),
+    *[(f"base64 with {surplus} too many", as_json({"image_base64": WHOLE_B64 + "=" * surplus}),
+       400, "malformed_body") for surplus in (1, 2, 3, 4, 8)],
     ("base64 empty", as_json({"image_base64": ""}), 422, "empty_image"),
     ("raw empty", raw(b""), 422, "empty_image"),
     ("part empty", multipart(("image", b"")), 422, "empty_image"),
@@ -144,6 +168,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("empty multipart", {**multipart(), "content": b""}, 400, "malformed_body"),
     ("no name", {**multipart(), "content": f"--{BOUNDARY}\r\n\r\nx\r\n--{BOUNDARY}--\r\n".encode()},
      400, "malformed_body"),
+    *[(f"part header {header}", {**multipart(), "content": PART % header.encode()},
+       400, "malformed_body") for header in TWO_NAMES],
     ("long part header", multipart(("i" * 5000, PNG)), 400, "malformed_body"),
     ("many parts", multipart(*[(f"f{i}", b"") for i in range(5000)]), 400, "invalid_parameter"),
 ]  # fmt: skip
@@ -205,6 +231,28 @@ def test_a_wrong_address_is_a_problem_document_too(
     check_problem(response, status, code)
     if status == 405:
         assert response.headers["allow"]
+
+
+def test_a_name_inside_a_file_name_is_no_second_name(client: httpx.Client):
+    header = b'Content-Disposition: form-data; name="image"; filename="a; name=b \\"; name=c"'
+    sent = {**multipart(), "content": PART % header}
+    check_problem(client.post("/v1/search", **sent), 415, "unsupported_image_format")
+
+
+def test_a_route_without_fields_says_so(client: httpx.Client):
+    problem = check_problem(client.post("/v1/embed", **raw(PNG, k=3)), 400, "invalid_parameter")
+    assert problem["detail"].endswith("it has none")
+
+
+@pytest.mark.parametrize(
+    "path", ["/livez", "/readyz", "/v1/info", "/v1/indexes", "/docs", "/nothing", "/v1/search"]
+)
+def test_head_is_get_without_a_body(client: httpx.Client, path: str):
+    head, get = client.head(path), client.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+    # The connection is still in step.
+    assert client.get("/livez").json() == {"status": "live"}
 
 
 def test_items_and_thumbnails_are_served(client: httpx.Client):

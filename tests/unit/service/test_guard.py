@@ -8,6 +8,7 @@ from service import guard
 from service.app import body_limit
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.guard import BodyGuard, CountedBody, RequestLog
+from service.pool import ByteBudget
 
 
 def messages(*chunks: bytes, is_complete: bool = True) -> list[dict[str, Any]]:
@@ -36,7 +37,9 @@ class Wire:
 def counted(wire: Wire, limit: int, timeout_s: float = 5.0, **headers: str) -> CountedBody:
     given = headers or {"transfer_encoding": "chunked"}
     named = Headers({name.replace("_", "-"): value for name, value in given.items()})
-    return CountedBody(wire.receive, named, limit=limit, timeout_s=timeout_s)
+    return CountedBody(
+        wire.receive, named, limit=limit, timeout_s=timeout_s, budget=ByteBudget(1000)
+    )
 
 
 async def read_all(body: CountedBody) -> int:
@@ -86,7 +89,9 @@ CHUNKED = (b"transfer-encoding", b"chunked")
 
 def test_an_early_answer_is_out_before_the_rest_is_read_and_then_the_line_is_closed():
     wire = Wire(messages(b"x" * 10, b"y" * 10))
-    sent = serve(BodyGuard(respond, limit=lambda *_: 5, timeout_s=1), wire, CHUNKED)
+    sent = serve(
+        BodyGuard(respond, limit=lambda *_: 5, timeout_s=1, budget=ByteBudget(1000)), wire, CHUNKED
+    )
     assert (b"connection", b"close") in sent[0]["headers"]
     assert sent[1]["body"] == b"no"
     assert sent[1]["more_body"] is True
@@ -97,12 +102,16 @@ def test_an_early_answer_is_out_before_the_rest_is_read_and_then_the_line_is_clo
 def test_a_client_that_never_ends_is_hung_up_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(guard, "LINGER_S", 0.05)
     wire = Wire(messages(b"x", is_complete=False))
-    sent = serve(BodyGuard(respond, limit=lambda *_: 5, timeout_s=1), wire, CHUNKED)
+    sent = serve(
+        BodyGuard(respond, limit=lambda *_: 5, timeout_s=1, budget=ByteBudget(1000)), wire, CHUNKED
+    )
     assert sent[-1]["more_body"] is False
 
 
 def test_a_request_without_a_body_keeps_its_connection():
-    sent = serve(BodyGuard(respond, limit=lambda *_: 5, timeout_s=1), Wire([]))
+    sent = serve(
+        BodyGuard(respond, limit=lambda *_: 5, timeout_s=1, budget=ByteBudget(1000)), Wire([])
+    )
     assert sent[0]["headers"] == []
     assert len(sent) == 2
 

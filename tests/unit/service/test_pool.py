@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from service.errors import DeadlineError, OverloadedError
-from service.pool import Admission, WorkerPool
+from service.pool import Admission, ByteBudget, WorkerPool
 
 Story = Callable[[WorkerPool], Awaitable[None]]
 
@@ -127,3 +127,15 @@ def test_admission_gives_back_its_places():
     for _ in range(3):
         with admission.admit(), pytest.raises(OverloadedError), admission.admit():
             pytest.fail("a second was let in")
+
+
+def test_bytes_are_held_up_to_the_budget_and_not_one_more():
+    budget = ByteBudget(10)
+    budget.take(4)
+    budget.take(6)
+    with pytest.raises(OverloadedError, match="10 bytes"):
+        budget.take(1)
+    budget.give_back(1)
+    budget.take(1)
+    with pytest.raises(OverloadedError):
+        budget.take(1)

@@ -29,6 +29,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
         ("allowed_formats", "PNG,EPS", "EPS"),
         ("allowed_formats", "", "none"),
         ("max_k", "5", "default_k 10 must not exceed max_k 5"),
+        ("max_body_bytes_held", "1000000", "at least 4"),
         ("workers", "0", "greater than or equal to 1"),
         ("arithmetic", "float16", "float64"),
         ("request_timeout_s", "-1", "greater than 0"),
