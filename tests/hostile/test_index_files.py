@@ -4,11 +4,14 @@ import random
 import shutil
 import threading
 import time
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from index_tools import build, write_folder
 
 from index_builder.errors import GalleryIndexError, IndexFormatError
+from index_builder.format import read_manifest
 from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import verify_index
 
@@ -69,6 +72,22 @@ def test_a_file_of_another_length_or_none_is_refused_by_name(data_dir, name, cha
     elif change != "missing":
         path.write_bytes({"truncated": raw[:-1], "longer": raw + b"\0", "empty": b""}[change])
     refused(data_dir, name)
+
+
+def test_a_manifest_that_claims_rows_nearer_to_unit_norm_than_they_are_is_not_believed(data_dir):
+    """Its own seal is made to fit: only measuring the rows can tell."""
+    path = version_of(data_dir) / "manifest.json"
+    with GalleryIndex.open(data_dir) as index:
+        measured, vectors = index.norm_deviation, index.vectors.astype(np.float64)
+    worst = np.abs(np.sqrt((vectors**2).sum(axis=1)) - 1.0).max()
+    assert measured >= worst > 1e-10
+    lying = replace(read_manifest(path.parent), norm_deviation=0.0)
+    path.write_bytes(lying.to_bytes())
+    with GalleryIndex.open(data_dir, version="v000001") as index:
+        assert index.manifest.norm_deviation == 0.0
+        assert index.norm_deviation == measured
+        assert index.everything().norm_deviation == measured
+        assert index.search(np.ones((1, index.dim)), 3)[0].norm_deviation == measured
 
 
 @pytest.mark.timeout(20)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from index_builder.faiss_backend import CpuFlatSearch
 from index_builder.format import norm_deviation
-from index_builder.unseen import float32_query, unseen_bound
+from index_builder.unseen import Float32Query, float32_query, unseen_bound
 
 
 def exact_dot(a, b):
@@ -73,6 +73,51 @@ def test_scaling_by_a_power_of_two_changes_nothing_but_the_scale():
         bound = unseen_bound(scaled, float(scores.min()), norm_deviation(rows))
         bounds.append(math.ldexp(bound, -exponent))
     assert max(bounds) - min(bounds) < 1e-15
+
+
+def gamma(n, unit_roundoff):
+    return n * unit_roundoff / (1 - n * unit_roundoff)
+
+
+@pytest.mark.parametrize("exponent", [0, 40, -40])
+@pytest.mark.parametrize("d", [1, 64, 1792])
+@pytest.mark.parametrize("deviation", [0.0, 1e-6, 0.1])
+def test_the_bound_adds_each_of_its_terms_in_full(d, deviation, exponent):
+    """The margin is there even where rounding happens to be kind: held against the formula.
+
+    One component is not 0, so that both norms of the formula are rational numbers.
+    """
+    for component in (1 / 3, 0.75, -0.9):
+        query = np.zeros(d)
+        query[0] = math.ldexp(component, exponent)
+        found = float32_query(query)
+        long = abs(Fraction(float(found.vector[0])))
+        cut = abs(
+            Fraction(query[0]) / Fraction(2) ** found.exponent - Fraction(float(found.vector[0]))
+        )
+        assert (cut > 0) == (component != 0.75)
+        assert Fraction(found.rounding) >= cut
+        # The norms' own float64 sums are covered as well.
+        assert Fraction(found.norm) >= long * (1 + gamma(d, Fraction(1, 2**53)))
+        for score in (0.0, 0.5, -0.25):
+            terms = gamma(d, Fraction(1, 2**24)) * long + cut
+            wanted = (
+                Fraction(score) + terms * (1 + Fraction(deviation)) + 2 * d * Fraction(1, 2**126)
+            )
+            bound = Fraction(unseen_bound(found, score, deviation))
+            assert bound >= wanted * Fraction(2) ** found.exponent
+
+
+def test_what_underflows_in_float32_is_added():
+    """Beside any other term it is lost in rounding up, so it is asked for alone."""
+    query = Float32Query(np.full(64, 0.5, np.float32), 0, rounding=0.0, norm=0.0, is_zero=False)
+    assert unseen_bound(query, 0.0, 0.0) >= 2 * 64 * 2.0**-126
+
+
+def test_a_rounding_whose_square_underflows_is_kept():
+    found = float32_query(np.array([0.75, 1e-170]))
+    assert found.vector.tolist() == [0.75, 0.0]
+    assert found.rounding >= 1e-170
 
 
 def test_a_zero_query_scores_zero_everywhere():
