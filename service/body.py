@@ -113,9 +113,11 @@ async def _read_multipart(
     given: dict[str, str] = {}
     for name in options.model_fields.keys() & parts.keys():
         try:
-            given[name] = parts[name].decode()
+            text = parts[name].decode()
         except UnicodeDecodeError as error:
             raise InvalidParameterError([FieldProblem(name, "is not UTF-8 text")]) from error
+        if text:  # A browser's form sends what was left empty too: it was not given.
+            given[name] = text
     found = tuple(_required(parts, name) for name in images)
     return Upload(found, _from_strings(options, given))
 
