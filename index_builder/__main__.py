@@ -295,8 +295,9 @@ def _load_embedder(checkpoint: Path | None) -> EmbedderLike:
 
 def _show_report(output: _Output, index: str, report: BuildReport) -> None:
     manifest = report.manifest
-    done = ", ".join(f"{count} {what}" for what, count in manifest.counts.items() if count)
-    lines = [f"{index} {_summary(manifest)} in {report.seconds:.1f} s: {done or 'nothing new'}"]
+    done = ", ".join(f"{count} {what}" for what, count in report.counts.items() if count)
+    kept = "" if report.changed else " unchanged"
+    lines = [f"{index} {_summary(manifest)}{kept} in {report.seconds:.1f} s: {done or 'no files'}"]
     shown = report.quarantined[:_SHOWN_QUARANTINED]
     lines += [f"  quarantined {q.path}: {q.code}: {q.reason}" for q in shown]
     if len(report.quarantined) > len(shown):
@@ -304,6 +305,8 @@ def _show_report(output: _Output, index: str, report: BuildReport) -> None:
     fields = {
         "index": index,
         **_counts(manifest),
+        "counts": report.counts,
+        "changed": report.changed,
         "seconds": report.seconds,
         "quarantined": [asdict(entry) for entry in report.quarantined],
     }

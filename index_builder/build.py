@@ -2,9 +2,10 @@
 
 import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from index_builder import layout
@@ -33,11 +34,15 @@ class BuildReport:
 
     Attributes:
         manifest: of the version now served.
+        changed: whether it is a new version; a run that finds what is served writes none.
+        counts: what this run did, as a manifest lists it.
         quarantined: the files of this run that could not become items.
         seconds: wall time.
     """
 
     manifest: Manifest
+    changed: bool
+    counts: dict[str, int]
     quarantined: list[Quarantined]
     seconds: float
 
@@ -165,6 +170,7 @@ def build_index(
     Embeddings of unchanged content by the same model under the same decode policy are taken from
     the served version, or from the journal of a build that was interrupted. In a union, an id that
     is there already takes the new content; a file that cannot be used leaves the old item in place.
+    Where the served version holds just that already, it stays and nothing is written.
 
     Args:
         data_dir: the directory that holds `indexes/`.
@@ -211,18 +217,24 @@ def build_index(
                 f"{run.counts.skipped} skipped); the index is as it was. To make it empty, say "
                 "--allow-empty"
             )
-        progress.step("writing and verifying the version")
-        manifest = seal_version(
-            paths,
-            model=model,
-            planned=plan.sorted(),
-            embedded=run.embedded,
-            quarantined=[*earlier, *run.quarantined],
-            source=source_name,
-            counts=dict(vars(run.counts)),
-        )
+        quarantined = [*earlier, *run.quarantined]
+        changed = True
+        if reusable is not None and _is_served(paths, run, reusable, model, quarantined):
+            manifest, changed = reusable.manifest, False
+        else:
+            progress.step("writing and verifying the version")
+            manifest = seal_version(
+                paths,
+                model=model,
+                planned=plan.sorted(),
+                embedded=run.embedded,
+                quarantined=quarantined,
+                source=source_name,
+                counts=dict(vars(run.counts)),
+            )
         journal.delete()
-    return BuildReport(manifest, run.quarantined, time.monotonic() - started)
+    counts = {**vars(run.counts), "duplicates": manifest.ids - manifest.entries}
+    return BuildReport(manifest, changed, counts, run.quarantined, time.monotonic() - started)
 
 
 def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
@@ -261,7 +273,7 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
             source=old.source,
             counts=dict(vars(_Counts(removed=len(gone), unchanged=kept))),
         )
-    return BuildReport(manifest, [], time.monotonic() - started)
+    return BuildReport(manifest, True, manifest.counts, [], time.monotonic() - started)
 
 
 def stored_image(index: GalleryIndex, content_sha256: str) -> EmbeddedImage | None:
@@ -349,8 +361,30 @@ def _count_changes(run: _Run, previous: GalleryIndex | None) -> None:
             counts.removed += 1
             continue
         known += 1
-        if (planned.content_sha256, planned.metadata) == (item.content_sha256, item.metadata):
+        if planned.content_sha256 == item.content_sha256 and _is_equal_json(
+            planned.metadata, item.metadata
+        ):
             counts.unchanged += 1
         else:
             counts.updated += 1
     counts.added = run.plan.size() - known
+
+
+def _is_equal_json(one: object, other: object) -> bool:
+    """Whether two values are stored alike; to Python, 1, 1.0 and true are equal."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+
+
+def _is_served(
+    paths: layout.IndexPaths,
+    run: _Run,
+    served: GalleryIndex,
+    model: ModelIdentity,
+    quarantined: list[Quarantined],
+) -> bool:
+    """Whether the plan is what is served, by the same model, down to the quarantine list."""
+    counts = run.counts
+    if counts.added or counts.updated or counts.removed or served.manifest.model_name != model.name:
+        return False
+    listed = read_quarantine(paths.version(served.version) / QUARANTINE)
+    return sorted(map(astuple, listed)) == sorted(map(astuple, quarantined))

@@ -6,8 +6,11 @@ Run as a script it is a builder process to be killed:
 
 import io
 import json
+import signal
 import sys
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +77,16 @@ def build(data_dir: Path, source: Path, *, seed: int = 0, **options: object) -> 
     )
 
 
+@contextmanager
+def interruptible() -> Generator[None]:
+    """Processes started meanwhile react to SIGINT, though nohup or a script's & made it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 if __name__ == "__main__":
     report = build_index(
         Path(sys.argv[1]),
@@ -82,4 +95,4 @@ if __name__ == "__main__":
         TinyEmbedder(seconds_a_batch=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0),
         source_name=sys.argv[2],
     )
-    sys.stdout.write(json.dumps(report.manifest.counts))
+    sys.stdout.write(json.dumps(report.counts))

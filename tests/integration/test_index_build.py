@@ -61,16 +61,68 @@ def test_a_folder_becomes_an_index_whose_rows_are_the_embeddings(tmp_path):
     assert verify_index(tmp_path, "default") == report.manifest
 
 
-def test_an_unchanged_folder_is_not_embedded_again(tmp_path):
+def test_a_build_of_what_is_served_writes_nothing(tmp_path):
     folder = write_folder(tmp_path / "in", 30)
+    shutil.copy(folder / "0003.png", folder / "copy.png")
+    (folder / "bad.png").write_bytes(b"bad")
+    first = build(tmp_path, folder)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "indexes/default").rglob("*")}
+    for union in (False, True):
+        report = build(tmp_path, folder, union=union)
+        assert some(report.counts) == {
+            "unchanged": 31,
+            "reused": 31,
+            "quarantined": 1,
+            "duplicates": 1,
+        }
+        assert (report.manifest, report.changed) == (first.manifest, False)
+        assert [q.path for q in report.quarantined] == ["bad.png"]
+    root = tmp_path / "indexes/default"
+    after = {p: p.stat().st_mtime_ns for p in root.rglob("*")}
+    # The journal came and went.
+    assert {p for p in before if before[p] != after.get(p)} <= {root, root / "lock"}
+    assert set(after) == set(before)
+
+
+@pytest.mark.parametrize(
+    "change", ["quarantine", "reason", "metadata", "model", "rollback", "moved"]
+)
+def test_the_least_change_is_a_new_version(tmp_path, change):
+    folder = write_folder(tmp_path / "in", 3)
+    (folder / "bad.png").write_bytes(b"bad")
+    manifest = tmp_path / "m.jsonl"
+
+    def write(flag):
+        lines = [{"id": p.name, "path": f"in/{p.name}", "flag": flag} for p in folder.iterdir()]
+        manifest.write_text("\n".join(map(json.dumps, lines)))
+
+    write(1)
+    build(tmp_path, manifest)
+    if change == "quarantine":
+        (folder / "bad.png").unlink()
+    elif change == "reason":
+        (folder / "bad.png").write_bytes(b"")
+    elif change == "moved":
+        (folder / "0001.png").rename(folder / "0009.png")
+    elif change == "rollback":
+        write(2)
+        build(tmp_path, manifest)
+        roll_back(tmp_path, "default", "v000001")
+    # To Python, true and 1 are equal.
+    write({"metadata": True, "rollback": 2}.get(change, 1))
+    report = build(tmp_path, manifest, seed=change == "model")
+    assert report.changed
+    assert current_version(tmp_path) == ("v000003" if change == "rollback" else "v000002")
+    verify_index(tmp_path, "default")
+    assert not build(tmp_path, manifest, seed=change == "model").changed
+
+
+def test_an_unchanged_build_over_a_damaged_version_writes_a_new_one(tmp_path):
+    folder = write_folder(tmp_path / "in", 3)
     build(tmp_path, folder)
-    before = contents(tmp_path)
-    report = build(tmp_path, folder)
-    assert some(report.manifest.counts) == {"unchanged": 30, "reused": 30}
-    assert report.manifest.version == current_version(tmp_path) == "v000002"
-    after = contents(tmp_path)
-    assert before[0] == after[0]
-    assert np.array_equal(before[1], after[1])
+    (tmp_path / "indexes/default/CURRENT").write_text("v000001 " + "0" * 64 + "\n")
+    assert build(tmp_path, folder).manifest.version == "v000002"
+    verify_index(tmp_path, "default")
 
 
 def test_a_build_makes_the_index_exactly_the_source_and_embeds_only_what_is_new(tmp_path):
@@ -185,10 +237,10 @@ def test_broken_files_are_quarantined_by_name_and_stop_nothing(tmp_path):
         assert {q.path: q.code for q in report.quarantined} == {
             n: c for n, (_, c) in broken.items()
         }
-        counts = report.manifest.counts
+        counts = report.counts
         assert (counts["quarantined"], counts["skipped"], report.manifest.ids) == (6, 1, 21)
         assert counts["embedded"] + counts["reused"] == 21
-    listed = tmp_path / "indexes/default/versions/v000002" / QUARANTINE
+    listed = tmp_path / "indexes/default/versions/v000001" / QUARANTINE
     assert [q.path for q in read_quarantine(listed)] == sorted(broken)
     assert all(q.reason for q in read_quarantine(listed))
 
@@ -314,7 +366,7 @@ def test_rollback_serves_an_older_version_and_names_are_never_used_twice(tmp_pat
 def test_rollback_refuses_a_damaged_version_and_repairs_a_damaged_current(tmp_path):
     folder = write_folder(tmp_path / "in", 2)
     build(tmp_path, folder)
-    build(tmp_path, folder)
+    build(tmp_path, write_folder(folder, 3))
     vectors = tmp_path / "indexes/default/versions/v000001/vectors.npy"
     vectors.write_bytes(vectors.read_bytes()[:-1])
     with pytest.raises(IndexFormatError, match=r"v000001/vectors\.npy is damaged"):
@@ -328,8 +380,8 @@ def test_rollback_refuses_a_damaged_version_and_repairs_a_damaged_current(tmp_pa
 
 def test_prune_spares_the_served_the_newest_and_what_is_being_read(tmp_path):
     folder = write_folder(tmp_path / "in", 2)
-    for _ in range(6):
-        build(tmp_path, folder)
+    for count in range(2, 8):
+        build(tmp_path, write_folder(folder, count))
     roll_back(tmp_path, "default", "v000002")
     reader = GalleryIndex.open(tmp_path, version="v000003")
     assert prune(tmp_path, "default", 2) == (["v000001", "v000004"], ["v000003"])

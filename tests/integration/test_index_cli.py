@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_tools import build, picture, write_folder
+from index_tools import build, interruptible, picture, write_folder
 from typer.testing import CliRunner
 
 from index_builder.__main__ import app
@@ -54,9 +54,18 @@ def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
     second = run("build", folder, "--json", env=env)
     assert second.returncode == 3
     answer = json.loads(second.stdout)
+    assert (answer["version"], answer["changed"]) == ("v000002", True)
     assert answer["counts"]["embedded"] == 0
     assert answer["counts"]["quarantined"] == 1
     assert [(q["path"], q["code"]) for q in answer["quarantined"]] == [("broken.png", "damaged")]
+    third = run("build", folder, env=env)
+    assert third.returncode == 3
+    assert "default v000002 (12 entries, 12 ids) unchanged in" in third.stdout
+    fourth = run("add", folder, "--json", env=env)
+    assert fourth.returncode == 3
+    unchanged = json.loads(fourth.stdout)
+    assert (unchanged["version"], unchanged["changed"]) == ("v000002", False)
+    assert unchanged["counts"]["unchanged"] == 12
     embedder = Embedder.load()
     with GalleryIndex.open(
         tmp_path / "data",
@@ -70,25 +79,17 @@ def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
             assert np.allclose(index.vectors[entry.row], unit, atol=1e-7, rtol=0)
 
 
-@pytest.fixture
-def interruptible():
-    """SIGINT as a terminal's commands have it: one inherited as ignored, by nohup say, stays so."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_command_says_how_to_go_on(tmp_path):
     folder = write_folder(tmp_path / "in", 400)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "index_builder", "build", folder, "--data-dir", tmp_path],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "index_builder", "build", folder, "--data-dir", tmp_path],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
     while not (tmp_path / "indexes/default/journal.sqlite").exists():
         assert process.poll() is None
         time.sleep(0.01)
