@@ -11,7 +11,7 @@ import importlib.util
 import io
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,8 +50,9 @@ DECODE_POLICY_VERSION = "lipsim-decode-1"
 _NAMES = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "AVIF": "AVIF", "GIF": "GIF"}
 _EXTRA_NAMES = {"BMP": "BMP", "TIFF": "TIFF", "HEIF": "HEIC"}
 _KNOWN_FORMATS = _NAMES | _EXTRA_NAMES
+_ALIASES = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
 # Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
-_MOST_PIXELS = 89_478_485
+MOST_PIXELS = 89_478_485
 _COMPOSITE_ROWS = 64
 _READERS: dict[str, Callable[[bytes], Container]] = {
     "JPEG": read_jpeg,
@@ -92,13 +93,30 @@ class DecodeLimits:
         """Refuse limits that could not be kept."""
         if min(self.max_image_bytes, self.max_pixels, self.max_side) < 1:
             raise ValueError("every limit must be at least 1")
-        if self.max_pixels > _MOST_PIXELS:
-            raise ValueError(f"max_pixels must be at most {_MOST_PIXELS}, got {self.max_pixels}")
+        if self.max_pixels > MOST_PIXELS:
+            raise ValueError(f"max_pixels must be at most {MOST_PIXELS}, got {self.max_pixels}")
         if not self.formats or not self.formats <= _KNOWN_FORMATS.keys():
             wanted, came = ", ".join(_KNOWN_FORMATS), ", ".join(sorted(self.formats)) or "none"
             raise ValueError(f"formats must be some of {wanted}; got {came}")
         if "HEIF" in self.formats:
             _register_heif()
+
+
+def format_names(names: Iterable[str]) -> frozenset[str]:
+    """Formats as an operator writes them, by the names DecodeLimits knows.
+
+    Args:
+        names: in any case; JPG, TIF and HEIC are understood too.
+
+    Raises:
+        ValueError: one is no format that could be allowed, or HEIC's library is missing.
+    """
+    upper = (name.strip().upper() for name in names)
+    found = frozenset(_ALIASES.get(name, name) for name in upper if name)
+    try:
+        return DecodeLimits(formats=found).formats
+    except DependencyError as error:
+        raise ValueError(str(error)) from error
 
 
 @dataclass(frozen=True, eq=False)

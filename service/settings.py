@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from model.image import MOST_PIXELS, format_names
+
 MEBIBYTE = 1024 * 1024
-FORMATS = frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"})
 
 
 class Settings(BaseSettings):
@@ -39,14 +40,18 @@ class Settings(BaseSettings):
         default=20 * MEBIBYTE, gt=0, description="Largest encoded image; more is 413."
     )
     max_image_pixels: int = Field(
-        default=50_000_000, gt=0, description="Most pixels of one image; more is 422."
+        default=50_000_000,
+        gt=0,
+        le=MOST_PIXELS,
+        description=f"Most pixels of one image, at most {MOST_PIXELS}; more is 422.",
     )
     max_image_side: int = Field(
         default=20_000, gt=0, description="Longest side of one image, in pixels; longer is 422."
     )
     allowed_formats: Annotated[frozenset[str], NoDecode] = Field(
         default=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF"}),
-        description="Image formats that are decoded, comma-separated; BMP and TIFF may be added.",
+        description="Image formats that are decoded, comma-separated; BMP, TIFF and (with the "
+        "`heic` extra) HEIF may be added.",
     )
     default_k: int = Field(default=10, ge=1, description="Results of a search that names no k.")
     max_k: int = Field(default=1000, ge=1, description="Most results that one search may ask for.")
@@ -100,9 +105,7 @@ class Settings(BaseSettings):
     @field_validator("allowed_formats", mode="before")
     @classmethod
     def _split_formats(cls, value: object) -> object:
-        if isinstance(value, str):
-            return frozenset(part.strip().upper() for part in value.split(",") if part.strip())
-        return value
+        return format_names(value.split(",")) if isinstance(value, str) else value
 
     @field_validator("checkpoint", mode="before")
     @classmethod
@@ -111,10 +114,6 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        unknown = self.allowed_formats - FORMATS
-        if unknown or not self.allowed_formats:
-            wanted, came = ", ".join(sorted(FORMATS)), ", ".join(sorted(unknown)) or "none"
-            raise ValueError(f"allowed_formats must be some of {wanted}; got {came}")
         if self.max_body_bytes_held < 4 * self.max_image_bytes:
             # Less would refuse, forever, the largest body that a route takes: two images in base64.
             raise ValueError(

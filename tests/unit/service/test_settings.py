@@ -14,11 +14,11 @@ def test_every_setting_has_a_meaning_and_a_shown_default():
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LIPSIM_MAX_IMAGE_BYTES", "1234")
-    monkeypatch.setenv("LIPSIM_ALLOWED_FORMATS", "png, jpeg")
+    monkeypatch.setenv("LIPSIM_ALLOWED_FORMATS", "png, jpg,tiff")
     monkeypatch.setenv("LIPSIM_CHECKPOINT", "")
     settings = Settings()
     assert settings.max_image_bytes == 1234
-    assert settings.allowed_formats == {"PNG", "JPEG"}
+    assert settings.allowed_formats == {"PNG", "JPEG", "TIFF"}
     assert settings.checkpoint is None
     assert variable_name("max_image_bytes") == "LIPSIM_MAX_IMAGE_BYTES"
 
@@ -28,6 +28,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     [
         ("allowed_formats", "PNG,EPS", "EPS"),
         ("allowed_formats", "", "none"),
+        ("max_image_pixels", "200000000", "89478485"),
         ("max_k", "5", "default_k 10 must not exceed max_k 5"),
         ("max_body_bytes_held", "1000000", "at least 4"),
         ("workers", "0", "greater than or equal to 1"),
