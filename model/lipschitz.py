@@ -17,6 +17,8 @@ from model.rounding import UNIT_ROUNDOFF_64, gamma, round_up
 # Squares that underflow are lost to a sum; n < 2^50 of them lose less than this, or its root.
 _LOST_SQUARE = 1e-290
 _LOST_ROOT = 1e-140
+# The same over a component of a Perron vector, which is 1e-250 at least.
+_LOST_RATIO = 1e-40
 
 # Below this, a product of two weights and a ratio might underflow; float32 ends at 1.4e-45.
 _SMALLEST_WEIGHT = 1e-70
@@ -148,6 +150,9 @@ def nonnegative_norm_bound(matrix: Float[np.ndarray, "M N"], *, tight: bool = Tr
     matrix = matrix[(matrix > 0).any(axis=1)]
     if not matrix.size:
         return 0.0
+    # Scaled to a largest entry of [1/2, 1), so that an underflow is far below the norm.
+    exponent = math.frexp(float(matrix.max()))[1]
+    matrix = np.ldexp(matrix, -exponent)
     vector = _perron_start(matrix) if tight else np.ones(len(matrix))
     square = math.inf
     for _ in range(60 if tight else 4):
@@ -161,7 +166,9 @@ def nonnegative_norm_bound(matrix: Float[np.ndarray, "M N"], *, tight: bool = Tr
     # The two products sum numbers of one sign: relative errors only; one division; one underflow.
     # Zeros are added without rounding, so a band counts its width, not its length.
     terms = int((matrix > 0).sum(axis=0).max() + (matrix > 0).sum(axis=1).max())
-    return _root_up(inflate(square, terms + 4) + _LOST_SQUARE)
+    root = _root_up(inflate(square, terms + 4) + _LOST_RATIO)
+    with np.errstate(over="ignore"):
+        return round_up(float(np.ldexp(root, exponent)))
 
 
 def wavelet_norm_bound(filters: Float64[np.ndarray, "F N"], stride: int = 2) -> float:

@@ -1,7 +1,7 @@
 """The vocabulary of a-priori rounding analysis: unit roundoffs, gamma, rounding to one side.
 
-Every function here returns a number on the promised side of the real one. Underflow is covered by
-the callers' scale: all quantities of this project stand far above the smallest normal number.
+Every function here returns a number on the promised side of the real one. Underflow is
+the callers' to cover: by a term of its own, or by quantities far above the smallest normal number.
 
 Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1.
 """

@@ -203,6 +203,12 @@ def test_norms_of_weights_whose_squares_underflow_stay_bounds():
         weight = np.full((3, 4), size)
         for bound in (euclidean_norm_bound, cholesky_norm_bound, spectral_norm_bound):
             assert bound(weight) >= 12**0.5 * size
+        # What squares may lose is there even where these lose less.
+        assert min(cholesky_norm_bound(weight), euclidean_norm_bound(weight)) >= 1e-145
+        for tight in (True, False):
+            found = nonnegative_norm_bound(weight, tight=tight)
+            assert 12**0.5 * size <= found <= 12**0.5 * size * (1 + 1e-12) + 5e-323
+        assert nonnegative_norm_bound(np.full((3, 4), 1e200)) == pytest.approx(12**0.5 * 1e200)
         with pytest.raises(CertificateError, match="0 or at least 1e-70"):
             dense_sll_scaling(weight, np.ones(3))
         with pytest.raises(CertificateError, match="0 or at least 1e-70"):

@@ -198,7 +198,12 @@ def test_a_reach_is_raised_and_a_flip_lowered_by_both_roundings():
     assert far <= Fraction(math.sin(1.0)) * (1 - Fraction(19, 10**13))
 
 
-def pair_at(threshold: float | None = None, epsilon: float | None = None):
+def pair_at(
+    threshold: float | None = None,
+    epsilon: float | None = None,
+    error_a: float = 0.0,
+    error_b: float = 0.0,
+):
     """Norms 5 and 2, exact; cosine 3/5."""
     return certify_pair(
         long(3.0, 4.0),
@@ -206,8 +211,8 @@ def pair_at(threshold: float | None = None, epsilon: float | None = None):
         lipschitz_bound=1.0,
         gain_a=1.0,
         gain_b=1.0,
-        forward_error_a=0.0,
-        forward_error_b=0.0,
+        forward_error_a=error_a,
+        forward_error_b=error_b,
         epsilon=epsilon,
         threshold=threshold,
     )
@@ -231,6 +236,22 @@ def test_a_flip_radius_is_lowered_by_errors_and_roundings(threshold):
     limit = Fraction(math.sin(float(turn))) * (1 - Fraction(19, 10**13))
     assert 0 < Fraction(pair.radius_a) <= 5 * limit
     assert 0 < Fraction(pair.radius_b) <= 2 * limit
+
+
+@pytest.mark.parametrize("threshold", [0.25, 0.75])
+def test_a_pair_loses_two_forward_errors_of_each_image(threshold):
+    """Also those of the image that stays, which is embedded again."""
+    plain, error = pair_at(threshold=threshold), 2.0**-10
+    own = pair_at(threshold=threshold, error_a=error)
+    assert own.radius_a == pytest.approx(plain.radius_a - 2 * error, rel=1e-9)
+    turn = math.asin(plain.radius_a / 5) - math.asin(2 * error / 2)
+    others = pair_at(threshold=threshold, error_b=error)
+    assert others.radius_a == pytest.approx(5 * math.sin(turn), rel=1e-9)
+    wide = pair_at(epsilon=0.0, error_a=error, error_b=error)
+    cap = math.asin(2 * error / 5) + math.asin(2 * error / 2)
+    for interval in (wide.interval_a, wide.interval_both):
+        assert interval[0] <= 1 - math.cos(math.acos(0.6) - cap) + 1e-12
+        assert interval[1] >= 1 - math.cos(math.acos(0.6) + cap) - 1e-12
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5, 1.5, 1.9])
