@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,11 +18,11 @@ from index_builder import layout
 from index_builder.build import BuildReport, build_index, remove_items
 from index_builder.embedding import EmbedderLike
 from index_builder.format import QUARANTINE, Manifest, read_manifest, read_quarantine
-from index_builder.maintenance import export_vectors, prune, roll_back, verify_index
+from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.progress import progress_for
 from index_builder.sources import open_source
 from model.errors import RetrievalError
-from model.image import DecodeLimits
+from model.image import MOST_PIXELS, DecodeLimits, format_names
 
 EXIT_ERROR = 1
 EXIT_QUARANTINED = 3
@@ -55,7 +55,18 @@ AllowFormatOption = Annotated[
 AllowEmptyOption = Annotated[
     bool, typer.Option("--allow-empty", help="Let the index become empty.")
 ]
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-image-pixels",
+        envvar="LIPSIM_MAX_IMAGE_PIXELS",
+        min=1,
+        max=MOST_PIXELS,
+        help="Quarantine pictures with more pixels; the service reads the same variable.",
+    ),
+]
 _DEFAULT_DATA_DIR = Path("data")
+_DEFAULT_LIMITS = DecodeLimits()
 
 
 @dataclass(frozen=True)
@@ -96,13 +107,15 @@ def build(  # noqa: PLR0917 (typer makes options of them)
     checkpoint: CheckpointOption = None,
     max_errors: MaxErrorsOption = None,
     allow_format: AllowFormatOption = None,
+    max_image_pixels: MaxPixelsOption = _DEFAULT_LIMITS.max_pixels,
     allow_empty: AllowEmptyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
-        allow_format=allow_format, as_json=as_json, union=False, allow_empty=allow_empty,
+        limits=_limits(allow_format, max_image_pixels), as_json=as_json, union=False,
+        allow_empty=allow_empty,
     )  # fmt: skip
 
 
@@ -114,12 +127,14 @@ def add(  # noqa: PLR0917 (likewise)
     checkpoint: CheckpointOption = None,
     max_errors: MaxErrorsOption = None,
     allow_format: AllowFormatOption = None,
+    max_image_pixels: MaxPixelsOption = _DEFAULT_LIMITS.max_pixels,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
-        allow_format=allow_format, as_json=as_json, union=True, allow_empty=False,
+        limits=_limits(allow_format, max_image_pixels), as_json=as_json, union=True,
+        allow_empty=False,
     )  # fmt: skip
 
 
@@ -140,11 +155,16 @@ def remove(
 def list_command(
     data_dir: DataDirOption = _DEFAULT_DATA_DIR,
     index: Annotated[str | None, typer.Option("--index", help="Only this index.")] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="List the ids served instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """List the indexes and their versions; the served one is marked."""
+    """List the indexes and their versions, the served one marked; or the ids of one index."""
     output = _Output(as_json)
     with output.errors():
+        if ids:
+            served = item_ids(data_dir, index or "default")
+            output.show({"index": index or "default", "ids": served}, "\n".join(served))
+            return
         names = layout.list_indexes(data_dir) if index is None else [index]
         found = [_describe(data_dir, name) for name in names]
         lines = [
@@ -256,16 +276,13 @@ def _build(
     checkpoint: Path | None,
     max_errors: int | None,
     *,
-    allow_format: list[str] | None,
+    limits: DecodeLimits,
     as_json: bool,
     union: bool,
     allow_empty: bool,
 ) -> None:
     output = _Output(as_json)
     with output.errors():
-        limits = DecodeLimits()
-        allowed = {name.upper() for name in allow_format or []}
-        limits = replace(limits, formats=limits.formats | allowed)
         report = build_index(
             data_dir,
             index,
@@ -281,6 +298,14 @@ def _build(
         _show_report(output, index, report)
         if report.quarantined:
             raise typer.Exit(EXIT_QUARANTINED)
+
+
+def _limits(allow_format: list[str] | None, max_pixels: int) -> DecodeLimits:
+    try:
+        formats = format_names([*_DEFAULT_LIMITS.formats, *(allow_format or [])])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--allow-format") from error
+    return DecodeLimits(max_pixels=max_pixels, formats=formats)
 
 
 def _load_embedder(checkpoint: Path | None) -> EmbedderLike:

@@ -109,6 +109,17 @@ def _is_read(directory: Path) -> bool:
     return False
 
 
+def item_ids(data_dir: Path, name: str) -> list[str]:
+    """Every id of the served version, those of equal vectors too, by code point.
+
+    Raises:
+        IndexNotFoundError: no such index.
+        IndexFormatError: it is damaged.
+    """
+    with GalleryIndex.open(data_dir, name) as index:
+        return [item.id for item in index.items.items()]
+
+
 def export_vectors(data_dir: Path, name: str, out: Path) -> int:
     """Write the served version's ids and vectors to a .npz file that loads without pickle.
 

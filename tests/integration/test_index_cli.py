@@ -124,6 +124,29 @@ def test_list_and_info_show_what_is_there(data_dir):
     assert invoke("list", "--data-dir", data_dir / "nothing").exit_code == 0
 
 
+def test_a_format_that_could_never_be_allowed_is_a_wrong_command_line(tmp_path):
+    result = invoke("build", tmp_path, "--data-dir", tmp_path, "--allow-format", "eps")
+    assert result.exit_code == 2
+    assert "EPS" in result.output
+
+
+def test_pictures_above_the_limit_of_pixels_are_set_aside(tmp_path):
+    folder = write_folder(tmp_path / "in", 3)
+    result = invoke("build", folder, "--data-dir", tmp_path, "--max-image-pixels", "1", "--json")
+    assert result.exit_code == 1
+    assert "3 files quarantined" in result.output
+
+
+def test_list_names_every_id_that_is_served(data_dir):
+    ids = invoke("list", "--ids", "--data-dir", data_dir).stdout.split("\n")[:-1]
+    assert json.loads(invoke("list", "--ids", "--data-dir", data_dir, "--json").stdout) == {
+        "index": "default",
+        "ids": ids,
+    }
+    info = json.loads(invoke("info", "--data-dir", data_dir, "--json").stdout)
+    assert len(ids) == len(set(ids)) == info["manifest"]["ids"]
+
+
 def test_every_command_that_changes_versions_says_what_it_did(data_dir):
     removed = json.loads(invoke("remove", "0001.png", "--data-dir", data_dir, "--json").stdout)
     assert (removed["version"], removed["counts"]["removed"]) == ("v000003", 1)
