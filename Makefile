@@ -47,7 +47,7 @@ openapi: .venv/dev.stamp ## write docs/openapi.json from the code
 
 lock: .venv/bin/python ## pin every dependency again (the newest versions that fit)
 	$(BIN)/python -m pip install -q uv
-	$(call compile,dev,--extra dev --upgrade)
+	$(call compile,dev,--extra dev --extra train --upgrade)
 	$(call compile,runtime,-c requirements/dev.txt)
 
 clean: ## remove the environment and the demo's index; your own, in data/, stay
