@@ -1,0 +1,1 @@
+"""What training, evaluation and calibration read: pictures, shards, triplets, edits."""

@@ -1,0 +1,1 @@
+"""What a metric is worth: natural and certified scores, side by side."""

@@ -1,0 +1,1 @@
+"""Whatever maps pictures to vectors that are compared by cosine."""

@@ -1,0 +1,1 @@
+"""Teachers of the published recipe, behind one small interface."""
