@@ -43,7 +43,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from index_builder.gallery_index import GalleryIndex
-from model.attack import EvictionTarget, evict, round_to_levels, smallest_eviction, smallest_scale
+from model.attack.eviction import (
+    EvictionTarget,
+    evict,
+    round_to_levels,
+    smallest_eviction,
+    smallest_scale,
+)
 from model.certificate import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.image import decode_image

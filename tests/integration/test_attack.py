@@ -12,7 +12,7 @@ from PIL import Image
 from service_helpers import draw_picture, encode
 
 from index_builder.gallery_index import GalleryIndex
-from model.attack import (
+from model.attack.eviction import (
     EvictionTarget,
     evict,
     round_to_levels,
