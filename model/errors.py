@@ -11,6 +11,8 @@ RetrievalError
 ├── EmbeddingError                the network's input or output is not usable (shape, NaN, infinity)
 ├── CheckpointError               a weight file is damaged, strange, or claims less than is proved
 ├── CertificateError              a certificate was asked of numbers that cannot carry one
+├── DataError                     a set of pictures or triplets is not what it should be
+├── TrainingError                a training run cannot start, go on or be taken up again
 └── (index_builder.errors)        SourceError, IndexError family
 """
 
@@ -57,3 +59,15 @@ class CheckpointError(RetrievalError):
 
 class CertificateError(RetrievalError):
     """A certificate was asked of numbers that cannot carry one."""
+
+
+class MetricError(RetrievalError):
+    """A metric or a teacher is unknown, or its weights or stored embeddings cannot be used."""
+
+
+class DataError(RetrievalError):
+    """A set of pictures or of triplets is missing, damaged, or not of its layout."""
+
+
+class TrainingError(RetrievalError):
+    """A training run cannot start, go on, or be taken up again; the message says what to change."""
