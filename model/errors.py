@@ -11,6 +11,7 @@ RetrievalError
 ├── EmbeddingError                the network's input or output is not usable (shape, NaN, infinity)
 ├── CheckpointError               a weight file is damaged, strange, or claims less than is proved
 ├── CertificateError              a certificate was asked of numbers that cannot carry one
+├── MetricError                   a metric or teacher is unknown, or what it is made of is unusable
 ├── DataError                     a set of pictures or triplets is not what it should be
 ├── TrainingError                a training run cannot start, go on or be taken up again
 └── (index_builder.errors)        SourceError, IndexError family

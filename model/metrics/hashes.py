@@ -1,0 +1,69 @@
+# pyright: basic
+# Neither hash library has types.
+"""Perceptual hashes as metrics: bits as -1 and +1, so that cosine = 1 - 2 hamming / bits."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from PIL import Image
+
+from model.errors import DependencyError
+from model.metrics.metric import Pixels, check_pixels
+
+
+class HashMetric:
+    """A hash of a picture of any size: no gradients, and nothing is proved of it.
+
+    Attributes:
+        name: of the hash.
+        dim: number of bits.
+        input_size: None: a hash does its own resizing.
+        lipschitz_bound: None: a hash is not even continuous.
+        forward_error: 0.
+    """
+
+    input_size = None
+    lipschitz_bound = None
+    forward_error = 0.0
+
+    def __init__(
+        self, name: str, bits: int, compute: Callable[[Pixels], Bool[np.ndarray, " D"]]
+    ) -> None:
+        self.name, self.dim, self._compute = name, bits, compute
+
+    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
+        """The bits of pictures, as -1 and +1."""
+        vectors = np.empty((len(pictures), self.dim))
+        for place, pixels in zip(vectors, pictures, strict=True):
+            check_pixels(pixels)
+            place[...] = np.where(self._compute(np.ascontiguousarray(pixels)), 1.0, -1.0)
+        return vectors
+
+
+def phash() -> HashMetric:
+    """The 64-bit DCT hash of the library imagehash.
+
+    Raises:
+        DependencyError: imagehash is not installed.
+    """
+    try:
+        import imagehash  # noqa: PLC0415 (an extra)
+    except ImportError as exc:
+        raise DependencyError("phash needs imagehash: pip install '.[train]'") from exc
+    return HashMetric("phash", 64, lambda p: imagehash.phash(Image.fromarray(p)).hash.ravel())
+
+
+def pdq() -> HashMetric:
+    """PDQ, the 256-bit hash of the library pdqhash.
+
+    Raises:
+        DependencyError: pdqhash is not installed.
+    """
+    try:
+        import pdqhash  # noqa: PLC0415 (an extra)
+    except ImportError as exc:
+        raise DependencyError(
+            "pdq needs pdqhash, which is compiled at install: pip install '.[pdq]'"
+        ) from exc
+    return HashMetric("pdq", 256, lambda p: pdqhash.compute(p)[0].astype(bool))

@@ -1,0 +1,67 @@
+"""One line of text to a metric."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from model.embedder import Embedder
+from model.errors import MetricError
+from model.metrics.hashes import pdq, phash
+from model.metrics.metric import Metric
+from model.metrics.ours import EmbedderMetric
+from model.metrics.pixels import BlockMeans
+
+_DEFAULT = "wave-64"
+_BASELINES: dict[str, Callable[[], Metric]] = {
+    "raw": lambda: BlockMeans(64),
+    "blockmean16": lambda: BlockMeans(16),
+    "blockmean8": lambda: BlockMeans(8),
+    "phash": phash,
+    "pdq": pdq,
+}
+_TEACHER = "teacher:"
+
+METRIC_HELP = (
+    f"{_DEFAULT} (the checkpoint that ships), a checkpoint file, {', '.join(_BASELINES)}, "
+    "or teacher:NAME, with @64 at its end for a teacher behind a 64 x 64 picture"
+)
+
+
+def load_metric(spec: str, *, weights: Path | None = None, device: str = "cpu") -> Metric:
+    """The metric that a command line names.
+
+    Args:
+        spec: see METRIC_HELP.
+        weights: a teacher's weights, where its package does not carry them.
+        device: a torch device, for networks.
+
+    Returns:
+        The metric; a `DifferentiableMetric` unless it is a hash.
+
+    Raises:
+        MetricError: no metric has this name.
+        DependencyError: its library is not installed.
+        CheckpointError: the checkpoint file cannot be used.
+    """
+    if spec in _BASELINES:
+        return _BASELINES[spec]()
+    if spec.startswith(_TEACHER):
+        return _teacher(spec.removeprefix(_TEACHER), weights, device)
+    if spec == _DEFAULT:
+        return EmbedderMetric(Embedder.load(device=device))
+    if spec.endswith(".safetensors") or Path(spec).is_file():
+        return EmbedderMetric(Embedder.load(spec, device=device))
+    raise MetricError(f"no metric is called {spec!r}; known: {METRIC_HELP}")
+
+
+def _teacher(spec: str, weights: Path | None, device: str) -> Metric:
+    from model.metrics.teacher import TeacherMetric  # noqa: PLC0415 (needed by teachers only)
+    from model.teachers.load import load_teacher  # noqa: PLC0415
+
+    name, _, side = spec.partition("@")
+    if side and not side.isdecimal():
+        raise MetricError(f"a side in pixels was wanted after the @ of {spec!r}")
+    teacher = load_teacher(name, weights=weights, device=device)
+    try:
+        return TeacherMetric(teacher, int(side) if side else None)
+    except ValueError as exc:
+        raise MetricError(f"{spec!r}: {exc}") from exc

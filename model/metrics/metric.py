@@ -1,0 +1,96 @@
+"""What a metric is: something that maps pictures to vectors that are compared by their cosine."""
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float64, UInt8
+from torch import Tensor
+
+from model.errors import MetricError
+from model.resize import resize_operator
+
+Pixels = UInt8[np.ndarray, "_H _W 3"]
+"""Upright RGB of any size."""
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """A map from pictures to vectors; their distance is 1 - cosine.
+
+    Attributes:
+        name: what tables call it.
+        dim: length of a vector.
+        input_size: side of the square that it looks at, pixels; None where it reads the picture
+            as it comes, which is the way of hashes.
+        lipschitz_bound: proved upper bound of the map from the square, in [0, 1], to the vector,
+            l2 to l2; None where nothing is proved.
+        forward_error: proved upper bound of the l2 distance between the computed vector of a
+            square in [0, 1] and its vector in real arithmetic; 0 and without a meaning where
+            lipschitz_bound is None.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 (the class says what they are)
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+    @property
+    def input_size(self) -> int | None: ...  # noqa: D102
+    @property
+    def lipschitz_bound(self) -> float | None: ...  # noqa: D102
+    @property
+    def forward_error(self) -> float: ...  # noqa: D102
+
+    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
+        """Raw vectors of pictures of any sizes, never normalised.
+
+        Raises:
+            MetricError: a picture is no uint8 (H, W, 3).
+        """
+        ...
+
+
+@runtime_checkable
+class DifferentiableMetric(Metric, Protocol):
+    """A metric that has gradients: the way from the square to the vector is torch's."""
+
+    @property
+    def input_size(self) -> int: ...  # noqa: D102
+
+    def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Raw vectors of squares in [0, 1], in the arithmetic of x, float64 for certificates.
+
+        `embed(pictures)` is this very map, after `squares(pictures, input_size)`.
+        """
+        ...
+
+
+def squares(pictures: Sequence[Pixels], side: int) -> Float64[np.ndarray, "N 3 S S"]:
+    """Pictures of any sizes through the certified resize: the inputs that radii are counted in.
+
+    Args:
+        pictures: upright RGB, uint8 (H, W, 3) each.
+        side: of the square, pixels.
+
+    Returns:
+        Values in [0, 1], (N, 3, side, side).
+
+    Raises:
+        MetricError: a picture is no uint8 (H, W, 3).
+    """
+    out = np.empty((len(pictures), 3, side, side))
+    for place, pixels in zip(out, pictures, strict=True):
+        check_pixels(pixels)
+        height, width = pixels.shape[:2]
+        place[...] = resize_operator(height, width, side).apply(pixels)
+    return out
+
+
+def check_pixels(pixels: np.ndarray) -> None:
+    """Refuse what is no upright 8-bit RGB picture.
+
+    Raises:
+        MetricError: it is not uint8, not (H, W, 3), or has no pixels.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise MetricError(f"a picture must be uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")

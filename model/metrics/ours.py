@@ -1,0 +1,41 @@
+# pyright: basic
+# torch's types are loose.
+"""A checkpoint of ours as a metric."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from model.embedder import Embedder
+from model.metrics.metric import Pixels, squares
+
+
+class EmbedderMetric:
+    """The embedder that the service runs, in float64, with what is proved of it.
+
+    Attributes:
+        embedder: the embedder.
+        name: the checkpoint's.
+        dim: length of an embedding.
+        input_size: side of the network's input, pixels.
+        lipschitz_bound: proved, of the network.
+        forward_error: proved, of the network.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.embedder = embedder
+        self.name = embedder.name
+        self.dim = embedder.dim
+        self.input_size = embedder.input_size
+        self.lipschitz_bound = embedder.lipschitz_bound
+        self.forward_error = embedder.forward_error
+
+    def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Raw embeddings of network inputs; x must be float64."""
+        return self.embedder.network(x)
+
+    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
+        """Raw embeddings of pictures."""
+        return self.embedder.embed_pixels(squares(pictures, self.input_size))

@@ -1,0 +1,67 @@
+# pyright: basic
+# torch's types are loose.
+"""A teacher as a metric: what an uncertified network of today makes of the same pictures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+from torch.nn import functional
+
+from model.metrics.metric import Pixels, squares
+from model.teachers.teacher import Teacher
+
+_PICTURES_PER_PASS = 16
+
+
+class TeacherMetric:
+    """A teacher behind our own resize, with the up-sampling to its input inside.
+
+    With an input smaller than the teacher's, an attack and its radius are counted in the pixels of
+    the smaller square: the way to compare a teacher with a network that looks at 64 x 64 pixels.
+
+    Attributes:
+        teacher: the teacher.
+        name: the teacher's, and @ and the side where that is not the teacher's own.
+        dim: length of an embedding.
+        input_size: side of the square, pixels.
+        lipschitz_bound: None.
+        forward_error: 0.
+    """
+
+    lipschitz_bound = None
+    forward_error = 0.0
+
+    def __init__(self, teacher: Teacher, input_size: int | None = None) -> None:
+        """A metric; without an input_size its square is the teacher's.
+
+        Raises:
+            ValueError: the square is larger than the teacher's input.
+        """
+        native = teacher.input_size
+        if input_size is not None and not 1 <= input_size <= native:
+            raise ValueError(f"a square of 1 to {native} pixels was wanted, got {input_size}")
+        self.teacher = teacher
+        self.input_size = native if input_size is None else input_size
+        suffix = "" if self.input_size == native else f"@{self.input_size}"
+        self.name = f"teacher:{teacher.name}{suffix}"
+        self.dim = teacher.dim
+
+    def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """The teacher's raw output; it computes in float32 whatever x is in."""
+        native = self.teacher.input_size
+        if x.shape[-1] != native:
+            x = functional.interpolate(x, size=(native, native), mode="bilinear")
+        return self.teacher.embed(x.float()).to(x.dtype)
+
+    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
+        """Raw embeddings of pictures."""
+        vectors = np.empty((len(pictures), self.dim))
+        for start in range(0, len(pictures), _PICTURES_PER_PASS):
+            part = pictures[start : start + _PICTURES_PER_PASS]
+            x = torch.from_numpy(squares(part, self.input_size))
+            with torch.inference_mode():
+                vectors[start : start + len(part)] = self.network(x).cpu().numpy()
+        return vectors

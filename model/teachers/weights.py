@@ -1,0 +1,64 @@
+# pyright: basic
+# torch's loader returns whatever a file holds; it is narrowed here.
+"""Weights of foreign networks: tensors only, whatever the file would like to run."""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from model.errors import MetricError
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a .safetensors file, or of a file of torch.save.
+
+    A pickle is read with torch's unpickler for plain tensors: one that would run code is refused.
+    A checkpoint that keeps its tensors under "state_dict" or "model" is looked into.
+
+    Raises:
+        MetricError: the file is missing, damaged, hostile, or holds no named tensors.
+    """
+    if not path.is_file():
+        raise MetricError(f"weights were wanted, {path} is no file")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as exc:
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise MetricError(f"{path} is no file of plain tensors: {reason}") from exc
+    for key in ("state_dict", "model"):
+        if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
+            held = held[key]
+    if not isinstance(held, Mapping) or not held:
+        raise MetricError(f"{path}: named tensors were wanted, it holds {type(held).__name__}")
+    for key, value in held.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise MetricError(f"{path}: {key!r:.60} is no named tensor")
+    return dict(held)
+
+
+def read_state(network: nn.Module, path: Path, name: str) -> None:
+    """Fill a network from a file, every tensor of it and no other.
+
+    Raises:
+        MetricError: the file cannot be used, or its tensors are another network's.
+    """
+    try:
+        network.load_state_dict(read_tensors(path), strict=True)
+    except RuntimeError as exc:
+        lines = [line.strip() for line in str(exc).splitlines()[1:3]]
+        raise MetricError(f"{path} does not fit {name}: {' '.join(lines):.300}") from exc
+
+
+def weights_record(name: str, path: Path) -> dict[str, str]:
+    """What to remember of a teacher: its name, its weights' file name and sha256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return {"teacher": name, "weights": path.name, "weights_sha256": digest}
