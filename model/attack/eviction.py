@@ -1,6 +1,6 @@
 # pyright: basic
 # torch's types are loose, and gradients are torch's.
-"""Attacks: look for a small change of a query's pixels that pushes a result out of the answer.
+"""Evictions: small changes of a query's pixels that push a result out of the answer.
 
 An attack that succeeds below a certified radius would refute the certificate; the norm at which one
 does succeed (`attack_radius`) is an upper bound on the true radius, so the two enclose it.
@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
+from model.attack.descent import Objective, descend, shorten, unit
 from model.resize import Resize
 
 Network = Callable[[Tensor], Tensor]
@@ -61,18 +62,10 @@ def evict(
     Returns:
         For each target the perturbation with the lowest objective seen, (T, H, W, 3), of norm at
         most its budget.
-
-    Source: Madry et al. 2018, arXiv:1706.06083, in l2.
     """
-    loss_and_gradient = _differentiate(network, resize, pixels, targets)
+    objective = _differentiate(network, resize, pixels, targets)
     limits = torch.from_numpy(budgets).reshape(-1, 1, 1, 1)
-    delta = torch.zeros((len(targets), 3, *pixels.shape[:2]), dtype=torch.float64)
-    best, lowest = delta, torch.full_like(limits, torch.inf)
-    for _ in range(steps + 1):
-        loss, direction = loss_and_gradient(delta)
-        best, lowest = torch.where(loss < lowest, delta, best), torch.minimum(loss, lowest)
-        delta = _project(delta - direction * (2.5 * limits / steps), limits)
-    return _pixels_last(best)
+    return _pixels_last(descend(objective, _zeros(targets, pixels), limits, steps=steps))
 
 
 def smallest_eviction(
@@ -97,25 +90,10 @@ def smallest_eviction(
     Returns:
         For each target the shortest perturbation that crossed all its half-spaces, (T, H, W, 3);
         zeros where none did.
-
-    Source: Rony et al. 2019, arXiv:1811.09600 (decoupled direction and norm).
     """
-    loss_and_gradient = _differentiate(network, resize, pixels, targets)
-    norms = torch.from_numpy(starts).reshape(-1, 1, 1, 1)
-    delta = torch.zeros((len(targets), 3, *pixels.shape[:2]), dtype=torch.float64)
-    best, shortest = delta, torch.full_like(norms, torch.inf)
-    for step in range(steps + 1):
-        loss, direction = loss_and_gradient(delta)
-        length = _norms(delta)
-        is_better = (loss <= 0.0) & (length < shortest)
-        best, shortest = (
-            torch.where(is_better, delta, best),
-            torch.where(is_better, length, shortest),
-        )
-        norms = norms * torch.where(loss <= 0.0, 0.93, 1.07)
-        moved = delta - direction * norms * (0.5 * (1.0 - step / (steps + 1)))
-        delta = moved / _norms(moved).clamp_min(1e-300) * norms
-    return _pixels_last(best)
+    objective = _differentiate(network, resize, pixels, targets)
+    lengths = torch.from_numpy(starts).reshape(-1, 1, 1, 1)
+    return _pixels_last(shorten(objective, _zeros(targets, pixels), lengths, steps=steps))
 
 
 def smallest_scale(is_evicted: Callable[[float], bool], *, bisections: int = 12) -> float | None:
@@ -183,7 +161,7 @@ def _differentiate(
     resize: Resize,
     pixels: Float[np.ndarray, "H W 3"],
     targets: list[EvictionTarget],
-) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+) -> Objective:
     """The objective of each target as a function of the perturbations, and its unit gradient."""
     rows, columns = torch.from_numpy(resize.rows), torch.from_numpy(resize.columns)
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
@@ -200,7 +178,7 @@ def _differentiate(
             ]
         )
         (gradient,) = torch.autograd.grad(loss.sum(), delta)
-        return loss.detach().reshape(-1, 1, 1, 1), gradient / _norms(gradient).clamp_min(1e-300)
+        return loss.detach().reshape(-1, 1, 1, 1), unit(gradient)
 
     return loss_and_gradient
 
@@ -212,14 +190,10 @@ def _planes(target: EvictionTarget) -> Float[Tensor, "M D"]:
     return torch.from_numpy(difference / np.linalg.norm(difference, axis=1, keepdims=True))
 
 
-def _norms(delta: Float[Tensor, "T 3 H W"]) -> Float[Tensor, "T 1 1 1"]:
-    return delta.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-
-
-def _project(
-    delta: Float[Tensor, "T 3 H W"], limits: Float[Tensor, "T 1 1 1"]
+def _zeros(
+    targets: list[EvictionTarget], pixels: Float[np.ndarray, "H W 3"]
 ) -> Float[Tensor, "T 3 H W"]:
-    return delta * (limits / _norms(delta).clamp_min(1e-300)).clamp_max(1.0)
+    return torch.zeros((len(targets), 3, *pixels.shape[:2]), dtype=torch.float64)
 
 
 def _pixels_last(delta: Float[Tensor, "T 3 H W"]) -> Float[np.ndarray, "T H W 3"]:
