@@ -13,7 +13,9 @@ RetrievalError
 ├── CertificateError              a certificate was asked of numbers that cannot carry one
 ├── MetricError                   a metric or teacher is unknown, or what it is made of is unusable
 ├── DataError                     a set of pictures or triplets is not what it should be
+├── CorpusError                  a training corpus cannot be made: its recipe, a package, a source
 ├── TrainingError                a training run cannot start, go on or be taken up again
+├── AttackError                   an attack was asked for that cannot be run on this metric
 └── (index_builder.errors)        SourceError, IndexError family
 """
 
@@ -72,3 +74,11 @@ class DataError(RetrievalError):
 
 class TrainingError(RetrievalError):
     """A training run cannot start, go on, or be taken up again; the message says what to change."""
+
+
+class AttackError(RetrievalError):
+    """An attack was asked for that this metric, space or plan does not allow."""
+
+
+class CorpusError(RetrievalError):
+    """A training corpus cannot be made: the recipe, a package or a source is the reason."""

@@ -128,6 +128,8 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
     ),
     model_errors.CheckpointError: _INTERNAL,
     model_errors.CertificateError: _INTERNAL,
+    model_errors.AttackError: _INTERNAL,
+    model_errors.CorpusError: _INTERNAL,
     model_errors.TrainingError: _INTERNAL,
     model_errors.DataError: _INTERNAL,
     model_errors.MetricError: _INTERNAL,
