@@ -1,0 +1,264 @@
+"""Sets of pictures: a folder, the ImageNet layout, or a folder of webdataset shards.
+
+A set knows its ids and labels at once and reads a picture when it is asked for, by number, so that
+a run may take them in any order. What each layout looks like is in docs/data.md.
+"""
+
+import os
+import re
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import UInt8
+
+from model.data.files import name_problem, read_bytes
+from model.errors import DataError, ImageError
+from model.image import DecodeLimits, decode_image
+
+# Files that say by their name that they hold a picture; what they hold, the decoder sees.
+PICTURE_SUFFIXES = frozenset(
+    {"jpg", "jpeg", "jpe", "png", "webp", "avif", "gif", "bmp", "tif", "tiff"}
+)
+# The service's policy, and the two formats an operator may allow there that need no library.
+PICTURE_LIMITS = DecodeLimits(
+    max_image_bytes=64 * 1024 * 1024,
+    formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"}),
+)
+# One split, two names: ImageNet says the short one.
+_SPLIT_ALIASES = {"validation": "val", "val": "validation"}
+_SHOWN_PROBLEMS = 10
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One encoded picture of a set.
+
+    Attributes:
+        id: unique in its set; a relative POSIX path, or the key of a shard's sample.
+        label: its class, or None.
+        data: the file, whole.
+        fields: what the sample's JSON says; empty in a folder.
+        where: the file it came from, for messages.
+    """
+
+    id: str
+    label: str | None
+    data: bytes
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+    where: str = ""
+
+    def pixels(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture upright and in RGB, by the decode policy of the service, read-only.
+
+        Raises:
+            DataError: it cannot be decoded; the message names the file.
+        """
+        return decode(self.data, self.where or self.id)
+
+
+@runtime_checkable
+class PictureSet(Protocol):
+    """Pictures in a fixed order, read one by one; safe in threads and after a fork."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What the set is called in messages and reports."""
+        ...
+
+    @property
+    @abstractmethod
+    def ids(self) -> Sequence[str]:
+        """The id of each picture, ascending."""
+        ...
+
+    @property
+    @abstractmethod
+    def labels(self) -> Sequence[str | None]:
+        """The class of each picture, in the order of ids."""
+        ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Picture:
+        """Read one picture.
+
+        Raises:
+            DataError: it cannot be read.
+            IndexError: there are not so many.
+        """
+        ...
+
+
+class FolderPictures:
+    """Every picture file below a folder; its label is the folder it lies in, None at the top.
+
+    Hidden files and folders, and files that do not say that they hold pictures, are passed over.
+    Links are followed; a folder that several links lead to is read once.
+
+    Raises:
+        DataError: the folder cannot be listed, holds no picture, or a name cannot be an id.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._ids = _picture_files(root)
+        self._labels = [_folder_label(name) for name in self._ids]
+
+    @property
+    def name(self) -> str:
+        """The folder."""
+        return str(self._root)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Paths relative to the folder, ascending."""
+        return self._ids
+
+    @property
+    def labels(self) -> Sequence[str | None]:
+        """The folder of each picture, relative to the top."""
+        return self._labels
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __getitem__(self, index: int) -> Picture:
+        """Read one file."""
+        path = self._root / self._ids[index]
+        data = read_bytes(path, PICTURE_LIMITS.max_image_bytes)
+        return Picture(self._ids[index], self._labels[index], data, where=str(path))
+
+
+def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
+    """Open a set of pictures, whichever of the known layouts it has.
+
+    Tar shards, if the folder holds any; else ROOT/SPLIT if a split is named; else the folder.
+    `val` and `validation` stand for each other where only one is there.
+
+    Args:
+        path: a folder, or one tar shard.
+        split: the part to read; None for everything below path.
+
+    Raises:
+        DataError: there is nothing of that kind, or it is damaged.
+    """
+    # The module builds on this one; importing it here keeps one door for all layouts.
+    from model.data.shard_pictures import ShardPictures  # noqa: PLC0415
+
+    if path.is_file():
+        return ShardPictures([path])
+    if not path.is_dir():
+        raise DataError(f"a folder of pictures or of tar shards was wanted, nothing is at {path}")
+    shards = sorted(file for file in path.iterdir() if _is_shard(file))
+    if split is None:
+        return ShardPictures(shards, name=str(path)) if shards else FolderPictures(path)
+    for wanted in (split, _SPLIT_ALIASES.get(split, split)):
+        if found := [shard for shard in shards if wanted in re.split(r"[-_.]", shard.name)]:
+            return ShardPictures(found, name=f"{path}:{split}")
+        if not shards and (path / wanted).is_dir():
+            return FolderPictures(path / wanted)
+    what = f"shards {split}-*.tar" if shards else f"folder {split}"
+    raise DataError(f"no {what} in {path}")
+
+
+def check_pictures(
+    pictures: PictureSet, *, workers: int = 1, advance: Callable[[int], None] | None = None
+) -> None:
+    """Decode every picture of a set, so that a long run does not meet a bad one later.
+
+    Args:
+        pictures: the set.
+        workers: threads that decode.
+        advance: told now and then how many more are done.
+
+    Raises:
+        DataError: some cannot be decoded; the first of them are named, in the order of ids.
+    """
+    problems: list[str] = []
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(pictures), _CHUNK):
+            numbers = range(start, min(start + _CHUNK, len(pictures)))
+            answers = pool.map(partial(_problem_of, pictures), numbers)
+            problems += [problem for problem in answers if problem is not None]
+            if advance is not None:
+                advance(len(numbers))
+    if problems:
+        shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
+        more = len(problems) - _SHOWN_PROBLEMS
+        rest = f"\n  and {more} more" if more > 0 else ""
+        raise DataError(
+            f"{len(problems)} of {len(pictures)} pictures of {pictures.name} are bad:{shown}{rest}"
+        )
+
+
+def decode(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
+    """Pixels of a file of a data set, upright and in RGB.
+
+    Raises:
+        DataError: it cannot be decoded; the message names `where`.
+    """
+    try:
+        return decode_image(data, PICTURE_LIMITS).pixels
+    except ImageError as exc:
+        raise DataError(f"{where}: {exc}") from exc
+
+
+def _problem_of(pictures: PictureSet, index: int) -> str | None:
+    try:
+        pictures[index].pixels()
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def _is_shard(path: Path) -> bool:
+    name = path.name.lower()
+    # A compressed shard is one too: it is refused by name rather than passed over.
+    return not name.startswith(".") and name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst"))
+
+
+def _folder_label(name: str) -> str | None:
+    folder = PurePosixPath(name).parent.as_posix()
+    return None if folder == "." else folder
+
+
+def _picture_files(root: Path) -> list[str]:
+    """Relative POSIX paths of the pictures below a folder, ascending."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"folder {error.filename} cannot be listed: {error.strerror}")
+
+    found: list[str] = []
+    seen: set[str] = set()
+    for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            # A second link to a folder, perhaps one that leads back to itself.
+            subfolders.clear()
+            continue
+        seen.add(real)
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        relative = Path(folder).relative_to(root)
+        found += [(relative / name).as_posix() for name in files if _says_picture(name)]
+    for name in found:
+        if (problem := name_problem(name)) is not None:
+            raise DataError(f"{name!a} in {root} cannot be an id: {problem}")
+    if not found:
+        raise DataError(
+            f"no pictures in {root}; files end in {', '.join(sorted(PICTURE_SUFFIXES))}"
+        )
+    return sorted(found)
+
+
+def _says_picture(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix[1:].lower() in PICTURE_SUFFIXES
