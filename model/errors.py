@@ -16,6 +16,7 @@ RetrievalError
 ├── CorpusError                  a training corpus cannot be made: its recipe, a package, a source
 ├── TrainingError                a training run cannot start, go on or be taken up again
 ├── AttackError                   an attack was asked for that cannot be run on this metric
+├── EvaluationError               an evaluation has nothing to measure, or unreadable limits
 └── (index_builder.errors)        SourceError, IndexError family
 """
 
@@ -82,3 +83,7 @@ class AttackError(RetrievalError):
 
 class CorpusError(RetrievalError):
     """A training corpus cannot be made: the recipe, a package or a source is the reason."""
+
+
+class EvaluationError(RetrievalError):
+    """An evaluation was asked of too little, of two of one name, or with unreadable limits."""

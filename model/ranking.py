@@ -127,12 +127,12 @@ def least(radii: Float64[np.ndarray, " K"]) -> float:
     return float(radii.min(initial=np.inf))
 
 
-def _with_slack(
+def with_slack(
     gap: Float64[np.ndarray, "..."],
     square: Float64[np.ndarray, "..."],
     gram: Bool[np.ndarray, "..."] | bool,
     *,
-    norm: float,
+    norm: float | Float64[np.ndarray, "..."],
     dimension: int,
 ) -> tuple[Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]:
     """Signed radii gap / sqrt(square), and the slack to take off each.
@@ -148,7 +148,7 @@ def _with_slack(
     return radii, 8.0 * unit * norm / np.minimum(distance, 1.0) + cancellation
 
 
-class _Kept:
+class Kept:
     """The kept entries, ready to be compared with blocks of candidates."""
 
     def __init__(
@@ -198,7 +198,7 @@ class _Kept:
         equal = near_squares == 0.0
         # Equal rows and the entry itself are decided below; any positive number will do here.
         square[kept, other] = np.where(equal, 1.0, near_squares)
-        radii, slack = _with_slack(
+        radii, slack = with_slack(
             gap, square, gram, norm=self._norm, dimension=self._rows.dimension
         )
         kept, other = kept[equal], other[equal]
@@ -214,14 +214,14 @@ class _Kept:
         equal = square == 0.0
         gap = -np.diff(self._kept_scores[:, 0])
         square[equal] = 1.0
-        radii, slack = _with_slack(
+        radii, slack = with_slack(
             gap, square, False, norm=self._norm, dimension=self._rows.dimension
         )
         radii[equal] = np.inf
         return radii - slack
 
 
-class _KthSmallest:
+class KthSmallest:
     """The k-th smallest number of each of several rows that arrive in blocks."""
 
     def __init__(self, k: int, count: int) -> None:
@@ -267,10 +267,10 @@ def pair_radii(
     count = positions.size
     if count == 0:
         return PairRadii(np.zeros(0), np.zeros(0), np.zeros(0), np.inf, np.zeros(0))
-    kept = _Kept(rows, scores, entries, positions, norm)
+    kept = Kept(rows, scores, entries, positions, norm)
     is_kept = np.zeros(entries.size, dtype=np.bool_)
     is_kept[positions] = True
-    below, above = _KthSmallest(k, count), _KthSmallest(k, count)
+    below, above = KthSmallest(k, count), KthSmallest(k, count)
     outside, first = np.full(count, np.inf), np.inf
     for start, block in rows.blocks():
         radii, slack = kept.against(start, block)

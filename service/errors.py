@@ -133,6 +133,7 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
     model_errors.TrainingError: _INTERNAL,
     model_errors.DataError: _INTERNAL,
     model_errors.MetricError: _INTERNAL,
+    model_errors.EvaluationError: _INTERNAL,
     index_errors.GalleryIndexError: _INTERNAL,
     index_errors.IndexNotFoundError: Row(404, "index_not_found", "No such index"),
     index_errors.ItemNotFoundError: Row(404, "item_not_found", "No such item"),
