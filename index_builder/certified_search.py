@@ -5,7 +5,7 @@ again deeper, and in the end scored against the whole gallery, so every answer r
 of a full float64 scan.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol, runtime_checkable
@@ -15,6 +15,7 @@ from jaxtyping import Float64
 
 from model.angle import embedding_norm
 from model.certificate import Candidates, SearchCertificate, certify_search
+from model.verdicts import MatchRule, Verdicts, judge
 
 # Measured on clustered data: 128 candidates prove 99 % of results exact at 4 to 48 % more time.
 _FIRST_DEPTH = 128
@@ -64,10 +65,17 @@ class QueryEmbedding(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One query's candidates, and the certificate whose positions point into them."""
+    """One query's candidates, and the certificate whose positions point into them.
+
+    Attributes:
+        candidates: what the index brought back.
+        certificate: the answer and its radii.
+        verdicts: match or no match of each result; None without a rule.
+    """
 
     candidates: Candidates
     certificate: SearchCertificate
+    verdicts: Verdicts | None = None
 
 
 def certified_search(
@@ -78,6 +86,7 @@ def certified_search(
     k: int,
     max_distance: float | None = None,
     require_exact: bool = False,
+    rule: MatchRule | None = None,
 ) -> list[Answer]:
     """Answer each query with its proved top k and their radii.
 
@@ -88,40 +97,52 @@ def certified_search(
         k: number of results asked for, >= 1; it may exceed the gallery.
         max_distance: results farther than this are left out; None keeps all.
         require_exact: search deeper until no radius is limited by the bound on unseen entries.
+        rule: when a result counts as a match; None asks for no verdicts.
 
     Returns:
-        One answer a query, in order; each ranking is proved, so it is that of a full scan.
+        One answer a query, in order; each ranking is proved, so it is that of a full scan, and so
+        are the verdicts.
 
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
     """
-    certify = partial(
-        certify_search, k=k, lipschitz_bound=lipschitz_bound, max_distance=max_distance
-    )
+    answer = partial(_answer, lipschitz_bound=lipschitz_bound, rule=rule, k=k, limit=max_distance)
     answers: dict[int, Answer] = {}
     # Also refuses what is not finite before any index sees it.
     norms = [embedding_norm(embedding.vector).value for embedding in embeddings]
     pending = [i for i, norm in enumerate(norms) if norm > 0.0]
     for i in set(range(len(embeddings))).difference(pending):
-        answers[i] = _answer(certify, embeddings[i], _first_entries(index.everything(), k))
+        answers[i] = answer(embeddings[i], _first_entries(index.everything(), k))
     for depth in _depths(index.size, k):
         if not pending:
             break
         found = _candidates(index, [embeddings[i].vector for i in pending], depth)
         for i, candidates in zip(pending, found, strict=True):
-            answers[i] = _answer(certify, embeddings[i], candidates)
-        pending = [i for i in pending if not _is_enough(answers[i].certificate, require_exact)]
+            answers[i] = answer(embeddings[i], candidates)
+        pending = [i for i in pending if not _is_enough(answers[i], require_exact)]
     return [answers[i] for i in range(len(embeddings))]
 
 
 def _answer(
-    certify: Callable[..., SearchCertificate], embedding: QueryEmbedding, candidates: Candidates
+    embedding: QueryEmbedding,
+    candidates: Candidates,
+    *,
+    lipschitz_bound: float,
+    rule: MatchRule | None,
+    k: int,
+    limit: float | None,
 ) -> Answer:
-    """Certify one query's candidates."""
-    certificate = certify(
-        embedding.vector, candidates, gain=embedding.gain, forward_error=embedding.forward_error
-    )
-    return Answer(candidates, certificate)
+    """Certify one query's candidates, and judge the results."""
+    prove = {
+        "lipschitz_bound": lipschitz_bound,
+        "gain": embedding.gain,
+        "forward_error": embedding.forward_error,
+    }
+    certificate = certify_search(embedding.vector, candidates, k=k, max_distance=limit, **prove)
+    if rule is None:
+        return Answer(candidates, certificate)
+    verdicts = judge(embedding.vector, candidates, certificate.positions, rule, **prove)
+    return Answer(candidates, certificate, verdicts)
 
 
 def _depths(size: int, k: int) -> Iterator[int]:
@@ -152,6 +173,11 @@ def _first_entries(everything: Candidates, count: int) -> Candidates:
     )
 
 
-def _is_enough(certificate: SearchCertificate, require_exact: bool) -> bool:
+def _is_enough(answer: Answer, require_exact: bool) -> bool:
     """Whether a deeper search is not called for."""
-    return certificate.is_proved and (not require_exact or bool(certificate.exact.all()))
+    certificate, verdicts = answer.certificate, answer.verdicts
+    return (
+        certificate.is_proved
+        and (verdicts is None or verdicts.is_decided)
+        and (not require_exact or bool(certificate.exact.all()))
+    )
