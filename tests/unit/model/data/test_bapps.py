@@ -1,0 +1,111 @@
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_files import encoded, photo
+
+from model.data.triplets import load_triplet_pixels, read_bapps, read_triplets
+from model.errors import DataError
+
+FOLDERS = ("ref", "p0", "p1")
+
+
+def official_rows(tree, split, subset):
+    """What the published loader hands out: sorted files of the four folders, side by side."""
+    columns = []
+    for folder, suffix in (*((name, ".png") for name in FOLDERS), ("judge", ".npy")):
+        top = os.path.join(tree, split, subset, folder)
+        columns.append(sorted(os.path.join(top, f) for f in os.listdir(top) if f.endswith(suffix)))
+    return [
+        (ref, p0, p1, np.load(judge).reshape(1).astype(np.float32)[0])
+        for ref, p0, p1, judge in zip(*columns, strict=True)
+    ]
+
+
+def our_rows(triplets):
+    return [(str(t.reference), str(t.left), str(t.right), np.float32(t.vote)) for t in triplets]
+
+
+def put(folder, stem, judge, *, seed=0):
+    for number, name in enumerate(FOLDERS):
+        path = folder / name / f"{stem}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(photo(8, 8, seed=seed + number), "PNG"))
+    (folder / "judge").mkdir(exist_ok=True)
+    np.save(folder / "judge" / f"{stem}.npy", judge)
+
+
+STEMS = st.text("019ab-_", min_size=1, max_size=4)
+JUDGES = st.tuples(
+    st.sampled_from([0.0, 0.2, 0.4, 0.5, 0.6, 1 / 3, 1.0]),
+    st.sampled_from(["float32", "float64"]),
+    st.sampled_from([(1,), (), (1, 1, 1)]),
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.dictionaries(STEMS, JUDGES, min_size=1, max_size=5))
+def test_pairs_judgements_and_order_are_those_of_the_official_loader(tmp_path_factory, rows):
+    root = tmp_path_factory.mktemp("bapps")
+    tree = root / "bapps" / "2afc"
+    for stem, (value, dtype, shape) in rows.items():
+        put(tree / "val" / "cnn", stem, np.full(shape, value, dtype))
+    triplets = read_bapps(root, "val", ["cnn"])
+    assert our_rows(triplets) == official_rows(tree, "val", "cnn")
+    assert read_bapps(tree, "val", ["cnn"]) == triplets == read_triplets(root, "val")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    for split, subset, count in (("val", "traditional", 3), ("val", "cnn", 2), ("train", "mix", 1)):
+        for number in range(count):
+            put(
+                tmp_path / split / subset,
+                f"{number:06}",
+                np.array([number / 5], np.float32),
+                seed=number,
+            )
+    return tmp_path
+
+
+def test_subsets_come_in_the_published_order_or_in_the_one_asked_for(tree):
+    triplets = read_bapps(tree, "val")
+    assert [t.group for t in triplets] == ["traditional"] * 3 + ["cnn"] * 2
+    assert [t.id for t in triplets][2:4] == ["traditional/000002", "cnn/000000"]
+    swapped = read_bapps(tree, "val", ("cnn", "traditional"))
+    assert [t.group for t in swapped] == ["cnn"] * 2 + ["traditional"] * 3
+    assert [t.id for t in read_bapps(tree, "train")] == ["mix/000000"]
+
+
+def test_left_is_p0_right_is_p1_and_the_vote_is_for_p1(tree):
+    triplet = read_bapps(tree, "val", ["cnn"])[1]
+    assert (triplet.left.parent.name, triplet.right.parent.name) == ("p0", "p1")
+    assert triplet.vote == float(np.float32(0.2))
+    assert (triplet.votes, triplet.split, triplet.is_imagenet) == (None, "val", None)
+    for number, pixels in enumerate(load_triplet_pixels(triplet)):
+        assert np.array_equal(pixels, photo(8, 8, seed=1 + number))
+
+
+def test_files_beside_the_pictures_are_passed_over(tree):
+    for folder in ("ref", "judge"):
+        (tree / "val" / "cnn" / folder / "notes.txt").write_text("x")
+        (tree / "val" / "cnn" / folder / "._000000.png").write_text("x")
+    assert len(read_bapps(tree, "val", ["cnn"])) == 2
+
+
+def test_what_is_not_there_is_named(tree, tmp_path):
+    for arguments, words in (
+        ((tree, "test"), "BAPPS has the splits train and val; 'test' came"),
+        ((tree, "val", ["blur"]), "BAPPS has the subsets traditional, .*; 'blur' came"),
+        ((tree, "val", ["deblur"]), "folder .*/val/deblur/ref cannot be listed: No such file"),
+        ((tree / "val", "val"), "nor .*/val holds train/ or val/"),
+    ):
+        with pytest.raises(DataError, match=words):
+            read_bapps(*arguments)
+    (tmp_path / "empty" / "train").mkdir(parents=True)
+    with pytest.raises(DataError, match="empty/train holds none of the subsets"):
+        read_bapps(tmp_path / "empty", "train")
+    with pytest.raises(DataError, match=r"holds neither data.csv \(NIGHTS\) nor bapps/2afc"):
+        read_triplets(tree / "val", "val")
