@@ -11,8 +11,9 @@ import typer
 from typer.core import TyperGroup
 
 # Name, "module:function" (a typer-annotated function), one line of help. A module
-# library that one command needs is never asked of another.
+# is imported when its command runs, so a library that one command needs is never asked of another.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
+    ("corpus", "model.train.corpus:corpus", "Pack pictures into shards, split and licensed."),
     ("distill", "model.train.commands:distill", "Step 1: teach a network a teacher's embeddings."),
     ("finetune", "model.train.commands:finetune", "Step 2: train it on judged triplets."),
 )

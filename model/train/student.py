@@ -29,11 +29,17 @@ class Student(nn.Module):
     export_tolerance: float = 1e-4
     bfloat16: bool = False
 
+    def constrain(self) -> None:
+        """After each optimizer step: back onto the set where the bound holds, if a step leaves it.
+
+        Averaged weights are put back likewise, before they are validated or kept.
+        """
+
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
         """Exactly the tensors of `model.network.tensor_specs(config)`, in their formats."""
         raise NotImplementedError
 
-    def arithmetic(self, x: Float[Tensor, "..."]) -> AbstractContextManager[None]:
+    def arithmetic(self, x: Float[Tensor, "..."]) -> AbstractContextManager[object]:
         """Where a forward pass runs its large products: bfloat16 while training, if so wished.
 
         T, QR, residual sums and losses stay outside, in float32.

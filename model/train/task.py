@@ -4,22 +4,20 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from model.errors import TrainingError
+from model.train.config import TrainConfig
 from model.train.student import Student
-
-if TYPE_CHECKING:
-    from model.train.config import TrainConfig
 
 TASKS: Mapping[str, str] = {
     "distill": "model.train.distill:build",
     "finetune": "model.train.finetune:build",
     "copies": "model.train.copy_task:build",
 }
-"""Name of a task in a recipe -> the function (config, sources) -> (student, task) that builds it."""
+"""Name of a task -> the function (config, sources) -> (student, task) that builds it."""
 
 
 class Task(Protocol):
@@ -80,7 +78,7 @@ class Sources:
     device: str = "cpu"
 
 
-def build(config: "TrainConfig", sources: Sources) -> tuple[Student, Task]:
+def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:
     """The student and the task of a config.
 
     Raises:

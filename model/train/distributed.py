@@ -1,0 +1,156 @@
+# pyright: basic
+# torch.distributed has no types to speak of.
+"""One run over several processes: who we are, and sums that every process agrees on.
+
+Started by torchrun, gloo on processors and nccl on accelerators. A run of N processes takes the
+same steps as one process: every loss is that of the global batch, and gradients are averaged.
+"""
+
+import contextlib
+import os
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed
+
+from model.errors import TrainingError
+
+_PATIENCE = timedelta(minutes=10)
+"""How long a process waits for the others: validation and saving are the longest pauses."""
+
+_LOST = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "broken pipe")
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those of its run.
+
+    Attributes:
+        rank: its number; 0 writes files and talks.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes and talks."""
+        return self.rank == 0
+
+
+def current() -> World:
+    """This process's place; alone where no group was joined."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return World()
+    return World(distributed.get_rank(), distributed.get_world_size())
+
+
+@contextlib.contextmanager
+def joined(device: str) -> Generator[str]:
+    """Takes the place that torchrun gives, if it started us; gives the device to run on.
+
+    Args:
+        device: "cpu", or "cuda", which becomes this process's own card.
+
+    Raises:
+        TrainingError: an accelerator is wanted and there is none; the others do not answer; or one
+            of them ends while we work.
+    """
+    kind = device.split(":", maxsplit=1)[0]
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise TrainingError(f"device {device} is wanted, but this torch finds no accelerator")
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    if kind == "cuda":
+        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        torch.cuda.set_device(device)
+    backend = "nccl" if kind == "cuda" else "gloo"
+    with lost_company():
+        distributed.init_process_group(backend, timeout=_PATIENCE)
+    # Not destroyed after an error: with a process gone, that may wait for ever.
+    yield device
+    distributed.destroy_process_group()
+
+
+@contextlib.contextmanager
+def lost_company() -> Generator[None]:
+    """Turns what a library says when another process is gone into one clear error."""
+    try:
+        yield
+    except RuntimeError as exc:
+        if current().size > 1 and any(word in str(exc).lower() for word in _LOST):
+            raise TrainingError(
+                "another process of this run ended or does not answer; start the same command "
+                "again, and it goes on from the last saved state"
+            ) from exc
+        raise
+
+
+def gather_rows(x: Float[Tensor, "n ..."]) -> Float[Tensor, "N ..."]:
+    """The rows of all processes, by rank; every process must give as many.
+
+    Differentiable. The gradient of a row is the sum of what all processes' losses say of it, so
+    that gradients averaged over processes are those of the mean of the processes' losses, whether
+    each computes its share of the global loss or the whole of it.
+
+    Args:
+        x: this process's rows.
+    """
+    return x if current().size == 1 else _GatherRows.apply(x)
+
+
+def global_mean(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """The mean of a scalar over processes, differentiable; every process gets the same number."""
+    return x if current().size == 1 else gather_rows(x[None]).mean()
+
+
+def averaged(values: Sequence[float], device: str) -> list[float]:
+    """The mean of each number over processes; every process gets the same numbers."""
+    world = current()
+    if world.size == 1:
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    with lost_company():
+        distributed.all_reduce(total)
+    return (total / world.size).tolist()
+
+
+def wait_for_all(device: str) -> None:
+    """Returns once every process has come here."""
+    averaged([0.0], device)
+
+
+def share_of(batch_size: int, rank: int, world: int) -> range:
+    """The places of the global batch that are this process's.
+
+    Raises:
+        TrainingError: the batch cannot be dealt out evenly.
+    """
+    if batch_size % world:
+        raise TrainingError(f"batch_size {batch_size} is not divisible by {world} processes")
+    each = batch_size // world
+    return range(rank * each, (rank + 1) * each)
+
+
+class _GatherRows(torch.autograd.Function):
+    """all_gather, with the sum over processes as its transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
+        parts = [torch.empty_like(x) for _ in range(current().size)]
+        with lost_company():
+            distributed.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
+        world, total = current(), grads[0].contiguous().clone()
+        with lost_company():
+            distributed.all_reduce(total)
+        return total.chunk(world.size)[world.rank]

@@ -1,0 +1,139 @@
+# pyright: basic
+# torch's types are loose.
+"""What must hold before a trained network is written; where it does not, nothing is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+
+from model.checkpoint import Checkpoint, fingerprint_of, prove, save_checkpoint
+from model.errors import CheckpointError
+from model.image import DECODE_POLICY_VERSION
+from model.lipschitz import lipschitz_estimate
+from model.network import Network, build_network
+from model.presets import EmbedderConfig
+from model.train.student import Student
+
+LARGEST_BOUND = 1.0 + 1e-6
+"""Training is of 1-Lipschitz networks; rounding to stored formats may cost so much, no more."""
+
+
+class Proved(NamedTuple):
+    """A checkpoint that was written, and the largest stretch a power iteration found in it."""
+
+    checkpoint: Checkpoint
+    lipschitz_estimate: float
+
+
+def write_proved(
+    student: Student, path: Path, *, name: str, training: Mapping[str, Any], estimate_steps: int
+) -> Proved:
+    """Proves the student's network, holds it against the student, and writes it.
+
+    Args:
+        student: in eval mode, on any device.
+        path: the file; replaced if it is there, left alone where this raises.
+        name: what people will call the network.
+        training: record of how it was made; what is found here is added.
+        estimate_steps: of power iteration through the whole network.
+
+    Raises:
+        CheckpointError: the bound is above 1 + 1e-6 or cannot be proved; the exported network is
+            not the student; or a stretch above the bound was found.
+    """
+    weights, config = student.export(), student.config
+    proof = prove(config, weights, fingerprint_of(config, weights, DECODE_POLICY_VERSION))
+    if not proof.lipschitz_bound <= LARGEST_BOUND:
+        raise CheckpointError(
+            f"a bound of at most {LARGEST_BOUND} must be proved of a trained network, got "
+            f"{proof.lipschitz_bound!r}; nothing was written"
+        )
+    device = next(student.parameters()).device
+    network = build_network(config, weights, torch.float64, str(device))
+    check_same(student, network)
+    estimate = network_estimate(network, probe_inputs(config)[:1], estimate_steps)
+    check_estimate(estimate, proof.lipschitz_bound)
+    record = {**training, "lipschitz_estimate": estimate}
+    checkpoint = save_checkpoint(path, name=name, config=config, weights=weights, training=record)
+    return Proved(checkpoint, estimate)
+
+
+def check_same(student: Student, network: Network) -> None:
+    """Refuses an exported network that is not the one that was trained.
+
+    This is what notices a student whose own T, or whose orthogonalisation, is not the true one:
+    the export computes them anew, in float64.
+
+    Raises:
+        CheckpointError: an embedding is further off than `student.export_tolerance`.
+    """
+    inputs = torch.from_numpy(probe_inputs(network.config))
+    parameter = next(student.parameters())
+    student.eval()
+    with torch.no_grad():
+        trained = student(inputs.to(parameter)).double()
+        exported = network(inputs.to(parameter.device))
+    norms = exported.norm(dim=1).clamp_min(1e-12)
+    off = float(((trained - exported).norm(dim=1) / norms).max())
+    if not off <= student.export_tolerance:
+        raise CheckpointError(
+            f"the exported network must be the trained one to {student.export_tolerance:g} of an "
+            f"embedding's norm, but is {off:.3g} off; nothing was written"
+        )
+
+
+def check_estimate(estimate: float, bound: float) -> None:
+    """Refuses a bound that a measurement contradicts.
+
+    Raises:
+        CheckpointError: the estimate is above the bound, by more than its own rounding.
+    """
+    if not estimate <= bound * (1.0 + 1e-12):
+        raise CheckpointError(
+            f"a stretch of {estimate!r} was found where {bound!r} is proved; nothing was written"
+        )
+
+
+def network_estimate(
+    network: Network, inputs: Float64[np.ndarray, "1 3 S S"], steps: int, seed: int = 0
+) -> float:
+    """The largest stretch that a power iteration finds in the network's derivative at an input.
+
+    A lower bound of the network's Lipschitz constant, measured through the network as it runs.
+
+    Args:
+        network: in float64.
+        inputs: where the derivative is taken.
+        steps: of the iteration.
+        seed: of its random start.
+    """
+    device = next(network.buffers()).device
+    x = torch.tensor(inputs, dtype=network.dtype, device=device, requires_grad=True)
+    y = network(x)
+    # J^T u is linear in u, so its derivative by u, applied to v, is J v: both from one graph.
+    u = torch.zeros_like(y, requires_grad=True)
+    pulled = torch.autograd.grad(y, x, u, create_graph=True)[0]
+
+    def apply(v: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+        direction = torch.from_numpy(v).to(device)
+        return torch.autograd.grad(pulled, u, direction, retain_graph=True)[0].cpu().numpy()
+
+    def transpose(w: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
+        direction = torch.from_numpy(w).to(device)
+        return torch.autograd.grad(y, x, direction, retain_graph=True)[0].cpu().numpy()
+
+    return lipschitz_estimate(apply, transpose, inputs.shape, steps, seed)
+
+
+def probe_inputs(config: EmbedderConfig) -> Float64[np.ndarray, "N 3 S S"]:
+    """A few fixed inputs, unlike each other: noise, a smooth ramp, a mosaic of coarse blocks."""
+    side = config.input_size
+    random = np.random.default_rng(20_231_027)
+    noise = random.random((3, side, side))
+    ramp = np.linspace(0.0, 1.0, side)[None, :, None] * np.linspace(1.0, 0.2, side)[None, None, :]
+    blocks = random.random((3, 8, 8)).repeat(-(-side // 8), axis=1).repeat(-(-side // 8), axis=2)
+    return np.stack([noise, np.broadcast_to(ramp, noise.shape), blocks[:, :side, :side]])
