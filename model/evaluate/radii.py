@@ -1,0 +1,130 @@
+"""From embedding-space radii to radii in pixels, and what the published formula would claim."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from model.angle import embedding_norm, pixel_scale, published
+from model.lipschitz import product_bound
+from model.rounding import round_up
+
+OURS = "ours"
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What is proved of a metric: how fast its vectors move, and how far off they are computed."""
+
+    lipschitz_bound: float
+    forward_error: float
+
+
+@dataclass(frozen=True, eq=False)
+class Resizes:
+    """What the resize of each query did to it.
+
+    Attributes:
+        gains: l2 operator norm of each resize, rounded up, (Q,).
+        input_errors: bound on the rounding error of each computed input, l2, (Q,).
+    """
+
+    gains: Float64[np.ndarray, " Q"]
+    input_errors: Float64[np.ndarray, " Q"]
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """Radii as somebody states them.
+
+    Attributes:
+        unit: input, the pixels of the network's square input; or upload, those of the upload.
+        formula: OURS, which is proved, or PUBLISHED, which is not where a norm is below 1.
+        radii: l2 in [0, 1] pixels of the unit, (Q,).
+    """
+
+    unit: str
+    formula: str
+    radii: Float64[np.ndarray, " Q"]
+
+
+def claims_of(
+    radii: Float64[np.ndarray, " Q"],
+    queries: Float64[np.ndarray, "Q D"],
+    proof: Proof,
+    resizes: Resizes | None,
+) -> list[Claim]:
+    """What may be said of embedding-space radii, ours in the network's pixels first.
+
+    Args:
+        radii: slack off, (Q,).
+        queries: the raw embeddings they are radii of, (Q, D).
+        proof: of the metric.
+        resizes: of the queries; None leaves uploads out.
+    """
+    claims = [
+        Claim("input", OURS, input_radii(radii, queries, proof)),
+        Claim("input", PUBLISHED, formula_radii(radii, queries)),
+    ]
+    if resizes is not None:
+        claims.append(Claim("upload", OURS, upload_radii(radii, queries, proof, resizes)))
+    return claims
+
+
+def norms_of(queries: Float64[np.ndarray, "Q D"]) -> Float64[np.ndarray, " Q"]:
+    """Norms of raw embeddings, (Q,)."""
+    return np.sqrt(np.einsum("qd,qd->q", queries, queries))
+
+
+def input_radii(
+    radii: Float64[np.ndarray, " Q"], queries: Float64[np.ndarray, "Q D"], proof: Proof
+) -> Float64[np.ndarray, " Q"]:
+    """Embedding-space radii as l2 changes of the network's input in [0, 1], rounded down, (Q,)."""
+    ones, zeros = np.ones(len(radii)), np.zeros(len(radii))
+    return upload_radii(radii, queries, proof, Resizes(ones, zeros))
+
+
+def upload_radii(
+    radii: Float64[np.ndarray, " Q"],
+    queries: Float64[np.ndarray, "Q D"],
+    proof: Proof,
+    resizes: Resizes,
+) -> Float64[np.ndarray, " Q"]:
+    """Embedding-space radii as l2 changes of the uploaded pixels in [0, 1], rounded down, (Q,).
+
+    The forward error counts twice, for the query's own embedding and for the changed image's; a
+    radius stops where the embedding could become zero, which has no direction.
+    """
+    out = np.empty(len(radii))
+    numbers = zip(
+        radii.tolist(), queries, resizes.gains.tolist(), resizes.input_errors.tolist(), strict=True
+    )
+    for place, (radius, query, gain, input_error) in enumerate(numbers):
+        norm = embedding_norm(query)
+        error = proof.forward_error
+        if input_error > 0.0:
+            error = round_up(error + product_bound(proof.lipschitz_bound, input_error))
+        out[place] = 0.0
+        if norm.value > 0.0:
+            out[place] = published(
+                radius,
+                scale=pixel_scale(proof.lipschitz_bound, gain, error),
+                forward_error=error,
+                limit=norm.low,
+            )
+    return out
+
+
+def formula_radii(
+    radii: Float64[np.ndarray, " Q"], queries: Float64[np.ndarray, "Q D"]
+) -> Float64[np.ndarray, " Q"]:
+    """What the published formula claims, (Q,): the embedding-space radius over the norm.
+
+    Unsound where the norm is below 1, and smaller than need be above. It takes the constant as 1
+    and rounding as nothing.
+
+    Source: Ghazanfari et al. 2024, arXiv:2310.18274, as its public code computes it.
+    """
+    norms = norms_of(queries)
+    return np.divide(radii, norms, out=np.zeros(len(radii)), where=norms > 0.0)

@@ -1,0 +1,199 @@
+"""Where chosen entries stand in whole galleries, and how far each query is from losing them.
+
+A certified search proves as much of one query at a time, from candidates. An evaluation asks
+thousands of queries, always about one known entry each, with the whole gallery at hand: the same
+radii and the same slack as `model.ranking`, in large matrix products.
+
+Radii here are of the embedding space; `model.evaluate.radii` carries them to pixels.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int64
+
+from model.ranking import with_slack
+
+# Below this squared distance the Gram form has lost too many digits, as in model.ranking.
+_GRAM_FROM = 1e-4
+_BLOCK_NUMBERS = 1 << 21
+
+Entries = Int64[np.ndarray, " Q"]
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """How one chosen entry of each query stands against the whole gallery.
+
+    Attributes:
+        ranks: number of entries before it, (Q,): it is in the top k where this is below k.
+        similarities: its cosine with the query, (Q,); 0 for a zero query.
+        radii: for each k asked for, the embedding-space radius below which it provably stays in
+            the top k, (Q, K). Never positive for one that is not in it; 0 for a zero query; inf
+            where fewer than k others could ever come before it.
+    """
+
+    ranks: Entries
+    similarities: Float64[np.ndarray, " Q"]
+    radii: Float64[np.ndarray, "Q K"]
+
+
+class Gallery:
+    """The entries of a gallery as the service stores them: unit float32 rows, ties by number.
+
+    Args:
+        embeddings: raw embeddings, (N, D), N >= 1. A zero one stays zero and scores 0.
+    """
+
+    def __init__(self, embeddings: Float64[np.ndarray, "N D"]) -> None:
+        self.vectors = unit_rows(embeddings)
+        self._rows = self.vectors.astype(np.float64)
+        self._squares = np.einsum("nd,nd->n", self._rows, self._rows)
+        self._first_equal = _first_equal(self.vectors)
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def nearest(
+        self,
+        queries: Float64[np.ndarray, "Q D"],
+        *,
+        without: Bool[np.ndarray, " N"] | None = None,
+        but: Entries | None = None,
+    ) -> Entries:
+        """The entry that each query finds first, (Q,).
+
+        Args:
+            queries: raw embeddings, (Q, D).
+            without: entries that are left out for all queries, (N,).
+            but: one entry of each query that is left out for it, (Q,): its own, say.
+        """
+        found = np.empty(len(queries), dtype=np.int64)
+        for part in self._blocks(len(queries)):
+            scores = queries[part] @ self._rows.T
+            _leave_out(scores, without, None if but is None else but[part], -np.inf)
+            found[part] = scores.argmax(axis=1)
+        # The first of bitwise equal rows, whichever of them rounding put on top.
+        first = self._first_equal[found]
+        usable = np.ones(len(queries), dtype=np.bool_)
+        if without is not None:
+            usable &= ~without[first]
+        if but is not None:
+            usable &= first != but
+        return np.where(usable, first, found)
+
+    def stand(
+        self,
+        queries: Float64[np.ndarray, "Q D"],
+        chosen: Entries,
+        ks: Sequence[int] = (1,),
+        *,
+        without: Bool[np.ndarray, " N"] | None = None,
+        rivals: Bool[np.ndarray, "Q N"] | None = None,
+    ) -> Standing:
+        """How the chosen entry of each query stands against all others.
+
+        Args:
+            queries: raw embeddings, (Q, D).
+            chosen: one entry of each query, (Q,).
+            ks: lengths of answers, each >= 1.
+            without: entries that are not in this gallery, (N,).
+            rivals: the entries that count as others, (Q, N); None for all but the chosen one.
+        """
+        ranks = np.empty(len(queries), dtype=np.int64)
+        own_scores = np.empty(len(queries))
+        radii = np.empty((len(queries), len(ks)))
+        norms = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+        for part in self._blocks(len(queries)):
+            own, lower, before = self._against(queries[part], norms[part], chosen[part])
+            for table, nobody in ((lower, np.inf), (before, False)):
+                _leave_out(table, without, None, nobody)
+                if rivals is not None:
+                    table[~rivals[part]] = nobody
+            ranks[part] = before.sum(axis=1)
+            radii[part] = _kth_smallest(lower, ks)
+            own_scores[part] = own
+        is_zero = norms == 0.0
+        radii[is_zero] = 0.0
+        similarities = np.divide(own_scores, norms, out=np.zeros_like(norms), where=~is_zero)
+        return Standing(ranks, np.clip(similarities, -1.0, 1.0), radii)
+
+    def _against(
+        self,
+        queries: Float64[np.ndarray, "B D"],
+        norms: Float64[np.ndarray, " B"],
+        chosen: Int64[np.ndarray, " B"],
+    ) -> tuple[Float64[np.ndarray, " B"], Float64[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
+        """The chosen entries' scores, their signed radii with the slack off, and who is ahead."""
+        scores = queries @ self._rows.T
+        own = scores[np.arange(len(queries)), chosen]
+        gap = own[:, None] - scores
+        square = self._squares[chosen][:, None] + self._squares
+        square -= 2.0 * (self._rows[chosen] @ self._rows.T)
+        gram = square >= _GRAM_FROM
+        near, other = np.nonzero(~gram)
+        difference = self._rows[chosen[near]] - self._rows[other]
+        exact = np.einsum("pd,pd->p", difference, difference)
+        equal = exact == 0.0
+        square[near, other] = np.where(equal, 1.0, exact)
+        radii, slack = with_slack(
+            gap, square, gram, norm=norms[:, None], dimension=self._rows.shape[1]
+        )
+        lower = radii - slack
+        numbers = np.arange(len(self))
+        before = (gap < 0.0) | ((gap == 0.0) & (numbers < chosen[:, None]))
+        # Equal rows score equal at every query, so the lower number stays before for good.
+        near, other = near[equal], other[equal]
+        is_ahead = other < chosen[near]
+        before[near, other] = is_ahead
+        lower[near, other] = np.where(is_ahead, -np.inf, np.inf)
+        return own, lower, before
+
+    def _blocks(self, count: int) -> Iterator[slice]:
+        """Slices of the queries small enough that a block of scores stays small."""
+        rows = max(1, _BLOCK_NUMBERS // max(1, len(self)))
+        for start in range(0, count, rows):
+            yield slice(start, min(start + rows, count))
+
+
+def unit_rows(embeddings: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
+    """Embeddings over their norms, in float32, as an index stores them; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings))[:, None]
+    units = np.divide(embeddings, norms, out=np.zeros_like(embeddings), where=norms > 0.0)
+    return units.astype(np.float32)
+
+
+def _first_equal(vectors: Float32[np.ndarray, "N D"]) -> Int64[np.ndarray, " N"]:
+    """For each row, the lowest number of a row that is equal to it."""
+    firsts: dict[bytes, int] = {}
+    # Adding 0 makes -0 and 0 the same bytes, as they are the same numbers.
+    rows = enumerate(vectors + np.float32(0.0))
+    return np.array([firsts.setdefault(row.tobytes(), number) for number, row in rows])
+
+
+def _leave_out(
+    table: np.ndarray,
+    without: Bool[np.ndarray, " N"] | None,
+    but: Int64[np.ndarray, " B"] | None,
+    nobody: float,
+) -> None:
+    """Write `nobody` where an entry is not to count."""
+    if without is not None:
+        table[:, without] = nobody
+    if but is not None:
+        table[np.arange(len(table)), but] = nobody
+
+
+def _kth_smallest(
+    table: Float64[np.ndarray, "B N"], ks: Sequence[int]
+) -> Float64[np.ndarray, "B K"]:
+    """Each row's k-th smallest number, for each k; inf where there are fewer."""
+    out = np.full((len(table), len(ks)), np.inf)
+    within = [k for k in ks if k <= table.shape[1]]
+    if within:
+        ordered = np.partition(table, [k - 1 for k in within], axis=1)
+        for column, k in enumerate(ks):
+            if k <= table.shape[1]:
+                out[:, column] = ordered[:, k - 1]
+    return out

@@ -1,0 +1,77 @@
+"""The metrics that a run compares, by the names that its tables use."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from model.errors import DependencyError, EvaluationError
+from model.evaluate.radii import Proof
+from model.metrics.load import load_metric
+from model.metrics.metric import Metric
+from model.metrics.ours import EmbedderMetric
+
+DEFAULT = "wave-64"
+BASELINES = ("raw", "blockmean16", "blockmean8", "phash")
+OPTIONAL_BASELINES = ("pdq", "teacher:efficientnet-lite0")
+
+
+def load_metrics(
+    specs: Sequence[str], *, with_baselines: bool = False, device: str = "cpu"
+) -> dict[str, Metric]:
+    """Metrics by name, in order; the first is the one that a report is about.
+
+    Args:
+        specs: `model.metrics` specs, each with NAME= before it or without.
+        with_baselines: add those that can be had here and are not named yet.
+        device: a torch device, for networks.
+
+    Raises:
+        EvaluationError: two have the same name.
+        MetricError: no metric is called that.
+        CheckpointError: a checkpoint file cannot be used.
+        DependencyError: a metric that was asked for needs a library that is missing.
+    """
+    found: dict[str, Metric] = {}
+    for spec in specs or [DEFAULT]:
+        name, metric = _load(spec, device)
+        if name in found:
+            raise EvaluationError(
+                f"two metrics are called {name!r}; write OTHER={spec} to call the second OTHER"
+            )
+        found[name] = metric
+    if with_baselines:
+        for spec in (*BASELINES, *OPTIONAL_BASELINES):
+            try:
+                name, metric = _load(spec, device)
+            except DependencyError:
+                if spec in OPTIONAL_BASELINES:
+                    continue
+                raise
+            found.setdefault(name, metric)
+    return found
+
+
+def proof_of(metric: Metric) -> Proof | None:
+    """What is proved of a metric; None where nothing is."""
+    if metric.lipschitz_bound is None:
+        return None
+    return Proof(metric.lipschitz_bound, metric.forward_error)
+
+
+def describe(name: str, metric: Metric) -> dict[str, Any]:
+    """What a report says of a metric beside its numbers."""
+    ours = isinstance(metric, EmbedderMetric)
+    return {
+        "name": name,
+        "model": metric.name,
+        "fingerprint": metric.embedder.fingerprint if ours else None,
+        "dim": metric.dim,
+        "input_size": metric.input_size,
+        "lipschitz_bound": metric.lipschitz_bound,
+        "forward_error": metric.forward_error,
+    }
+
+
+def _load(spec: str, device: str) -> tuple[str, Metric]:
+    name, equals, rest = spec.partition("=")
+    metric = load_metric(rest if equals else spec, device=device)
+    return (name if equals else metric.name), metric
