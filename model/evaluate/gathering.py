@@ -1,11 +1,10 @@
 """One pass over the data for all metrics: pictures are read, edited and embedded once."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
@@ -22,14 +21,8 @@ from model.resize import resize_operator
 _PICTURES_PER_PASS = 16
 
 Pixels = UInt8[np.ndarray, "_H _W 3"]
-
-
-class Counting(Protocol):
-    """Opens a progress bar: what is done, and of how many."""
-
-    def __call__(self, text: str, total: int) -> AbstractContextManager[Advance]:
-        """The context in which the callable it gives counts."""
-        ...
+Counting = Callable[[str, int], AbstractContextManager[Advance]]
+"""Opens a progress bar, with its text and how much there is; calling what it gives counts."""
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def _leave_out(
     table: np.ndarray,
     without: Bool[np.ndarray, " N"] | None,
     but: Int64[np.ndarray, " B"] | None,
-    nobody: float,
+    nobody: float | bool,
 ) -> None:
     """Write `nobody` where an entry is not to count."""
     if without is not None:

@@ -1,0 +1,103 @@
+import pytest
+
+from model.errors import EvaluationError
+from model.evaluate.expectations import judge, parse_epsilon, read_expectations
+from model.evaluate.measurement import Book, Measurement
+
+BOOK = Book([
+    Measurement("retrieval", "ours", "recall", 0.91, 100, k=1),
+    Measurement("retrieval", "raw", "recall", 0.782, 100, k=1),
+    Measurement("retrieval", "ours", "recall", 0.64, 10, k=1, by="edit", group="shift"),
+    Measurement("retrieval", "ours", "certified_recall", 0.894, 100, k=1, epsilon=36 / 255,
+                unit="input", formula="ours"),
+])  # fmt: skip
+
+
+def verdicts(tmp_path, text):
+    path = tmp_path / "expect.toml"
+    path.write_text(text)
+    return judge(read_expectations(path), BOOK, "ours")
+
+
+RECALL = '[[expect]]\nname = "x"\ntask = "retrieval"\nfigure = "recall"\nk = 1\n'
+CERTIFIED = (
+    '[[expect]]\nname = "c"\ntask = "retrieval"\nfigure = "certified_recall"\nk = 1\n'
+    'unit = "input"\nformula = "ours"\n'
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_met"),
+    [
+        (RECALL + "at_least = 0.91", True),
+        (RECALL + "at_least = 0.9101", False),
+        (RECALL + "at_most = 0.91", True),
+        (RECALL + "at_most = 0.90", False),
+        (RECALL + 'above = "raw"', True),
+        (RECALL + 'above = "raw"\ngain = 0.128', True),
+        (RECALL + 'above = "raw"\ngain = 0.129', False),
+        (RECALL + 'metric = "raw"\nabove = "ours"', False),
+        (RECALL + 'above = "ours"', False),
+        (RECALL + 'above = "ours"\ngain = 0.0', True),
+        (RECALL + 'by = "edit"\ngroup = "shift"\nat_least = 0.6', True),
+        (CERTIFIED + "epsilon = 0.141\nat_least = 0.89", True),
+        (CERTIFIED + 'epsilon = "36/255"\nat_least = 0.89', True),
+    ],
+)
+def test_a_line_is_met_or_not(tmp_path, lines, is_met):
+    (verdict,) = verdicts(tmp_path, lines)
+    assert verdict.is_met is is_met
+    assert verdict.measured is not None
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        RECALL.replace("k = 1", "k = 5") + "at_least = 0.0",
+        RECALL + 'metric = "phash"\nat_least = 0.0',
+        RECALL + 'above = "phash"\nat_least = 0.0',
+        CERTIFIED + "epsilon = 0.15\nat_least = 0.0",
+    ],
+)
+def test_what_was_not_measured_is_not_met(tmp_path, lines):
+    (verdict,) = verdicts(tmp_path, lines)
+    assert not verdict.is_met
+
+
+def test_a_failed_line_says_what_was_wanted_and_what_came(tmp_path):
+    met, failed = verdicts(tmp_path, RECALL + "at_least = 0.9\n" + RECALL + "at_least = 0.95")
+    assert met.line() == "met  x: wanted at least 0.9, measured 0.9100"
+    assert failed.line() == "FAIL x: wanted at least 0.95, measured 0.9100"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "at least one"),
+        ("expect = 3", "at least one"),
+        ("[[expect]]\nat_least = 1", "a table with a name"),
+        ("expect = [3]", "number 1: a table"),
+        (RECALL, "one of at_least, at_most, above"),
+        (RECALL + 'at_least = "0.9"', "at_least must be a number"),
+        (RECALL + "at_least = true", "at_least must be a number"),
+        (RECALL + "at_least = 0.9\nepsilonn = 1", "'epsilonn'"),
+        (RECALL + 'at_least = 0.9\nepsilon = "half"', "half"),
+        ("[[expect", "no file of expectations"),
+    ],
+)
+def test_a_file_that_means_nothing_is_refused(tmp_path, text, message):
+    with pytest.raises(EvaluationError, match=message):
+        verdicts(tmp_path, text)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(EvaluationError, match="nothing here"):
+        read_expectations(tmp_path / "nothing here.toml")
+
+
+def test_budgets_are_numbers_or_fractions():
+    assert parse_epsilon("0.5") == 0.5
+    assert parse_epsilon("36/255") == 36 / 255
+    for text in ("0", "-1", "nan", "inf", "1/0", "a", "1/2/3", ""):
+        with pytest.raises(ValueError):  # noqa: PT011 (float's own, or ours)
+            parse_epsilon(text)

@@ -1,0 +1,176 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.certificate import Candidates, certify_search
+from model.evaluate.radii import Proof, input_radii
+from model.evaluate.standing import Gallery, unit_rows
+
+KS = (1, 3, 7)
+
+
+def gallery_of(rng, count=40, dimension=6, duplicates=6):
+    """Raw embeddings of many sizes, the last few equal to some of the first."""
+    raw = rng.normal(size=(count, dimension)) * rng.uniform(0.1, 9.0, (count, 1))
+    raw[count - duplicates :] = raw[:duplicates]
+    return raw
+
+
+def truth(query, rows, chosen, k):
+    """Rank and radius of one entry, from the definition, in extended precision."""
+    wide = rows.astype(np.longdouble)
+    scores = [float((row * query.astype(np.longdouble)).sum()) for row in wide]
+    ahead, radii = 0, []
+    for other in range(len(rows)):
+        if other == chosen:
+            continue
+        apart = np.sqrt(float(((wide[chosen] - wide[other]) ** 2).sum()))
+        if apart == 0.0:
+            ahead += other < chosen
+            radii.append(-np.inf if other < chosen else np.inf)
+        else:
+            gap = scores[chosen] - scores[other]
+            ahead += gap < 0.0
+            radii.append(gap / apart)
+    return ahead, sorted(radii)[k - 1] if k <= len(radii) else np.inf
+
+
+def test_ranks_and_radii_are_those_of_the_definition_and_never_above(rng):
+    raw = gallery_of(rng)
+    queries = rng.normal(size=(50, 6)) * rng.uniform(0.01, 100.0, (50, 1))
+    chosen = rng.integers(0, 40, 50)
+    standing = Gallery(raw).stand(queries, chosen, KS)
+    for number, query in enumerate(queries):
+        for place, k in enumerate(KS):
+            rank, radius = truth(query, unit_rows(raw), chosen[number], k)
+            assert standing.ranks[number] == rank
+            assert standing.radii[number, place] <= radius
+            assert standing.radii[number, place] == pytest.approx(radius, rel=1e-9, abs=1e-9)
+
+
+def test_radii_are_those_of_the_search_certificate(rng):
+    raw = gallery_of(rng, duplicates=3)
+    queries = rng.normal(size=(30, 6))
+    gallery, proof = Gallery(raw), Proof(1.25, 1e-6)
+    candidates = Candidates(np.arange(40), gallery.vectors, -np.inf, 40, 1e-6)
+    for query in queries:
+        found = certify_search(
+            query, candidates, k=3, lipschitz_bound=1.25, gain=1.0, forward_error=1e-6
+        )
+        repeated = np.repeat(query[None], 3, axis=0)
+        standing = gallery.stand(repeated, found.positions, (3,))
+        assert (standing.ranks < 3).all()
+        assert standing.similarities == pytest.approx(found.similarities, abs=1e-12)
+        radii = input_radii(standing.radii[:, 0], repeated, proof)
+        assert radii == pytest.approx(found.certified_radii, rel=1e-9, abs=1e-12)
+        assert gallery.nearest(query[None])[0] == found.positions[0]
+
+
+def test_a_step_below_the_radius_changes_nothing_and_one_above_it_does(rng):
+    raw = gallery_of(rng, duplicates=0)
+    gallery, rows = Gallery(raw), unit_rows(raw).astype(np.float64)
+    queries = rng.normal(size=(60, 6)) * rng.uniform(0.1, 10.0, (60, 1))
+    first = gallery.nearest(queries)
+    radii = gallery.stand(queries, first).radii[:, 0]
+    assert (radii > 0.0).all()
+    for query, entry, radius in zip(queries, first, radii, strict=True):
+        steps = rng.normal(size=(200, 6))
+        steps *= 0.999 * radius / np.linalg.norm(steps, axis=1)[:, None]
+        assert (gallery.nearest(query + steps) == entry).all()
+        apart = np.delete(rows, entry, axis=0) - rows[entry]
+        apart /= np.linalg.norm(apart, axis=1)[:, None]
+        moved = gallery.nearest(query + 1.001 * radius * apart)
+        assert (moved != entry).any()
+
+
+@given(seed=st.integers(0, 10**6), k=st.integers(1, 12))
+@settings(max_examples=25, deadline=None)
+def test_a_result_with_a_radius_is_in_the_answer(seed, k):
+    rng = np.random.default_rng(seed)
+    # Few numbers, so that scores tie.
+    raw = rng.integers(-1, 2, (10, 3)).astype(np.float64)
+    queries = rng.integers(-2, 3, (12, 3)).astype(np.float64)
+    standing = Gallery(raw).stand(queries, rng.integers(0, 10, 12), (k,))
+    held = standing.radii[:, 0] > 0.0
+    assert (standing.ranks[held] < k).all()
+
+
+def test_ties_give_no_radius_and_go_to_the_lower_number():
+    gallery = Gallery(np.array([[1.0, 1.0], [1.0, -1.0]]))
+    query = np.array([[3.0, 0.0]])
+    assert gallery.nearest(query)[0] == 0
+    for entry in (0, 1):
+        standing = gallery.stand(query, np.array([entry]))
+        assert standing.ranks[0] == entry
+        assert standing.radii[0, 0] <= 0.0
+
+
+def test_of_equal_entries_the_first_is_never_overtaken_and_the_second_never_ahead(rng):
+    raw = np.tile(rng.normal(size=(1, 33)), (5, 1)) * np.arange(1, 6)[:, None]
+    # Powers of two give the same unit row to the last bit.
+    raw = raw[[0, 0, 0]] * np.array([[1.0], [2.0], [4.0]])
+    gallery = Gallery(raw)
+    queries = rng.normal(size=(40, 33))
+    assert (gallery.nearest(queries) == 0).all()
+    assert (gallery.stand(queries, np.zeros(40, np.int64)).radii == np.inf).all()
+    second = gallery.stand(queries, np.ones(40, np.int64), (1, 2))
+    assert (second.ranks == 1).all()
+    assert (second.radii[:, 0] == -np.inf).all()
+    assert (second.radii[:, 1] == np.inf).all()
+
+
+def test_nothing_is_proved_of_a_zero_query():
+    standing = Gallery(np.eye(3)).stand(np.zeros((1, 3)), np.array([0]), (1, 3))
+    assert standing.ranks.tolist() == [0]
+    assert standing.similarities.tolist() == [0.0]
+    assert (standing.radii == 0.0).all()
+
+
+def test_with_as_many_results_as_entries_nothing_can_be_displaced(rng):
+    standing = Gallery(np.eye(3)).stand(rng.normal(size=(4, 3)), np.arange(4) % 3, (2, 3, 9))
+    assert np.isfinite(standing.radii[:, 0]).all()
+    assert (standing.radii[:, 1:] == np.inf).all()
+
+
+def test_what_is_left_out_is_as_if_it_were_not_there(rng):
+    raw = gallery_of(rng, duplicates=0)
+    queries = rng.normal(size=(30, 6))
+    without = rng.random(40) < 0.4
+    kept = np.flatnonzero(~without)
+    smaller, whole = Gallery(raw[kept]), Gallery(raw)
+    nearest = whole.nearest(queries, without=without)
+    assert (nearest == kept[smaller.nearest(queries)]).all()
+    mine = whole.stand(queries, nearest, (1, 2), without=without)
+    theirs = smaller.stand(queries, smaller.nearest(queries), (1, 2))
+    assert (mine.ranks == theirs.ranks).all()
+    assert mine.radii == pytest.approx(theirs.radii, rel=1e-12)
+
+
+def test_only_rivals_count_when_they_are_named(rng):
+    raw = gallery_of(rng, duplicates=0)
+    queries = rng.normal(size=(30, 6))
+    chosen = rng.integers(0, 40, 30)
+    rivals = rng.random((30, 40)) < 0.3
+    rivals[:, 0] = True
+    standing = Gallery(raw).stand(queries, chosen, rivals=rivals)
+    for number in range(30):
+        seen = sorted({*np.flatnonzero(rivals[number]).tolist(), int(chosen[number])})
+        alone = Gallery(raw[seen]).stand(
+            queries[number : number + 1], np.array([seen.index(chosen[number])])
+        )
+        assert standing.ranks[number] == alone.ranks[0]
+        assert standing.radii[number] == pytest.approx(alone.radii[0], rel=1e-12)
+
+
+def test_blocks_of_queries_change_nothing(rng, monkeypatch):
+    raw, queries = gallery_of(rng), rng.normal(size=(37, 6))
+    chosen = rng.integers(0, 40, 37)
+    own = rng.integers(0, 40, 37)
+    once = Gallery(raw).stand(queries, chosen, KS), Gallery(raw).nearest(queries, but=own)
+    monkeypatch.setattr("model.evaluate.standing._BLOCK_NUMBERS", 100)
+    again = Gallery(raw).stand(queries, chosen, KS), Gallery(raw).nearest(queries, but=own)
+    assert (once[0].ranks == again[0].ranks).all()
+    assert once[0].radii == pytest.approx(again[0].radii, rel=1e-12)
+    assert (once[1] == again[1]).all()
+    assert (once[1] != own).all()

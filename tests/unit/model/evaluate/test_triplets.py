@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+
+from model.evaluate.measurement import Book
+from model.evaluate.radii import OURS, PUBLISHED, Proof, Resizes
+from model.evaluate.triplets import Judged, agreement, decide, measure_triplets, natural_scores
+
+EPSILONS = (0.05, 0.1, 0.5, 1.0, 2.0)
+PROOF = Proof(1.0, 1e-9)
+
+
+def sides(rng, count=200, dimension=5, scale=1.0):
+    return [scale * rng.normal(size=(count, dimension)) for _ in range(3)]
+
+
+def published(reference, left, right):
+    """The public code's radius, row by row; inf on a tie there, 0 here."""
+    out = []
+    for row in zip(reference, left, right, strict=True):
+        unit = [side / np.linalg.norm(side) for side in row]
+        margin = abs((1 - unit[0] @ unit[1]) - (1 - unit[0] @ unit[2]))
+        bound = np.linalg.norm(unit[1] - unit[2])
+        out.append(margin / bound if bound else 0.0)
+    return np.array(out)
+
+
+def measured(reference, left, right, votes, *, proof=PROOF, groups=None, resizes=None):
+    decisions = decide(reference, left, right)
+    return measure_triplets(
+        "m", decisions, reference, Judged(votes, groups or {}),
+        epsilons=EPSILONS, proof=proof, resizes=resizes,
+    )  # fmt: skip
+
+
+def test_our_radius_is_the_published_one_times_the_norm(rng):
+    reference, left, right = sides(rng)
+    decisions = decide(reference, left, right)
+    wanted = published(reference, left, right) * np.linalg.norm(reference, axis=1)
+    assert decisions.radii == pytest.approx(wanted, rel=1e-6, abs=1e-12)
+    assert (decisions.radii <= wanted * (1.0 + 1e-12)).all()
+
+
+def test_a_reference_moved_by_less_than_the_radius_decides_alike_and_by_more_may_not(rng):
+    reference, left, right = sides(rng, count=60)
+    decisions = decide(reference, left, right)
+    units = [side / np.linalg.norm(side, axis=1)[:, None] for side in (left, right)]
+    worst = units[1] - units[0]
+    worst *= (np.sign(decisions.left_closer - 0.5) / np.linalg.norm(worst, axis=1))[:, None]
+    for _ in range(50):
+        step = rng.normal(size=reference.shape)
+        step /= np.linalg.norm(step, axis=1)[:, None]
+        for direction in (step, worst):
+            moved = decide(reference + 0.999 * decisions.radii[:, None] * direction, left, right)
+            assert (moved.left_closer == decisions.left_closer).all()
+    flipped = decide(reference + 1.001 * decisions.radii[:, None] * worst, left, right)
+    assert (flipped.left_closer != decisions.left_closer).all()
+
+
+def test_the_published_radius_overclaims_where_the_norm_is_below_1():
+    """A counter-example: it claims 0.141 for a reference that flips at 0.071."""
+    reference = np.array([[0.4, 0.3]])
+    left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
+    claimed = published(reference, left, right)[0]
+    radius = decide(reference, left, right).radii[0]
+    assert np.linalg.norm(reference) == pytest.approx(0.5)
+    assert claimed == pytest.approx(2.0 * radius)
+    worst = np.array([[-1.0, 1.0]]) / np.sqrt(2.0)
+    assert decide(reference + 0.99 * claimed * worst, left, right).right_closer[0]
+    assert decide(reference, left, right).left_closer[0]
+    measurements, _ = measured(reference, left, right, np.zeros(1))
+    book = Book(measurements)
+    fields = {"task": "2afc", "metric": "m", "figure": "certified_score", "unit": "input"}
+    assert book.find(**fields, formula=PUBLISHED, epsilon=0.1).value == 1.0
+    assert book.find(**fields, formula=OURS, epsilon=0.1).value == 0.0
+    assert book.find(**fields, formula=OURS, epsilon=0.05).value == 1.0
+    assert book.find(task="2afc", metric="m", figure="norm_below_1").value == 1.0
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+def test_equal_pictures_tie_at_radius_0_and_score_a_half(rng, scale):
+    reference, left, _ = sides(rng, count=64, dimension=512, scale=scale)
+    decisions = decide(reference, left, left.copy())
+    assert not decisions.left_closer.any()
+    assert not decisions.right_closer.any()
+    assert (decisions.radii == 0.0).all()
+    votes = rng.random(64)
+    assert (natural_scores(decisions, votes) == 0.5).all()
+    assert (agreement(decisions, votes) == 0.0).all()
+
+
+def test_a_zero_reference_ties():
+    decisions = decide(np.zeros((1, 2)), np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
+    assert (decisions.radii[0], decisions.left_closer[0], decisions.right_closer[0]) == (0, 0, 0)
+    measurements, curve = measured(
+        np.zeros((1, 2)), np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.ones(1)
+    )
+    assert Book(measurements).find(task="2afc", metric="m", figure="score").value == 0.5
+    assert curve.radii.tolist() == [0.0]
+
+
+def test_scores_are_those_of_a_plain_loop(rng):
+    reference, left, right = sides(rng, scale=3.0)
+    votes = rng.choice([0.0, 0.25, 0.5, 1.0], 200)
+    left[:9] = right[:9]
+    measurements, curve = measured(reference, left, right, votes)
+    book = Book(measurements)
+    norms = np.linalg.norm(reference, axis=1)
+    radii = published(reference, left, right) * norms
+    natural, certified = 0.0, dict.fromkeys(EPSILONS, 0.0)
+    for number, vote in enumerate(votes):
+        unit = [side[number] / np.linalg.norm(side[number]) for side in (left, right)]
+        gap = reference[number] @ unit[0] - reference[number] @ unit[1]
+        if number < 9:
+            natural += 0.5
+            continue
+        credit = 1.0 - vote if gap > 0 else vote
+        natural += credit
+        for epsilon in EPSILONS:
+            certified[epsilon] += credit * (radii[number] > epsilon)
+    assert book.find(task="2afc", metric="m", figure="score").value == pytest.approx(natural / 200)
+    for epsilon in EPSILONS:
+        found = book.find(
+            task="2afc", metric="m", figure="certified_score",
+            epsilon=epsilon, unit="input", formula=OURS,
+        )  # fmt: skip
+        assert found.value == pytest.approx(certified[epsilon] / 200)
+    assert curve.shares(np.array(EPSILONS)) == pytest.approx(
+        [certified[epsilon] / 200 for epsilon in EPSILONS]
+    )
+
+
+def test_certified_scores_fall_with_the_budget_and_stay_below_the_natural_one(rng):
+    measurements, _ = measured(*sides(rng, scale=4.0), rng.random(200))
+    natural = Book(measurements).find(task="2afc", metric="m", figure="score").value
+    for formula in (OURS, PUBLISHED):
+        values = [m.value for m in measurements if m.formula == formula]
+        assert len(values) == len(EPSILONS)
+        assert values == sorted(values, reverse=True)
+        assert values[0] <= natural
+
+
+def test_groups_weighted_by_their_size_make_the_whole(rng):
+    groups = {"split": ["test_imagenet"] * 50 + ["test_no_imagenet"] * 149 + [""]}
+    measurements, _ = measured(*sides(rng), np.ones(200), groups=groups)
+    book = Book(measurements)
+    parts = [
+        book.find(task="2afc", metric="m", figure="score", by="split", group=group)
+        for group in ("test_imagenet", "test_no_imagenet")
+    ]
+    assert [part.count for part in parts] == [50, 149]
+    assert book.values("group", figure="score") == ["", "test_imagenet", "test_no_imagenet"]
+
+
+def test_a_metric_without_a_bound_has_no_certified_score(rng):
+    measurements, curve = measured(*sides(rng), np.ones(200), proof=None)
+    assert curve is None
+    assert {m.figure for m in measurements} == {"score"}
+
+
+def test_uploads_count_by_their_gain(rng):
+    reference, left, right = sides(rng, count=300)
+    gains = rng.uniform(0.1, 0.3, 300)
+    measurements, _ = measured(
+        reference, left, right, np.ones(300), resizes=Resizes(gains, np.zeros(300))
+    )
+    decisions = decide(reference, left, right)
+    for epsilon in EPSILONS:
+        found = Book(measurements).find(
+            task="2afc", metric="m", figure="certified_score",
+            epsilon=epsilon, unit="upload", formula=OURS,
+        )  # fmt: skip
+        wanted = decisions.right_closer & (decisions.radii / gains > epsilon)
+        assert found.value == pytest.approx(wanted.mean(), abs=1e-9)
