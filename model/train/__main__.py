@@ -14,6 +14,12 @@ from typer.core import TyperGroup
 # is imported when its command runs, so a library that one command needs is never asked of another.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
     ("corpus", "model.train.corpus:corpus", "Pack pictures into shards, split and licensed."),
+    (
+        "synthetic-2afc",
+        "model.train.synthetic_2afc:synthetic_2afc",
+        "Make judged triplets of any pictures, in the layout of NIGHTS.",
+    ),
+    ("teach", "model.train.teach:teach", "Ask a teacher once for every picture's embedding."),
     ("distill", "model.train.commands:distill", "Step 1: teach a network a teacher's embeddings."),
     ("finetune", "model.train.commands:finetune", "Step 2: train it on judged triplets."),
 )

@@ -1,0 +1,206 @@
+# pyright: basic
+# torch's types are loose.
+"""Step 1: a student learns a teacher's embeddings, on two views of each picture."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from model.data.pictures import PictureSet, check_pictures, open_pictures
+from model.errors import TrainingError
+from model.resize import resize_operator
+from model.train.config import TrainConfig
+from model.train.distributed import current, share_of
+from model.train.losses import distillation
+from model.train.sampling import Part, evenly, example_at, held_out, ids_digest, view_generator
+from model.train.student import Student
+from model.train.students import fresh_student, stored_student
+from model.train.targets import Targets, targets_of
+from model.train.task import Sources
+from model.train.views import framed, two_views
+
+
+def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"]:
+    """The student and the task of a distillation.
+
+    Raises:
+        TrainingError: teacher and student do not fit.
+        DataError: a picture is bad; the message names its file.
+        MetricError: the teacher, or its stored embeddings, cannot be used.
+    """
+    training, validation = _pictures(config, sources)
+    targets = targets_of(config, sources)
+    _check(training, targets, config)
+    _check(validation, targets, config)
+    start = None
+    if sources.start is None:
+        student = fresh_student(config, targets.dim)
+    else:
+        student, start = stored_student(sources.start)
+    if student.config.embedding_dim != targets.dim:
+        raise TrainingError(
+            f"the student's embeddings must be as long as the teacher's, {targets.dim}, "
+            f"got {student.config.embedding_dim}"
+        )
+    size = student.config.input_size
+    return student, DistillTask(config, training, validation, targets, input_size=size, start=start)
+
+
+class DistillTask:
+    """The published first step: the mean of two root mean square errors.
+
+    Where the teacher's input is larger than the student's, views are made at the teacher's size,
+    and the student sees them through the resize that serving uses.
+
+    Attributes:
+        examples: training pictures.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        training: PictureSet,
+        validation: PictureSet,
+        targets: Targets,
+        *,
+        input_size: int,
+        start: str | None = None,
+    ) -> None:
+        """A task over pictures that were checked.
+
+        Args:
+            config: seed, batch size, framing, scale of the targets.
+            training: pictures to learn from.
+            validation: pictures to measure on.
+            targets: the teacher's embeddings.
+            input_size: side of the student's input, pixels.
+            start: fingerprint of the checkpoint that the student starts from.
+        """
+        self.examples = len(training)
+        self._config, self._training, self._validation = config, training, validation
+        self._targets, self._start = targets, start
+        self._view_size = targets.view_size or input_size
+        self._shrink: tuple[Tensor, Tensor] | None = None
+        if self._view_size != input_size:
+            resize = resize_operator(self._view_size, self._view_size, input_size)
+            self._shrink = (
+                torch.from_numpy(resize.rows).float(),
+                torch.from_numpy(resize.columns).float(),
+            )
+        self._known: dict[range, Tensor] = {}
+
+    def identity(self) -> dict[str, Any]:
+        """Pictures by number and digest of their ids; the teacher; where the student started."""
+        return {
+            "training_pictures": len(self._training),
+            "training_ids_sha256": ids_digest(self._training.ids),
+            "validation_pictures": len(self._validation),
+            "validation_ids_sha256": ids_digest(self._validation.ids),
+            "targets": dict(self._targets.record),
+            "start": self._start,
+        }
+
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
+        """Both views of this process's pictures, and their stored targets if there are any."""
+        config = self._config
+        ids: list[str] = []
+        plain: list[Tensor] = []
+        edited: list[Tensor] = []
+        for place in share_of(config.batch_size, rank, world):
+            place += step * config.batch_size  # noqa: PLW2901
+            picture = self._training[example_at(config.seed, self.examples, place)]
+            views = two_views(
+                picture.pixels(),
+                self._view_size,
+                config.framing,
+                view_generator(config.seed, place),
+            )
+            ids.append(picture.id)
+            plain.append(torch.from_numpy(views[0]))
+            edited.append(torch.from_numpy(views[1]))
+        batch = {"plain": torch.stack(plain), "edited": torch.stack(edited)}
+        rows = self._targets.stored(ids)
+        return batch if rows is None else {**batch, "targets": rows}
+
+    def loss(
+        self, student: Student, batch: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """Mean of the two views' root mean square errors; logged beside it, the student's norm."""
+        targets = batch.get("targets")
+        if targets is None:
+            targets = self._targets.of(batch["plain"])
+        targets = targets * self._config.target_scale
+        # One pass over both views: T is computed once.
+        both = student(self._shrunk(torch.cat([batch["plain"], batch["edited"]])))
+        plain, edited = both.chunk(2)
+        norm = plain.detach().norm(dim=1).mean()
+        return distillation(plain, edited, targets), {"embedding_norm": norm}
+
+    def validate(self, student: Student) -> dict[str, float]:
+        """Root mean square error on pictures as they are, their cosine with the teacher, norm.
+
+        `score` is the error, negated.
+        """
+        device = next(student.parameters()).device
+        squares, cosines, norms = [], [], []
+        for places in _chunks(len(self._validation), self._config.batch_size):
+            pictures = [self._validation[place] for place in places]
+            views = torch.stack([self._plain(picture.pixels()) for picture in pictures]).to(device)
+            if places not in self._known:
+                rows = self._targets.stored([picture.id for picture in pictures])
+                self._known[places] = self._targets.of(views) if rows is None else rows
+            targets = self._known[places].to(device) * self._config.target_scale
+            found = student(self._shrunk(views))
+            squares += (found - targets).square().mean(dim=1).tolist()
+            cosines += functional.cosine_similarity(found, targets, dim=1).tolist()
+            norms += found.norm(dim=1).tolist()
+        error = (sum(squares) / len(squares)) ** 0.5
+        return {
+            "score": -error,
+            "rmse": error,
+            "cosine": sum(cosines) / len(cosines),
+            "embedding_norm": sum(norms) / len(norms),
+        }
+
+    def finish(self, student: Student) -> None:
+        """Nothing: what was trained is what is kept."""
+
+    def _plain(self, pixels: Any) -> Tensor:
+        return torch.from_numpy(framed(pixels, self._view_size, self._config.framing).copy())
+
+    def _shrunk(self, views: Float[Tensor, "B 3 V V"]) -> Float[Tensor, "B 3 S S"]:
+        """Views at the student's size."""
+        if self._shrink is None:
+            return views
+        rows, columns = (matrix.to(views.device) for matrix in self._shrink)
+        return rows @ views @ columns.T
+
+
+def _pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet, PictureSet]:
+    """Training and validation pictures, by the data's own splits or by hash."""
+    pictures = open_pictures(sources.data, split=config.train_split or None)
+    if config.validation_split:
+        validation = open_pictures(sources.data, split=config.validation_split)
+        return pictures, Part(validation, evenly(len(validation), config.validation_examples))
+    if len(pictures) < 2:
+        raise TrainingError(f"one picture cannot be trained and validated on: {pictures.name}")
+    out = held_out(pictures.ids, config.validation_examples)
+    inside = sorted(set(range(len(pictures))).difference(out))
+    return Part(pictures, inside), Part(pictures, out)
+
+
+def _check(pictures: PictureSet, targets: Targets, config: TrainConfig) -> None:
+    """Tries this process's share of the pictures, and of their stored targets."""
+    world = current()
+    places = evenly(len(pictures), config.checked_examples)[world.rank :: world.size]
+    part = Part(pictures, places)
+    check_pictures(part, workers=config.workers or 1)
+    for chunk in _chunks(len(part), config.batch_size):
+        targets.stored([part.ids[place] for place in chunk])
+
+
+def _chunks(count: int, size: int) -> list[range]:
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,88 @@
+# pyright: basic
+# torch's types are loose.
+"""What a student is taught: a teacher's embeddings, asked for in each step or computed before."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from model.teachers.load import load_teacher
+from model.teachers.precomputed import PrecomputedEmbeddings
+from model.teachers.teacher import Teacher
+from model.train.config import TrainConfig
+from model.train.task import Sources
+
+
+class Targets(Protocol):
+    """Where a teacher's embeddings come from.
+
+    Attributes:
+        dim: length of an embedding.
+        view_size: side of the views it looks at, pixels; None where it looks at none.
+        record: what a checkpoint should remember of it.
+    """
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102 (the class says what they are)
+    @property
+    def view_size(self) -> int | None: ...  # noqa: D102
+    @property
+    def record(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    def stored(self, ids: list[str]) -> Float[Tensor, "B D"] | None:
+        """The embeddings that need no picture; None where views are wanted."""
+        ...
+
+    def of(self, views: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """The embeddings of views."""
+        ...
+
+
+class OnlineTargets:
+    """A teacher that looks at view 1 in every step."""
+
+    def __init__(self, teacher: Teacher) -> None:
+        self._teacher = teacher
+        self.dim, self.view_size = teacher.dim, teacher.input_size
+        self.record = {"teacher": teacher.name, **teacher.record}
+
+    def stored(self, ids: list[str]) -> None:
+        """None."""
+
+    def of(self, views: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """The teacher's answer; nothing of it is trained."""
+        with torch.no_grad():
+            return self._teacher.embed(views)
+
+
+class StoredTargets:
+    """Embeddings computed before, of the pictures as they are."""
+
+    def __init__(self, embeddings: PrecomputedEmbeddings) -> None:
+        self._embeddings = embeddings
+        self.dim, self.view_size = embeddings.dim, None
+        self.record = {**embeddings.record, "embeddings": "computed before"}
+
+    def stored(self, ids: list[str]) -> Float[Tensor, "B D"]:
+        """The rows of these pictures."""
+        return torch.from_numpy(self._embeddings.rows(ids))
+
+    def of(self, views: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Never asked: the rows are there."""
+        raise NotImplementedError
+
+
+def targets_of(config: TrainConfig, sources: Sources) -> Targets:
+    """The stored embeddings, if any are given, or else the teacher that the config names.
+
+    Raises:
+        MetricError: there is no such teacher, or its weights or embeddings cannot be used.
+    """
+    if sources.embeddings is not None:
+        return StoredTargets(PrecomputedEmbeddings(sources.embeddings))
+    return OnlineTargets(
+        load_teacher(config.teacher, weights=sources.teacher_weights, device=sources.device)
+    )
