@@ -1,0 +1,234 @@
+"""`python -m model.train synthetic-2afc`: judged triplets without people, in the layout of NIGHTS.
+
+Two kinds, and which picture is closer is known from the making. *Severity*: the same distortion
+twice, one time 1.6 to 2.6 times as strong. *Nested*: one picture is the other with a distortion of
+another family on top. The set runs the real loader and the fine-tuning end to end, and shows when
+something breaks; it says nothing about what people see.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from jaxtyping import UInt8
+from PIL import Image
+
+from model.data.nights import FEWEST_VOTES, TABLE
+from model.data.pictures import PictureSet, open_pictures
+from model.errors import DataError, RetrievalError
+from model.train.corpus_packing import written_aside
+from model.train.corpus_progress import Progress
+from model.train.distortions import FAMILIES, distort
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+HEADER = (
+    "id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path",
+    "split", "is_imagenet", "prompt",
+)  # fmt: skip
+SIDE = 224
+_SPLITS = ("train",) * 8 + ("val", "test")
+# Streams of random numbers of one seed.
+_ORDER, _SPLIT, _STRENGTH, _FIRST, _SECOND = range(5)
+_MOST_TRIPLETS = 1_000_000
+
+Square = UInt8[np.ndarray, "224 224 3"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one triplet will be, before a picture is read.
+
+    Attributes:
+        number: its place in the set, from 0.
+        picture: which picture is the reference.
+        split: train, val or test; all triplets of a picture are in one.
+        is_nested: nested, or severity.
+        family: of the distortion that both pictures have.
+        added: of the one that only the farther picture has, if nested.
+        right_is_closer: the answer.
+        is_imagenet: which half of the test split; it has no meaning here.
+        votes: 8 or 6, and 5 in every 23rd row, which loaders must leave out.
+    """
+
+    number: int
+    picture: int
+    split: str
+    is_nested: bool
+    family: str
+    added: str
+    right_is_closer: bool
+    is_imagenet: bool
+    votes: int
+
+    @property
+    def group(self) -> str:
+        """Kind and families, as Triplet.group gives them back."""
+        return f"nested:{self.family}+{self.added}" if self.is_nested else f"severity:{self.family}"
+
+
+def plan_triplets(pictures: int, triplets: int, seed: int) -> list[Plan]:
+    """Plans of a whole set, balanced within each split over any 72 rows in a row.
+
+    Args:
+        pictures: how many there are to draw from; taken in turn, in an order of the seed's.
+        triplets: how many to plan.
+        seed: not negative.
+    """
+    order = np.random.default_rng([seed, _ORDER]).permutation(pictures)
+    counts = dict.fromkeys(_SPLITS, 0)
+    plans: list[Plan] = []
+    for number in range(triplets):
+        place = number % pictures
+        turn = np.random.default_rng([seed, _SPLIT, place // 10]).permutation(10)
+        split = _SPLITS[int(turn[place % 10])]
+        count = counts[split]
+        counts[split] += 1
+        # 2, 2, 2 and 9 have no common factor with each other's steps: each combination comes.
+        family = count % len(FAMILIES)
+        other = 1 + count // 72 % (len(FAMILIES) - 1)
+        plans.append(
+            Plan(
+                number,
+                picture=int(order[place]),
+                split=split,
+                is_nested=count % 2 == 1,
+                family=FAMILIES[family],
+                added=FAMILIES[(family + other) % len(FAMILIES)],
+                right_is_closer=count // 4 % 2 == 1,
+                is_imagenet=count // 2 % 2 == 1,
+                votes=5 if number % 23 == 22 else (8, 6)[number % 2],
+            )
+        )
+    return plans
+
+
+def draw_triplet(pixels: UInt8[np.ndarray, "_H _W 3"], plan: Plan, seed: int) -> list[Square]:
+    """Reference, left and right of a plan, made of its picture."""
+    reference = square(pixels)
+    strengths = np.random.default_rng([seed, _STRENGTH, plan.number])
+    ratio = strengths.uniform(1.6, 2.6)
+    severity = strengths.uniform(0.12, 1.0 / ratio)
+
+    def first() -> np.random.Generator:
+        # The same state each time: the same distortion, weaker or stronger.
+        return np.random.default_rng([seed, _FIRST, plan.number])
+
+    closer = distort(reference, plan.family, severity, first())
+    if plan.is_nested:
+        second = np.random.default_rng([seed, _SECOND, plan.number])
+        farther = distort(closer, plan.added, strengths.uniform(0.2, 0.6), second)
+    else:
+        farther = distort(reference, plan.family, severity * ratio, first())
+    return [reference, farther, closer] if plan.right_is_closer else [reference, closer, farther]
+
+
+def square(pixels: UInt8[np.ndarray, "_H _W 3"]) -> Square:
+    """The middle square of a picture at 224 x 224, bicubic."""
+    height, width = pixels.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    middle = Image.fromarray(pixels[top : top + side, left : left + side])
+    return np.array(middle.resize((SIDE, SIDE), Image.Resampling.BICUBIC))
+
+
+def write_synthetic_2afc(
+    pictures: PictureSet, out: Path, triplets: int, seed: int, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Write a set in the layout of NIGHTS; the same pictures and seed make the same bytes.
+
+    Args:
+        pictures: what references are made of; ten at least, so that no split is empty.
+        out: the folder to make; nothing is there until all is written.
+        triplets: how many rows.
+        seed: not negative.
+        progress: told how far it is.
+
+    Returns:
+        Rows, rows with six votes or more, and rows of each split.
+
+    Raises:
+        DataError: there are too few pictures or triplets, or a picture cannot be decoded.
+        CorpusError: there is something at `out` already.
+    """
+    if len(pictures) < 10 or not 10 <= triplets <= _MOST_TRIPLETS:
+        raise DataError(
+            f"10 pictures and 10 to {_MOST_TRIPLETS} triplets were wanted, {len(pictures)} "
+            f"pictures ({pictures.name}) and {triplets} triplets came"
+        )
+    plans = plan_triplets(len(pictures), triplets, seed)
+    tell = progress or Progress()
+    judged = 0
+    with written_aside(out) as directory, (directory / TABLE).open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(HEADER)
+        for plan in tell.counting("drawing triplets", plans, len(plans)):
+            drawn = draw_triplet(pictures[plan.picture].pixels(), plan, seed)
+            paths = list(_paths(plan.number))
+            for path, pixels in zip(paths, drawn, strict=True):
+                (directory / path).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(directory / path, "PNG")
+            # A plain picture may look the same both ways: too few votes keep such a row out.
+            votes = min(plan.votes, 5) if np.array_equal(drawn[1], drawn[2]) else plan.votes
+            judged += votes >= FEWEST_VOTES
+            table.writerow(_cells(plan, paths, votes))
+    return {
+        "triplets": triplets,
+        "judged": judged,
+        "splits": {name: sum(p.split == name for p in plans) for name in dict.fromkeys(_SPLITS)},
+    }
+
+
+def _paths(number: int) -> Iterator[str]:
+    name = f"{number // 1000:03}/{number % 1000:03}"
+    yield from (f"ref/{name}.png", f"distort/{name}_0.png", f"distort/{name}_1.png")
+
+
+def _cells(plan: Plan, paths: list[str], votes: int) -> list[str | int]:
+    right = int(plan.right_is_closer)
+    return [plan.number, 1 - right, right, votes, *paths, plan.split, str(plan.is_imagenet),
+            plan.group]  # fmt: skip
+
+
+def synthetic_2afc(  # noqa: PLR0917 (typer makes options of them)
+    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or of shards.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    triplets: Annotated[
+        int, typer.Option("--triplets", min=10, max=_MOST_TRIPLETS, help="How many.")
+    ] = 600,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another set.")] = 0,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Use this split of PICTURES only.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Make judged triplets of any pictures, in the layout of NIGHTS, for trying things out."""
+    try:
+        counts = write_synthetic_2afc(
+            open_pictures(pictures, split=split), out, triplets, seed, Progress(sys.stderr)
+        )
+    except KeyboardInterrupt as exc:
+        _fail("Interrupted", "interrupted; nothing was written", as_json, exc)
+    except RetrievalError as exc:
+        _fail(type(exc).__name__, str(exc), as_json, exc)
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json, exc)
+    else:
+        parts = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
+        text = f"{counts['triplets']} triplets in {out}: {parts}; {counts['judged']} judged enough"
+        typer.echo(json.dumps({"out": str(out), **counts}, indent=1) if as_json else text)
+
+
+def _fail(kind: str, message: str, as_json: bool, cause: BaseException) -> None:
+    if as_json:
+        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
+    typer.echo(f"error: {message}", err=True)
+    is_interrupt = isinstance(cause, KeyboardInterrupt)
+    raise typer.Exit(EXIT_INTERRUPTED if is_interrupt else EXIT_ERROR) from cause
