@@ -4,11 +4,8 @@ Exit codes: 0 done; 1 nothing was changed, the reason is printed; 2 the command 
 3 done, but some files were quarantined; 130 interrupted, and the same command resumes.
 """
 
-import json
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,105 +13,63 @@ import typer
 
 from index_builder import layout
 from index_builder.build import BuildReport, build_index, remove_items
-from index_builder.embedding import EmbedderLike
+from index_builder.calibrate import CalibrationReport, calibrate_index
+from index_builder.calibration import (
+    LARGEST_K,
+    MOST_QUERIES,
+    MOST_SEED,
+    calibration_fields,
+    describe,
+)
+from index_builder.calibration_queries import LabelledPairs, SyntheticPairs
+from index_builder.console import (
+    DEFAULT_DATA_DIR,
+    DEFAULT_LIMITS,
+    EXIT_QUARANTINED,
+    AllowEmptyOption,
+    AllowFormatOption,
+    CheckpointOption,
+    DataDirOption,
+    IndexOption,
+    JsonOption,
+    MaxErrorsOption,
+    MaxPixelsOption,
+    Output,
+    SourceArgument,
+    limits_from,
+    load_embedder,
+)
 from index_builder.format import QUARANTINE, Manifest, read_manifest, read_quarantine
 from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.progress import progress_for
 from index_builder.sources import open_source
-from model.errors import RetrievalError
-from model.image import MOST_PIXELS, DecodeLimits, format_names
+from model.image import DecodeLimits
 
-EXIT_ERROR = 1
-EXIT_QUARANTINED = 3
-EXIT_INTERRUPTED = 130
 _SHOWN_QUARANTINED = 20
+# Of as many pictures, each half has the 2995 negatives that a claim of 0.1 % takes.
+_DEFAULT_QUERIES = 6400
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
-
-IndexOption = Annotated[str, typer.Option("--index", help="Name of the index.")]
-DataDirOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="LIPSIM_DATA_DIR", help="Directory that holds the indexes."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
-SourceArgument = Annotated[
-    Path, typer.Argument(help="A folder, a tar or zip archive, or a .csv or .jsonl manifest.")
-]
-CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", help="Weights of another model than the default.")
-]
-MaxErrorsOption = Annotated[
-    int | None, typer.Option("--max-errors", min=0, help="Stop at more bad files than this.")
-]
-AllowFormatOption = Annotated[
-    list[str] | None,
-    typer.Option("--allow-format", help="Accept this format too, like BMP or TIFF; repeatable."),
-]
-AllowEmptyOption = Annotated[
-    bool, typer.Option("--allow-empty", help="Let the index become empty.")
-]
-MaxPixelsOption = Annotated[
-    int,
-    typer.Option(
-        "--max-image-pixels",
-        envvar="LIPSIM_MAX_IMAGE_PIXELS",
-        min=1,
-        max=MOST_PIXELS,
-        help="Quarantine pictures with more pixels; the service reads the same variable.",
-    ),
-]
-_DEFAULT_DATA_DIR = Path("data")
-_DEFAULT_LIMITS = DecodeLimits()
-
-
-@dataclass(frozen=True)
-class _Output:
-    """Prints a command's outcome: text for people, or one JSON object for machines."""
-
-    as_json: bool
-
-    def show(self, fields: dict[str, Any], text: str) -> None:
-        typer.echo(json.dumps(fields, indent=1) if self.as_json else text)
-
-    @contextmanager
-    def errors(self) -> Generator[None]:
-        """The one place where errors become messages and exit codes."""
-        try:
-            yield
-        except KeyboardInterrupt as exc:
-            self._fail("Interrupted", "interrupted; run the same command to go on", exc)
-        except RetrievalError as exc:
-            self._fail(type(exc).__name__, str(exc), exc)
-        except OSError as exc:
-            where = f"{exc.filename}: " if exc.filename else ""
-            self._fail(type(exc).__name__, f"{where}{exc.strerror or exc}", exc)
-
-    def _fail(self, kind: str, message: str, cause: BaseException) -> None:
-        if self.as_json:
-            typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-        typer.echo(f"error: {message}", err=True)
-        is_interrupt = isinstance(cause, KeyboardInterrupt)
-        raise typer.Exit(EXIT_INTERRUPTED if is_interrupt else EXIT_ERROR) from cause
 
 
 @app.command()
 def build(  # noqa: PLR0917 (typer makes options of them)
     source: SourceArgument,
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     checkpoint: CheckpointOption = None,
     max_errors: MaxErrorsOption = None,
     allow_format: AllowFormatOption = None,
-    max_image_pixels: MaxPixelsOption = _DEFAULT_LIMITS.max_pixels,
+    max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     allow_empty: AllowEmptyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
-        limits=_limits(allow_format, max_image_pixels), as_json=as_json, union=False,
+        limits=limits_from(allow_format, max_image_pixels), as_json=as_json, union=False,
         allow_empty=allow_empty,
     )  # fmt: skip
 
@@ -123,17 +78,17 @@ def build(  # noqa: PLR0917 (typer makes options of them)
 def add(  # noqa: PLR0917 (likewise)
     source: SourceArgument,
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     checkpoint: CheckpointOption = None,
     max_errors: MaxErrorsOption = None,
     allow_format: AllowFormatOption = None,
-    max_image_pixels: MaxPixelsOption = _DEFAULT_LIMITS.max_pixels,
+    max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
-        limits=_limits(allow_format, max_image_pixels), as_json=as_json, union=True,
+        limits=limits_from(allow_format, max_image_pixels), as_json=as_json, union=True,
         allow_empty=False,
     )  # fmt: skip
 
@@ -142,24 +97,24 @@ def add(  # noqa: PLR0917 (likewise)
 def remove(
     ids: Annotated[list[str], typer.Argument(help="Ids to take out.")],
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Make a version without these ids; if one is unknown, nothing is removed."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         _show_report(output, index, remove_items(data_dir, index, ids))
 
 
 @app.command(name="list")
 def list_command(
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     index: Annotated[str | None, typer.Option("--index", help="Only this index.")] = None,
     ids: Annotated[bool, typer.Option("--ids", help="List the ids served instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the indexes and their versions, the served one marked; or the ids of one index."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         if ids:
             served = item_ids(data_dir, index or "default")
@@ -178,12 +133,12 @@ def list_command(
 @app.command()
 def info(
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     version: Annotated[str | None, typer.Option("--version", help="Not the served one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the manifest and the quarantine list of the served version."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         paths = layout.index_paths(data_dir, index)
         chosen = version or layout.read_current(paths).version
@@ -194,11 +149,14 @@ def info(
             "index": index,
             "path": str(directory),
             "versions": layout.list_versions(paths),
-            "manifest": asdict(manifest),
+            "manifest": _described(manifest),
             "quarantined": [asdict(entry) for entry in quarantined],
         }
         lines = [f"{index} {_summary(manifest)}"]
-        lines += [f"  {name}: {value}" for name, value in asdict(manifest).items()]
+        shown = {name: value for name, value in asdict(manifest).items() if name != "calibration"}
+        lines += [f"  {name}: {value}" for name, value in shown.items()]
+        if manifest.calibration is not None:
+            lines += [f"  {line}" for line in describe(manifest.calibration)]
         lines += [f"  quarantined {q.path}: {q.code}: {q.reason}" for q in quarantined]
         output.show(fields, "\n".join(lines))
 
@@ -206,12 +164,12 @@ def info(
 @app.command()
 def verify(
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     version: Annotated[str | None, typer.Option("--version", help="Not the served one.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check every byte of the served version, and that its tables fit together."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         manifest = verify_index(data_dir, index, version)
         output.show(
@@ -223,12 +181,12 @@ def verify(
 @app.command()
 def rollback(
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     to: Annotated[str | None, typer.Option("--to", help="Version to serve.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Serve the version before the served one, or a given one, after checking it."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         manifest = roll_back(data_dir, index, to)
         output.show(
@@ -239,12 +197,12 @@ def rollback(
 @app.command(name="prune")
 def prune_command(
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     keep: Annotated[int, typer.Option("--keep", min=1, help="How many of the newest stay.")] = 3,
     as_json: JsonOption = False,
 ) -> None:
     """Delete old versions, but never the served one or one that is being read."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         deleted, spared = prune(data_dir, index, keep)
         text = f"{index}: deleted {', '.join(deleted) or 'nothing'}"
@@ -257,16 +215,98 @@ def prune_command(
 def export(
     out: Annotated[Path, typer.Argument(help="The .npz file to write.")],
     index: IndexOption = "default",
-    data_dir: DataDirOption = _DEFAULT_DATA_DIR,
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
     as_json: JsonOption = False,
 ) -> None:
     """Write ids and vectors to a .npz file, one row an entry, loadable without pickle."""
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         entries = export_vectors(data_dir, index, out)
         output.show(
             {"index": index, "out": str(out), "entries": entries}, f"{entries} entries in {out}"
         )
+
+
+@app.command()
+def calibrate(  # noqa: PLR0917 (likewise)
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="The collection the index was built from; edited copies are made."),
+    ] = None,
+    index: IndexOption = "default",
+    data_dir: DataDirOption = DEFAULT_DATA_DIR,
+    pairs: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            help="Instead of SOURCE: a CSV list with columns path (of a query, relative to the "
+            "list), id (of its original, or empty) and, if wanted, kind.",
+        ),
+    ] = None,
+    queries: Annotated[
+        int,
+        typer.Option("--queries", min=1, max=MOST_QUERIES, help="How many copies to make."),
+    ] = _DEFAULT_QUERIES,
+    k: Annotated[
+        int,
+        typer.Option(
+            "--k",
+            min=1,
+            max=LARGEST_K,
+            help="Threshold the margin of a search with this k: one more than the near-duplicates "
+            "that a picture has in the gallery.",
+        ),
+    ] = 1,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MOST_SEED, help="Of edits and halves.")
+    ] = 0,
+    checkpoint: CheckpointOption = None,
+    allow_format: AllowFormatOption = None,
+    max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure which margin means "copy" here; write a version with named operating points."""
+    if (source is None) == (pairs is None):
+        raise typer.BadParameter("give either SOURCE or --pairs", param_hint="SOURCE")
+    output = Output(as_json)
+    limits = limits_from(allow_format, max_image_pixels)
+    with output.errors():
+        chosen = LabelledPairs(pairs) if pairs is not None else _copies_of(source, queries, limits)
+        report = calibrate_index(
+            data_dir,
+            index,
+            chosen,
+            load_embedder(checkpoint),
+            k=k,
+            seed=seed,
+            limits=limits,
+            progress=progress_for(sys.stderr),
+        )
+        _show_calibration(output, index, report)
+
+
+def _copies_of(source: Path | None, queries: int, limits: DecodeLimits) -> SyntheticPairs:
+    assert source is not None  # noqa: S101 (the command line has one of the two)
+    return SyntheticPairs(
+        lambda: open_source(source, max_bytes=limits.max_image_bytes),
+        source=str(source),
+        queries=queries,
+    )
+
+
+def _show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
+    lines = [f"{index} {_summary(report.manifest)} in {report.seconds:.1f} s"]
+    lines += [f"  {line}" for line in describe(report.calibration)]
+    lines.append("  wrong entries of the largest margins (a near-duplicate would show here):")
+    lines += [f"    {one.margin:.4f} {one.query} -> {one.id}" for one in report.alarms]
+    fields = {
+        "index": index,
+        **_counts(report.manifest),
+        "calibration": calibration_fields(report.calibration),
+        "alarms": [asdict(alarm) for alarm in report.alarms],
+        "seconds": report.seconds,
+    }
+    output.show(fields, "\n".join(lines))
 
 
 def _build(
@@ -281,13 +321,13 @@ def _build(
     union: bool,
     allow_empty: bool,
 ) -> None:
-    output = _Output(as_json)
+    output = Output(as_json)
     with output.errors():
         report = build_index(
             data_dir,
             index,
             open_source(source, max_bytes=limits.max_image_bytes),
-            _load_embedder(checkpoint),
+            load_embedder(checkpoint),
             source_name=str(source),
             union=union,
             limits=limits,
@@ -300,25 +340,7 @@ def _build(
             raise typer.Exit(EXIT_QUARANTINED)
 
 
-def _limits(allow_format: list[str] | None, max_pixels: int) -> DecodeLimits:
-    try:
-        formats = format_names([*_DEFAULT_LIMITS.formats, *(allow_format or [])])
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--allow-format") from error
-    return DecodeLimits(max_pixels=max_pixels, formats=formats)
-
-
-def _load_embedder(checkpoint: Path | None) -> EmbedderLike:
-    # torch takes seconds to import, and most commands do without it.
-    from model.embedder import Embedder  # noqa: PLC0415
-    from model.threads import limit_threads  # noqa: PLC0415
-
-    # The pipeline runs passes side by side.
-    limit_threads(1)
-    return Embedder.load(checkpoint)
-
-
-def _show_report(output: _Output, index: str, report: BuildReport) -> None:
+def _show_report(output: Output, index: str, report: BuildReport) -> None:
     manifest = report.manifest
     done = ", ".join(f"{count} {what}" for what, count in report.counts.items() if count)
     kept = "" if report.changed else " unchanged"
@@ -327,12 +349,18 @@ def _show_report(output: _Output, index: str, report: BuildReport) -> None:
     lines += [f"  quarantined {q.path}: {q.code}: {q.reason}" for q in shown]
     if len(report.quarantined) > len(shown):
         lines.append(f"  and {len(report.quarantined) - len(shown)} more: see `info`")
+    if report.dropped:
+        lines.append(
+            f"  dropped the operating points {', '.join(report.dropped)}: they were measured on "
+            "another gallery; run `calibrate` again, or `rollback`"
+        )
     fields = {
         "index": index,
         **_counts(manifest),
         "counts": report.counts,
         "changed": report.changed,
         "seconds": report.seconds,
+        "operating_points_dropped": report.dropped,
         "quarantined": [asdict(entry) for entry in report.quarantined],
     }
     output.show(fields, "\n".join(lines))
@@ -344,8 +372,17 @@ def _describe(data_dir: Path, name: str) -> dict[str, Any]:
     return {"index": name, "served": served, "versions": layout.list_versions(paths)}
 
 
+def _described(manifest: Manifest) -> dict[str, Any]:
+    fields = asdict(manifest)
+    if manifest.calibration is not None:
+        fields["calibration"] = calibration_fields(manifest.calibration)
+    return fields
+
+
 def _summary(manifest: Manifest) -> str:
-    return f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids)"
+    points = manifest.calibration.names if manifest.calibration else []
+    calibrated = f", operating points {', '.join(points)}" if points else ""
+    return f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids{calibrated})"
 
 
 def _counts(manifest: Manifest) -> dict[str, Any]:
@@ -354,6 +391,7 @@ def _counts(manifest: Manifest) -> dict[str, Any]:
         "entries": manifest.entries,
         "ids": manifest.ids,
         "counts": manifest.counts,
+        "operating_points": manifest.calibration.names if manifest.calibration else [],
     }
 
 

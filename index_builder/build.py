@@ -38,6 +38,8 @@ class BuildReport:
         counts: what this run did, as a manifest lists it.
         quarantined: the files of this run that could not become items.
         seconds: wall time.
+        dropped: names of the operating points that the new version does not have any more: they
+            were measured on another gallery.
     """
 
     manifest: Manifest
@@ -45,6 +47,7 @@ class BuildReport:
     counts: dict[str, int]
     quarantined: list[Quarantined]
     seconds: float
+    dropped: list[str]
 
 
 @dataclass
@@ -234,7 +237,9 @@ def build_index(
             )
         journal.delete()
     counts = {**vars(run.counts), "duplicates": manifest.ids - manifest.entries}
-    return BuildReport(manifest, changed, counts, run.quarantined, time.monotonic() - started)
+    dropped = _operating_points(previous.manifest) if previous is not None and changed else []
+    seconds = time.monotonic() - started
+    return BuildReport(manifest, changed, counts, run.quarantined, seconds, dropped)
 
 
 def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
@@ -273,7 +278,12 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
             source=old.source,
             counts=dict(vars(_Counts(removed=len(gone), unchanged=kept))),
         )
-    return BuildReport(manifest, True, manifest.counts, [], time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return BuildReport(manifest, True, manifest.counts, [], seconds, _operating_points(old))
+
+
+def _operating_points(manifest: Manifest) -> list[str]:
+    return manifest.calibration.names if manifest.calibration else []
 
 
 def stored_image(index: GalleryIndex, content_sha256: str) -> EmbeddedImage | None:

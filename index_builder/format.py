@@ -16,11 +16,14 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float
 
+from index_builder.calibration import Calibration, calibration_from
 from index_builder.errors import IndexFormatError
 from index_builder.layout import open_regular
 from model.rounding import gamma, round_up
 
 SCHEMA = "lipsim-index-1"
+# The same with a `calibration`: a reader that does not know it says so, not "damaged".
+CALIBRATED_SCHEMA = "lipsim-index-2"
 METRIC = "cosine"
 MANIFEST = "manifest.json"
 VECTORS = "vectors.npy"
@@ -58,7 +61,7 @@ class Manifest:
     """A version's description of itself.
 
     Attributes:
-        schema: the format's name and number.
+        schema: the format's name and number; which one says whether there is a calibration.
         version: the version's own name; equals its directory's.
         model_name: what the operator calls the model.
         model_fingerprint: sha256 of weights, config and decode policy; 64 hex digits.
@@ -74,6 +77,7 @@ class Manifest:
         created: UTC, ISO 8601.
         tool_version: version of this project that wrote it.
         files: size and sha256 of every other file.
+        calibration: thresholds measured on this very gallery; None if none were.
     """
 
     schema: str
@@ -91,14 +95,15 @@ class Manifest:
     created: str
     tool_version: str
     files: dict[str, FileRecord]
+    calibration: Calibration | None = None
 
     def seal(self) -> str:
         """Sha256 of the manifest's content: the identity of the version."""
-        return hashlib.sha256(_canonical(asdict(self))).hexdigest()
+        return hashlib.sha256(_canonical(self._fields())).hexdigest()
 
     def to_bytes(self) -> bytes:
         """The file's exact bytes."""
-        return _canonical({**asdict(self), "seal": self.seal()})
+        return _canonical({**self._fields(), "seal": self.seal()})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Manifest":
@@ -109,14 +114,16 @@ class Manifest:
         """
         try:
             fields: dict[str, Any] = json.loads(raw)
-            if fields.get("schema") != SCHEMA:
+            if fields.get("schema") not in (SCHEMA, CALIBRATED_SCHEMA):
                 raise IndexFormatError(
-                    f"{MANIFEST}: wanted schema {SCHEMA!r}, got "
+                    f"{MANIFEST}: wanted schema {SCHEMA!r} or {CALIBRATED_SCHEMA!r}, got "
                     f"{str(fields.get('schema'))[:80]!r}; "
                     "rebuild the index with this version of the index builder"
                 )
             seal = fields.pop("seal")
             files = {str(k): FileRecord(**v) for k, v in fields.pop("files").items()}
+            if "calibration" in fields:
+                fields["calibration"] = calibration_from(fields["calibration"])
             manifest = cls(**fields, files=files)
             is_whole = manifest.seal() == seal and manifest.to_bytes() == raw
             manifest.check_values()
@@ -125,6 +132,12 @@ class Manifest:
         if not is_whole:
             raise IndexFormatError(f"{MANIFEST} is damaged: its content does not match its seal")
         return manifest
+
+    def _fields(self) -> dict[str, Any]:
+        fields = asdict(self)
+        if self.calibration is None:
+            del fields["calibration"]
+        return fields
 
     def check_values(self) -> None:
         """Refuse a manifest whose numbers no build can have written.
@@ -139,6 +152,9 @@ class Manifest:
             and (self.entries > 0 or self.ids == 0)
             and 0.0 <= self.norm_deviation <= MAX_NORM_DEVIATION
             and set(self.files) == set(DATA_FILES)
+            and (self.schema == CALIBRATED_SCHEMA) == (self.calibration is not None)
+            # Fewer entries have no k-th competitor: everything would match.
+            and (self.calibration is None or self.entries > self.calibration.k)
         )
         if not is_sane:
             raise IndexFormatError(f"{MANIFEST} states values that no build writes")

@@ -48,7 +48,7 @@ class ManifestSource:
 
 
 def _read_lines(path: Path) -> list[_Line]:
-    rows = _json_rows(path) if path.suffix.lower() in _JSON_SUFFIXES else _csv_rows(path)
+    rows = _json_rows(path) if path.suffix.lower() in _JSON_SUFFIXES else csv_rows(path)
     lines: list[_Line] = []
     first_seen: dict[str, int] = {}
     for number, fields in rows:
@@ -72,7 +72,7 @@ def _line(fields: dict[str, Any], where: str) -> _Line:
         item_id = str(item_id)  # JSON lists often number their items
     if not isinstance(item_id, str) or not isinstance(path, str):
         raise SourceError(f"{where}: id and path must be text")
-    problem = id_problem(item_id) or _path_problem(path)
+    problem = id_problem(item_id) or path_problem(path)
     if problem is not None:
         raise SourceError(f"{where}: {problem.reason}")
     nested = fields.pop("metadata", {})
@@ -81,7 +81,7 @@ def _line(fields: dict[str, Any], where: str) -> _Line:
     return _Line(item_id, path, {**fields, "metadata": nested})
 
 
-def _path_problem(path: str) -> Problem | None:
+def path_problem(path: str) -> Problem | None:
     """Why a path cannot be one below the manifest's folder, read as text alone."""
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or "\0" in path:
@@ -89,7 +89,12 @@ def _path_problem(path: str) -> Problem | None:
     return None
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV file with columns id and path, each with the number of its last line.
+
+    Raises:
+        SourceError: it is not that.
+    """
     try:
         # utf-8-sig: spreadsheets write a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:

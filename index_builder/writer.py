@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,8 +15,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from index_builder import layout
+from index_builder.calibration import Calibration
 from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedError
 from index_builder.format import (
+    CALIBRATED_SCHEMA,
     DATA_FILES,
     ITEMS,
     MANIFEST,
@@ -126,11 +128,7 @@ def seal_version(
         source: the collection, for the manifest.
         counts: likewise; `duplicates` is added here.
     """
-    version = layout.next_version(paths)
-    # The suffix tells apart the leftovers of several killed writers.
-    aside = paths.versions / f".tmp-{version}-{os.getpid()}-{secrets.token_hex(4)}"
-    aside.mkdir()
-    try:
+    with _version_aside(paths) as (version, aside):
         ids, entries = _write_items(aside, model.dim, planned, embedded)
         write_quarantine(aside / QUARANTINE, quarantined)
         for name in DATA_FILES:
@@ -148,19 +146,81 @@ def seal_version(
             norm_deviation=norm_deviation(map_vectors(aside / VECTORS, entries, model.dim)),
             source=source,
             counts={**counts, "duplicates": ids - entries},
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            tool_version=metadata.version("lipsim-retrieval"),
+            created=_now(),
+            tool_version=_tool_version(),
             files={name: file_record(aside / name) for name in DATA_FILES},
         )
-        layout.replace_durably(aside / MANIFEST, manifest.to_bytes())
-        check_version(aside)
-        aside.rename(paths.version(version))
-        layout.fsync_directory(paths.versions)
+        _publish(paths, aside, manifest)
+    return manifest
+
+
+def seal_calibration(
+    paths: layout.IndexPaths, served: Manifest, calibration: Calibration
+) -> Manifest:
+    """Make a version of the same gallery that also has these operating points, and serve it.
+
+    Its data files are those of the served version: links where the file system has them, else
+    copies. Both are read back whole before anything is visible.
+
+    Args:
+        paths: of the index; the caller holds its lock.
+        served: manifest of the version that was calibrated.
+        calibration: what was measured.
+    """
+    source = paths.version(served.version)
+    with _version_aside(paths) as (version, aside):
+        for name in DATA_FILES:
+            _link_or_copy(source / name, aside / name)
+        manifest = replace(
+            served,
+            schema=CALIBRATED_SCHEMA,
+            version=version,
+            created=_now(),
+            tool_version=_tool_version(),
+            calibration=calibration,
+        )
+        _publish(paths, aside, manifest)
+    return manifest
+
+
+@contextlib.contextmanager
+def _version_aside(paths: layout.IndexPaths) -> Generator[tuple[str, Path]]:
+    """The next version's name and a directory to write it in, gone again after an error."""
+    version = layout.next_version(paths)
+    # The suffix tells apart the leftovers of several killed writers.
+    aside = paths.versions / f".tmp-{version}-{os.getpid()}-{secrets.token_hex(4)}"
+    aside.mkdir()
+    try:
+        yield version, aside
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    layout.write_current(paths, layout.Current(version, manifest.seal()))
-    return manifest
+
+
+def _publish(paths: layout.IndexPaths, aside: Path, manifest: Manifest) -> None:
+    """Give a directory its manifest, read it as a reader would, show it, and serve it."""
+    layout.replace_durably(aside / MANIFEST, manifest.to_bytes())
+    check_version(aside)
+    aside.rename(paths.version(manifest.version))
+    layout.fsync_directory(paths.versions)
+    layout.write_current(paths, layout.Current(manifest.version, manifest.seal()))
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """The same bytes under another name; sealed files never change, so two versions may share."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links, or one that forbids them
+        shutil.copyfile(source, target)
+        layout.fsync_file(target)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _tool_version() -> str:
+    return metadata.version("lipsim-retrieval")
 
 
 def check_version(directory: Path, *, deep: bool = False) -> Manifest:

@@ -151,7 +151,7 @@ def judge(
     matches = margins.value >= rule.threshold
     staying, staying_out = comparison.rooms(rule)
     distances = flip_distance(np.where(matches, staying, staying_out), norm.low)
-    # "No" by the candidates is final; "yes" must hold for the unseen too. In between no room is left.
+    # "No" by the candidates is final, "yes" must hold for the unseen too; between, no room is left.
     is_decided = (margins.seen < rule.threshold) | matches
     return Verdicts(
         is_decided=bool(is_decided.all()),

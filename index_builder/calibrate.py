@@ -1,0 +1,326 @@
+"""Measure on a gallery which margin means "copy", and seal what was found into a new version.
+
+Each query is searched twice: with its original in the gallery, where that should match, and with
+its original left out, where any match is a false alarm. Thresholds are chosen on one half of the
+queries and measured on the other.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+
+from index_builder import layout
+from index_builder.calibration import (
+    LARGEST_K,
+    MOST_QUERIES,
+    STATISTIC,
+    Calibration,
+    LeftOut,
+    Measured,
+    OperatingPoint,
+)
+from index_builder.calibration_queries import Label, Pairs, Query, embedded_queries, is_held_out
+from index_builder.embedding import EmbedderLike
+from index_builder.errors import SourceError
+from index_builder.format import Manifest
+from index_builder.gallery_index import GalleryIndex
+from index_builder.progress import Progress, Silent
+from index_builder.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
+from index_builder.writer import seal_calibration, writing
+from model.angle import embedding_norm
+from model.certificate import Candidates
+from model.image import DecodeLimits
+from model.ranking import Float64Rows, rank, score
+from model.rounding import gamma
+from model.verdicts import measure_margins
+
+# The share of pictures without an original that may match, by name; the strictest first.
+TARGETS = {"strict": 0.001, "balanced": 0.01}
+
+# Deeper candidates only raise the lower bound of a margin. From here on the bounds are taken as
+# they are, each on the side that makes the measured rates look worse.
+_DEPTHS = (128, 512, 2048)
+_SHOWN_ALARMS = 5
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """An entry that came near to being called a match of a query it is no original of."""
+
+    query: str
+    id: str
+    margin: float
+
+
+@dataclass(frozen=True)
+class CalibrationReport:
+    """What a calibration found.
+
+    Attributes:
+        manifest: of the version now served.
+        calibration: what it holds.
+        alarms: the worst wrong entries of all queries; a near-duplicate in the gallery shows here.
+        seconds: wall time.
+    """
+
+    manifest: Manifest
+    calibration: Calibration
+    alarms: list[Alarm]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """One query's two searches.
+
+    Attributes:
+        label: what is known of the query.
+        hit: margin of its original, as far as proved; None if it has none in the gallery.
+        alarm: the largest margin of any other entry with the original left out, from above.
+        alarm_row: that entry.
+    """
+
+    label: Label
+    hit: float | None
+    alarm: float
+    alarm_row: int
+
+
+def calibrate_index(
+    data_dir: Path,
+    name: str,
+    pairs: Pairs,
+    embedder: EmbedderLike,
+    *,
+    k: int = 1,
+    seed: int = 0,
+    limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
+    progress: Progress | None = None,
+) -> CalibrationReport:
+    """Make a version of the same gallery with operating points, and serve it.
+
+    Args:
+        data_dir: the directory that holds `indexes/`.
+        name: of the index.
+        pairs: queries whose answer is known.
+        embedder: the model that made the index.
+        k: of the search whose margin is thresholded; with k = 1 a result must stand clear of every
+            other entry, so a picture that is in the gallery twice matches neither.
+        seed: of edits, choice and halves.
+        limits: what an image may be.
+        progress: told of each step.
+
+    Raises:
+        SourceError: the queries cannot be had, or are too few to claim any operating point.
+        IndexNotFoundError: no such index.
+        IndexFormatError: it is damaged.
+        IndexModelMismatchError: it was made by another model.
+        IndexLockedError: another writer is at work.
+    """
+    started = time.monotonic()
+    progress = progress or Silent()
+    paths = layout.index_paths(data_dir, name)
+    layout.read_current(paths)  # before a lock file is made for an index that is not there
+    with (
+        writing(paths),
+        GalleryIndex.open(
+            data_dir,
+            name,
+            embedder_fingerprint=embedder.fingerprint,
+            decode_policy=embedder.decode_policy,
+        ) as index,
+    ):
+        _check_size(index, k)
+        jobs, total = pairs.jobs(index, seed, limits, progress)
+        outcomes: list[_Outcome] = []
+        with progress.counting("measuring", total) as advance:
+            for queries in embedded_queries(jobs, embedder, limits):
+                for outcome in _measure(index, queries, k):
+                    outcomes.append(outcome)
+                    advance()
+        points, left_out = _operating_points(outcomes, seed)
+        if not points:
+            reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
+            raise SourceError(f"no operating point can be claimed ({reasons}); nothing was changed")
+        calibration = Calibration(
+            statistic=STATISTIC,
+            k=k,
+            pairs=pairs.kind,
+            source=pairs.source,
+            seed=seed,
+            pictures=len(_groups(outcomes)),
+            queries=len(outcomes),
+            chosen_on=sum(not is_held_out(seed, one.label.group) for one in outcomes),
+            operating_points=tuple(points),
+            left_out=tuple(left_out),
+        )
+        alarms = _worst(index, outcomes)
+        progress.step("writing and verifying the version")
+        manifest = seal_calibration(paths, index.manifest, calibration)
+    return CalibrationReport(manifest, calibration, alarms, time.monotonic() - started)
+
+
+def _check_size(index: GalleryIndex, k: int) -> None:
+    if not 1 <= k <= LARGEST_K:
+        raise SourceError(f"k must be 1 to {LARGEST_K}, got {k}")
+    if index.size < k + 2:
+        raise SourceError(
+            f"index {index.name!r} has {index.size} entries: a margin at k = {k} needs {k + 2}, "
+            "so that a competitor is left when the original is not there"
+        )
+
+
+def _operating_points(
+    outcomes: list[_Outcome], seed: int
+) -> tuple[list[OperatingPoint], list[LeftOut]]:
+    """Choose each threshold on one half, measure it on the other, and keep what holds there."""
+    if len(outcomes) > MOST_QUERIES:
+        raise SourceError(f"at most {MOST_QUERIES} queries can be counted, got {len(outcomes)}")
+    choosing = [one for one in outcomes if not is_held_out(seed, one.label.group)]
+    measuring = [one for one in outcomes if is_held_out(seed, one.label.group)]
+    points: list[OperatingPoint] = []
+    left_out: list[LeftOut] = []
+    for name, target in TARGETS.items():
+        point = _operating_point(name, target, choosing, measuring)
+        if isinstance(point, LeftOut):
+            left_out.append(point)
+        else:
+            points.append(point)
+    return points, left_out
+
+
+def _operating_point(
+    name: str, target: float, choosing: list[_Outcome], measuring: list[_Outcome]
+) -> OperatingPoint | LeftOut:
+    """One operating point, or why it cannot be claimed."""
+    pictures = min(len(_groups(choosing)), len(_groups(measuring)))
+    threshold = choose_threshold([one.alarm for one in choosing], target)
+    if threshold is None or pictures < trials_needed(target):
+        needed = trials_needed(target)
+        reason = (
+            f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures "
+            f"a half, it takes {needed}: give {2 * needed + needed // 10} pictures or more"
+        )
+        return LeftOut(name, target, reason)
+    if not threshold < 1.0:
+        reason = "wrong entries have margins up to 1: look for duplicates in the gallery"
+        return LeftOut(name, target, reason)
+    point = OperatingPoint(
+        name=name,
+        threshold=threshold,
+        target_false_positive_rate=target,
+        pictures=len(_groups(measuring)),
+        pictures_with_false_positives=len(_groups(o for o in measuring if o.alarm >= threshold)),
+        measured=_count(measuring, threshold),
+    )
+    total = point.total
+    # Clearly more: so many or more would be seen at the target in one case of twenty at most.
+    fewer = at_most(total.false_positives - 1, total.negatives, target)
+    if total.false_positives > 0 and fewer >= CONFIDENCE:
+        reason = (
+            f"{total.false_positives} of {total.negatives} held-out negatives matched, clearly "
+            f"more than {100 * target:g} %: give more pictures"
+        )
+        return LeftOut(name, target, reason)
+    return point
+
+
+def _groups(outcomes: Iterable[_Outcome]) -> set[str]:
+    return {one.label.group for one in outcomes}
+
+
+def _count(outcomes: list[_Outcome], threshold: float) -> dict[str, Measured]:
+    counts: dict[str, Measured] = defaultdict(lambda: Measured(0, 0, 0, 0))
+    for outcome in outcomes:
+        has_original = outcome.hit is not None
+        is_hit = outcome.hit is not None and outcome.hit >= threshold
+        old = counts[outcome.label.kind]
+        counts[outcome.label.kind] = replace(
+            old,
+            positives=old.positives + has_original,
+            hits=old.hits + is_hit,
+            negatives=old.negatives + 1,
+            false_positives=old.false_positives + (outcome.alarm >= threshold),
+        )
+    return dict(sorted(counts.items()))
+
+
+def _worst(index: GalleryIndex, outcomes: list[_Outcome]) -> list[Alarm]:
+    worst = sorted(outcomes, key=lambda one: -one.alarm)[:_SHOWN_ALARMS]
+    entries = index.entries([one.alarm_row for one in worst])
+    return [
+        Alarm(one.label.name, entry.id, one.alarm)
+        for one, entry in zip(worst, entries, strict=True)
+    ]
+
+
+def _measure(index: GalleryIndex, queries: Sequence[Query], k: int) -> Iterator[_Outcome]:
+    """The margins of a batch of queries, deeper where more candidates say more."""
+    found: dict[int, _Outcome] = {}
+    pending: list[int] = list(range(len(queries)))
+    for depth in (*(depth for depth in _DEPTHS if depth < index.size), index.size):
+        if not pending:
+            break
+        vectors = np.stack([queries[i].vector for i in pending])
+        for i, candidates in zip(pending, index.search(vectors, depth), strict=True):
+            outcome = _outcome(queries[i], candidates, k, is_last=depth >= _DEPTHS[-1])
+            if outcome is not None:
+                found[i] = outcome
+        pending = [i for i in pending if i not in found]
+    yield from (found[i] for i in range(len(queries)))
+
+
+def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> _Outcome | None:
+    """A query's margins, or None where more candidates are needed."""
+    label = query.label
+    if embedding_norm(query.vector).value == 0.0:
+        return _Outcome(label, None if label.row is None else 0.0, 0.0, 0)
+    hit, is_tight = None, True
+    without = candidates
+    if label.row is not None:
+        is_own = candidates.rows == label.row
+        hit = 0.0  # who is not even among the candidates has no positive margin
+        if is_own.any():
+            own = measure_margins(query.vector, candidates, np.flatnonzero(is_own), k)
+            hit = float(max(0.0, own.value[0]))
+            is_tight = bool(own.seen[0] <= own.unseen[0])
+        without = _left_out_of(candidates, is_own)
+    top, is_proved = _top(query.vector, without, k)
+    others = measure_margins(query.vector, without, top, k)
+    is_tight &= bool((others.seen <= others.unseen).all())
+    if not (is_proved and (is_tight or is_last)):
+        return None
+    worst = int(np.argmax(others.seen))
+    alarm = float(np.clip(others.seen[worst], 0.0, 1.0))
+    return _Outcome(label, hit, alarm, int(without.rows[top[worst]]))
+
+
+def _left_out_of(candidates: Candidates, is_own: np.ndarray) -> Candidates:
+    """The candidates of the same gallery without one entry."""
+    return replace(
+        candidates,
+        rows=candidates.rows[~is_own],
+        vectors=np.asarray(candidates.vectors)[~is_own],
+        size=candidates.size - 1,
+    )
+
+
+def _top(
+    vector: Float64[np.ndarray, " D"], candidates: Candidates, k: int
+) -> tuple[np.ndarray, bool]:
+    """The k best candidates, and whether no unseen entry can be among the true ones.
+
+    Nothing below rank k has a positive margin: k others stand before it.
+    """
+    scores = score(Float64Rows(candidates.vectors), vector, candidates.norm_deviation).values
+    top = rank(scores, candidates.rows, k)
+    rounding = gamma(vector.size + 8) * 1.1 * embedding_norm(vector).high
+    is_proved = candidates.are_all or (
+        top.size == k and bool(scores[top[-1]] > candidates.unseen_score + rounding)
+    )
+    return top, is_proved

@@ -1,0 +1,297 @@
+"""Queries whose answer is known: edited copies of pictures in the gallery, or a list of pairs.
+
+A query belongs to a group, and groups are never split between the half that thresholds are chosen
+on and the half that they are measured on: all copies of one picture are one group.
+"""
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float64, UInt8
+from PIL import Image
+
+from index_builder.calibration import LABELLED, SYNTHETIC, is_kind
+from index_builder.embedding import EmbedderLike
+from index_builder.errors import ItemNotFoundError, SourceError
+from index_builder.gallery_index import GalleryIndex
+from index_builder.manifests import csv_rows, path_problem
+from index_builder.progress import Progress
+from index_builder.sources import Problem, Source, read_inside
+from model.data.edits import EDIT_KINDS, edit
+from model.errors import ImageError
+from model.image import DecodeLimits, decode_image
+from model.resize import resize_operator
+
+# Edited copies are made at this size at most, as the evaluation's are: what a copy goes through
+# does not depend on the camera, and a thousand edits of full photographs take an hour.
+EDITED_SIDE = 256
+_BATCH = 16
+_MAX_THREADS = 8
+_PLAIN_KIND = "pair"
+
+
+@dataclass(frozen=True)
+class Label:
+    """What is known of one query.
+
+    Attributes:
+        group: what it must not be parted from.
+        kind: of edit, or what a list calls it.
+        row: the entry it is a copy of; None if its original is not in the gallery.
+        name: for people: the file, and how it was edited.
+    """
+
+    group: str
+    kind: str
+    row: int | None
+    name: str
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file and the queries to be made of it."""
+
+    data: bytes
+    labels: list[Label]
+    seed: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """One embedded query and what is known of it."""
+
+    label: Label
+    vector: Float64[np.ndarray, " D"]
+
+
+@runtime_checkable
+class Pairs(Protocol):
+    """Where queries come from."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """SYNTHETIC or LABELLED."""
+        ...
+
+    @property
+    @abstractmethod
+    def source(self) -> str:
+        """The collection or list as it was named."""
+        ...
+
+    @abstractmethod
+    def jobs(
+        self, index: GalleryIndex, seed: int, limits: DecodeLimits, progress: Progress
+    ) -> tuple[Iterable[_Job], int]:
+        """The files in turn, and how many queries they give.
+
+        Raises:
+            SourceError: there are none, or a file cannot be read.
+        """
+        ...
+
+
+class SyntheticPairs:
+    """Edited copies of those pictures of a collection whose bytes are in the index.
+
+    Args:
+        open_source: opens the collection; it is read twice.
+        source: its name.
+        queries: how many to make; at most one of each kind is made of a picture.
+    """
+
+    kind = SYNTHETIC
+
+    def __init__(self, open_source: Callable[[], Source], *, source: str, queries: int) -> None:
+        self._open_source, self.source, self._queries = open_source, source, queries
+
+    def jobs(
+        self,
+        index: GalleryIndex,
+        seed: int,
+        limits: DecodeLimits,  # noqa: ARG002 (the source knows how many bytes a file may have)
+        progress: Progress,
+    ) -> tuple[Iterable[_Job], int]:
+        """Choose pictures by hash, so that the choice depends on the gallery and the seed only."""
+        rows = {item.content_sha256: item.row for item in index.items.items()}
+        source = self._open_source()
+        found: set[str] = set()
+        with progress.counting("looking for pictures of the index", source.size) as advance:
+            for content, _, _ in _contents(source):
+                found.add(content)
+                advance()
+        chosen = sorted(found & rows.keys(), key=lambda content: _hash(seed, content))
+        if not chosen:
+            raise SourceError(
+                f"no file of {self.source} is in index {index.name!r} {index.version}: calibrate "
+                "with the collection it was built from, or with --pairs"
+            )
+        kinds = _kinds_of(chosen, self._queries)
+        total = sum(map(len, kinds.values()))
+        return self._jobs(rows, kinds, seed), total
+
+    def _jobs(self, rows: dict[str, int], kinds: dict[str, list[str]], seed: int) -> Iterator[_Job]:
+        waiting = set(kinds)
+        for content, path, data in _contents(self._open_source()):
+            if content in waiting:
+                waiting.remove(content)
+                labels = [
+                    Label(content, kind, rows[content], f"{path} ({kind})")
+                    for kind in kinds[content]
+                ]
+                yield _Job(data, labels, seed)
+
+
+class LabelledPairs:
+    """Queries that somebody listed: a CSV file with columns path, id and, if wanted, kind.
+
+    `path` is relative to the file's folder; `id` is the gallery item it is a copy of, or empty for
+    a picture that is not in the gallery.
+    """
+
+    kind = LABELLED
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.source = path, str(path)
+
+    def jobs(
+        self,
+        index: GalleryIndex,
+        seed: int,  # noqa: ARG002 (nothing is drawn)
+        limits: DecodeLimits,
+        progress: Progress,  # noqa: ARG002
+    ) -> tuple[Iterable[_Job], int]:
+        """Check the whole list, then read its files in turn."""
+        labels: list[tuple[str, Label]] = []
+        for number, fields in csv_rows(self._path):
+            where = f"{self._path.name}, line {number}"
+            labels.append((where, _label(fields, where, index)))
+        if not labels:
+            raise SourceError(f"{self._path.name} lists no query")
+        return self._jobs(labels, limits), len(labels)
+
+    def _jobs(self, labels: list[tuple[str, Label]], limits: DecodeLimits) -> Iterator[_Job]:
+        root = self._path.resolve().parent
+        for where, label in labels:
+            data = read_inside(root, label.name, limits.max_image_bytes)
+            if isinstance(data, Problem):
+                raise SourceError(f"{where}: {label.name!r}: {data.reason}")
+            yield _Job(data, [label], None)
+
+
+def embedded_queries(
+    jobs: Iterable[_Job], embedder: EmbedderLike, limits: DecodeLimits
+) -> Generator[list[Query]]:
+    """Decode, edit and embed on every core; batches come in the order of the jobs.
+
+    Raises:
+        SourceError: a file is no picture that the decode policy accepts; it is named.
+        EmbeddingError: an embedding is not finite.
+    """
+    workers = min(_MAX_THREADS, os.cpu_count() or 1)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="calibrate")
+    under_way: deque[Future[list[Query]]] = deque()
+    try:
+        for batch in _batches(jobs):
+            under_way.append(pool.submit(_embed, batch, embedder, limits))
+            if len(under_way) > 2 * workers:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _embed(jobs: list[_Job], embedder: EmbedderLike, limits: DecodeLimits) -> list[Query]:
+    labels = [label for job in jobs for label in job.labels]
+    inputs = [pixels for job in jobs for pixels in _inputs(job, embedder.input_size, limits)]
+    vectors = embedder.embed_pixels(np.stack(inputs))
+    return [Query(label, vector) for label, vector in zip(labels, vectors, strict=True)]
+
+
+def _inputs(job: _Job, side: int, limits: DecodeLimits) -> Iterator[Float64[np.ndarray, "3 S S"]]:
+    """The network's input of each query of a job."""
+    try:
+        pixels = decode_image(job.data, limits).pixels
+    except ImageError as exc:
+        raise SourceError(f"{job.labels[0].name} cannot be used: {exc}") from exc
+    if job.seed is None:
+        yield resize_operator(pixels.shape[0], pixels.shape[1], side).apply(pixels)
+        return
+    small = _shrunk(pixels)
+    for label in job.labels:
+        place = EDIT_KINDS.index(label.kind)
+        rng = np.random.default_rng([job.seed, int(label.group[:16], 16), place])
+        copy = edit(small, label.kind, rng)
+        yield resize_operator(copy.shape[0], copy.shape[1], side).apply(copy)
+
+
+def _shrunk(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((EDITED_SIDE, EDITED_SIDE), Image.Resampling.BICUBIC)
+    return np.array(picture)
+
+
+def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
+    """Jobs together until they give a batch of queries."""
+    batch: list[_Job] = []
+    for job in jobs:
+        batch.append(job)
+        if sum(len(one.labels) for one in batch) >= _BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _contents(source: Source) -> Iterator[tuple[str, str, bytes]]:
+    """Hash, path and bytes of each readable file."""
+    for item in source.items():
+        if item.problem is None:
+            yield hashlib.sha256(item.data).hexdigest(), item.path, item.data
+
+
+def _hash(seed: int, group: str) -> str:
+    return hashlib.sha256(f"{seed} {group}".encode()).hexdigest()
+
+
+def is_held_out(seed: int, group: str) -> bool:
+    """Whether a group is of the half that rates are measured on."""
+    return int(_hash(seed, f"half {group}")[0], 16) % 2 == 1
+
+
+def _kinds_of(chosen: list[str], queries: int) -> dict[str, list[str]]:
+    """Kinds of edits for each picture: as many pictures as possible, kinds in balance."""
+    count = len(EDIT_KINDS)
+    pictures = chosen[:queries]
+    kinds: dict[str, list[str]] = {}
+    for place, content in enumerate(pictures):
+        wanted = (queries - place + len(pictures) - 1) // len(pictures)
+        kinds[content] = [EDIT_KINDS[(place + i) % count] for i in range(min(wanted, count))]
+    return kinds
+
+
+def _label(fields: dict[str, str], where: str, index: GalleryIndex) -> Label:
+    path, item_id = fields["path"], fields["id"]
+    problem = path_problem(path)
+    if problem is not None or not path:
+        raise SourceError(f"{where}: {problem.reason if problem else 'wanted a path, got none'}")
+    kind = fields.get("kind") or _PLAIN_KIND
+    if not is_kind(kind):
+        raise SourceError(f"{where}: a kind is 1 to 64 printable characters, got {kind[:80]!r}")
+    if not item_id:
+        return Label(f"path {path}", kind, None, path)
+    try:
+        row = index.entry_by_id(item_id).row
+    except ItemNotFoundError as exc:
+        raise SourceError(f"{where}: {exc}") from exc
+    return Label(f"row {row}", kind, row, path)

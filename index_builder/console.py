@@ -1,0 +1,112 @@
+"""What the commands share: their options, their output, and how their errors end."""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from index_builder.embedding import EmbedderLike
+from model.errors import RetrievalError
+from model.image import MOST_PIXELS, DecodeLimits, format_names
+
+EXIT_ERROR = 1
+EXIT_QUARANTINED = 3
+EXIT_INTERRUPTED = 130
+
+IndexOption = Annotated[str, typer.Option("--index", help="Name of the index.")]
+DataDirOption = Annotated[
+    Path,
+    typer.Option("--data-dir", envvar="LIPSIM_DATA_DIR", help="Directory that holds the indexes."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+SourceArgument = Annotated[
+    Path, typer.Argument(help="A folder, a tar or zip archive, or a .csv or .jsonl manifest.")
+]
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--checkpoint", help="Weights of another model than the default.")
+]
+MaxErrorsOption = Annotated[
+    int | None, typer.Option("--max-errors", min=0, help="Stop at more bad files than this.")
+]
+AllowFormatOption = Annotated[
+    list[str] | None,
+    typer.Option("--allow-format", help="Accept this format too, like BMP or TIFF; repeatable."),
+]
+AllowEmptyOption = Annotated[
+    bool, typer.Option("--allow-empty", help="Let the index become empty.")
+]
+MaxPixelsOption = Annotated[
+    int,
+    typer.Option(
+        "--max-image-pixels",
+        envvar="LIPSIM_MAX_IMAGE_PIXELS",
+        min=1,
+        max=MOST_PIXELS,
+        help="Quarantine pictures with more pixels; the service reads the same variable.",
+    ),
+]
+DEFAULT_DATA_DIR = Path("data")
+DEFAULT_LIMITS = DecodeLimits()
+
+
+@dataclass(frozen=True)
+class Output:
+    """Prints a command's outcome: text for people, or one JSON object for machines."""
+
+    as_json: bool
+
+    def show(self, fields: dict[str, Any], text: str) -> None:
+        """Print one of the two."""
+        typer.echo(json.dumps(fields, indent=1) if self.as_json else text)
+
+    @contextmanager
+    def errors(self) -> Generator[None]:
+        """The one place where errors become messages and exit codes."""
+        try:
+            yield
+        except KeyboardInterrupt as exc:
+            self._fail("Interrupted", "interrupted; run the same command to go on", exc)
+        except RetrievalError as exc:
+            self._fail(type(exc).__name__, str(exc), exc)
+        except OSError as exc:
+            where = f"{exc.filename}: " if exc.filename else ""
+            self._fail(type(exc).__name__, f"{where}{exc.strerror or exc}", exc)
+
+    def _fail(self, kind: str, message: str, cause: BaseException) -> None:
+        if self.as_json:
+            typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
+        typer.echo(f"error: {message}", err=True)
+        is_interrupt = isinstance(cause, KeyboardInterrupt)
+        raise typer.Exit(EXIT_INTERRUPTED if is_interrupt else EXIT_ERROR) from cause
+
+
+def limits_from(allow_format: list[str] | None, max_pixels: int) -> DecodeLimits:
+    """What an image may be, as the command line says it.
+
+    Raises:
+        typer.BadParameter: a format that no image may have.
+    """
+    try:
+        formats = format_names([*DEFAULT_LIMITS.formats, *(allow_format or [])])
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--allow-format") from error
+    return DecodeLimits(max_pixels=max_pixels, formats=formats)
+
+
+def load_embedder(checkpoint: Path | None) -> EmbedderLike:
+    """The model of a checkpoint, or the default one.
+
+    Raises:
+        CheckpointError: it is refused.
+    """
+    # torch takes seconds to import, and most commands do without it.
+    from model.embedder import Embedder  # noqa: PLC0415
+    from model.threads import limit_threads  # noqa: PLC0415
+
+    # The pipeline runs passes side by side.
+    limit_threads(1)
+    return Embedder.load(checkpoint)
