@@ -51,8 +51,9 @@ def read_nights(root: Path, split: str) -> list[Triplet]:
     """
     if split not in NIGHTS_SPLITS:
         raise DataError(f"NIGHTS has the splits {', '.join(NIGHTS_SPLITS)}; {split!r} came")
+    inside = root.resolve()
     triplets = [
-        _triplet(root, row)
+        _triplet(root, inside, row)
         for row in _judged_rows(root / TABLE)
         if _belongs(row.split, row.is_imagenet, split)
     ]
@@ -162,10 +163,10 @@ def _vote(text: str, where: str) -> float:
     return float(np.float32(number))
 
 
-def _triplet(root: Path, row: _Row) -> Triplet:
+def _triplet(root: Path, inside: Path, row: _Row) -> Triplet:
     where = f"{row.table}, line {row.line}"
     reference, left, right = (
-        _picture(root, path, f"{where}, {name}")
+        _picture(root, inside, path, f"{where}, {name}")
         for path, name in zip(row.paths, ("ref_path", "left_path", "right_path"), strict=True)
     )
     group = row.prompt if _GROUP.fullmatch(row.prompt) else None
@@ -174,12 +175,12 @@ def _triplet(root: Path, row: _Row) -> Triplet:
     )
 
 
-def _picture(root: Path, relative: str, where: str) -> Path:
+def _picture(root: Path, inside: Path, relative: str, where: str) -> Path:
     if (problem := name_problem(relative)) is not None:
         raise DataError(f"{where}: a path below the folder was wanted, {relative!r:.80}: {problem}")
     path = root / relative
     if not os.path.isfile(path):  # which answers False to a name too long, too
         raise DataError(f"{where}: there is no file {path}")
-    if not path.resolve().is_relative_to(root.resolve()):
+    if not path.resolve().is_relative_to(inside):
         raise DataError(f"{where}: {path} is a link that leads outside the folder")
     return path
