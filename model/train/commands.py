@@ -125,7 +125,7 @@ def _run(
         config = load_recipe(recipe).with_changes(parse_settings(settings or []))
         config = config.with_changes({k: v for k, v in flags.items() if v is not None})
         with joined(sources.device) as device:
-            student, task = build(config, dataclasses.replace(sources, device=device))
+            student, task = build(config, dataclasses.replace(sources, device=device, work=out))
             train(student, task, _with_an_end(config, task), out, device=device)
             if current().leads:
                 _show(RunFolder(out), as_json=as_json)

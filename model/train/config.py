@@ -21,7 +21,11 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "objective": ("hinge", "radius"),
     "preset": tuple(PRESETS),
 }
-_POSITIVE = ("batch_size", "learning_rate", "save_every", "log_every", "target_scale", "margin")
+_POSITIVE = (
+    "batch_size", "learning_rate", "save_every", "log_every", "target_scale", "margin", "views",
+    "head_basis", "within_scale", "total_scale", "radius_margin", "temperature",
+    "relative_margin", "relative_temperature", "teacher_temperature",
+)  # fmt: skip
 _FREE = frozenset({"workers", "log_every", "save_every", "tensorboard"})
 """Fields that change nothing of the result: a run may be taken up again with others."""
 
@@ -73,6 +77,20 @@ class TrainConfig:
     # --- Step 2, task finetune ---
     objective: str = "hinge"  # "hinge" on d0 - d1 (published) or "radius", on the certified radius
     margin: float = 0.2  # of the hinge: in cosine distance, or in pixels of the network's input
+
+    # --- Task copies: the wavelet network, edited copies against other pictures ---
+    views: int = 6  # edited copies of each picture whose features are kept
+    stacked_share: float = 0.2  # of them that are edited twice
+    head_basis: int = 2048  # principal directions of the features that the head may read
+    within_scale: float = 0.8  # kw of the closed-form head: small for recall, large for radii
+    total_scale: float = 4.0  # kt of the closed-form head
+    radius_margin: float = 2.0  # certified radius that is wanted, pixels of the network's input
+    temperature: float = 0.2  # width of its smoothing, the same unit
+    relative_weight: float = 0.0  # of the radius over the embedding's norm, which decides matches
+    relative_margin: float = 0.3  # that is wanted of it, no unit
+    relative_temperature: float = 0.05  # width of its smoothing
+    teacher_weight: float = 0.0  # of the teacher's relations between pictures
+    teacher_temperature: float = 0.1  # of their softmax over cosines
 
     # --- Housekeeping: changes nothing of the result, but validate_every, which picks the best ---
     validate_every: int = 1000  # steps between validations; 0: only after the last

@@ -15,7 +15,7 @@ from model.train.student import Student
 TASKS: Mapping[str, str] = {
     "distill": "model.train.distill:build",
     "finetune": "model.train.finetune:build",
-    "copies": "model.train.copy_task:build",
+    "copies": "model.train.copies.task:build",
 }
 """Name of a task -> the function (config, sources) -> (student, task) that builds it."""
 
@@ -69,6 +69,7 @@ class Sources:
         teacher_weights: file or folder for teachers whose package carries no weights.
         embeddings: a teacher's embeddings, computed before.
         device: a torch device, for the teacher.
+        work: folder for what can be made again; None where nothing is to be kept.
     """
 
     data: Path
@@ -76,6 +77,7 @@ class Sources:
     teacher_weights: Path | None = None
     embeddings: Path | None = None
     device: str = "cpu"
+    work: Path | None = None
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:

@@ -1,0 +1,1 @@
+"""The default model: a wavelet network whose head keeps copies near and other pictures far."""

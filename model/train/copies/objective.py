@@ -1,0 +1,92 @@
+# pyright: basic
+# torch's types are loose.
+"""What the default model minimises: certified radii that are too small, seen from both sides.
+
+R_ij = <g(q_i), f_i - f_j> / |f_i - f_j| is how far the embedding of the i-th edited copy is from
+the half-space in which picture j stands before its original i; over the bound, it is the certified
+radius itself. Only embeddings of the present weights are compared: stale ones teach a network to
+outrun them.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional
+
+# Squared distance of two unit embeddings below which they count as the same picture.
+_SAME = 1e-4
+
+
+def pairwise_radii(
+    queries: Float[Tensor, "B D"], keys: Float[Tensor, "N D"], first: int
+) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
+    """R, and which of its places count: not the original itself, nor a picture equal to it.
+
+    Args:
+        queries: raw embeddings of edited copies, (B, D).
+        keys: raw embeddings of pictures as they are, (N, D).
+        first: the original of query i is key first + i.
+    """
+    units = functional.normalize(keys, dim=1)
+    own = units[first : first + len(queries)]
+    squares = 2.0 - 2.0 * (own @ units.T)
+    counts = squares > _SAME
+    places = torch.arange(len(queries), device=queries.device)
+    counts[places, first + places] = False
+    gap = (queries * own).sum(dim=1, keepdim=True) - queries @ units.T
+    return gap / squares.clamp_min(_SAME).sqrt(), counts
+
+
+def radius_loss(
+    radii: Float[Tensor, "B N"], counts: Bool[Tensor, "B N"], margin: float, temperature: float
+) -> Float[Tensor, ""]:
+    """Mean over queries of a smooth max(0, margin - the smallest radius).
+
+    Args:
+        radii: to every other picture.
+        counts: which of them are others.
+        margin: radius that is wanted, in the radii's unit.
+        temperature: width of the smoothing, in the same unit.
+    """
+    short = ((margin - radii) / temperature).masked_fill(~counts, -torch.inf)
+    return temperature * functional.softplus(torch.logsumexp(short, dim=1)).mean()
+
+
+def relational_loss(
+    keys: Float[Tensor, "B D"],
+    all_keys: Float[Tensor, "N D"],
+    targets: Float[Tensor, "B T"],
+    all_targets: Float[Tensor, "N T"],
+    *,
+    first: int,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """How far a picture's likeness to the others is from what a teacher says of it.
+
+    Cross-entropy, less its least value, of the softmaxes over the other pictures' cosines.
+
+    Args:
+        keys: raw embeddings of this process's pictures.
+        all_keys: of the pictures of all processes.
+        targets: the teacher's embeddings of this process's pictures.
+        all_targets: of all.
+        first: picture i of this process is number first + i of all.
+        temperature: of both softmaxes.
+
+    Source: Park et al. 2019, arXiv:1904.05068, in the form of a softmax over similarities.
+    """
+    itself = torch.zeros(len(keys), len(all_keys), dtype=torch.bool, device=keys.device)
+    places = torch.arange(len(keys), device=keys.device)
+    itself[places, first + places] = True
+
+    def log_shares(rows: Tensor, others: Tensor) -> Tensor:
+        cosines = functional.normalize(rows, dim=1) @ functional.normalize(others, dim=1).T
+        # A large finite number, not infinity: 0 * inf would be no number.
+        return functional.log_softmax((cosines / temperature).masked_fill(itself, -1e4), dim=1)
+
+    return functional.kl_div(
+        log_shares(keys, all_keys),
+        log_shares(targets, all_targets),
+        log_target=True,
+        reduction="batchmean",
+    )

@@ -1,0 +1,181 @@
+# pyright: basic
+# torch's types are loose; they are kept inside the files that hold networks.
+"""The wavelet network as a trainable module: it stays 1-Lipschitz by projection after each step.
+
+A step may leave the set of orthonormal channel maps and of contractive heads; `constrain` puts the
+weights back on it. An average of such weights is projected likewise, so every network that is
+validated, kept or exported is one.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
+
+from model.presets import WaveConfig
+from model.train.student import Student
+from model.wave import ShiftedCopies, WaveletLevel
+
+_COPIES = 5
+# The head is stored as float16; what its rounding adds to the norm stays below this.
+HEAD_NORM = 0.9995
+
+
+class WaveStudent(Student):
+    """The network of a `WaveConfig`, every weight of it trained, or the head alone.
+
+    Activations lie as in `model.wave`: (channels, copies x images, side, side).
+    """
+
+    export_tolerance = 2e-3  # the head is rounded to float16
+
+    def __init__(self, config: WaveConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> None:
+        """Starts from the tensors of `model.wave.wave_specs`."""
+        super().__init__()
+        self.config = config
+        self._lowpass = np.asarray(weights["wavelet.lowpass"], dtype=np.float64)
+        self.copies = ShiftedCopies(config.shift)
+        sides = [config.input_size >> stage for stage in range(len(config.maps))]
+        self.levels = nn.ModuleList(
+            WaveletLevel(self._lowpass, side, torch.float32) for side in sides
+        )
+        self.maps, self.biases = nn.ParameterList(), nn.ParameterList()
+        for name in _map_names(config):
+            self.maps.append(_parameter(weights[f"{name}.weight"]))
+            self.biases.append(_parameter(weights[f"{name}.bias"]))
+        self.head = _parameter(weights["head.weight"])
+        self.offset = _parameter(weights["head.offset"])
+
+    def features(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N"]:
+        """What the head reads: the mean over the five copies, flattened channel-major."""
+        images = len(x)
+        x = self._through(x, len(self.maps))
+        channels = len(x)
+        x = x.float().view(channels, _COPIES, images, -1).mean(dim=1)
+        return x.transpose(0, 1).reshape(images, -1)
+
+    def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        """Raw embeddings."""
+        return self.features(x) @ self.head.T - self.offset
+
+    def entering(self, x: Float[Tensor, "B 3 S S"], layer: int) -> Float[Tensor, "C M"]:
+        """What a channel map reads: its input channels, at every place of every copy."""
+        x = self._through(x, layer)
+        return x.reshape(len(x), -1)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Projects each map to the nearest orthonormal one, the head to the nearest contraction."""
+        for weight in self.maps:
+            weight.copy_(nearest_orthonormal(weight))
+        self.head.copy_(nearest_contraction(self.head, HEAD_NORM))
+
+    def export(self) -> dict[str, Float[np.ndarray, "..."]]:
+        """The tensors of `wave_specs`."""
+        return self.export_with(self.head.detach(), self.offset.detach())
+
+    def export_with(
+        self, head: Float[Tensor, "D N"], offset: Float[Tensor, " D"]
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """The tensors with another head; projected once more in float64 before they are rounded."""
+        tensors: dict[str, Float[np.ndarray, ...]] = {"wavelet.lowpass": self._lowpass}
+        for name, weight, bias in zip(_map_names(self.config), self.maps, self.biases, strict=True):
+            orthonormal = nearest_orthonormal(weight.detach().double())
+            tensors[f"{name}.weight"] = _array(orthonormal, np.float32)
+            tensors[f"{name}.bias"] = _array(bias, np.float32)
+        tensors["head.weight"] = _array(nearest_contraction(head.double(), HEAD_NORM), np.float16)
+        tensors["head.offset"] = _array(offset, np.float32)
+        return tensors
+
+    def _through(self, x: Float[Tensor, "B 3 S S"], layers: int) -> Float[Tensor, "C N s s"]:
+        """The first so many channel maps, and every wavelet level before the next one."""
+        layer = 0
+        with self.arithmetic(x):
+            x = self.copies(x)
+            for level, outputs in zip(self.levels, self.config.maps, strict=True):
+                x = level(x)
+                for _ in outputs:
+                    if layer == layers:
+                        return x
+                    x = self._fold(x, layer)
+                    layer += 1
+        return x
+
+    def _fold(self, x: Float[Tensor, "I N s s"], layer: int) -> Float[Tensor, "O N s s"]:
+        """One channel map, then |y + b| on all channels but those that entered the stage."""
+        weight, bias = self.maps[layer], self.biases[layer]
+        mapped = weight @ x.reshape(len(x), -1)
+        kept = len(weight) - len(bias)
+        folded = (mapped[kept:] + bias[:, None]).abs()
+        return torch.cat([mapped[:kept], folded.to(mapped.dtype)]).view(-1, *x.shape[1:])
+
+
+def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:
+    """A scattering network: sym4 wavelets, |x| on their details, maps that mix nothing yet.
+
+    A map that narrows and the head keep their first channels: fit them to pictures
+    (`model.train.closed_form`) before anything is asked of the network.
+
+    Source: Mallat 2012, arXiv:1101.2286, for the scattering transform.
+    """
+    weights: dict[str, Float[np.ndarray, ...]] = {"wavelet.lowpass": sym4_lowpass()}
+    for stage, (entering, outputs) in enumerate(zip(config.stage_inputs, config.maps, strict=True)):
+        inputs = 4 * entering
+        for place, width in enumerate(outputs):
+            name = f"stages.{stage}.maps.{place}"
+            weights[f"{name}.weight"] = np.eye(width, inputs, dtype=np.float32)
+            weights[f"{name}.bias"] = np.zeros(width - entering, np.float32)
+            inputs = width
+    head = HEAD_NORM * np.eye(config.embedding_dim, config.head_inputs)
+    weights["head.weight"] = head.astype(np.float16)
+    weights["head.offset"] = np.zeros(config.embedding_dim, np.float32)
+    return weights
+
+
+def sym4_lowpass() -> Float64[np.ndarray, " 8"]:
+    """The eight taps of the sym4 wavelet's low-pass filter."""
+    import pywt  # noqa: PLC0415 (a library of the workshop alone)
+
+    return np.array(pywt.Wavelet("sym4").dec_lo, dtype=np.float64)
+
+
+def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
+    """The matrix with orthonormal rows (columns, if it is tall) nearest to this one, l2.
+
+    Source: the polar factor; Higham 1986, doi:10.1137/0907079.
+    """
+    u, _, v = torch.linalg.svd(weight, full_matrices=False)
+    return u @ v
+
+
+def nearest_contraction(weight: Float[Tensor, "D N"], norm: float) -> Float[Tensor, "D N"]:
+    """The matrix of at most this spectral norm nearest to this one: singular values are clipped.
+
+    From the small Gram matrix, not an SVD: relative errors of a few unit roundoffs stay, which the
+    export repeats in float64 and the proof covers.
+    """
+    squares, u = torch.linalg.eigh(weight @ weight.T)
+    singular = squares.clamp_min(0.0).sqrt()
+    if not bool((singular > norm).any()):
+        return weight
+    shrink = (norm / singular.clamp_min(norm)).to(weight)
+    return (u * shrink) @ (u.T @ weight)
+
+
+def _map_names(config: WaveConfig) -> list[str]:
+    """Every channel map in the order they run."""
+    return [
+        f"stages.{stage}.maps.{place}"
+        for stage, outputs in enumerate(config.maps)
+        for place in range(len(outputs))
+    ]
+
+
+def _parameter(values: Float[np.ndarray, "..."]) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values, dtype=torch.float32))
+
+
+def _array(values: Tensor, dtype: type) -> Float[np.ndarray, "..."]:
+    return values.detach().cpu().numpy().astype(dtype)
