@@ -98,10 +98,9 @@ def _read_one(raw: Any, where: str) -> Expectation:
         raise EvaluationError(f"{where}: unknown key {unknown[0]!r}; known: {known}")
     if not {"at_least", "at_most", "above"} & set(table):
         raise EvaluationError(f"{where}: one of at_least, at_most, above was wanted")
-    limits = {name: table.get(name) for name in ("at_least", "at_most", "gain")}
-    for name, value in limits.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise EvaluationError(f"{where}: {name} must be a number, got {value!r}")
+    limits = {name: _number(table, name, where) for name in ("at_least", "at_most", "gain")}
+    if not isinstance(table.get("above", ""), str):
+        raise EvaluationError(f"{where}: above must be a metric's name, got {table['above']!r}")
     selector = {name: table[name] for name in FIELDS if name in table}
     if isinstance(selector.get("epsilon"), str):
         try:
@@ -109,6 +108,15 @@ def _read_one(raw: Any, where: str) -> Expectation:
         except ValueError as exc:
             raise EvaluationError(f"{where}: {exc}") from exc
     return Expectation(table["name"], selector, above=table.get("above"), **limits)
+
+
+def _number(table: Mapping[str, Any], name: str, where: str) -> float | None:
+    value = table.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise EvaluationError(f"{where}: {name} must be a number, got {value!r}")
+    return float(value)
 
 
 def _judge_one(wanted: Expectation, book: Book, headline: str) -> Verdict:

@@ -80,6 +80,7 @@ def test_a_failed_line_says_what_was_wanted_and_what_came(tmp_path):
         (RECALL, "one of at_least, at_most, above"),
         (RECALL + 'at_least = "0.9"', "at_least must be a number"),
         (RECALL + "at_least = true", "at_least must be a number"),
+        (RECALL + "above = 1", "above must be a metric's name"),
         (RECALL + "at_least = 0.9\nepsilonn = 1", "'epsilonn'"),
         (RECALL + 'at_least = 0.9\nepsilon = "half"', "half"),
         ("[[expect", "no file of expectations"),

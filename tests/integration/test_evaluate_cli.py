@@ -1,0 +1,267 @@
+import csv
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from image_files import encoded, photo
+from typer.testing import CliRunner
+
+from model.data.shards import ShardWriter
+from model.evaluate.__main__ import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_UNMET, app
+
+PICTURES = 24
+
+
+def picture(number):
+    """Flat blocks of a few colours: pictures that a copy can be told from."""
+    rng = np.random.default_rng(number)
+    blocks = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.kron(blocks, np.ones((16, 16, 1), dtype=np.uint8))
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def measured(out):
+    record = json.loads((out / "results.json").read_text())
+    return record, {
+        (m["metric"], m["figure"], m["by"], m.get("group", ""), m.get("k"), m.get("epsilon"),
+         m.get("unit"), m.get("formula"), m.get("statistic"), m.get("rate")): m["value"]
+        for m in record["measurements"]
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    root = tmp_path_factory.mktemp("corpus")
+    for split, count in (("test", PICTURES), ("train", 3)):
+        with ShardWriter(root, split) as writer:
+            for number in range(count):
+                fields = {
+                    "source": "stamps" if number % 4 else "photos",
+                    "kind": "clipart" if number % 4 else "photo",
+                    "label": f"label{number % 2}",
+                }
+                data = encoded(picture(number + 1000 * (split == "train")), "PNG")
+                writer.add(f"{number:03}", data, "png", fields)
+    return root
+
+
+@pytest.fixture(scope="module")
+def nights(tmp_path_factory):
+    """Six judged triplets in the layout of NIGHTS: left is the reference with a little noise."""
+    root = tmp_path_factory.mktemp("nights")
+    rows = []
+    for number in range(6):
+        pixels = picture(number)
+        noise = np.random.default_rng(number).integers(0, 9, pixels.shape)
+        sides = {
+            "ref": pixels,
+            "left": np.clip(pixels.astype(int) + noise, 0, 255).astype(np.uint8),
+            "right": picture(number + 50),
+        }
+        paths = []
+        for side, image in sides.items():
+            path = f"{side}/000/{number:03}.png"
+            (root / side / "000").mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(encoded(image, "PNG"))
+            paths.append(path)
+        prompt = "severity:noise" if number % 2 else "nested:noise+blur"
+        rows.append([number, 1, 0, 8, *paths, "test", str(number < 2), prompt])
+    with (root / "data.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path",
+             "split", "is_imagenet", "prompt"]
+        )  # fmt: skip
+        writer.writerows(rows)
+    return root
+
+
+def test_one_pass_measures_all_of_it(corpus, nights, tmp_path):
+    out = tmp_path / "out"
+    result = run(
+        "all", corpus, "--triplets", nights, "--metric", "blockmean8", "--metric", "phash",
+        "--epsilon", "1/255", "--out", out,
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    record, values = measured(out)
+    assert record["command"] == (
+        f"python -m model.evaluate all {corpus} --triplets {nights} --metric blockmean8 "
+        f"--metric phash --out {out} --seed 0 --epsilon 1/255"
+    )
+    assert {m["task"] for m in record["measurements"]} == {"2afc", "retrieval", "copies", "knn"}
+    assert record["data"]["pictures"]["files"] == PICTURES
+    hashes = sorted(
+        hashlib.sha256(encoded(picture(number), "PNG")).hexdigest() for number in range(PICTURES)
+    )
+    assert (out / "pictures.sha256.txt").read_text().split() == hashes
+    assert record["data"]["triplets"]["files"] == 18
+    assert [m["name"] for m in record["metrics"]] == ["blockmean8", "phash"]
+    natural = values["blockmean8", "recall", "all", "", 1, *[None] * 5]
+    certified = [
+        values["blockmean8", "certified_recall", "all", "", 1, e, "input", "ours", None, None]
+        for e in (1 / 255, 36 / 255, 72 / 255, 108 / 255, 0.5, 1.0, 2.0, 4.0)
+    ]
+    assert 1.0 >= natural >= certified[0] > certified[-1]
+    assert certified == sorted(certified, reverse=True)
+    assert values["blockmean8", "score", "all", "", *[None] * 6] == 1.0
+    assert values["blockmean8", "score", "group", "nested", *[None] * 6] == 1.0
+    assert values["blockmean8", "score", "split", "test_imagenet", *[None] * 6] == 1.0
+    assert not any(key[0] == "phash" and key[1].startswith("certified") for key in values)
+    assert {curve["task"] for curve in record["radii"]} == {"retrieval", "2afc"}
+    report = (out / "report.md").read_text()
+    for text in ("By edit", "By source", "By kind", "clipart", "margin, 1 % FP", "nested", "1-NN"):
+        assert text in report
+    for plot in ("retrieval-certified.png", "2afc-radii.png"):
+        assert (out / plot).exists()
+    assert "report.md" in result.stdout
+
+
+def test_the_same_command_writes_the_same_results(corpus, tmp_path):
+    files = []
+    for name in ("a", "b"):
+        out = tmp_path / name
+        run("retrieval", corpus, "--metric", "blockmean8", "--no-plots", "--out", out)
+        record = json.loads((out / "results.json").read_text())
+        del record["command"]
+        files.append(record)
+    assert files[0] == files[1]
+
+
+def test_expectations_decide_the_exit_code(corpus, tmp_path):
+    expect = tmp_path / "expect.toml"
+    line = '[[expect]]\nname = "{}"\ntask = "retrieval"\nfigure = "recall"\nk = 1\n{}\n'
+    options = ("--metric", "blockmean8", "--metric", "raw", "--no-plots", "--expect", expect)
+    expect.write_text(line.format("possible", "at_least = 0.01"))
+    met = run("retrieval", corpus, *options, "--out", tmp_path / "met")
+    assert met.exit_code == 0, met.output
+    assert "met  possible: wanted at least 0.01, measured" in met.stdout
+    expect.write_text(
+        line.format("possible", "at_least = 0.01")
+        + line.format("hopeless", 'above = "raw"\ngain = 2')
+    )
+    failed = run("retrieval", corpus, *options, "--out", tmp_path / "failed")
+    assert failed.exit_code == EXIT_UNMET
+    assert "FAIL hopeless: wanted above raw" in failed.stdout
+    assert "1 of 2 expectations were not met" in failed.stderr
+    record = json.loads((tmp_path / "failed" / "results.json").read_text())
+    assert [verdict["is_met"] for verdict in record["expectations"]] == [True, False]
+    assert "**failed**" in (tmp_path / "failed" / "report.md").read_text()
+
+
+def test_json_on_stdout_is_the_file(corpus, tmp_path):
+    result = run(
+        "copies", corpus, "--metric", "phash", "--no-plots", "--json", "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0
+    record = json.loads(result.stdout)
+    assert record == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {m["task"] for m in record["measurements"]} == {"copies"}
+
+
+def test_triplets_alone_and_in_the_layout_of_bapps(nights, tmp_path):
+    result = run("2afc", nights, "--metric", "raw", "--no-plots", "--out", tmp_path / "nights")
+    assert result.exit_code == 0, result.output
+    root = tmp_path / "bapps" / "2afc" / "val" / "cnn"
+    for folder in ("ref", "p0", "p1", "judge"):
+        (root / folder).mkdir(parents=True)
+    for number, share in enumerate((0.0, 0.25, 1.0)):
+        for folder, pixels in (
+            ("ref", picture(number)), ("p0", picture(number)), ("p1", picture(number + 9)),
+        ):  # fmt: skip
+            (root / folder / f"{number}.png").write_bytes(encoded(pixels, "PNG"))
+        np.save(root / "judge" / f"{number}.npy", np.array([share]))
+    out = tmp_path / "out"
+    result = run("2afc", tmp_path, "--metric", "raw", "--no-plots", "--out", out)
+    assert result.exit_code == 0, result.output
+    _, values = measured(out)
+    # p0 is the reference itself, so left is always closer: 1, 0.75 and 0 of the people agree.
+    assert values["raw", "score", "group", "cnn", *[None] * 6] == pytest.approx(1.75 / 3)
+
+
+def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
+    for split, count in (("train", 12), ("val", 4)):
+        for number in range(count):
+            folder = tmp_path / "data" / split / f"n{number % 2}"
+            folder.mkdir(parents=True, exist_ok=True)
+            shade = np.full((20, 20, 3), 60 + 130 * (number % 2), np.uint8)
+            shade[: number + 2] ^= 3
+            (folder / f"{split}{number}.png").write_bytes(encoded(shade, "PNG"))
+    out = tmp_path / "out"
+    result = run("knn", tmp_path / "data", "--metric", "blockmean8", "--no-plots", "--out", out)
+    assert result.exit_code == 0, result.output
+    record, values = measured(out)
+    assert values["blockmean8", "voted_accuracy", "all", "", 10, *[None] * 5] == 1.0
+    assert record["data"]["train"]["files"] == 12
+    assert record["data"]["val"]["files"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["retrieval", "{corpus}", "--metric", "no-such"], "no-such"),
+        (["retrieval", "{corpus}/nothing"], "nothing"),
+        (["retrieval", "{corpus}", "--split", "holdout"], "holdout"),
+        (["2afc", "{corpus}"], "data.csv"),
+        (["retrieval", "{corpus}", "--metric", "raw", "--metric", "raw"], "two metrics"),
+        (["knn", "{corpus}", "--limit", "3", "--metric", "raw"], "no label has 6"),
+        (["copies", "{corpus}", "--limit", "1", "--metric", "raw"], "too few"),
+        (["retrieval", "{corpus}", "--expect", "{corpus}/none.toml"], "none.toml"),
+    ],
+)
+def test_what_cannot_be_measured_is_one_line_and_writes_nothing(
+    corpus, tmp_path, arguments, message
+):
+    out = tmp_path / "out"
+    words = [word.format(corpus=corpus) for word in arguments]
+    result = run(*words, "--no-plots", "--out", out)
+    assert result.exit_code == EXIT_ERROR
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("embedding")]
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert message in lines[0]
+    assert not out.exists()
+
+
+def test_a_budget_that_is_none_is_a_wrong_command_line(corpus, tmp_path):
+    for text in ("0", "x", "1/0", "nan"):
+        result = run("retrieval", corpus, "--epsilon", text, "--out", tmp_path / "out")
+        assert result.exit_code == 2
+
+
+def test_an_interrupt_ends_cleanly(tmp_path):
+    for number in range(120):
+        (tmp_path / f"{number:03}.png").write_bytes(encoded(photo(400, 600, seed=number), "PNG"))
+    command = [
+        sys.executable, "-m", "model.evaluate", "retrieval", str(tmp_path),
+        "--metric", "raw", "--no-plots", "--out", str(tmp_path / "out"),
+    ]  # fmt: skip
+    reader, writer = os.openpty()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=writer) as running:
+        os.close(writer)
+        shown = b""
+        while b"embedding" not in shown:
+            shown += os.read(reader, 1 << 12)
+        time.sleep(0.2)
+        running.send_signal(signal.SIGINT)
+        while running.poll() is None:
+            try:
+                shown += os.read(reader, 1 << 12)
+            except OSError:  # the other end is closed
+                break
+        assert running.wait(timeout=60) == EXIT_INTERRUPTED
+    os.close(reader)
+    assert b"Traceback" not in shown
+    assert b"interrupted" in shown
+    assert not (tmp_path / "out").exists()
