@@ -1,0 +1,244 @@
+"""`python -m model.attack`: attack metrics, and hold what is found against what is proved.
+
+Exit codes: 0 done; 1 a certificate was broken, or nothing was done and the reason is printed;
+2 the command line is wrong; 130 interrupted.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from model.attack.plan import GRIDS, MEDIAN, Plan, fitting, grid
+from model.errors import AttackError, RetrievalError
+
+EXIT_ERROR = 1
+EXIT_INTERRUPTED = 130
+_DEFAULT = Plan()
+_GRID_METRICS = ("wave-64", "teacher:efficientnet-lite0@64")
+_SECONDS_BETWEEN_LINES = 10.0
+
+app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
+
+DataArgument = Annotated[
+    Path, typer.Argument(help="Pictures (a folder or shards); for 2afc, triplets.")
+]
+MetricOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metric",
+        help="wave-64, a checkpoint file, raw, blockmean16, phash, pdq, teacher:NAME[@SIDE]; "
+        "repeatable.",
+    ),
+]
+ObjectiveOption = Annotated[
+    str,
+    typer.Option(
+        help="eviction (the true entry leaves rank 1), 2afc (the other picture becomes the nearer "
+        "one) or distance (a picture no longer matches itself)."
+    ),
+]
+AttackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--attack",
+        help="apgd-ce, apgd-dlr, apgd-margin, apgd-targeted, pgd, momentum or square; repeatable.",
+    ),
+]
+EpsilonOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--epsilon",
+        help=f"A budget in [0, 1] units, like 0.5 or 8/255, or {MEDIAN}, the median certified "
+        "radius; repeatable.",
+    ),
+]
+
+
+@app.command()
+def attack(  # noqa: PLR0917 (typer makes options of them)
+    data: DataArgument,
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")],
+    metric: MetricOption = None,
+    objective: ObjectiveOption = "eviction",
+    space: Annotated[
+        str, typer.Option(help="input (the metric's square) or upload (pixels before the resize).")
+    ] = "input",
+    split: Annotated[str | None, typer.Option(help="Part of the data; the test part.")] = None,
+    threshold: Annotated[float, typer.Option(help="Match distance, for distance.")] = 0.1,
+    grid_name: Annotated[
+        str | None,
+        typer.Option("--grid", help=f"A preset instead of the options below: {', '.join(GRIDS)}."),
+    ] = None,
+    attacks: AttackOption = None,
+    norm: Annotated[str, typer.Option(help="l2 or linf.")] = _DEFAULT.norm,
+    epsilon: EpsilonOption = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of each attack.")] = _DEFAULT.steps,
+    restarts: Annotated[int, typer.Option(min=1, help="Of each attack.")] = _DEFAULT.restarts,
+    queries: Annotated[int, typer.Option(min=0, help="Questions; 0 for all.")] = _DEFAULT.queries,
+    shortest_steps: Annotated[
+        int, typer.Option(min=0, help="Of the search for the shortest; 0 leaves it out.")
+    ] = _DEFAULT.shortest_steps,
+    hard_queries: Annotated[
+        int, typer.Option(min=0, help="Questions with the smallest ratios to attack again.")
+    ] = _DEFAULT.hard_queries,
+    hard_steps: Annotated[int, typer.Option(min=1)] = _DEFAULT.hard_steps,
+    hard_restarts: Annotated[int, typer.Option(min=1)] = _DEFAULT.hard_restarts,
+    seed: Annotated[int, typer.Option(min=0, help="Of queries and attacks.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    weights: Annotated[Path | None, typer.Option(help="A teacher's weights.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Attack metrics; fails if one decision is turned within its certified radius."""
+    with _errors(as_json):
+        custom = None
+        if grid_name is None:
+            custom = Plan(
+                queries=queries,
+                norm=norm,
+                epsilons=tuple(_epsilon(one) for one in epsilon or ["0.25", "0.5", "1.0"]),
+                attacks=tuple(attacks or ()),
+                steps=steps,
+                restarts=restarts,
+                shortest_steps=shortest_steps,
+                hard_queries=hard_queries,
+                hard_steps=hard_steps,
+                hard_restarts=hard_restarts,
+            )
+        elif grid_name not in GRIDS:
+            raise AttackError(f"a grid must be one of {', '.join(GRIDS)}, got {grid_name!r}")
+        setting = {
+            "data": str(data), "objective": objective, "space": space, "split": split,
+            "threshold": threshold if objective == "distance" else None, "grid": grid_name,
+            "seed": seed, "device": device,
+        }  # fmt: skip
+        specs = metric or list(_GRID_METRICS if grid_name else _GRID_METRICS[:1])
+        _attack_all(specs, custom, setting, data=data, weights=weights, out=out, as_json=as_json)
+
+
+def _attack_all(
+    specs: list[str],
+    custom: Plan | None,
+    setting: dict[str, Any],
+    *,
+    data: Path,
+    weights: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    # torch takes seconds to import, and --help does without it.
+    from model.attack import report  # noqa: PLC0415
+    from model.attack.questions import open_questions  # noqa: PLC0415
+    from model.attack.run import Result, Run  # noqa: PLC0415
+    from model.metrics.load import load_metric  # noqa: PLC0415
+
+    results: list[Result] = []
+    for spec in specs:
+        metric = load_metric(spec, weights=weights, device=setting["device"])
+        questions = open_questions(
+            data,
+            metric,
+            objective=setting["objective"],
+            split=setting["split"],
+            space=setting["space"],
+            threshold=setting["threshold"] or 0.1,
+            device=setting["device"],
+            advance=lambda total: _counter("gallery", total),
+        )
+        is_certified = metric.lipschitz_bound is not None
+        is_black_box = metric.input_size is None
+        for plan in _plans(custom, setting["grid"], is_certified, is_black_box):
+            blocks = questions.blocks(plan.queries, setting["seed"])
+            results.append(Run(blocks, plan, seed=setting["seed"], say=_say).carry_out())
+            # Each result is on disk before the next hours begin.
+            report.write_report(out, results, setting)
+    fields = report.as_json(results, setting)
+    typer.echo(json.dumps(fields, indent=1) if as_json else report.as_markdown(results, setting))
+    if fields["counter_examples"]:
+        typer.echo(
+            f"error: {fields['counter_examples']} counter-examples: a certificate is wrong; the "
+            f"perturbations are in {out}",
+            err=True,
+        )
+        raise typer.Exit(EXIT_ERROR)
+
+
+def _plans(
+    custom: Plan | None, grid_name: str | None, is_certified: bool, is_black_box: bool
+) -> tuple[Plan, ...]:
+    if custom is None:
+        return grid(grid_name or GRIDS[0], is_certified=is_certified, is_black_box=is_black_box)
+    attacks = custom.attacks or (("square",) if is_black_box else _DEFAULT.attacks)
+    return (fitting(replace(custom, attacks=attacks), is_certified, is_black_box),)
+
+
+def _epsilon(text: str) -> float | str:
+    """A number, or a fraction like 8/255."""
+    if text == MEDIAN:
+        return MEDIAN
+    above, slash, below = text.partition("/")
+    try:
+        value = float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        value = -1.0
+    if not 0.0 < value < float("inf"):
+        raise typer.BadParameter(
+            f"a positive number, a fraction or {MEDIAN} was wanted, got {text!r}",
+            param_hint="--epsilon",
+        )
+    return value
+
+
+@contextmanager
+def _errors(as_json: bool) -> Generator[None]:
+    """The one place where errors become messages and exit codes."""
+    try:
+        yield
+    except KeyboardInterrupt as exc:
+        _fail("Interrupted", "interrupted; what is reported so far is in the folder", as_json)
+        raise typer.Exit(EXIT_INTERRUPTED) from exc
+    except RetrievalError as exc:
+        _fail(type(exc).__name__, str(exc), as_json)
+        raise typer.Exit(EXIT_ERROR) from exc
+    except OSError as exc:
+        where = f"{exc.filename}: " if exc.filename else ""
+        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json)
+        raise typer.Exit(EXIT_ERROR) from exc
+
+
+def _fail(kind: str, message: str, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
+    typer.echo(f"error: {message}", err=True)
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def _counter(what: str, total: int) -> Callable[[], None]:
+    """A line now and then with rate and remaining time."""
+    start = last = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal done, last
+        done += 1
+        now = time.monotonic()
+        if done == total or now - last >= _SECONDS_BETWEEN_LINES:
+            last = now
+            rate = done / max(now - start, 1e-9)
+            _say(f"{what}: {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
+
+    return advance
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m model.attack")

@@ -1,0 +1,162 @@
+# pyright: basic
+# torch's types are loose.
+"""What is attacked: a metric seen from the pixels that an attacker may change.
+
+Gradients may be float32, for speed. A verdict never is where there is a certificate: it comes from
+the metric's own float64 path.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from model.errors import AttackError
+from model.lipschitz import product_bound
+from model.metrics.metric import DifferentiableMetric, Metric
+from model.metrics.ours import EmbedderMetric
+from model.resize import Resize
+from model.rounding import round_up
+
+HASH_SIDE = 64
+"""Side of the square picture on which a metric without an input size is attacked, pixels."""
+
+_INPUTS_PER_PASS = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A map from changeable pixels to vectors, and what is proved of it.
+
+    Attributes:
+        name: the metric's.
+        height: rows of the changeable pixels.
+        width: their columns.
+        network: float32 pixels (B, 3, H, W) to raw vectors (B, D), with gradients; None for a
+            black box.
+        embed: the same map as the metric itself computes it: float64 in, float64 out.
+        lipschitz_bound: proved bound of the metric from its input; None where nothing is proved.
+        gain: l2 norm of the way from the changeable pixels to the metric's input.
+        forward_error: bound on the l2 error of a vector from `embed`.
+        has_levels: only multiples of 1/255 exist, and others are never shown to the metric.
+        device: where `network` runs.
+    """
+
+    name: str
+    height: int
+    width: int
+    network: Callable[[Tensor], Tensor] | None
+    embed: Callable[[np.ndarray], np.ndarray]
+    lipschitz_bound: float | None = None
+    gain: float = 1.0
+    forward_error: float = 0.0
+    has_levels: bool = False
+    device: str = "cpu"
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether radii can be proved."""
+        return self.lipschitz_bound is not None
+
+
+def subject_of(metric: Metric, *, device: str = "cpu") -> Subject:
+    """A metric attacked in its own input: the square, values in [0, 1].
+
+    A metric without an input size, a hash, is attacked on square 8-bit pictures of HASH_SIDE.
+
+    Args:
+        metric: the metric.
+        device: where it runs.
+    """
+    if not isinstance(metric, DifferentiableMetric):
+        return Subject(
+            name=metric.name,
+            height=HASH_SIDE,
+            width=HASH_SIDE,
+            network=None,
+            embed=lambda x: metric.embed(_pictures(x)),
+            has_levels=True,
+        )
+    side = metric.input_size
+    return Subject(
+        name=metric.name,
+        height=side,
+        width=side,
+        network=_fast(metric),
+        embed=_slow(metric, device),
+        lipschitz_bound=metric.lipschitz_bound,
+        forward_error=metric.forward_error,
+        device=device,
+    )
+
+
+def through_resize(subject: Subject, resize: Resize) -> Subject:
+    """The same metric attacked in an upload's pixels: the resize runs before it.
+
+    Args:
+        subject: the metric in its own input.
+        resize: of the upload's size.
+
+    Raises:
+        AttackError: the metric has no gradients.
+    """
+    network = subject.network
+    if network is None:
+        raise AttackError(f"{subject.name} is attacked on square pictures only, not in uploads")
+    rows, columns = (
+        torch.from_numpy(matrix).to(device=subject.device, dtype=torch.float32)
+        for matrix in (resize.rows, resize.columns)
+    )
+
+    def embed(x: Float64[np.ndarray, "B 3 H W"]) -> Float64[np.ndarray, "B D"]:
+        pixels_last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        return subject.embed(np.stack([resize.apply_real(image) for image in pixels_last]))
+
+    error = subject.forward_error
+    if subject.lipschitz_bound is not None:
+        moved = product_bound(subject.lipschitz_bound, resize.input_error)
+        error = round_up(error + moved)
+    return replace(
+        subject,
+        height=resize.rows.shape[1],
+        width=resize.columns.shape[1],
+        network=lambda x: network(rows @ x @ columns.T),
+        embed=embed,
+        gain=resize.gain,
+        forward_error=error,
+    )
+
+
+def _fast(metric: DifferentiableMetric) -> Callable[[Tensor], Tensor]:
+    """The metric's network in float32."""
+    if isinstance(metric, EmbedderMetric):
+        # Its weights are float64; the copy's rounding only moves where a gradient points.
+        return copy.deepcopy(metric.embedder.network).float()
+    return metric.network
+
+
+def _slow(metric: DifferentiableMetric, device: str) -> Callable[[np.ndarray], np.ndarray]:
+    """The metric's network as it counts: float64 in and out, a few inputs at a time."""
+    if isinstance(metric, EmbedderMetric):
+        return metric.embedder.embed_pixels
+
+    def embed(x: Float64[np.ndarray, "B 3 S S"]) -> Float64[np.ndarray, "B D"]:
+        vectors = np.empty((len(x), metric.dim))
+        for start in range(0, len(x), _INPUTS_PER_PASS):
+            part = slice(start, start + _INPUTS_PER_PASS)
+            with torch.inference_mode():
+                inputs = torch.tensor(x[part], device=device)
+                vectors[part] = metric.network(inputs).cpu().numpy()
+        return vectors
+
+    return embed
+
+
+def _pictures(x: Float[np.ndarray, "B 3 S S"]) -> list[np.ndarray]:
+    """Values in [0, 1] as 8-bit pictures, (S, S, 3) each."""
+    levels = np.clip(np.rint(255.0 * x), 0, 255).astype(np.uint8)
+    return list(np.ascontiguousarray(levels.transpose(0, 2, 3, 1)))
