@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from PIL import Image
 
-from model.errors import DependencyError
 from model.metrics.metric import Pixels, check_pixels
+from model.teachers.foreign import import_foreign
 
 
 class HashMetric:
@@ -47,10 +47,7 @@ def phash() -> HashMetric:
     Raises:
         DependencyError: imagehash is not installed.
     """
-    try:
-        import imagehash  # noqa: PLC0415 (an extra)
-    except ImportError as exc:
-        raise DependencyError("phash needs imagehash: pip install '.[train]'") from exc
+    imagehash = import_foreign("imagehash", "phash", "imagehash", "train")
     return HashMetric("phash", 64, lambda p: imagehash.phash(Image.fromarray(p)).hash.ravel())
 
 
@@ -60,10 +57,6 @@ def pdq() -> HashMetric:
     Raises:
         DependencyError: pdqhash is not installed.
     """
-    try:
-        import pdqhash  # noqa: PLC0415 (an extra)
-    except ImportError as exc:
-        raise DependencyError(
-            "pdq needs pdqhash, which is compiled at install: pip install '.[pdq]'"
-        ) from exc
+    package = "pdqhash, which is compiled at install"
+    pdqhash = import_foreign("pdqhash", "pdq", package, "pdq")
     return HashMetric("pdq", 256, lambda p: pdqhash.compute(p)[0].astype(bool))

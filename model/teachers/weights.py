@@ -4,8 +4,11 @@
 
 import hashlib
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,6 +16,22 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from model.errors import MetricError
+
+# A pickle of an unusual protocol is read or refused like any other; torch would warn before.
+warnings.filterwarnings("ignore", message="Detected pickle protocol")
+
+
+def load_plain(file: Path | BytesIO) -> object:
+    """What a file of torch.save holds, read without running anything.
+
+    Raises:
+        MetricError: it is damaged, or holds more than plain tensors and containers of them.
+    """
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as exc:
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise MetricError(f"no file of plain tensors: {reason}") from exc
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -29,10 +48,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        held = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise MetricError(f"{path} is no file of plain tensors: {reason}") from exc
+        held: Any = load_plain(path)
+    except (SafetensorError, MetricError) as exc:
+        raise MetricError(f"{path}: {exc}") from exc
     for key in ("state_dict", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
@@ -50,8 +68,17 @@ def read_state(network: nn.Module, path: Path, name: str) -> None:
     Raises:
         MetricError: the file cannot be used, or its tensors are another network's.
     """
+    load_strictly(network, read_tensors(path), name, path)
+
+
+def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
+    """Fill a network with tensors of a file, every one of them and no other.
+
+    Raises:
+        MetricError: they are another network's.
+    """
     try:
-        network.load_state_dict(read_tensors(path), strict=True)
+        network.load_state_dict(state, strict=True)
     except RuntimeError as exc:
         lines = [line.strip() for line in str(exc).splitlines()[1:3]]
         raise MetricError(f"{path} does not fit {name}: {' '.join(lines):.300}") from exc
@@ -59,6 +86,20 @@ def read_state(network: nn.Module, path: Path, name: str) -> None:
 
 def weights_record(name: str, path: Path) -> dict[str, str]:
     """What to remember of a teacher: its name, its weights' file name and sha256."""
+    return {"teacher": name, "weights": path.name, "weights_sha256": _sha256(path)}
+
+
+def folder_record(name: str, folder: Path, wanted: Sequence[str]) -> dict[str, str]:
+    """What to remember of a teacher whose weights are many files: one sha256 over all of theirs."""
+    digest = hashlib.sha256()
+    for entry in sorted(folder / one for one in wanted):
+        for path in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
+            if path.is_file():
+                relative = path.relative_to(folder).as_posix()
+                digest.update(f"{_sha256(path)}  {relative}\n".encode())
+    return {"teacher": name, "weights": folder.name, "weights_sha256": digest.hexdigest()}
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"teacher": name, "weights": path.name, "weights_sha256": digest}
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,29 @@
+"""Libraries of an extra, imported when they are used, or one line that says what is missing."""
+
+import importlib
+from typing import Any
+
+from model.errors import DependencyError
+
+
+def import_foreign(module: str, needed_by: str, package: str, extra: str) -> Any:
+    """A library's module; none of ours has types, so what comes out is narrowed by the caller.
+
+    Args:
+        module: to import.
+        needed_by: what needs it, for the message.
+        package: its name where packages are installed from.
+        extra: our extra that brings it.
+
+    Raises:
+        DependencyError: it is not installed, or something it needs is not, or does not fit.
+    """
+    try:
+        return importlib.import_module(module)
+    # torchvision built for another torch fails with RuntimeError.
+    except (ImportError, RuntimeError) as exc:
+        is_there = not (isinstance(exc, ModuleNotFoundError) and exc.name in (module, None))
+        reason = f", which cannot be imported ({exc})" if is_there else ""
+        raise DependencyError(
+            f"{needed_by} needs {package}{reason}: pip install '.[{extra}]'"
+        ) from exc

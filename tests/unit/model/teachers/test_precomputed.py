@@ -1,0 +1,204 @@
+"""Embeddings on disk: what is written is read, and what is damaged or hostile is refused."""
+
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from model.errors import MetricError
+from model.teachers.precomputed import PrecomputedEmbeddings, write_embeddings
+
+RECORD = {"teacher": "someone", "weights_sha256": "0" * 64}
+IDS = ["a/1.png", "a/2.png", "b ü.webp"]
+VECTORS = np.arange(12, dtype=np.float32).reshape(3, 4)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_embeddings(tmp_path / "e", IDS, [VECTORS[:2], VECTORS[2:]], RECORD)
+    return tmp_path / "e"
+
+
+def test_what_is_written_is_read_in_any_order(folder):
+    found = PrecomputedEmbeddings(folder)
+    assert (found.name, found.dim, found.count) == ("someone", 4, 3)
+    assert found.record.items() >= RECORD.items()
+    assert len(found.record["embeddings_sha256"]) == 64
+    rows = found.rows([IDS[2], IDS[0], IDS[2]])
+    assert rows.dtype == np.float32
+    assert np.array_equal(rows, VECTORS[[2, 0, 2]])
+    assert found.rows([]).shape == (0, 4)
+
+
+def test_half_precision_is_kept_on_disk(tmp_path):
+    write_embeddings(tmp_path / "h", IDS, [VECTORS.astype(np.float16)], RECORD)
+    assert np.load(tmp_path / "h" / "embeddings.npy").dtype == np.float16
+    assert np.array_equal(PrecomputedEmbeddings(tmp_path / "h").rows(IDS), VECTORS)
+
+
+def test_equal_embeddings_are_equal_bytes(tmp_path):
+    for name in "xy":
+        write_embeddings(tmp_path / name, IDS, [VECTORS], RECORD, {"mean": np.zeros(4)})
+    for file in (tmp_path / "x").iterdir():
+        assert file.read_bytes() == (tmp_path / "y" / file.name).read_bytes()
+
+
+def test_a_picture_without_embedding_is_named(folder):
+    with pytest.raises(MetricError, match=r"no embedding of c\.png"):
+        PrecomputedEmbeddings(folder).rows(["a/1.png", "c.png"])
+
+
+@pytest.mark.parametrize(
+    ("ids", "chunks", "words"),
+    [
+        (IDS[:2], [VECTORS], "2 embeddings were wanted, more came"),
+        (IDS, [VECTORS[:2]], "3 embeddings were wanted, 2 came"),
+        (["a", "b", "a"], [VECTORS], "the id a comes twice"),
+        (["a", "b\nc", "d"], [VECTORS], "breaks a line"),
+        (["a", "b\u2028c", "d"], [VECTORS], "breaks a line"),
+        (["a", "", "d"], [VECTORS], "an id is empty"),
+        (IDS, [VECTORS[:1], np.full((2, 4), np.nan, np.float32)], r"embedding of a/2\.png is not"),
+        ([], [], "0 embeddings were wanted"),
+    ],
+)
+def test_what_does_not_fit_is_not_written(tmp_path, ids, chunks, words):
+    with pytest.raises(MetricError, match=words):
+        write_embeddings(tmp_path / "e", ids, chunks, RECORD)
+    assert not (tmp_path / "e").exists()
+
+
+def test_a_folder_that_is_there_is_left_alone(folder):
+    before = (folder / "embeddings.npy").read_bytes()
+    with pytest.raises(MetricError, match="there already"):
+        write_embeddings(folder, IDS, [VECTORS + 1], RECORD)
+    assert (folder / "embeddings.npy").read_bytes() == before
+
+
+def test_leftovers_of_a_killed_writer_are_no_obstacle(tmp_path):
+    (tmp_path / "e.writing").mkdir()
+    (tmp_path / "e.writing" / "old.npy").write_bytes(b"x")
+    write_embeddings(tmp_path / "e", IDS, [VECTORS], RECORD)
+    assert not (tmp_path / "e" / "old.npy").exists()
+
+
+def damage(folder, file, content):
+    (folder / file).write_bytes(content)
+    with pytest.raises(MetricError, match=folder.name):
+        PrecomputedEmbeddings(folder).rows(IDS)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b'{"format": "other"}', b"\xff\xfe", b'{"format": "lipsim-embeddings-1"}'],
+)
+def test_a_damaged_record_is_refused(folder, content):
+    damage(folder, "embeddings.json", content)
+
+
+def test_a_record_that_holds_more_than_texts_is_refused(folder):
+    about = json.loads((folder / "embeddings.json").read_text())
+    about["record"]["teacher"] = ["x"]
+    damage(folder, "embeddings.json", json.dumps(about).encode())
+
+
+def test_damaged_vectors_are_refused(folder):
+    whole = (folder / "embeddings.npy").read_bytes()
+    for content in (b"", whole[:-4], whole[:20], b"not numpy"):
+        damage(folder, "embeddings.npy", content)
+    for array in (VECTORS.astype(np.int64), VECTORS[0], np.array([{"a": 1}], dtype=object)):
+        np.save(folder / "embeddings.npy", array)
+        with pytest.raises(MetricError, match=folder.name):
+            PrecomputedEmbeddings(folder)
+
+
+def test_ids_of_another_number_are_refused(folder):
+    damage(folder, "ids.txt", b"a/1.png\na/2.png\n")
+    damage(folder, "ids.txt", b"a/1.png\na/1.png\nb\n")
+    (folder / "ids.txt").unlink()
+    with pytest.raises(MetricError, match="damaged"):
+        PrecomputedEmbeddings(folder)
+
+
+def test_poison_on_disk_is_refused_when_it_is_asked_for(folder):
+    poisoned = VECTORS.copy()
+    poisoned[1, 2] = np.inf
+    np.save(folder / "embeddings.npy", poisoned)
+    found = PrecomputedEmbeddings(folder)
+    assert found.rows([IDS[0]]).shape == (1, 4)
+    with pytest.raises(MetricError, match=r"a/2\.png is not finite"):
+        found.rows(IDS)
+
+
+@pytest.fixture
+def published(tmp_path):
+    """As the published script leaves them: one torch.save a picture, below split and class."""
+    root = tmp_path / "emb"
+    for name, vector in zip(("n01/n01_1", "n01/n01_2", "n02/n02_7"), VECTORS, strict=True):
+        file = root / "train" / f"{name}.pkl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(torch.tensor(vector), file)
+    return root / "train"
+
+
+def test_the_published_layout_is_read_by_the_ids_of_imagenet(published):
+    found = PrecomputedEmbeddings(published)
+    assert (found.dim, found.count) == (4, None)
+    rows = found.rows(["n02/n02_7.JPEG", "n01/n01_1.JPEG"])
+    assert np.array_equal(rows, VECTORS[[2, 0]])
+
+
+class _Hostile:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_hostile_pickle_is_refused_by_name_and_does_not_run(published, tmp_path, protocol):
+    mark = tmp_path / "it-ran"
+    file = published / "n01" / "n01_2.pkl"
+    file.write_bytes(pickle.dumps(_Hostile(mark), protocol=protocol))
+    with pytest.raises(MetricError, match=r"n01_2\.pkl: no file of plain tensors"):
+        PrecomputedEmbeddings(published).rows(["n01/n01_2.JPEG"])
+    torch.save({"x": _Hostile(mark)}, file)
+    with pytest.raises(MetricError, match=r"n01_2\.pkl"):
+        PrecomputedEmbeddings(published).rows(["n01/n01_2.JPEG"])
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "held",
+    [torch.zeros(3), torch.zeros(1, 4), torch.zeros(4, dtype=torch.int64), {"a": 1}, 3, None],
+)
+def test_a_file_that_holds_something_else_is_refused(published, held):
+    torch.save(held, published / "n01" / "n01_2.pkl")
+    with pytest.raises(MetricError, match=r"n01_2\.pkl"):
+        PrecomputedEmbeddings(published).rows(["n01/n01_2.JPEG"])
+
+
+def test_a_missing_or_damaged_file_is_named(published):
+    found = PrecomputedEmbeddings(published)
+    with pytest.raises(MetricError, match=r"n01_9\.pkl"):
+        found.rows(["n01/n01_9.JPEG"])
+    (published / "n01" / "n01_2.pkl").write_bytes(b"cut")
+    with pytest.raises(MetricError, match=r"n01_2\.pkl"):
+        found.rows(["n01/n01_2.JPEG"])
+
+
+@pytest.mark.parametrize("name", ["../../secret.JPEG", "/etc/passwd", "a/../../b.JPEG", ""])
+def test_an_id_leads_nowhere_else(published, name):
+    with pytest.raises(MetricError, match="no id"):
+        PrecomputedEmbeddings(published).rows([name])
+
+
+def test_a_folder_of_nothing_is_refused(tmp_path):
+    with pytest.raises(MetricError, match=r"neither embeddings\.json nor"):
+        PrecomputedEmbeddings(tmp_path)
+    with pytest.raises(MetricError, match="neither"):
+        PrecomputedEmbeddings(tmp_path / "none")
