@@ -47,15 +47,25 @@ def map_in_order(
         initargs=(prepare, arguments),
     )
     try:
-        yield from pool.map(function, tasks, chunksize=_CHUNK)
+        yield from _submit(pool, function, tasks)
     except BrokenProcessPool as exc:
         raise CorpusError("a process died, most likely for want of memory; use fewer") from exc
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _submit(
+    pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Sequence[T]
+) -> Iterator[R]:
+    """Start the processes deaf to interrupts, which go to the whole group: the parent answers."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return pool.map(function, tasks, chunksize=_CHUNK)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _start(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
-    # An interrupt goes to the whole group; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if prepare is not None:
         prepare(*arguments)

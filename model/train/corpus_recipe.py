@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -229,32 +229,32 @@ def _tables(table: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
 
 
 def _filled(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """A dataclass from a table whose values have the types of its defaults."""
-    known = {one.name: one.type for one in fields(cast("Any", kind))}
+    """A dataclass from a table whose values have the types of its fields."""
+    known = {one.name: one for one in fields(cast("Any", kind))}
     place = f"{where} {table.get('name', '')}".rstrip()
-    unknown = sorted(set(table) - set(known))
-    if unknown:
-        raise CorpusError(f"{place}: unknown field {unknown[0]}; known are {', '.join(known)}")
-    values = {
-        name: tuple(cast("list[Any]", value)) if isinstance(value, list) else value
-        for name, value in table.items()
-    }
-    for name, value in values.items():
-        if not _fits(known[name], value):
-            raise CorpusError(f"{place}: field {name} cannot be {value!r}")
-    try:
-        return kind(**values)
-    except TypeError as exc:
-        raise CorpusError(f"{place}: {str(exc).partition(') ')[2] or exc}") from exc
+    for name in table:
+        if name not in known:
+            raise CorpusError(f"{place}: unknown field {name}; known are {', '.join(known)}")
+    for name, one in known.items():
+        if name not in table and one.default is MISSING and one.default_factory is MISSING:
+            raise CorpusError(f"{place}: field {name} is missing")
+    return kind(
+        **{name: _typed(known[name].type, value, name, place) for name, value in table.items()}
+    )
 
 
-def _fits(wanted: Any, value: Any) -> bool:
-    """Whether a TOML value may stand in a field of a type."""
-    if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if wanted in (str, int, bool):
-        return type(value) is wanted
-    if isinstance(value, tuple):
-        return all(isinstance(one, str) for one in cast("tuple[Any, ...]", value))
-    shares = cast("dict[str, Any]", value).values() if isinstance(value, dict) else [None]
-    return all(isinstance(one, int | float) for one in shares)
+def _typed(wanted: Any, value: Any, name: str, place: str) -> Any:
+    """A TOML value as a field of a type takes it: lists as tuples, whole numbers as any."""
+    if type(value) is wanted and wanted in (str, int, bool, float):
+        return value
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted == tuple[str, ...] and isinstance(value, list):
+        texts = cast("list[Any]", value)
+        if all(isinstance(one, str) for one in texts):
+            return tuple(texts)
+    if wanted == Mapping[str, float] and isinstance(value, dict):
+        numbers = cast("dict[str, Any]", value)
+        if all(type(one) in (int, float) for one in numbers.values()):
+            return {key: float(one) for key, one in numbers.items()}
+    raise CorpusError(f"{place}: field {name} cannot be {value!r}")
