@@ -22,6 +22,7 @@ from model.image import DecodedImage, DecodeLimits, decode_image
 from service import schemas
 from service.schemas import SearchOptions, SimilarityOptions
 from service.shelf import Shelf
+from service.verdicts import find_point
 
 MEANING = {
     "program": "Any image of the same size whose decoded pixels differ from the query's by less "
@@ -94,6 +95,7 @@ class Engine:
         """The nearest entries of one index version and what is proved about them."""
         watch = Stopwatch(waited_s)
         with self.shelf.lease(options.index) as index:
+            rule, point = find_point(index, options.operating_point)
             query = self._embed([image], watch)[0]
             timed = TimedIndex(index, watch)
             answer = certified_search(
@@ -103,6 +105,7 @@ class Engine:
                 k=k,
                 max_distance=options.max_distance,
                 require_exact=options.require_exact,
+                rule=rule,
             )[0]
             results = _results(answer, index, query, options)
             watch.lap("certify")
@@ -111,6 +114,7 @@ class Engine:
             query=_query_info(query, options.include_vector),
             index=index_info,
             model=self.describe_model(query.embedding.forward_error),
+            operating_point=point,
             results=results,
             certificate=self._answer_certificate(answer),
             timings_ms=schemas.SearchTimings(**watch.timings_ms()),
@@ -261,6 +265,7 @@ def _results(
             "certified_radius": radius,
             "certified_rms_8bit": None if radius is None else rms_8bit(radius, values),
             "margin": wire_radius(float(proof.margins[place])),
+            **_verdict(answer, place),
             "exact": bool(proof.exact[place]),
             "duplicates": entry.duplicates,
         }
@@ -270,6 +275,17 @@ def _results(
             result["metadata"] = entry.metadata
         results.append(schemas.SearchResult.model_validate(result))
     return results
+
+
+def _verdict(answer: Answer, place: int) -> dict[str, object]:
+    verdicts = answer.verdicts
+    if verdicts is None:
+        return {"match": None, "match_margin": None, "match_radius": None}
+    return {
+        "match": bool(verdicts.matches[place]),
+        "match_margin": float(verdicts.margins[place]),
+        "match_radius": wire_radius(float(verdicts.radii[place])),
+    }
 
 
 def rms_8bit(radius: float, values: int) -> float:

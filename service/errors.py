@@ -5,6 +5,7 @@ RetrievalError
     ├── BadRequestError           the body cannot be parsed: multipart, JSON or base64
     ├── MissingFieldError         a required field is not there
     ├── InvalidParameterError     a value, a name, or the same option twice
+    │   └── UnknownOperatingPointError  the index has no operating point of that name
     ├── MediaTypeError            a Content-Type or Content-Encoding we do not read
     ├── BodyTooLargeError         more bytes than the route takes, counted while they arrive
     ├── BodyTimeoutError          the body did not arrive in time
@@ -49,6 +50,10 @@ class InvalidParameterError(ServiceError):
 
 class MissingFieldError(InvalidParameterError):
     """A required field is not in the request."""
+
+
+class UnknownOperatingPointError(InvalidParameterError):
+    """The version of the index that would answer has no operating point of that name."""
 
 
 class MediaTypeError(ServiceError):
@@ -101,6 +106,9 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
     BadRequestError: Row(400, "malformed_body", "The body cannot be parsed"),
     MissingFieldError: Row(400, "missing_field", "A required field is missing"),
     InvalidParameterError: Row(400, "invalid_parameter", "A parameter is not valid"),
+    UnknownOperatingPointError: Row(
+        400, "unknown_operating_point", "The index has no such operating point"
+    ),
     MediaTypeError: Row(415, "unsupported_media_type", "Content type not supported"),
     BodyTooLargeError: Row(413, "body_too_large", "The body is too large"),
     BodyTimeoutError: Row(408, "body_timeout", "The body did not arrive in time"),

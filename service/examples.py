@@ -23,6 +23,36 @@ _IMAGE: dict[str, Any] = {
     "embedding_norm": 4.87,
     "gain": 0.1342,
 }
+_POINT: dict[str, Any] = {
+    "name": "balanced",
+    "statistic": "margin",
+    "k": 1,
+    "threshold": 0.315744,
+    "target_false_positive_rate": 0.01,
+    "false_positive_rate": 0.0094,
+    "false_positive_upper": 0.0121,
+    "recall": 0.55,
+    "false_positives": 30,
+    "negatives": 3200,
+    "hits": 1760,
+    "positives": 3200,
+}
+_CALIBRATED_POINT: dict[str, Any] = {
+    **_POINT,
+    "by_kind": {
+        "jpeg": {
+            "recall": 0.87,
+            "false_positive_rate": 0.01,
+            "hits": 87,
+            "positives": 100,
+            "false_positives": 1,
+            "negatives": 100,
+        }
+    },
+    "pairs": "synthetic",
+    "pictures": 6400,
+    "queries": 6400,
+}
 _INDEX_STATUS: dict[str, Any] = {
     "name": "default",
     "status": "serving",
@@ -31,6 +61,7 @@ _INDEX_STATUS: dict[str, Any] = {
     "dim": 512,
     "fingerprint": _FINGERPRINT,
     "created": "2026-11-22T10:00:00Z",
+    "operating_points": [_CALIBRATED_POINT],
     "refused": None,
 }
 
@@ -40,6 +71,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "query": _IMAGE,
         "index": _INDEX,
         "model": _MODEL,
+        "operating_point": _POINT,
         "results": [
             {
                 "rank": 1,
@@ -48,7 +80,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
                 "similarity": 0.9868,
                 "certified_radius": 1.742,
                 "certified_rms_8bit": 0.4627,
-                "margin": 0.048,
+                "margin": 0.48,
+                "match": True,
+                "match_margin": 0.341,
+                "match_radius": 0.96,
                 "exact": True,
                 "duplicates": [],
                 "certified": True,
@@ -140,6 +175,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
 PROBLEM_DETAILS: dict[str, str] = {
     "missing_field": "image: is required",
     "invalid_parameter": "k: Input should be greater than or equal to 1",
+    "unknown_operating_point": "operating_point: index 'default' v000002 knows strict, balanced; "
+    "got 'loose'",
     "index_not_found": "no index 'brands' is in service here",
     "body_too_large": "the body may have 21037056 bytes at most on this route",
     "unsupported_media_type": "Content-Type must be one of multipart/form-data, application/json, "

@@ -64,7 +64,9 @@ _BODY_CODES = (
 )
 _POSTS = {
     "search": Post(
-        ("image",), SearchOptions, (*_BODY_CODES, "index_not_found", "index_unavailable")
+        ("image",),
+        SearchOptions,
+        (*_BODY_CODES, "unknown_operating_point", "index_not_found", "index_unavailable"),
     ),
     "similarity": Post(("image_a", "image_b"), SimilarityOptions, _BODY_CODES),
     "embed": Post(("image",), EmbedOptions, _BODY_CODES),

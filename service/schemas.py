@@ -54,6 +54,12 @@ class SearchOptions(Options):
         description="l2 budget in uploaded pixels; each result then says whether it is certified "
         "against it (epsilon < certified_radius; a null radius is certified).",
     )
+    operating_point: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="Name of one of the index's operating points, like strict or balanced (see "
+        "/v1/indexes/{name}); each result then says whether it is a match. k and max_distance do "
+        "not matter to that: a verdict is about an entry and the whole gallery.",
+    )
     require_exact: bool = Field(
         default=False,
         description="Search deeper until each radius is the largest this method can prove.",
@@ -146,6 +152,19 @@ class SearchResult(Wire):
         description="Radius in embedding space over the embedding's norm: free of image size and "
         "brightness, for thresholds; never a promise in pixels. null like the radius."
     )
+    match: bool | None = Field(
+        description="The verdict of the operating point: match_margin >= its threshold. null "
+        "without operating_point."
+    )
+    match_margin: float | None = Field(
+        description="The margin that was judged: the result's margin in a search with the "
+        "operating point's k, without max_distance. null without operating_point."
+    )
+    match_radius: float | None = Field(
+        description="l2 change of the uploaded pixels below which `match` stays as it is, for an "
+        "image that has this entry in its answer; 0: nothing is proved. null without "
+        "operating_point."
+    )
     exact: bool = Field(
         description="Whether the radius is the largest this method can prove; false: the bound for "
         "entries that were not looked at was the smaller."
@@ -182,12 +201,63 @@ class SearchTimings(Wire):
     total: float = Field(description="From the complete body to the answer.")
 
 
+class OperatingPoint(Wire):
+    """A named threshold on the margin, and how it did on this index when it was calibrated.
+
+    Rates were measured on queries that the threshold was not chosen by.
+    """
+
+    name: str
+    statistic: Literal["margin"]
+    k: int = Field(description="The margin meant is that of a search with this k.")
+    threshold: float = Field(description="A result matches if its margin is this or more.")
+    target_false_positive_rate: float = Field(description="What the threshold was chosen for.")
+    false_positive_rate: float | None = Field(
+        description="Share of the queries without an original in the gallery that had any match."
+    )
+    false_positive_upper: float = Field(
+        description="95 % upper bound of that rate, one-sided; copies of one picture count once."
+    )
+    recall: float | None = Field(
+        description="Share of the queries with an original in the gallery whose original matched."
+    )
+    false_positives: int
+    negatives: int = Field(description="Queries without an original, of which false_positives.")
+    hits: int
+    positives: int = Field(description="Queries with an original, of which hits.")
+
+
+class KindRates(Wire):
+    """Rates of one kind of query, as edited copies of one kind are."""
+
+    recall: float | None
+    false_positive_rate: float | None
+    hits: int
+    positives: int
+    false_positives: int
+    negatives: int
+
+
+class CalibratedPoint(OperatingPoint):
+    """An operating point with what it was measured on."""
+
+    by_kind: dict[str, KindRates]
+    pairs: Literal["synthetic", "labelled"] = Field(
+        description="synthetic: edited copies of pictures of the index; labelled: a list of pairs."
+    )
+    pictures: int = Field(description="Distinct pictures that all queries were made from.")
+    queries: int = Field(description="All queries, of both halves.")
+
+
 class SearchAnswer(Wire):
     """Answer of /v1/search."""
 
     query: QueryInfo
     index: IndexInfo
     model: ModelInfo
+    operating_point: OperatingPoint | None = Field(
+        description="What `match` was decided by; null without operating_point."
+    )
     results: list[SearchResult]
     certificate: AnswerCertificate
     timings_ms: SearchTimings
@@ -273,6 +343,9 @@ class IndexStatus(Wire):
     dim: int | None
     fingerprint: str | None
     created: str | None
+    operating_points: list[CalibratedPoint] = Field(
+        description="What `operating_point` may name in a search; empty before `calibrate`."
+    )
     refused: Refusal | None = Field(
         description="A newer version that was refused; the one above keeps serving."
     )

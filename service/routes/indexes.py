@@ -11,6 +11,7 @@ from service.engine import describe_index
 from service.routes.state import ServiceState, check_query
 from service.schemas import IndexList, IndexStatus, Item, Refusal
 from service.shelf import Shelf, ShelfEntry
+from service.verdicts import operating_points
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 
@@ -92,6 +93,7 @@ def status_of(entry: ShelfEntry) -> IndexStatus:
         dim=index and index.dim,
         fingerprint=index and index.manifest.model_fingerprint,
         created=index and index.manifest.created,
+        operating_points=operating_points(index) if index is not None else [],
         refused=refused
         and Refusal(version=refused.version, code=refused.code, detail=refused.detail),
     )

@@ -76,7 +76,10 @@ def test_results_and_radii_equal_brute_force(
 def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Path):
     image = (gallery / "p05.jpg").read_bytes()
     answer = search(client, image, k=2, epsilon=0.25)
-    assert set(answer) == {"query", "index", "model", "results", "certificate", "timings_ms"}
+    assert set(answer) == {
+        *("query", "index", "model", "operating_point", "results", "certificate", "timings_ms")
+    }
+    assert answer["operating_point"] is None
     assert answer["query"] == {
         "sha256": hashlib.sha256(image).hexdigest(),
         "width": 160,
@@ -97,8 +100,10 @@ def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Pa
     assert first["id"] == "p05.jpg"
     assert set(first) == {
         *("rank", "id", "distance", "similarity", "certified_radius", "certified_rms_8bit"),
-        *("margin", "exact", "duplicates", "certified", "metadata"),
+        *("margin", "match", "match_margin", "match_radius"),
+        *("exact", "duplicates", "certified", "metadata"),
     }
+    assert [first[name] for name in ("match", "match_margin", "match_radius")] == [None] * 3
     assert first["certified"] is (first["certified_radius"] > 0.25)
     rms = 255 * first["certified_radius"] / math.sqrt(3 * 160 * 120)
     assert rms * (1 - 1e-12) <= first["certified_rms_8bit"] <= rms

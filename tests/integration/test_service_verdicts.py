@@ -1,0 +1,238 @@
+"""Verdicts over HTTP: from a list of labelled pairs, by the real commands, to the real server."""
+
+import csv
+import json
+import shutil
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from service_helpers import draw_picture, encode, open_client, run_builder
+from test_service_docs import CURLS, read_curl
+
+from index_builder.build import remove_items
+from index_builder.maintenance import roll_back
+from service.settings import Settings
+
+ABSENT = 680
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the gallery's pictures, and pictures that are not in it."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = []
+    for seed in range(60):
+        name = f"copy{seed:02}.jpg"
+        draw_picture(seed, 80, 60).save(folder / name, quality=60)
+        rows.append({"path": name, "id": f"p{seed:02}.jpg", "kind": "smaller"})
+    for seed in range(1000, 1000 + ABSENT):
+        name = f"other{seed}.png"
+        draw_picture(seed, 40, 30).save(folder / name)
+        rows.append({"path": name, "id": "", "kind": "stranger"})
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "id", "kind"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "pairs.csv"
+
+
+@pytest.fixture(scope="module")
+def calibrated(data_dir: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gallery's index, and a version of it with operating points."""
+    directory = tmp_path_factory.mktemp("calibrated") / "data"
+    shutil.copytree(data_dir, directory)
+    run_builder("calibrate", "--pairs", pairs, "--data-dir", directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def judging(calibrated: Path):
+    with open_client(Settings(data_dir=calibrated)) as opened:
+        yield opened
+
+
+def search(client: httpx.Client, image: bytes, **options: object) -> dict:
+    data = {name: str(value) for name, value in options.items()}
+    response = client.post("/v1/search", files={"image": image}, data=data)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def point_of(client: httpx.Client) -> dict:
+    return client.get("/v1/indexes/default").json()["operating_points"][0]
+
+
+def test_an_index_says_which_operating_points_it_has_and_how_they_did(judging: httpx.Client):
+    status = judging.get("/v1/indexes/default").json()
+    assert status["version"] == "v000002"
+    assert [point["name"] for point in status["operating_points"]] == ["balanced"]
+    point = point_of(judging)
+    assert point["target_false_positive_rate"] == 0.01
+    assert 0.0 < point["threshold"] < 1.0
+    assert point["pairs"] == "labelled"
+    assert point["queries"] == point["pictures"] == 60 + ABSENT
+    assert point["recall"] == point["hits"] / point["positives"] > 0.8
+    assert point["false_positive_rate"] == point["false_positives"] / point["negatives"] <= 0.02
+    assert point["false_positive_rate"] <= point["false_positive_upper"] < 0.05
+    assert set(point["by_kind"]) == {"smaller", "stranger"}
+    assert point["by_kind"]["stranger"]["positives"] == 0
+    assert point["by_kind"]["stranger"]["recall"] is None
+    assert judging.get("/v1/indexes").json()["indexes"] == [status]
+
+
+def test_a_copy_matches_its_original_and_a_stranger_nothing(judging: httpx.Client):
+    point = point_of(judging)
+    for seed, wanted in ((5, True), (21, True), (400, False), (401, False)):
+        answer = search(judging, encode(draw_picture(seed)), operating_point="balanced")
+        for name in ("name", "threshold", "k", "recall", "false_positive_upper"):
+            assert answer["operating_point"][name] == point[name]
+        assert "by_kind" not in answer["operating_point"]
+        assert answer["results"][0]["match"] is wanted
+        for result in answer["results"]:
+            assert result["match"] is (result["match_margin"] >= point["threshold"])
+            assert result["match_radius"] > 0.0
+        assert not any(result["match"] for result in answer["results"][1:])
+
+
+def test_the_margin_judged_is_that_of_a_search_with_the_points_own_k(judging: httpx.Client):
+    image = encode(draw_picture(33))
+    own = search(judging, image, k=1)["results"][0]
+    for k in (1, 5, 59, 60):
+        first = search(judging, image, k=k, operating_point="balanced")["results"][0]
+        assert first["match_margin"] == pytest.approx(own["margin"], rel=1e-6)
+    far = own["distance"] + 0.5
+    near = search(judging, image, max_distance=far, operating_point="balanced")["results"][0]
+    assert near["match_margin"] == pytest.approx(own["margin"], rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["strict", "loose", "Balanced", "balanced ", "x" * 64, "../v1"])
+def test_an_operating_point_that_is_not_there_is_a_400_that_names_those_that_are(
+    judging: httpx.Client, name: str
+):
+    response = judging.post(
+        "/search", files={"image": encode(draw_picture(1))}, data={"operating_point": name}
+    )
+    assert response.status_code == 400
+    problem = response.json()
+    assert problem["code"] == "unknown_operating_point"
+    assert problem["errors"][0]["field"] == "operating_point"
+    assert "index 'default' v000002 knows balanced" in problem["detail"]
+    assert repr(name) in problem["detail"]
+
+
+def test_an_index_without_operating_points_says_so_before_it_looks_at_the_image(
+    client: httpx.Client,
+):
+    response = client.post(
+        "/v1/search", files={"image": b"no image"}, data={"operating_point": "balanced"}
+    )
+    assert response.status_code == 400
+    assert response.json()["code"] == "unknown_operating_point"
+    assert "has none: `python -m index_builder calibrate`" in response.json()["detail"]
+    assert client.get("/v1/indexes/default").json()["operating_points"] == []
+
+
+def test_every_way_to_send_an_option_takes_an_operating_point(judging: httpx.Client):
+    image = encode(draw_picture(7))
+    form = search(judging, image, operating_point="balanced")
+    raw = judging.post(
+        "/v1/search?operating_point=balanced",
+        content=image,
+        headers={"Content-Type": "image/png"},
+    ).json()
+    assert raw["results"] == form["results"]
+    twice = judging.post(
+        "/v1/search?operating_point=balanced",
+        files={"image": image},
+        data={"operating_point": "balanced"},
+    )
+    assert twice.json()["code"] == "invalid_parameter"
+    # A browser's form sends what was left empty too.
+    assert search(judging, image, operating_point="")["operating_point"] is None
+    for wrong in (3, "", ["balanced"], "x" * 65):
+        answer = judging.post("/v1/search", json={"image_base64": "", "operating_point": wrong})
+        assert answer.json()["code"] == "invalid_parameter", wrong
+    none = judging.post("/v1/search", json={"image_base64": "", "operating_point": None})
+    assert none.json()["code"] == "empty_image"
+
+
+@pytest.mark.parametrize("seed", [5, 400])
+def test_no_change_of_the_picture_below_its_radius_flips_a_verdict(
+    judging: httpx.Client, seed: int
+):
+    """In 8-bit pixels, at random and towards the picture that would flip it."""
+    pixels = np.asarray(draw_picture(seed), dtype=np.float64)
+    before = search(judging, encode(draw_picture(seed)), operating_point="balanced")
+    verdicts = {result["id"]: result for result in before["results"]}
+    rng = np.random.default_rng(seed)
+    # Away from itself for a match, towards its neighbour for none.
+    other = int(before["results"][1 if seed == 5 else 0]["id"][1:3])
+    steps = [np.asarray(draw_picture(other), dtype=np.float64) - pixels]
+    steps += [rng.standard_normal(pixels.shape) for _ in range(3)]
+    tried = 0
+    for step in steps:
+        for share in (0.5, 0.98):
+            radius = before["results"][0]["match_radius"] * share
+            moved = np.clip(np.rint(pixels + step * radius * 255 / np.linalg.norm(step)), 0, 255)
+            length = np.linalg.norm(moved - pixels) / 255
+            after = search(
+                judging, encode(Image.fromarray(moved.astype(np.uint8))), operating_point="balanced"
+            )
+            for result in after["results"]:
+                known = verdicts.get(result["id"])
+                if known is not None and 0 < length < known["match_radius"]:
+                    tried += 1
+                    assert result["match"] is known["match"]
+    assert tried > 10
+
+
+def test_a_verdicts_radius_is_the_angle_left_to_the_threshold(judging: httpx.Client):
+    """For the first result of the whole gallery the formula of the documentation holds closely."""
+    answer = search(judging, encode(draw_picture(12)), operating_point="balanced")
+    first, threshold = answer["results"][0], answer["operating_point"]["threshold"]
+    turn = np.arcsin(first["match_margin"]) - np.arcsin(threshold)
+    scale = answer["model"]["lipschitz_bound"] * answer["query"]["gain"]
+    expected = answer["query"]["embedding_norm"] * np.sin(min(abs(turn), np.pi / 2)) / scale
+    assert first["match_radius"] <= expected
+    assert first["match_radius"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("line", [line for line in CURLS if "operating_point" in line])
+def test_the_page_of_the_interface_shows_lines_that_work(
+    judging: httpx.Client, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "query.jpg").write_bytes(encode(draw_picture(8), "JPEG"))
+    monkeypatch.chdir(tmp_path)
+    response = judging.request(**read_curl(line))
+    assert response.status_code == 200, response.text
+    assert response.json()["results"][0]["match"] is True
+
+
+def test_a_running_server_takes_new_versions_with_and_without_operating_points(
+    calibrated: Path, tmp_path: Path, start_server
+):
+    directory = tmp_path / "data"
+    shutil.copytree(calibrated, directory)
+    server = start_server(directory, index_poll_interval_s=0.1)
+    server.wait_ready()
+    files = {"image": encode(draw_picture(5))}
+    wanted = {"operating_point": "balanced"}
+
+    def code_of_version(version: str) -> int:
+        deadline = time.monotonic() + 30
+        while httpx.get(f"{server.url}/v1/indexes/default").json()["version"] != version:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return httpx.post(f"{server.url}/v1/search", files=files, data=wanted).status_code
+
+    assert code_of_version("v000002") == 200
+    assert remove_items(directory, "default", ["p59.jpg"]).dropped == ["balanced"]
+    assert code_of_version("v000003") == 400
+    roll_back(directory, "default")
+    assert code_of_version("v000002") == 200
+    log = [json.loads(line) for line in server.log.read_text().splitlines() if line[:1] == "{"]
+    assert not [line for line in log if line.get("level") == "error"]
