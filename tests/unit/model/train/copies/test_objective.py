@@ -1,0 +1,73 @@
+"""The objective is the certified radius: held to plain loops, and to its own gradient."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.train.copies.objective import pairwise_radii, radius_loss, relational_loss
+
+
+def _rows(count, dim, seed):
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(count, dim)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 3), st.integers(2, 6), st.integers(0, 10**6))
+def test_pairwise_radii_are_distances_to_half_spaces(count, first, dim, seed):
+    queries, keys = _rows(count, dim, [seed, 1]), _rows(first + count + 2, dim, [seed, 2])
+    radii, counts = pairwise_radii(queries, keys, first)
+    units = keys / keys.norm(dim=1, keepdim=True)
+    for i, query in enumerate(queries):
+        for j in range(len(keys)):
+            difference = units[first + i] - units[j]
+            apart = float(difference.norm())
+            assert bool(counts[i, j]) == (j != first + i and apart**2 > 1e-4)
+            if counts[i, j]:
+                expected = float(query @ difference) / apart
+                assert float(radii[i, j]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_a_move_shorter_than_the_smallest_radius_keeps_the_original_first():
+    keys = _rows(20, 6, 3)
+    queries = keys[:10] + 0.3 * _rows(10, 6, 4)
+    radii, counts = pairwise_radii(queries, keys, 0)
+    smallest = radii.masked_fill(~counts, torch.inf).min(dim=1).values
+    units = keys / keys.norm(dim=1, keepdim=True)
+    certain = smallest > 0
+    assert certain.any()
+    assert torch.equal((queries @ units.T).argmax(dim=1) == torch.arange(10), certain)
+
+
+def test_the_loss_falls_to_nothing_as_radii_pass_the_margin():
+    counts = torch.tensor([[False, True, True]])
+    losses = [
+        float(radius_loss(torch.tensor([[0.0, r, r + 1.0]]), counts, margin=1.0, temperature=0.1))
+        for r in (-1.0, 0.0, 1.0, 2.0)
+    ]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(2.0, abs=0.01)
+    assert losses[-1] < 1e-4
+
+
+def test_a_query_without_any_rival_costs_nothing():
+    loss = radius_loss(torch.zeros(2, 2), torch.zeros(2, 2, dtype=torch.bool), 1.0, 0.1)
+    assert float(loss) == 0.0
+
+
+def test_relations_cost_nothing_where_they_are_the_teachers():
+    keys = _rows(6, 5, 1)
+    same = relational_loss(keys, keys, 3.0 * keys, 3.0 * keys, first=0, temperature=0.2)
+    other = relational_loss(keys, keys, _rows(6, 5, 2), _rows(6, 5, 2), first=0, temperature=0.2)
+    assert float(same) == pytest.approx(0.0, abs=1e-9)
+    assert float(other) > 0.01
+
+
+def test_gradients_are_those_of_the_loss():
+    queries, keys = _rows(4, 3, 5).requires_grad_(), _rows(4, 3, 6).requires_grad_()
+
+    def loss(q, k):
+        return radius_loss(*pairwise_radii(q, k, 0), margin=1.0, temperature=0.3)
+
+    assert torch.autograd.gradcheck(loss, (queries, keys))

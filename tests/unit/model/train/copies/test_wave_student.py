@@ -1,0 +1,98 @@
+"""The trained wavelet network is the served one, at every step."""
+
+import numpy as np
+import pytest
+import torch
+
+from model.checkpoint import load_checkpoint
+from model.embedder import DEFAULT_CHECKPOINT
+from model.errors import CheckpointError
+from model.network import build_network
+from model.presets import PRESETS
+from model.train.copies.head_student import HeadStudent
+from model.train.copies.wave_student import (
+    WaveStudent,
+    initial_weights,
+    nearest_contraction,
+    nearest_orthonormal,
+)
+from model.train.proof import check_same
+
+_CONFIG = PRESETS["wave-64"]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_checkpoint(DEFAULT_CHECKPOINT)
+
+
+def _inputs(count=2, seed=0):
+    return torch.from_numpy(np.random.default_rng(seed).random((count, 3, 64, 64)))
+
+
+def test_a_student_of_the_shipped_weights_is_the_shipped_network(shipped):
+    student = WaveStudent(shipped.config, shipped.weights)
+    network = build_network(shipped.config, shipped.weights)
+    with torch.no_grad():
+        found, wanted = student(_inputs().float()).double(), network(_inputs())
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-4 * float(wanted.norm()))
+
+
+def test_the_scattering_start_is_proved_to_be_1_lipschitz():
+    weights = initial_weights(_CONFIG)
+    student = WaveStudent(_CONFIG, weights)
+    network = build_network(_CONFIG, student.export())
+    assert network.prove().lipschitz_bound <= 1.0 + 1e-6
+    check_same(student, network)
+
+
+def test_whatever_a_step_does_the_student_comes_back_to_a_provable_network(shipped):
+    student = WaveStudent(shipped.config, shipped.weights)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
+    stretched = build_network(shipped.config, _unprojected(student))
+    assert stretched.prove().lipschitz_bound > 1.5
+    student.constrain()
+    network = build_network(shipped.config, student.export())
+    assert network.prove().lipschitz_bound <= 1.0 + 1e-6
+    check_same(student, network)
+
+
+def test_a_student_that_was_not_put_back_is_told_from_its_export(shipped):
+    student = WaveStudent(shipped.config, shipped.weights)
+    with torch.no_grad():
+        student.maps[2].mul_(1.1)
+    with pytest.raises(CheckpointError, match="must be the trained one"):
+        check_same(student, build_network(shipped.config, student.export()))
+
+
+def test_a_head_in_a_basis_is_the_head_it_stands_for(shipped):
+    front = WaveStudent(shipped.config, shipped.weights)
+    basis = torch.linalg.qr(torch.randn(6144, 40, generator=torch.Generator().manual_seed(2)))[0]
+    mix = nearest_contraction(torch.randn(512, 40, generator=torch.Generator().manual_seed(3)), 0.9)
+    student = HeadStudent(front, basis, torch.full((6144,), 0.1), mix, torch.arange(512.0) / 512)
+    network = build_network(shipped.config, student.export())
+    assert network.prove().lipschitz_bound <= 1.0 + 1e-6
+    check_same(student, network)
+    assert [name for name, p in student.named_parameters() if p.requires_grad] == ["mix", "offset"]
+
+
+def test_projections_are_the_nearest_ones():
+    weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    orthonormal, contraction = nearest_orthonormal(weight), nearest_contraction(weight, 0.5)
+    assert torch.allclose(orthonormal @ orthonormal.T, torch.eye(3, dtype=torch.float64))
+    u, s, v = torch.linalg.svd(weight, full_matrices=False)
+    assert torch.allclose(contraction, (u * s.clamp_max(0.5)) @ v)
+    inside = 0.1 * orthonormal
+    assert nearest_contraction(inside, 0.5) is inside
+
+
+def _unprojected(student):
+    weights = student.export()
+    for name, weight in zip(
+        (n for n in weights if ".maps." in n and n.endswith("weight")), student.maps, strict=True
+    ):
+        weights[name] = weight.detach().numpy()
+    return weights
