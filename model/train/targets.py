@@ -3,7 +3,7 @@
 """What a student is taught: a teacher's embeddings, asked for in each step or computed before."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from model.train.config import TrainConfig
 from model.train.task import Sources
 
 
+@runtime_checkable
 class Targets(Protocol):
     """Where a teacher's embeddings come from.
 

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ TASKS: Mapping[str, str] = {
 """Name of a task -> the function (config, sources) -> (student, task) that builds it."""
 
 
+@runtime_checkable
 class Task(Protocol):
     """What one run minimises.
 

@@ -228,7 +228,7 @@ def _objective(run: Run) -> nn.Module:
     if run.world.size == 1:
         return objective
     with lost_company():
-        return DistributedDataParallel(objective, broadcast_buffers=False)
+        return DistributedDataParallel(objective)
 
 
 def _coming(run: Run) -> Any:
