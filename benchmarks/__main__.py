@@ -9,6 +9,7 @@ SCRIPTS = (
     ("search.py", "search and certificate against tuned flat search"),
     ("network.py", "forward pass: default against naive, published against rebuilding T"),
     ("pixels.py", "decode and resize"),
+    ("smoothing.py", "randomised smoothing of a teacher against our certificate"),
     ("build_index.py", "build against decode alone and embed alone"),
 )
 
