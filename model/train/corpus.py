@@ -3,9 +3,11 @@
 Fetch, list, decode, sift, draw, write: each step is a file of its own beside this one.
 """
 
+import contextlib
 import json
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -120,13 +122,14 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
     """Pack packages and folders of pictures into shards: deduplicated, licensed, split by hash."""
     try:
         chosen = _with_options(load_recipe(recipe), source or [], composites)
-        manifest = build_corpus(
-            out,
-            chosen,
-            cache or out.with_name(f"{out.name}-cache"),
-            workers=workers,
-            progress=Progress(sys.stderr),
-        )
+        with _stops_interrupt():
+            manifest = build_corpus(
+                out,
+                chosen,
+                cache or out.with_name(f"{out.name}-cache"),
+                workers=workers,
+                progress=Progress(sys.stderr),
+            )
         if hashes is not None:
             write_hashes(manifest, hashes)
     except KeyboardInterrupt as exc:
@@ -138,6 +141,16 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
         _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json, EXIT_ERROR, exc)
     else:
         _show(out, manifest, as_json)
+
+
+@contextlib.contextmanager
+def _stops_interrupt() -> Generator[None]:
+    """A stop from outside ends as an interrupt does: nothing is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _with_options(recipe: Recipe, folders: Sequence[str], composites: int | None) -> Recipe:

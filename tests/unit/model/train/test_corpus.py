@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import json
 import os
@@ -310,9 +311,12 @@ def test_a_command_that_cannot_be_done_says_why_and_exits_1(tmp_path, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupt_ends_every_process_and_leaves_nothing(tmp_path):
-    for number in range(24):
-        save(tmp_path / "in" / f"{'a' * (number + 1)}.png", drawing(number, 500))
+@pytest.fixture
+def working(tmp_path):
+    """A build whose processes are starting or at work, in a session of its own."""
+    data = save(tmp_path / "in" / "first.png", drawing(0, 800)).read_bytes()
+    for letter in "abcdefghijklmnop":
+        (tmp_path / "in" / f"{letter}.png").write_bytes(data)
     command = [sys.executable, "-m", "model.train", "corpus", str(tmp_path / "out"),
                "--recipe", "none", "--source", f"folder:{tmp_path / 'in'}"]  # fmt: skip
     with subprocess.Popen(
@@ -321,10 +325,26 @@ def test_an_interrupt_ends_every_process_and_leaves_nothing(tmp_path):
         for line in process.stderr:
             if line.startswith("reading files"):
                 break
-        time.sleep(0.3)  # the processes are starting now, or at work
-        os.killpg(process.pid, signal.SIGINT)
-        said = process.stderr.read()
-    assert process.returncode == 130
+        time.sleep(0.3)
+        yield process
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_process_and_leaves_nothing(tmp_path, working, number):
+    if number == signal.SIGINT:
+        os.killpg(working.pid, number)  # as a terminal does
+    else:
+        working.send_signal(number)
+    said = working.stderr.read()  # to its end: every process has closed it
+    assert working.wait(30) == 130
     assert "error: interrupted; nothing was written" in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_no_process_outlives_one_that_was_killed(working):
+    working.kill()
+    working.stderr.read()  # ends when the last process that has it open is gone
+    assert working.wait(30) == -signal.SIGKILL
