@@ -64,6 +64,10 @@ ExpectOption = Annotated[
 TripletsOption = Annotated[
     Path | None, typer.Option("--triplets", help="Measure 2AFC too, on this folder.")
 ]
+HashesOption = Annotated[
+    Path | None,
+    typer.Option("--hashes", help="Refuse pictures that are not those of this list of sha256."),
+]
 PlotsOption = Annotated[bool, typer.Option("--plots/--no-plots", help="Draw plots (matplotlib).")]
 DeviceOption = Annotated[str, typer.Option("--device", help="A torch device, for networks.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print results.json, for machines.")]
@@ -81,6 +85,7 @@ class _Options:
     limit: int | None
     epsilons: list[str]
     expect: Path | None
+    hashes: Path | None
     plots: bool
     device: str
     as_json: bool
@@ -156,6 +161,7 @@ def _measure(
         seed=options.seed,
         split=options.split,
         limit=options.limit,
+        hashes=options.hashes,
         counting=Reporter(sys.stderr).counting,
     )
     outcome = run.Outcome()
@@ -208,7 +214,8 @@ def _command_line(
         words += [] if value is None else [option, str(value)]
     for text in options.epsilons:
         words += ["--epsilon", text]
-    words += [] if options.expect is None else ["--expect", str(options.expect)]
+    for option, path in (("--expect", options.expect), ("--hashes", options.hashes)):
+        words += [] if path is None else [option, str(path)]
     return shlex.join(words)
 
 
@@ -229,7 +236,7 @@ def two_alternatives(  # noqa: PLR0917 (typer makes options of them)
 ) -> None:
     """Agreement with judged triplets."""
     options = _Options(
-        out, metric or [], baselines, split, seed, limit, epsilon or [], expect, plots,
+        out, metric or [], baselines, split, seed, limit, epsilon or [], expect, None, plots,
         device, as_json,
     )  # fmt: skip
     _run("2afc", options, triplets=data)
@@ -250,13 +257,14 @@ def _picture_command(name: str, help_line: str) -> None:
         limit: LimitOption = None,
         epsilon: EpsilonOption = None,
         expect: ExpectOption = None,
+        hashes: HashesOption = None,
         plots: PlotsOption = True,
         device: DeviceOption = "cpu",
         as_json: JsonOption = False,
     ) -> None:
         options = _Options(
-            out, metric or [], baselines, split, seed, limit, epsilon or [], expect, plots,
-            device, as_json,
+            out, metric or [], baselines, split, seed, limit, epsilon or [], expect, hashes,
+            plots, device, as_json,
         )  # fmt: skip
         _run(name, options, pictures=data, triplets=triplets)
 

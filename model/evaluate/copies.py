@@ -53,7 +53,7 @@ def measure_copies(metric: str, gathered: Gathered, *, proof: Proof | None) -> l
         proof: its forward error counts against the margin, as in the service; None for none.
     """
     vectors, originals = gathered.vectors[metric], gathered.queries.originals
-    absent = absent_originals(gathered.sheet.digests)
+    absent = absent_originals(gathered.sheet.origins)
     is_negative = absent[originals]
     if absent.all() or not is_negative.any():
         return []

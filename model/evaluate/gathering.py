@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int64, UInt8
 
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.files import read_bytes
-from model.data.pictures import PICTURE_LIMITS, PictureSet, decode
+from model.data.pictures import PICTURE_LIMITS, Picture, PictureSet, decode
 from model.errors import EvaluationError
 from model.evaluate.progress import Advance
 from model.evaluate.radii import Resizes
@@ -32,6 +32,7 @@ class Sheet:
     Attributes:
         ids: as in the set.
         digests: sha256 of each file, in hex.
+        origins: sha256 of the file that it was made of, by its data; else its own.
         labels: its class.
         sources: the package or folder that it comes from, by its data.
         kinds: photograph or clip art, say, by its data.
@@ -39,6 +40,7 @@ class Sheet:
 
     ids: tuple[str, ...]
     digests: tuple[str, ...]
+    origins: tuple[str, ...]
     labels: tuple[str, ...]
     sources: tuple[str, ...]
     kinds: tuple[str, ...]
@@ -103,16 +105,14 @@ def gather(
     places = _spread(len(pictures), limit)
     if not places:
         raise EvaluationError(f"{pictures.name} holds no pictures")
-    rows: list[tuple[str, str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     edits: list[str] = []
     tray = _Tray(metrics, len(places), 2 * len(places) if with_queries else 0)
     with counting(f"embedding {pictures.name}", len(places)) as advance:
         for number, place in enumerate(places):
             picture = pictures[place]
             pixels = picture.pixels()
-            fields = [str(picture.fields.get(name, "")) for name in ("source", "kind")]
-            digest = hashlib.sha256(picture.data).hexdigest()
-            rows.append((picture.id, digest, picture.label or "", fields[0], fields[1]))
+            rows.append(_row(picture))
             copies: list[Pixels] = []
             if with_queries:
                 kinds = query_kinds(number)
@@ -125,6 +125,20 @@ def gather(
     columns = tuple(zip(*rows, strict=True))
     return Gathered(
         Sheet(*columns), Queries(originals, tuple(edits)), tray.vectors(), tray.resizes()
+    )
+
+
+def _row(picture: Picture) -> tuple[str, ...]:
+    """A picture's line of the sheet."""
+    digest = hashlib.sha256(picture.data).hexdigest()
+    origin, source, kind = (picture.fields.get(name) for name in ("sha256", "source", "kind"))
+    return (
+        picture.id,
+        digest,
+        str(origin or digest),
+        picture.label or "",
+        str(source or ""),
+        str(kind or ""),
     )
 
 

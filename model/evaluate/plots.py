@@ -56,9 +56,9 @@ def _figure() -> Any:
 
 
 def _end(curves: Sequence[RadiusCurve]) -> float:
-    """Where the axis ends: few radii are beyond."""
-    radii = [curve.right_radii() for curve in curves]
-    return max([1e-3, *(float(np.quantile(right, 0.98)) for right in radii if right.size)])
+    """Where the axis ends: few radii of the first metric, which the run is about, are beyond."""
+    radii = next((c.right_radii() for c in curves if c.right_radii().size), np.ones(1))
+    return max(1e-3, float(np.quantile(radii, 0.98)))
 
 
 def _draw_shares(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:

@@ -1,13 +1,13 @@
 """The Markdown report: the tables a person reads, drawn from the measurements."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from model.evaluate.expectations import Verdict
-from model.evaluate.measurement import Book, Measurement
+from model.evaluate.measurement import Book
 from model.evaluate.radii import OURS, PUBLISHED
 from model.evaluate.results import Results
+from model.evaluate.tables import Column, budget_columns, by_metric, compared, divided, table
 
 _PUBLISHED = "published formula (unsound where the embedding norm is below 1)"
 _INPUT = "l2 over the network's input in [0, 1]"
@@ -37,41 +37,35 @@ def write_report(results: Results, verdicts: Sequence[Verdict], plots: Sequence[
 def summary(results: Results) -> str:
     """The table of main figures, which stands first in the report."""
     book = Book(results.measurements)
-    return _by_metric(
-        book, [str(metric["name"]) for metric in results.metrics], _main_columns(book)
-    )
+    return by_metric(book, [str(metric["name"]) for metric in results.metrics], _main_columns(book))
 
 
-def _main_columns(book: Book) -> list[tuple[str, dict[str, Any]]]:
+def _main_columns(book: Book) -> list[Column]:
     """One column for each main figure that was measured."""
-    claim = {"unit": "input", "formula": OURS}
-    recall = {"task": "retrieval", "k": 1}
-    copied = {"task": "copies", "figure": "copy_recall", "rate": 0.01}
+    recall = {"task": "retrieval", "figure": "recall", "k": 1}
     labels = {"task": "knn", "figure": "label_accuracy", "k": 1}
-    columns: list[tuple[str, dict[str, Any]]] = [("recall@1", {**recall, "figure": "recall"})]
-    columns += [
-        (
-            f"certified at {epsilon:g}",
-            {**recall, "figure": "certified_recall", "epsilon": epsilon, **claim},
-        )
-        for epsilon in (0.5, 1.0)
-    ]
-    columns += [
-        (f"copies by {s}, 1 % FP", {**copied, "statistic": s}) for s in ("margin", "cosine")
-    ]
-    columns += [
-        (f"1-NN {group}".strip(), {**labels, "by": by, "group": group})
-        for by in book.values("by", **labels)
-        for group in book.values("group", **labels, by=by)
-    ]
-    columns += [
-        (f"kNN, k = {k}", {"task": "knn", "figure": "voted_accuracy", "k": k}) for k in (20,)
-    ]
     score = {"task": "2afc", "figure": "score"}
-    columns.append(("2AFC", score))
-    columns.append(
-        ("2AFC certified at 0.5", {**score, "figure": "certified_score", "epsilon": 0.5, **claim})
-    )
+    copied = {"task": "copies", "figure": "copy_recall", "rate": 0.01}
+    proved = {"unit": "input", "formula": OURS}
+    certified = {**recall, "figure": "certified_recall", **proved}
+    columns: list[Column] = [
+        ("recall@1", recall),
+        ("certified at 0.5", {**certified, "epsilon": 0.5}),
+        ("certified at 1", {**certified, "epsilon": 1.0}),
+        ("copies by margin, 1 % FP", {**copied, "statistic": "margin"}),
+        ("copies by cosine, 1 % FP", {**copied, "statistic": "cosine"}),
+        *(
+            (f"1-NN {group}".strip(), {**labels, "by": by, "group": group})
+            for by in book.values("by", **labels)
+            for group in book.values("group", **labels, by=by)
+        ),
+        ("kNN, k = 20", {"task": "knn", "figure": "voted_accuracy", "k": 20}),
+        ("2AFC", score),
+        (
+            "2AFC certified at 0.5",
+            {"task": "2afc", "figure": "certified_score", "epsilon": 0.5, **proved},
+        ),
+    ]
     return [(title, fields) for title, fields in columns if book.values("value", **fields)]
 
 
@@ -111,10 +105,11 @@ def _retrieval(book: Book, names: Sequence[str]) -> list[str]:
     certified = {**fields, "figure": "certified_recall", "k": 1}
     parts = ["## Retrieval of originals by edited copies", _cases(book, names, natural[0][1])]
     parts.append("Certified recall@1 by budget, " + _INPUT + ":")
-    parts.append(_by_metric(book, names, natural + _budgets(book, certified, "input", OURS)))
+    parts.append(by_metric(book, names, natural + budget_columns(book, certified, "input", OURS)))
     parts += _other_claims(book, names, certified, "recall@1")
     for by in ("edit", "source", "kind"):
-        parts += _divided(book, names, natural[0], certified, by)
+        parts += compared(book, names, natural[0], by)
+        parts += divided(book, names, natural[0], certified, by)
     return parts
 
 
@@ -131,10 +126,10 @@ def _copies(book: Book, names: Sequence[str]) -> list[str]:
         "## Copy detection with absent originals",
         f"Recall of copies whose original is there, where the threshold lets at most the given"
         f" share of {count} copies of absent originals pass (false positives, FP).",
-        _by_metric(book, names, columns),
+        by_metric(book, names, columns),
     ]
     first = columns[0]
-    parts += _compared(book, names, first, "edit")
+    parts += compared(book, names, first, "edit")
     return parts
 
 
@@ -144,9 +139,9 @@ def _labels(book: Book, names: Sequence[str]) -> list[str]:
     if book.values("group", **fields):
         parts.append("Leave-one-out 1-NN accuracy, classes with at least 6 members:")
         by = "source" if book.values("group", **fields, by="source") else "all"
-        parts += _compared(book, names, ("", fields), by, titled=False)
+        parts += compared(book, names, ("", fields), by, titled=False)
         certified = {**fields, "figure": "certified_label_accuracy"}
-        parts += _divided(book, names, ("accuracy", fields), certified, by)
+        parts += divided(book, names, ("accuracy", fields), certified, by)
     voted = {"task": "knn", "figure": "voted_accuracy"}
     columns = [
         (f"k = {k}{suffix}", {**voted, "figure": "voted_accuracy" + tail, "k": k})
@@ -154,23 +149,23 @@ def _labels(book: Book, names: Sequence[str]) -> list[str]:
         for suffix, tail in ((", top 1", ""), (", top 5", "_top5"))
     ]
     if columns:
-        parts += ["Weighted kNN (temperature 0.07):", _by_metric(book, names, columns)]
+        parts += ["Weighted kNN (temperature 0.07):", by_metric(book, names, columns)]
     return parts
 
 
 def _triplets(book: Book, names: Sequence[str]) -> list[str]:
     score = {"task": "2afc", "figure": "score"}
     certified = {"task": "2afc", "figure": "certified_score"}
-    columns = [("score", score), *_budgets(book, certified, "input", OURS)]
+    columns = [("score", score), *budget_columns(book, certified, "input", OURS)]
     parts = ["## 2AFC", _cases(book, names, score)]
     parts.append("Score, and certified score by budget, " + _INPUT + "; a tie is not certified:")
-    parts.append(_by_metric(book, names, columns))
+    parts.append(by_metric(book, names, columns))
     parts += _other_claims(book, names, certified, "score")
     parts += _small_norms(book, names)
     for by in book.values("by", **score):
         if by != "all":
-            parts += _compared(book, names, ("score", score), by)
-            parts += _divided(book, names, ("score", score), certified, by)
+            parts += compared(book, names, ("score", score), by)
+            parts += divided(book, names, ("score", score), certified, by)
     return parts
 
 
@@ -182,33 +177,18 @@ def _cases(book: Book, names: Sequence[str], fields: Mapping[str, Any]) -> str:
     return f"{found.count if found else 0} cases."
 
 
-def _budgets(
-    book: Book, fields: Mapping[str, Any], unit: str, formula: str
-) -> list[tuple[str, dict[str, Any]]]:
-    """A column for each budget."""
-    claim = {**fields, "unit": unit, "formula": formula}
-    budgets = book.values("epsilon", **claim)
-    return [(_budget(epsilon), {**claim, "epsilon": epsilon}) for epsilon in budgets]
-
-
-def _budget(epsilon: float) -> str:
-    levels = epsilon * 255.0
-    is_level = math.isclose(levels, round(levels), rel_tol=1e-9) and epsilon < 1.0
-    return f"{epsilon:.3f} ({round(levels)}/255)" if is_level else f"{epsilon:g}"
-
-
 def _other_claims(
     book: Book, names: Sequence[str], certified: Mapping[str, Any], what: str
 ) -> list[str]:
     """The tables of certified shares in uploaded pixels, and by the published formula."""
     parts: list[str] = []
     proved = [name for name in names if book.values("value", **certified, metric=name)]
-    if columns := _budgets(book, certified, "upload", OURS):
+    if columns := budget_columns(book, certified, "upload", OURS):
         parts.append(f"Certified {what} by budget, l2 over the uploaded picture in [0, 1]:")
-        parts.append(_by_metric(book, proved, columns))
-    if columns := _budgets(book, certified, "input", PUBLISHED):
+        parts.append(by_metric(book, proved, columns))
+    if columns := budget_columns(book, certified, "input", PUBLISHED):
         parts.append(f"Certified {what} as the {_PUBLISHED} has it:")
-        parts.append(_by_metric(book, proved, columns))
+        parts.append(by_metric(book, proved, columns))
     return parts
 
 
@@ -226,78 +206,10 @@ def _small_norms(book: Book, names: Sequence[str]) -> list[str]:
     return ["\n".join(lines)] if lines else []
 
 
-def _by_metric(
-    book: Book, names: Sequence[str], columns: Sequence[tuple[str, Mapping[str, Any]]]
-) -> str:
-    """A row for each metric."""
-    rows = [
-        [name, *(_percent(book.find(**fields, metric=name)) for _, fields in columns)]
-        for name in names
-    ]
-    return _table(["metric", *(title for title, _ in columns)], rows)
-
-
-def _compared(
-    book: Book,
-    names: Sequence[str],
-    column: tuple[str, Mapping[str, Any]],
-    by: str,
-    *,
-    titled: bool = True,
-) -> list[str]:
-    """A row for each group, a column for each metric."""
-    title, fields = column
-    groups = book.values("group", **fields, by=by)
-    if not groups:
-        return []
-    rows: list[list[str]] = []
-    for group in groups:
-        found = [book.find(**fields, by=by, group=group, metric=name) for name in names]
-        count = next((one.count for one in found if one), 0)
-        rows.append([group or "all", str(count), *(_percent(one) for one in found)])
-    table = _table([by, "cases", *names], rows)
-    return [f"By {by}, {title}:", table] if titled else [table]
-
-
-def _divided(
-    book: Book,
-    names: Sequence[str],
-    natural: tuple[str, Mapping[str, Any]],
-    certified: Mapping[str, Any],
-    by: str,
-) -> list[str]:
-    """All metrics by group; and of the first one, its certified shares by group."""
-    title, fields = natural
-    groups = book.values("group", **fields, by=by)
-    if not groups:
-        return []
-    parts = _compared(book, names, natural, by) if fields["task"] == "retrieval" else []
-    columns = [natural, *_budgets(book, {**certified, "by": by}, "input", OURS)]
-    if len(columns) == 1:
-        return parts
-    rows: list[list[str]] = []
-    for group in groups:
-        cells = [book.find(**{**f, "by": by}, group=group, metric=names[0]) for _, f in columns]
-        rows.append([group or "all", *(_percent(one) for one in cells)])
-    where = "" if by == "all" else f"By {by}, "
-    parts.append(f"{where}{names[0]}, {title} and certified:")
-    parts.append(_table([by, *(name for name, _ in columns)], rows))
-    return parts
-
-
 def _verdict_table(verdicts: Iterable[Verdict]) -> list[str]:
     rows = [
         [one.name, one.wanted, "-" if one.measured is None else f"{one.measured:.4f}",
          "met" if one.is_met else "**failed**"]
         for one in verdicts
     ]  # fmt: skip
-    return [_table(["line", "wanted", "measured", ""], rows)]
-
-
-def _percent(found: Measurement | None) -> str:
-    return "-" if found is None else f"{100.0 * found.value:.1f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    return [table(["line", "wanted", "measured", ""], rows)]

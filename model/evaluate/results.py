@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
+from model.errors import EvaluationError
 from model.evaluate.measurement import Measurement
 from model.image import DECODE_POLICY_VERSION
 
@@ -116,6 +117,30 @@ def identify(name: str, digests: Sequence[str]) -> DataIdentity:
     """The identity of a set of files, from the sha256 of each in hex."""
     hashes = tuple(sorted(digests))
     return DataIdentity(name, len(hashes), hashlib.sha256(_lines(hashes)).hexdigest(), hashes)
+
+
+def check_hashes(origins: Sequence[str], path: Path, *, is_part: bool) -> None:
+    """Refuse pictures that are not those of a list.
+
+    Args:
+        origins: sha256 of each picture, or of the file it was made of.
+        path: the list; the first word of a line is a hash.
+        is_part: the pictures may be some of them.
+
+    Raises:
+        EvaluationError: the list cannot be read, or the pictures are others.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise EvaluationError(f"{path}: no list of hashes: {exc}") from exc
+    wanted, came = {line.split()[0] for line in lines if line.strip()}, set(origins)
+    missing = set[str]() if is_part else wanted - came
+    if missing or came - wanted:
+        raise EvaluationError(
+            f"these are not the pictures of {path}: {len(missing)} of its {len(wanted)} are"
+            f" missing, {len(came - wanted)} others came"
+        )
 
 
 def versions() -> dict[str, str]:

@@ -15,7 +15,7 @@ from model.evaluate import copies, neighbours, retrieval
 from model.evaluate.gathering import Counting, Gathered, gather, gather_files
 from model.evaluate.measurement import Measurement
 from model.evaluate.radii import Resizes
-from model.evaluate.results import DataIdentity, RadiusCurve, identify
+from model.evaluate.results import DataIdentity, RadiusCurve, check_hashes, identify
 from model.evaluate.subjects import proof_of
 from model.evaluate.triplets import Judged, decide, measure_triplets
 from model.metrics.metric import Metric
@@ -35,6 +35,7 @@ class Request:
         seed: of the edits.
         split: the part of the data; None for test where there is one, else val, else everything.
         limit: take at most so many pictures or triplets, evenly spread; None for all.
+        hashes: list of the sha256 that the pictures must have; None for any pictures.
         counting: opens a progress bar.
     """
 
@@ -43,6 +44,7 @@ class Request:
     seed: int
     split: str | None
     limit: int | None
+    hashes: Path | None
     counting: Counting
 
 
@@ -72,7 +74,7 @@ def evaluate_pictures(path: Path, request: Request, tasks: frozenset[str]) -> Ou
 
     Raises:
         DataError: the set cannot be read.
-        EvaluationError: a task has nothing to measure in it.
+        EvaluationError: a task has nothing to measure in it, or it is not the set of the hashes.
     """
     if tasks == _LABELS and request.split is None and _has_training_part(path):
         return _evaluate_votes(path, request)
@@ -86,7 +88,12 @@ def evaluate_pictures(path: Path, request: Request, tasks: frozenset[str]) -> Ou
         limit=request.limit,
         with_queries=with_queries,
     )
-    outcome = Outcome(data={"pictures": identify(pictures.name, gathered.sheet.digests)})
+    sheet = gathered.sheet
+    if request.hashes is not None:
+        check_hashes(sheet.origins, request.hashes, is_part=request.limit is not None)
+    outcome = Outcome(data={"pictures": identify(pictures.name, sheet.digests)})
+    if sheet.origins != sheet.digests:
+        outcome.data["origins"] = identify(f"made into {pictures.name}", sheet.origins)
     for name, metric in request.metrics.items():
         proof, epsilons = proof_of(metric), request.epsilons
         if retrieval.TASK in tasks:
@@ -95,9 +102,7 @@ def evaluate_pictures(path: Path, request: Request, tasks: frozenset[str]) -> Ou
             outcome.add((copies.measure_copies(name, gathered, proof=proof), None))
         if neighbours.TASK in tasks:
             vectors = gathered.vectors[name].pictures
-            labels = neighbours.measure_labels(
-                name, vectors, gathered.sheet, epsilons=epsilons, proof=proof
-            )
+            labels = neighbours.measure_labels(name, vectors, sheet, epsilons=epsilons, proof=proof)
             outcome.add((labels, None))
     return _something(outcome, tasks, path)
 

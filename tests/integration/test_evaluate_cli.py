@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,9 +49,10 @@ def corpus(tmp_path_factory):
         with ShardWriter(root, split) as writer:
             for number in range(count):
                 fields = {
-                    "source": "stamps" if number % 4 else "photos",
+                    "source": "stamps" if number % 4 else "openclipart",
                     "kind": "clipart" if number % 4 else "photo",
                     "label": f"label{number % 2}",
+                    "sha256": f"{number:064x}",
                 }
                 data = encoded(picture(number + 1000 * (split == "train")), "PNG")
                 writer.add(f"{number:03}", data, "png", fields)
@@ -158,6 +160,41 @@ def test_expectations_decide_the_exit_code(corpus, tmp_path):
     record = json.loads((tmp_path / "failed" / "results.json").read_text())
     assert [verdict["is_met"] for verdict in record["expectations"]] == [True, False]
     assert "**failed**" in (tmp_path / "failed" / "report.md").read_text()
+
+
+def test_every_line_for_the_default_model_is_measured(corpus, nights, tmp_path):
+    expect = Path(__file__).parents[2] / "benchmarks" / "default_model.toml"
+    metrics = ("blockmean8", "compact_v0=blockmean8", "raw", "blockmean16", "phash")
+    out = tmp_path / "out"
+    result = run(
+        "all", corpus, "--triplets", nights, "--expect", expect, "--no-plots", "--out", out,
+        *(word for metric in metrics for word in ("--metric", metric)),
+    )  # fmt: skip
+    assert result.exit_code == EXIT_UNMET
+    verdicts = json.loads((out / "results.json").read_text())["expectations"]
+    assert len(verdicts) == 14
+    for verdict in verdicts:
+        assert verdict["measured"] is not None, verdict["name"]
+        assert "not measured" not in verdict["wanted"], verdict["name"]
+    # The same metric twice gains nothing on itself.
+    assert [v["is_met"] for v in verdicts if v["name"].endswith("at 2")] == [False]
+
+
+def test_pictures_are_held_to_a_list_of_hashes(corpus, tmp_path):
+    lines = [f"{number:064x}  source  a name" for number in range(PICTURES)]
+    hashes = tmp_path / "hashes"
+    options = ("--metric", "phash", "--no-plots", "--hashes", hashes)
+    hashes.write_text("\n".join(lines))
+    out = tmp_path / "out"
+    assert run("retrieval", corpus, *options, "--out", out).exit_code == 0
+    written = (out / "origins.sha256.txt").read_text().split()
+    assert written == [line.split()[0] for line in lines]
+    part = run("retrieval", corpus, *options, "--limit", 9, "--out", tmp_path / "part")
+    assert part.exit_code == 0
+    hashes.write_text("\n".join([*lines[1:], "f" * 64, "e" * 64]))
+    refused = run("retrieval", corpus, *options, "--out", tmp_path / "refused")
+    assert refused.exit_code == EXIT_ERROR
+    assert "2 of its 25 are missing, 1 others came" in refused.stderr
 
 
 def test_json_on_stdout_is_the_file(corpus, tmp_path):

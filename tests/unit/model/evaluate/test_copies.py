@@ -11,7 +11,12 @@ def gathered_of(pictures, queries, originals, edits=None, digests=None):
     count = len(pictures)
     digests = digests or [f"{number:064x}" for number in range(count)]
     sheet = Sheet(
-        tuple(map(str, range(count))), tuple(digests), ("",) * count, ("",) * count, ("",) * count
+        tuple(map(str, range(count))),
+        tuple(digests),
+        tuple(digests),
+        ("",) * count,
+        ("",) * count,
+        ("",) * count,
     )
     edits = tuple(edits or ["jpeg"] * len(originals))
     return Gathered(
@@ -38,7 +43,7 @@ def test_a_case_worked_out_by_hand():
         copies[place, [place, 7]] = cosine, np.sqrt(1 - cosine**2)
     edits = ["jpeg", "jpeg", "jpeg", "blur", "blur", "blur", "blur"]
     gathered = gathered_of(pictures, 10.0 * copies, range(7), edits)
-    assert absent_originals(gathered.sheet.digests).tolist() == [True] + [False] * 6
+    assert absent_originals(gathered.sheet.origins).tolist() == [True] + [False] * 6
     measurements = measure_copies("m", gathered, proof=None)
     cosine = {"statistic": "cosine", "rate": 0.01}
     assert find(measurements, "threshold", **cosine).value == pytest.approx(0.8)

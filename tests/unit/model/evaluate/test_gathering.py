@@ -68,7 +68,7 @@ def test_the_sheet_says_what_the_set_knows(folder, metrics):
     assert sheet.labels[0] == "class0"
     assert sheet.sources[0] == sheet.kinds[0] == ""
     data = (folder / sheet.ids[5]).read_bytes()
-    assert sheet.digests[5] == hashlib.sha256(data).hexdigest()
+    assert sheet.digests[5] == hashlib.sha256(data).hexdigest() == sheet.origins[5]
 
 
 def test_a_seed_is_a_set_of_queries(folder, metrics):

@@ -13,7 +13,7 @@ EPSILONS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 def sheet_of(labels, sources):
     ids = tuple(map(str, range(len(labels))))
-    return Sheet(ids, ids, tuple(labels), tuple(sources), ("",) * len(labels))
+    return Sheet(ids, ids, ids, tuple(labels), tuple(sources), ("",) * len(labels))
 
 
 def clustered(rng, count=80, dimension=6):
