@@ -7,7 +7,7 @@ decision holds, by the program's own float64 comparison; and the radius below wh
 does.
 """
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,12 +23,13 @@ from model.ranking import LARGEST_NORM_DEVIATION, Float64Rows, rank, score
 
 # Scores are scaled so that a decision holds by this much before an attack: cross-entropy then has
 # a gradient, whatever the metric's spread is.
-_FIRST_GAP = 5.0
+_FIRST_GAP = 10.0
 _SMALLEST_GAP = 1e-4
 
 Vector = Float64[np.ndarray, " D"]
 
 
+@runtime_checkable
 class Decision(Protocol):
     """Decisions about many questions, by their row."""
 

@@ -7,7 +7,7 @@ from the seed, the picture's number and the kind.
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -34,6 +34,7 @@ Decide = Callable[[np.ndarray, np.ndarray], Decision]
 """Places of questions among the chosen ones, and their vectors, to what is to hold of them."""
 
 
+@runtime_checkable
 class Questions(Protocol):
     """Questions about some data, put to one metric."""
 

@@ -1,0 +1,139 @@
+"""`python -m model.attack` on real pictures: the CNN falls, ours holds, and a lie is caught."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from model.attack.__main__ import app
+from model.metrics.load import load_metric
+from model.metrics.pixels import BlockMeans
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "gallery"
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    """Twelve of the bundled pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number, file in enumerate(sorted((EXAMPLES / "photos").rglob("*.*"))[:12]):
+        (folder / f"{number:02}{file.suffix}").symlink_to(file)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def triplets(pictures: Path, tmp_path_factory) -> Path:
+    """Triplets in the layout of NIGHTS: the reference again, and another picture."""
+    root = tmp_path_factory.mktemp("nights")
+    lines = ["id,left_vote,right_vote,prompt,ref_path,left_path,right_path,votes,split,is_imagenet"]
+    files = sorted(pictures.iterdir())
+    for kind in ("ref", "distort"):
+        (root / kind).mkdir()
+    for number, file in enumerate(files):
+        other = files[(number + 1) % len(files)]
+        paths = [f"ref/{number}{file.suffix}"]
+        for side, source in enumerate((file, other) if number % 2 else (other, file)):
+            paths.append(f"distort/{number}_{side}{source.suffix}")
+            (root / paths[-1]).write_bytes(source.read_bytes())
+        (root / paths[0]).write_bytes(file.read_bytes())
+        vote = 1 - number % 2
+        lines.append(f"{number},{1 - vote},{vote},,{','.join(paths)},8,test,True")
+    (root / "data.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def attack(*arguments: object):
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def test_the_teacher_falls_where_ours_holds(pictures: Path, tmp_path: Path):
+    done = attack(
+        pictures, "--metric", "wave-64", "--metric", "teacher:efficientnet-lite0@64",
+        "--queries", 4, "--epsilon", 0.5, "--steps", 10, "--restarts", 1,
+        "--shortest-steps", 10, "--out", tmp_path, "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    ours, teacher = json.loads((tmp_path / "attack.json").read_text())["runs"]
+    assert json.loads(done.stdout)["runs"] == [ours, teacher]
+    assert ours["natural"] >= 0.75
+    assert teacher["natural"] >= 0.75
+    (held,), (fallen,) = ours["shares"], teacher["shares"]
+    assert held["certified"] == held["attacked"] == ours["natural"]
+    assert fallen["attacked"] <= 0.25
+    assert fallen["certified"] is None
+    assert ours["ratio_smallest"] is None or ours["ratio_smallest"] > 1.0
+    assert (tmp_path / "attack.md").read_text().count("| wave-64") == 2
+
+
+def test_a_metric_that_claims_too_much_ends_with_exit_code_1(
+    pictures: Path, tmp_path: Path, monkeypatch
+):
+    class Boaster(BlockMeans):
+        """Block means that claim half of their Lipschitz constant."""
+
+        lipschitz_bound = 0.5
+
+    def boast(spec: str, **options):
+        return Boaster(8) if spec == "boaster" else load_metric(spec, **options)
+
+    monkeypatch.setattr("model.metrics.load.load_metric", boast)
+    arguments = (
+        pictures, "--queries", 4, "--epsilon", 0.5, "--steps", 10, "--shortest-steps", 30,
+    )  # fmt: skip
+    honest = attack(*arguments, "--metric", "blockmean8", "--out", tmp_path / "honest")
+    assert honest.exit_code == 0, honest.output
+    caught = attack(*arguments, "--metric", "boaster", "--out", tmp_path / "caught")
+    assert caught.exit_code == 1
+    assert "counter-examples: a certificate is wrong" in caught.stderr
+    file = next((tmp_path / "caught").glob("counter-example-*.npz"))
+    with np.load(file) as saved:
+        length = np.linalg.norm(saved["delta"])
+        assert length == pytest.approx(float(saved["length"]), rel=1e-12)
+        assert length < float(saved["certified_radius"])
+
+
+@pytest.mark.parametrize("space", ["input", "upload"])
+def test_triplets_are_attacked_by_their_reference(triplets: Path, tmp_path: Path, space: str):
+    done = attack(
+        triplets, "--objective", "2afc", "--space", space, "--metric", "blockmean8",
+        "--queries", 4, "--epsilon", 0.5, "--attack", "apgd-ce", "--attack", "apgd-targeted",
+        "--steps", 8, "--restarts", 1, "--shortest-steps", 20, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    (run,) = json.loads((tmp_path / "attack.json").read_text())["runs"]
+    assert run["natural"] == 1.0
+    assert run["counter_examples"] == []
+    assert run["ratio_questions"] > 0
+
+
+def test_a_distance_and_a_hash_are_attacked_too(pictures: Path, tmp_path: Path):
+    done = attack(
+        pictures, "--objective", "distance", "--metric", "blockmean8", "--metric", "phash",
+        "--queries", 3, "--norm", "linf", "--epsilon", "8/255", "--attack", "square",
+        "--steps", 10, "--restarts", 1, "--out", tmp_path,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    blocks, phash = json.loads((tmp_path / "attack.json").read_text())["runs"]
+    assert blocks["shares"][0]["epsilon"] == 8 / 255
+    for run in (blocks, phash):
+        assert 0.0 < run["shares"][0]["reached"] <= 2.0
+
+
+def test_what_is_wrong_with_the_command_line_is_said_in_one_line(pictures: Path, tmp_path: Path):
+    for arguments, words in (
+        ((pictures, "--metric", "nobody"), "no metric is called"),
+        ((pictures, "--metric", "phash", "--attack", "pgd"), "phash has no gradients"),
+        ((pictures, "--objective", "fame"), "an objective must be one of"),
+        ((pictures, "--metric", "raw", "--space", "moon"), "a space must be one of"),
+        ((pictures, "--grid", "huge"), "a grid must be one of"),
+        ((tmp_path / "nowhere", "--metric", "raw"), "nowhere"),
+    ):
+        done = attack(*arguments, "--out", tmp_path / "out")
+        assert done.exit_code == 1, done.output
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    for epsilon in ("none", "0", "1/0", "-1", "nan"):
+        done = attack(pictures, "--epsilon", epsilon, "--out", tmp_path / "out")
+        assert done.exit_code == 2

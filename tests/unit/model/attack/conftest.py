@@ -1,0 +1,48 @@
+"""A certified metric whose smallest perturbation is known by heart: raw pixels."""
+
+import numpy as np
+import pytest
+
+from model.attack.block import Block
+from model.attack.decisions import FirstPlace, unit_rows
+from model.attack.subjects import Subject, subject_of
+from model.metrics.pixels import BlockMeans
+
+SIDE = 16
+
+
+@pytest.fixture(scope="session")
+def subject() -> Subject:
+    """The map x -> x - 0.5 of 16 x 16 pictures: a translation, so of Lipschitz constant 1."""
+    return subject_of(BlockMeans(SIDE, SIDE))
+
+
+@pytest.fixture(scope="session")
+def gray_pictures() -> np.ndarray:
+    """Twelve pictures around mid-gray, far inside the box; each of the first six has a near twin."""
+    drawn = 0.02 * np.random.default_rng(5).standard_normal((12, 3, SIDE, SIDE))
+    drawn[6:] = 0.8 * drawn[:6] + 0.6 * drawn[6:]
+    return 0.5 + drawn
+
+
+@pytest.fixture(scope="session")
+def block(subject: Subject, gray_pictures: np.ndarray) -> Block:
+    """Six noisy copies that look for their originals among twelve."""
+    gallery = unit_rows(subject.embed(gray_pictures))
+    noise = np.random.default_rng(6).standard_normal((6, 3, SIDE, SIDE))
+    queries = gray_pictures[:6] + 0.02 * noise
+    vectors = subject.embed(queries)
+    decision = FirstPlace(gallery[None], np.arange(6), vectors)
+    return Block(subject, decision, [f"q{i}" for i in range(6)], queries, vectors)
+
+
+@pytest.fixture(scope="session")
+def true_radii(block: Block, subject: Subject, gray_pictures: np.ndarray) -> np.ndarray:
+    """The smallest perturbation that turns each decision: the distance to the nearest half-space."""
+    rows = unit_rows(subject.embed(gray_pictures)).astype(np.float64)
+    radii = []
+    for entry, vector in enumerate(block.vectors):
+        others = np.delete(np.arange(len(rows)), entry)
+        normals = rows[entry] - rows[others]
+        radii.append((normals @ vector / np.linalg.norm(normals, axis=1)).min())
+    return np.array(radii)

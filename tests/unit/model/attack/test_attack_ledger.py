@@ -1,0 +1,136 @@
+"""What is found is confirmed, shortened, and held against what is proved."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model.attack.block import Block
+from model.attack.campaign import hunt, search_shortest
+from model.attack.decisions import FirstPlace, StaysNear, unit_rows
+from model.attack.ledger import Ledger
+from model.attack.subjects import Subject
+from model.certificate import Candidates, certify_search
+from model.errors import AttackError
+
+
+def claiming(block: Block, lipschitz_bound: float) -> Block:
+    """The same questions to a metric that claims another bound than it has."""
+    return replace(block, subject=replace(block.subject, lipschitz_bound=lipschitz_bound))
+
+
+def test_the_search_for_the_shortest_comes_within_two_percent_of_the_truth(
+    block: Block, true_radii: np.ndarray
+):
+    ledger = Ledger(block)
+    search_shortest(ledger, steps=60, restarts=2, seed=0)
+    assert (ledger.attack_radii >= true_radii).all()
+    assert (ledger.attack_radii <= 1.02 * true_radii).all()
+    assert ledger.ratios() == pytest.approx(1.0, abs=0.02)
+    assert ledger.found_by == ["shortest"] * 6
+    assert not ledger.counter_examples
+
+
+def test_a_hunt_below_a_sound_radius_finds_nothing(block: Block):
+    ledger = Ledger(block)
+    hunt(ledger, np.arange(6), steps=30, restarts=3, seed=0)
+    assert np.isinf(ledger.attack_radii).all()
+    assert not ledger.counter_examples
+
+
+def test_a_bound_that_is_too_small_by_a_hundredth_is_caught(block: Block, true_radii: np.ndarray):
+    ledger = Ledger(claiming(block, 0.99))
+    hunt(ledger, np.arange(6), steps=60, restarts=1, seed=0)
+    assert {one.id for one in ledger.counter_examples} == set(block.ids)
+    for one in ledger.counter_examples:
+        row = block.ids.index(one.id)
+        assert true_radii[row] <= one.length < one.certified_radius
+        assert np.linalg.norm(one.delta) == pytest.approx(one.length, rel=1e-12)
+        moved = block.subject.embed((one.picture + one.delta)[None])[0]
+        assert not block.decision.holds(moved, row)
+
+
+def test_only_what_float64_confirms_is_written_down(block: Block, true_radii: np.ndarray):
+    ledger = Ledger(block)
+    nothing = np.full_like(block.pictures, 1e-4)
+    ledger.judge(np.arange(6), nothing, "a liar")
+    assert np.isinf(ledger.attack_radii).all()
+    assert ledger.standing(10.0, "l2").all()
+
+
+def test_a_perturbation_is_shortened_to_where_its_decision_turns(
+    block: Block, true_radii: np.ndarray
+):
+    gallery = block.decision._galleries[0].astype(np.float64)
+    difference = (gallery[6:] - gallery[:6]).reshape(block.pictures.shape)
+    length = np.linalg.norm(difference.reshape(6, -1), axis=1)
+    far = difference * (3.0 * true_radii / length)[:, None, None, None]
+    ledger = Ledger(block)
+    ledger.judge(np.arange(6), far, "straight")
+    assert ledger.attack_radii == pytest.approx(true_radii, rel=2e-3)
+    assert (ledger.attack_radii >= true_radii).all()
+    largest = np.abs(far).max(axis=(1, 2, 3)) * ledger.attack_radii / (3.0 * true_radii)
+    assert ledger.turning["linf"] == pytest.approx(largest, rel=1e-9)
+
+
+def test_a_wrong_answer_proves_nothing_and_is_not_attacked(block: Block):
+    decision = FirstPlace(block.decision._galleries, np.full(6, 11), block.vectors)
+    ledger = Ledger(replace(block, decision=decision))
+    assert not ledger.is_right.any()
+    assert not ledger.certified_radii.any()
+    search_shortest(ledger, steps=3, restarts=1, seed=0)
+    assert np.isinf(ledger.attack_radii).all()
+    assert not ledger.standing(0.0, "l2").any()
+
+
+def test_the_radius_is_the_certificate_of_a_search(block: Block, subject: Subject):
+    gallery = block.decision._galleries[0]
+    everything = Candidates(np.arange(12), gallery, -np.inf, 12, 1e-6)
+    for row, vector in enumerate(block.vectors):
+        answer = certify_search(
+            vector, everything, k=1, lipschitz_bound=1.0, gain=1.0, forward_error=1e-12
+        )
+        radius = block.decision.certified_radius(vector, row, replace(subject, forward_error=1e-12))
+        assert radius == pytest.approx(answer.certified_radii[0], rel=1e-12)
+
+
+def test_equal_rows_rank_by_number_and_do_not_draw_the_attack(block: Block, true_radii: np.ndarray):
+    gallery = block.decision._galleries[0]
+    doubled = np.concatenate([gallery, gallery[:6]])
+    decision = FirstPlace(doubled[None], np.arange(6), block.vectors)
+    ledger = Ledger(replace(block, decision=decision))
+    assert ledger.is_right.all()
+    search_shortest(ledger, steps=60, restarts=1, seed=0)
+    assert (ledger.attack_radii <= 1.02 * true_radii).all()
+    later = FirstPlace(doubled[None], np.arange(12, 18), block.vectors)
+    assert not Ledger(replace(block, decision=later)).is_right.any()
+
+
+def test_two_alternatives_a_question_are_decided_each_by_its_own(block: Block, subject: Subject):
+    vectors = block.vectors
+    pairs = np.stack([unit_rows(vectors), unit_rows(-vectors)], axis=1)
+    ledger = Ledger(replace(block, decision=FirstPlace(pairs, np.zeros(6, np.int64), vectors)))
+    assert ledger.is_right.all()
+    # The half-space between a direction and its opposite passes through zero.
+    assert ledger.certified_radii == pytest.approx(np.linalg.norm(vectors, axis=1), rel=1e-6)
+    wrong = FirstPlace(pairs, np.ones(6, np.int64), vectors)
+    assert not Ledger(replace(block, decision=wrong)).is_right.any()
+
+
+def test_a_distance_beyond_its_threshold_is_a_turned_decision(block: Block):
+    vectors = block.vectors
+    decision = StaysNear(vectors, 0.5)
+    ledger = Ledger(replace(block, decision=decision))
+    ledger.judge(np.arange(6), 1.0 - 2.0 * block.pictures, "mirror", within=5.0)
+    assert np.isfinite(ledger.attack_radii).all()
+    assert ledger.reached[5.0] == pytest.approx(2.0, abs=1e-9)
+
+
+def test_a_metric_without_a_certificate_cannot_be_refuted(block: Block):
+    ledger = Ledger(claiming(block, None))
+    assert ledger.certified_radii is None
+    with pytest.raises(AttackError, match="proves no radius"):
+        hunt(ledger, np.arange(6), steps=1, restarts=1, seed=0)
+    search_shortest(ledger, steps=40, restarts=1, seed=0)
+    assert np.isfinite(ledger.attack_radii).all()
+    assert np.isnan(ledger.ratios()).all()
