@@ -100,7 +100,7 @@ class CopyTask:
         self._targets = None
         if targets is not None:
             self._targets = torch.from_numpy(targets.rows(list(training.ids)))
-            self._teacher = targets.teacher
+            self._teacher = targets.name
         self._plain, self._queries, self._originals = _validation_rows(config, validation, student)
 
     def identity(self) -> dict[str, Any]:
