@@ -149,9 +149,7 @@ def quick(name: str, config: TrainConfig, seed: int = 0) -> tuple[SllStudent, An
     shown = Shown(14)
     training, validation = Part(shown, range(10)), Part(shown, range(10, 14))
     targets = OnlineTargets(LinearTeacher())
-    return student, DistillTask(
-        config, training, validation, targets, input_size=SMALL.input_size
-    )
+    return student, DistillTask(config, training, validation, targets, input_size=SMALL.input_size)
 
 
 def outcome(out: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A run is killed at many moments, or told to stop: what it ends with is what it would have been."""
+"""A run is killed, or told to stop: what it ends with is what it would have been."""
 
 import os
 import random
