@@ -9,7 +9,7 @@ from jaxtyping import Float32, Float64, Int64
 from model.evaluate.gathering import Sheet
 from model.evaluate.measurement import Group, Measurement, shares_above
 from model.evaluate.radii import Proof, claims_of
-from model.evaluate.standing import Gallery, unit_rows
+from model.evaluate.standing import Gallery, LeftOut, unit_rows
 
 TASK = "knn"
 SMALLEST_CLASS = 6
@@ -43,7 +43,9 @@ def measure_labels(
     for source in sorted(set(sheet.sources)):
         chosen = _labelled(sheet, source)
         if chosen.size:
-            labels = np.array([sheet.labels[number] for number in chosen.tolist()], dtype=object)
+            names = [sheet.labels[int(number)] for number in chosen]
+            order = {name: place for place, name in enumerate(sorted(set(names)))}
+            labels = np.array([order[name] for name in names], dtype=np.int64)
             by, group = ("source", source) if source else ("all", "")
             out += _one_source(
                 metric,
@@ -73,22 +75,22 @@ def _labelled(sheet: Sheet, source: str) -> Int64[np.ndarray, " M"]:
 def _one_source(
     metric: str,
     vectors: Float64[np.ndarray, "M D"],
-    labels: np.ndarray,
+    labels: Int64[np.ndarray, " M"],
     group: Group,
     *,
     epsilons: Sequence[float],
     proof: Proof | None,
 ) -> list[Measurement]:
     gallery = Gallery(vectors)
-    own = np.arange(len(vectors))
-    nearest = gallery.nearest(vectors, but=own)
+    numbers = np.arange(len(vectors))
+    itself = LeftOut(numbers, numbers)
+    nearest = gallery.nearest(vectors, [itself])
     is_right = np.asarray(labels[nearest] == labels, dtype=np.bool_)
     out = [group.mean(TASK, metric, "label_accuracy", is_right, k=1)]
     if proof is None:
         return out
-    rivals = np.asarray(labels[None, :] != labels[nearest][:, None], dtype=np.bool_)
-    rivals[own, own] = False
-    radii = gallery.stand(vectors, nearest, rivals=rivals).radii[:, 0]
+    same_label = LeftOut(labels, labels[nearest])
+    radii = gallery.stand(vectors, nearest, without=[itself, same_label]).radii[:, 0]
     for claim in claims_of(radii, vectors, proof, None):
         out += shares_above(
             group,

@@ -124,8 +124,9 @@ def _copies(book: Book, names: Sequence[str]) -> list[str]:
     count = negatives.count if negatives else 0
     parts = [
         "## Copy detection with absent originals",
-        f"Recall of copies whose original is there, where the threshold lets at most the given"
-        f" share of {count} copies of absent originals pass (false positives, FP).",
+        "Each seventh of the originals is taken out in turn. Recall of copies whose original is"
+        " there, where the threshold lets at most the given share of"
+        f" {count} copies of absent originals pass (false positives, FP):",
         by_metric(book, names, columns),
     ]
     first = columns[0]

@@ -194,7 +194,7 @@ def _something(outcome: Outcome, tasks: frozenset[str], path: Path) -> Outcome:
         EvaluationError: it did.
     """
     reasons = {
-        copies.TASK: "too few pictures to take some originals out",
+        copies.TASK: "too few pictures to take some of them out",
         neighbours.TASK: f"no label has {neighbours.SMALLEST_CLASS} pictures",
     }
     measured = {one.task for one in outcome.measurements}

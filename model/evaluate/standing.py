@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from model.evaluate.radii import norms_of
 from model.ranking import with_slack
 
 # Below this squared distance the Gram form has lost too many digits, as in model.ranking.
@@ -39,6 +40,19 @@ class Standing:
     radii: Float64[np.ndarray, "Q K"]
 
 
+@dataclass(frozen=True, eq=False)
+class LeftOut:
+    """Entries that do not count for a query: those of one group, another for each query.
+
+    Attributes:
+        groups: number of each entry's group, (N,).
+        of: number of the group that each query does without, (Q,).
+    """
+
+    groups: Int64[np.ndarray, " N"]
+    of: Entries
+
+
 class Gallery:
     """The entries of a gallery as the service stores them: unit float32 rows, ties by number.
 
@@ -51,73 +65,88 @@ class Gallery:
         self._rows = self.vectors.astype(np.float64)
         self._squares = np.einsum("nd,nd->n", self._rows, self._rows)
         self._first_equal = _first_equal(self.vectors)
+        self._has_equal = bool((self._first_equal != np.arange(len(self.vectors))).any())
 
     def __len__(self) -> int:
         return len(self.vectors)
 
     def nearest(
-        self,
-        queries: Float64[np.ndarray, "Q D"],
-        *,
-        without: Bool[np.ndarray, " N"] | None = None,
-        but: Entries | None = None,
+        self, queries: Float64[np.ndarray, "Q D"], without: Sequence[LeftOut] = ()
     ) -> Entries:
-        """The entry that each query finds first, (Q,).
+        """The entry that each query finds first, (Q,), among those that count for it.
 
         Args:
             queries: raw embeddings, (Q, D).
-            without: entries that are left out for all queries, (N,).
-            but: one entry of each query that is left out for it, (Q,): its own, say.
+            without: entries that do not count.
         """
         found = np.empty(len(queries), dtype=np.int64)
         for part in self._blocks(len(queries)):
-            scores = queries[part] @ self._rows.T
-            _leave_out(scores, without, None if but is None else but[part], -np.inf)
+            scores = self._scores(queries[part])
+            _leave_out(scores, part, without, -np.inf)
             found[part] = scores.argmax(axis=1)
-        # The first of bitwise equal rows, whichever of them rounding put on top.
-        first = self._first_equal[found]
-        usable = np.ones(len(queries), dtype=np.bool_)
-        if without is not None:
-            usable &= ~without[first]
-        if but is not None:
-            usable &= first != but
-        return np.where(usable, first, found)
+        return found
 
     def stand(
         self,
         queries: Float64[np.ndarray, "Q D"],
         chosen: Entries,
         ks: Sequence[int] = (1,),
-        *,
-        without: Bool[np.ndarray, " N"] | None = None,
-        rivals: Bool[np.ndarray, "Q N"] | None = None,
+        without: Sequence[LeftOut] = (),
     ) -> Standing:
-        """How the chosen entry of each query stands against all others.
+        """How the chosen entry of each query stands against all others that count for it.
 
         Args:
             queries: raw embeddings, (Q, D).
             chosen: one entry of each query, (Q,).
             ks: lengths of answers, each >= 1.
-            without: entries that are not in this gallery, (N,).
-            rivals: the entries that count as others, (Q, N); None for all but the chosen one.
+            without: entries that do not count.
         """
         ranks = np.empty(len(queries), dtype=np.int64)
-        own_scores = np.empty(len(queries))
+        scores = np.empty(len(queries))
         radii = np.empty((len(queries), len(ks)))
-        norms = np.sqrt(np.einsum("qd,qd->q", queries, queries))
+        norms = norms_of(queries)
         for part in self._blocks(len(queries)):
-            own, lower, before = self._against(queries[part], norms[part], chosen[part])
-            for table, nobody in ((lower, np.inf), (before, False)):
-                _leave_out(table, without, None, nobody)
-                if rivals is not None:
-                    table[~rivals[part]] = nobody
+            scores[part], lower, before = self._against(queries[part], norms[part], chosen[part])
+            _leave_out(lower, part, without, np.inf)
+            _leave_out(before, part, without, False)
             ranks[part] = before.sum(axis=1)
             radii[part] = _kth_smallest(lower, ks)
-            own_scores[part] = own
-        is_zero = norms == 0.0
-        radii[is_zero] = 0.0
-        similarities = np.divide(own_scores, norms, out=np.zeros_like(norms), where=~is_zero)
-        return Standing(ranks, np.clip(similarities, -1.0, 1.0), radii)
+        return _standing(ranks, scores, norms, radii)
+
+    def stand_by_group(
+        self,
+        queries: Float64[np.ndarray, "Q D"],
+        chosen: Entries,
+        groups: Int64[np.ndarray, " N"],
+        count: int,
+    ) -> Standing:
+        """How the chosen entry of each query stands against each group of entries alone.
+
+        Args:
+            queries: raw embeddings, (Q, D).
+            chosen: one entry of each query, (Q,).
+            groups: number of each entry's group, from 0, (N,).
+            count: of groups.
+
+        Returns:
+            As `stand`, with a column of radii of staying before all others of a group; inf for a
+            group without others. Ranks are those in the whole gallery.
+        """
+        ranks = np.empty(len(queries), dtype=np.int64)
+        scores = np.empty(len(queries))
+        radii = np.empty((len(queries), count))
+        norms = norms_of(queries)
+        for part in self._blocks(len(queries)):
+            scores[part], lower, before = self._against(queries[part], norms[part], chosen[part])
+            ranks[part] = before.sum(axis=1)
+            for group in range(count):
+                radii[part, group] = lower[:, groups == group].min(axis=1, initial=np.inf)
+        return _standing(ranks, scores, norms, radii)
+
+    def _scores(self, queries: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B N"]:
+        """Scores of all entries, equal where rows are: a matrix product promises no such."""
+        scores = queries @ self._rows.T
+        return scores[:, self._first_equal] if self._has_equal else scores
 
     def _against(
         self,
@@ -126,7 +155,7 @@ class Gallery:
         chosen: Int64[np.ndarray, " B"],
     ) -> tuple[Float64[np.ndarray, " B"], Float64[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
         """The chosen entries' scores, their signed radii with the slack off, and who is ahead."""
-        scores = queries @ self._rows.T
+        scores = self._scores(queries)
         own = scores[np.arange(len(queries)), chosen]
         gap = own[:, None] - scores
         square = self._squares[chosen][:, None] + self._squares
@@ -145,9 +174,7 @@ class Gallery:
         before = (gap < 0.0) | ((gap == 0.0) & (numbers < chosen[:, None]))
         # Equal rows score equal at every query, so the lower number stays before for good.
         near, other = near[equal], other[equal]
-        is_ahead = other < chosen[near]
-        before[near, other] = is_ahead
-        lower[near, other] = np.where(is_ahead, -np.inf, np.inf)
+        lower[near, other] = np.where(other < chosen[near], -np.inf, np.inf)
         return own, lower, before
 
     def _blocks(self, count: int) -> Iterator[slice]:
@@ -173,16 +200,24 @@ def _first_equal(vectors: Float32[np.ndarray, "N D"]) -> Int64[np.ndarray, " N"]
 
 
 def _leave_out(
-    table: np.ndarray,
-    without: Bool[np.ndarray, " N"] | None,
-    but: Int64[np.ndarray, " B"] | None,
-    nobody: float | bool,
+    table: np.ndarray, part: slice, without: Sequence[LeftOut], nobody: float | bool
 ) -> None:
-    """Write `nobody` where an entry is not to count."""
-    if without is not None:
-        table[:, without] = nobody
-    if but is not None:
-        table[np.arange(len(table)), but] = nobody
+    """Write `nobody` where an entry does not count for a query of this part."""
+    for left_out in without:
+        table[left_out.groups == left_out.of[part, None]] = nobody
+
+
+def _standing(
+    ranks: Entries,
+    scores: Float64[np.ndarray, " Q"],
+    norms: Float64[np.ndarray, " Q"],
+    radii: Float64[np.ndarray, "Q K"],
+) -> Standing:
+    """Cosines of scores, and no radius for a zero query."""
+    is_zero = norms == 0.0
+    radii[is_zero] = 0.0
+    cosines = np.divide(scores, norms, out=np.zeros_like(norms), where=~is_zero)
+    return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii)
 
 
 def _kth_smallest(

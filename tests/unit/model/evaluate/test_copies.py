@@ -1,10 +1,11 @@
 import numpy as np
 import pytest
 
-from model.evaluate.copies import ABSENT_SHARE, absent_originals, measure_copies, threshold_for
+from model.evaluate.copies import RATES, TURNS, measure_copies, threshold_for, turn_of
 from model.evaluate.gathering import Gathered, Queries, Sheet, Vectors
 from model.evaluate.measurement import Book
 from model.evaluate.radii import Proof
+from model.evaluate.standing import unit_rows
 
 
 def gathered_of(pictures, queries, originals, edits=None, digests=None):
@@ -28,47 +29,85 @@ def find(measurements, figure, **fields):
     return Book(measurements).find(task="copies", metric="m", figure=figure, **fields)
 
 
-def test_a_case_worked_out_by_hand():
-    """Seven pictures along the axes; the first by hash is taken out.
+def plain_loop(pictures, queries, originals, turns, forward_error=0.0):
+    """Each turn from a gallery without its pictures: first result, margin, cosine."""
+    cases = []
+    for turn in range(TURNS):
+        kept = np.flatnonzero(turns != turn)
+        rows = unit_rows(pictures[kept]).astype(np.float64)
+        for query, original in zip(queries, originals, strict=True):
+            scores, norm = rows @ query, np.linalg.norm(query)
+            first = int(np.argmax(scores))
+            radius = min(
+                (scores[first] - scores[other]) / np.linalg.norm(rows[first] - rows[other])
+                for other in range(len(kept))
+                if other != first
+            )
+            margin = max(0.0, radius - 2 * forward_error) / norm
+            cases.append((turns[original] == turn, kept[first] == original, margin,
+                          scores[first] / norm))  # fmt: skip
+    return cases
 
-    Its copy lies along axis 1, so the search brings back picture 1, wrongly, with cosine 0.8. The
-    copy of picture 1 has cosine 0.6 with it and 0.8 with picture 2: wrong. Those of 2 to 6 are
-    right, at falling cosines; only 2 and 3 are above 0.8.
+
+@pytest.mark.parametrize("proof", [None, Proof(1.0, 0.02)])
+def test_every_number_is_that_of_a_plain_loop_over_turns(rng, proof):
+    pictures = rng.normal(size=(60, 5))
+    originals = np.repeat(np.arange(60), 2)
+    queries = 3.0 * (pictures[originals] + 0.4 * rng.normal(size=(120, 5)))
+    gathered = gathered_of(pictures, queries, originals)
+    turns = turn_of(gathered.sheet.origins)
+    cases = plain_loop(pictures, queries, originals, turns, proof.forward_error if proof else 0.0)
+    measurements = measure_copies("m", gathered, proof=proof)
+    for place, statistic in ((2, "margin"), (3, "cosine")):
+        for rate in RATES:
+            fields = {"statistic": statistic, "rate": rate}
+            negatives = sorted((case[place] for case in cases if case[0]), reverse=True)
+            assert len(negatives) == 120
+            threshold = negatives[int(rate * 120)]
+            positives = [case for case in cases if not case[0]]
+            right = [case[1] and case[place] > threshold for case in positives]
+            wrong = [not case[1] and case[place] > threshold for case in positives]
+            assert find(measurements, "threshold", **fields).value == pytest.approx(threshold)
+            found = find(measurements, "copy_recall", **fields)
+            assert (found.value, found.count) == (pytest.approx(np.mean(right)), 120)
+            assert find(measurements, "wrong_match_rate", **fields).value == pytest.approx(
+                np.mean(wrong)
+            )
+            assert (
+                find(measurements, "false_positive_rate", **fields).value == int(rate * 120) / 120
+            )
+
+
+def test_a_case_worked_out_by_hand():
+    """Seven pictures along the axes, each out in a turn of its own.
+
+    The copy of picture 0 leans towards 1: with 0 out it brings back 1 at cosine 0.6, wrongly. All
+    other copies lie between their axis and an eighth one, so with their picture out nothing is
+    like them. The threshold is 0.6; of the seven copies only 5 and 6 have less with their own.
     """
-    pictures = np.eye(8)[:7]
-    copies = np.zeros((7, 8))
-    copies[0, [1, 7]] = 0.8, 0.6
-    copies[1, [1, 2]] = 0.6, 0.8
-    for place, cosine in zip(range(2, 7), (0.95, 0.9, 0.7, 0.6, 0.5), strict=True):
+    pictures, copies = np.eye(8)[:7], np.zeros((7, 8))
+    copies[0, [0, 1]] = 0.8, 0.6
+    for place, cosine in zip(range(1, 7), (0.95, 0.9, 0.8, 0.7, 0.5, 0.4), strict=True):
         copies[place, [place, 7]] = cosine, np.sqrt(1 - cosine**2)
-    edits = ["jpeg", "jpeg", "jpeg", "blur", "blur", "blur", "blur"]
+    edits = ["jpeg", "jpeg", "jpeg", "jpeg", "blur", "blur", "blur"]
     gathered = gathered_of(pictures, 10.0 * copies, range(7), edits)
-    assert absent_originals(gathered.sheet.origins).tolist() == [True] + [False] * 6
+    assert turn_of(gathered.sheet.origins).tolist() == list(range(7))
     measurements = measure_copies("m", gathered, proof=None)
     cosine = {"statistic": "cosine", "rate": 0.01}
-    assert find(measurements, "threshold", **cosine).value == pytest.approx(0.8)
-    assert find(measurements, "copy_recall", **cosine).value == pytest.approx(2 / 6)
-    assert find(measurements, "copy_recall", **cosine).count == 6
-    assert find(measurements, "copy_recall", by="edit", group="jpeg", **cosine).value == 0.5
-    assert find(measurements, "copy_recall", by="edit", group="blur", **cosine).value == 0.25
+    assert find(measurements, "threshold", **cosine).value == pytest.approx(0.6)
+    assert find(measurements, "copy_recall", **cosine).value == pytest.approx(5 / 7)
+    assert find(measurements, "copy_recall", by="edit", group="jpeg", **cosine).value == 1.0
+    assert find(measurements, "copy_recall", by="edit", group="blur", **cosine).value == (
+        pytest.approx(1 / 3)
+    )
     assert find(measurements, "false_positive_rate", **cosine).value == 0.0
-    assert find(measurements, "false_positive_rate", **cosine).count == 1
-    # Each plane between two axes is 1 / sqrt(2) of the scores' difference away: the margin of the
-    # negative is 0.8 / sqrt(2), and that of the wrong copy 0.2 / sqrt(2).
+    # A plane between two axes is 1 / sqrt(2) of the scores' difference away. The false match has
+    # margin 0.6 / sqrt(2); the copy of 0 has 0.2 / sqrt(2) while 1 is there, and 0.8 / sqrt(2) in
+    # the turn without it.
     margin = {"statistic": "margin", "rate": 0.01}
-    assert find(measurements, "threshold", **margin).value == pytest.approx(0.8 / np.sqrt(2))
-    assert find(measurements, "copy_recall", **margin).value == pytest.approx(2 / 6)
-    assert find(measurements, "wrong_match_rate", **margin).value == 0.0
-
-
-def test_a_wrong_match_above_the_threshold_is_counted_as_that():
-    pictures = np.eye(8)[:7]
-    copies = np.eye(8)[[7, 2, 2, 3, 4, 5, 6]]
-    copies[0] = 0.1
-    measurements = measure_copies("m", gathered_of(pictures, copies, range(7)), proof=None)
-    fields = {"statistic": "cosine", "rate": 0.01}
-    assert find(measurements, "wrong_match_rate", **fields).value == pytest.approx(1 / 6)
-    assert find(measurements, "copy_recall", **fields).value == pytest.approx(5 / 6)
+    assert find(measurements, "threshold", **margin).value == pytest.approx(0.6 / np.sqrt(2))
+    recall = find(measurements, "copy_recall", by="edit", group="jpeg", **margin).value
+    assert recall == pytest.approx((3 + 1 / 6) / 4)
 
 
 def test_no_more_negatives_pass_than_the_rate_allows(rng):
@@ -82,25 +121,14 @@ def test_no_more_negatives_pass_than_the_rate_allows(rng):
             assert (statistics > lower).sum() > rate * size
 
 
-def test_originals_are_taken_out_by_their_hash_whatever_their_order():
+def test_the_turn_of_an_original_is_a_matter_of_its_hash_alone():
     digests = [f"{17 * number % 101:064x}" for number in range(101)]
-    absent = absent_originals(digests)
-    assert absent.sum() == round(ABSENT_SHARE * 101)
-    assert (absent_originals(digests[::-1]) == absent[::-1]).all()
-    doubled = absent_originals(digests + digests)
-    assert (doubled == np.concatenate([absent, absent])).all()
+    turns = turn_of(digests)
+    assert set(turns.tolist()) == set(range(TURNS))
+    assert (turn_of(digests[::-1]) == turns[::-1]).all()
+    assert turn_of(digests[40:41])[0] == turns[40]
 
 
-def test_forward_errors_count_against_the_margin():
-    pictures, queries = np.eye(9)[:8], np.eye(9)[:8]
-    gathered = gathered_of(pictures, queries, range(8))
-    free = measure_copies("m", gathered, proof=None)
-    bound = measure_copies("m", gathered, proof=Proof(1.0, 0.1))
-    fields = {"statistic": "margin", "rate": 0.01}
-    assert find(free, "copy_recall", **fields).value == 1.0
-    difference = [find(m, "threshold", **fields).value for m in (free, bound)]
-    assert difference == [pytest.approx(0.0), 0.0]
-
-
-def test_too_few_pictures_give_nothing():
-    assert measure_copies("m", gathered_of(np.eye(2), np.eye(2), range(2)), proof=None) == []
+def test_pictures_that_are_all_out_together_give_nothing():
+    gathered = gathered_of(np.eye(2), np.eye(2), range(2), digests=["a" * 64, "a" * 64])
+    assert measure_copies("m", gathered, proof=None) == []

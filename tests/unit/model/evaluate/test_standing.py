@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from model.certificate import Candidates, certify_search
 from model.evaluate.radii import Proof, input_radii
-from model.evaluate.standing import Gallery, unit_rows
+from model.evaluate.standing import Gallery, LeftOut, unit_rows
 
 KS = (1, 3, 7)
 
@@ -134,43 +134,56 @@ def test_with_as_many_results_as_entries_nothing_can_be_displaced(rng):
 
 
 def test_what_is_left_out_is_as_if_it_were_not_there(rng):
-    raw = gallery_of(rng, duplicates=0)
+    raw = gallery_of(rng)
     queries = rng.normal(size=(30, 6))
-    without = rng.random(40) < 0.4
-    kept = np.flatnonzero(~without)
-    smaller, whole = Gallery(raw[kept]), Gallery(raw)
-    nearest = whole.nearest(queries, without=without)
-    assert (nearest == kept[smaller.nearest(queries)]).all()
-    mine = whole.stand(queries, nearest, (1, 2), without=without)
-    theirs = smaller.stand(queries, smaller.nearest(queries), (1, 2))
-    assert (mine.ranks == theirs.ranks).all()
-    assert mine.radii == pytest.approx(theirs.radii, rel=1e-12)
-
-
-def test_only_rivals_count_when_they_are_named(rng):
-    raw = gallery_of(rng, duplicates=0)
-    queries = rng.normal(size=(30, 6))
-    chosen = rng.integers(0, 40, 30)
-    rivals = rng.random((30, 40)) < 0.3
-    rivals[:, 0] = True
-    standing = Gallery(raw).stand(queries, chosen, rivals=rivals)
+    groups, of = rng.integers(0, 4, 40), rng.integers(0, 4, 30)
+    itself = LeftOut(np.arange(40), rng.integers(0, 40, 30))
+    without = [LeftOut(groups, of), itself]
+    nearest = Gallery(raw).nearest(queries, without)
+    mine = Gallery(raw).stand(queries, nearest, (1, 2), without)
     for number in range(30):
-        seen = sorted({*np.flatnonzero(rivals[number]).tolist(), int(chosen[number])})
-        alone = Gallery(raw[seen]).stand(
-            queries[number : number + 1], np.array([seen.index(chosen[number])])
-        )
-        assert standing.ranks[number] == alone.ranks[0]
-        assert standing.radii[number] == pytest.approx(alone.radii[0], rel=1e-12)
+        kept = np.flatnonzero((groups != of[number]) & (np.arange(40) != itself.of[number]))
+        alone, query = Gallery(raw[kept]), queries[number : number + 1]
+        place = alone.nearest(query)
+        assert nearest[number] == kept[place[0]]
+        theirs = alone.stand(query, place, (1, 2))
+        assert mine.ranks[number] == theirs.ranks[0] == 0
+        assert mine.radii[number] == pytest.approx(theirs.radii[0], rel=1e-12)
+
+
+def test_the_least_over_groups_is_that_over_all(rng):
+    raw, queries = gallery_of(rng), rng.normal(size=(30, 6))
+    queries[3] = 0.0
+    chosen, groups = rng.integers(0, 40, 30), rng.integers(0, 5, 40)
+    whole = Gallery(raw).stand(queries, chosen)
+    parts = Gallery(raw).stand_by_group(queries, chosen, groups, 6)
+    assert (parts.radii.min(axis=1) == whole.radii[:, 0]).all()
+    assert (parts.ranks == whole.ranks).all()
+    assert (parts.similarities == whole.similarities).all()
+    others = parts.radii[np.arange(30) != 3]
+    assert (others[:, 5] == np.inf).all()
+    without = Gallery(raw).stand(queries, chosen, without=[LeftOut(groups, np.full(30, 2))])
+    assert (np.delete(parts.radii, 2, axis=1).min(axis=1) == without.radii[:, 0]).all()
 
 
 def test_blocks_of_queries_change_nothing(rng, monkeypatch):
     raw, queries = gallery_of(rng), rng.normal(size=(37, 6))
     chosen = rng.integers(0, 40, 37)
-    own = rng.integers(0, 40, 37)
-    once = Gallery(raw).stand(queries, chosen, KS), Gallery(raw).nearest(queries, but=own)
+    own = LeftOut(np.arange(40), rng.integers(0, 40, 37))
+
+    def measured():
+        gallery = Gallery(raw)
+        return (
+            gallery.stand(queries, chosen, KS, [own]),
+            gallery.stand_by_group(queries, chosen, np.arange(40) % 3, 3),
+            gallery.nearest(queries, [own]),
+        )
+
+    once = measured()
     monkeypatch.setattr("model.evaluate.standing._BLOCK_NUMBERS", 100)
-    again = Gallery(raw).stand(queries, chosen, KS), Gallery(raw).nearest(queries, but=own)
-    assert (once[0].ranks == again[0].ranks).all()
-    assert once[0].radii == pytest.approx(again[0].radii, rel=1e-12)
-    assert (once[1] == again[1]).all()
-    assert (once[1] != own).all()
+    again = measured()
+    for mine, theirs in zip(once[:2], again[:2], strict=True):
+        assert (mine.ranks == theirs.ranks).all()
+        assert mine.radii == pytest.approx(theirs.radii, rel=1e-12)
+    assert (once[2] == again[2]).all()
+    assert (once[2] != own.of).all()
