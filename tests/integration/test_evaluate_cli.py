@@ -278,8 +278,9 @@ def test_a_budget_that_is_none_is_a_wrong_command_line(corpus, tmp_path):
 
 
 def test_an_interrupt_ends_cleanly(tmp_path):
-    for number in range(120):
-        (tmp_path / f"{number:03}.png").write_bytes(encoded(photo(400, 600, seed=number), "PNG"))
+    data = encoded(photo(400, 600), "JPEG")
+    for number in range(300):
+        (tmp_path / f"{number:03}.jpg").write_bytes(data)
     command = [
         sys.executable, "-m", "model.evaluate", "retrieval", str(tmp_path),
         "--metric", "raw", "--no-plots", "--out", str(tmp_path / "out"),
