@@ -37,6 +37,8 @@ def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float
 
 def at_most(count: int, total: int, rate: float) -> float:
     """Probability of at most `count` in `total` independent trials at this rate."""
+    if count < 0:
+        return 0.0
     if rate <= 0.0 or count >= total:
         return 1.0
     if rate >= 1.0:

@@ -10,14 +10,21 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from service_helpers import draw_picture, encode, open_client, run_builder
+from service_helpers import draw_picture, encode, open_client
 from test_service_docs import CURLS, read_curl
+from typer.testing import CliRunner
 
+from index_builder.__main__ import app
 from index_builder.build import remove_items
 from index_builder.maintenance import roll_back
+from index_builder.rates import upper_bound
 from service.settings import Settings
 
 ABSENT = 680
+
+
+def invoke(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +49,12 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calibrated(data_dir: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gallery's index, and a version of it with operating points."""
+    """The gallery's index, a version of it with operating points, and what the command said."""
     directory = tmp_path_factory.mktemp("calibrated") / "data"
     shutil.copytree(data_dir, directory)
-    run_builder("calibrate", "--pairs", pairs, "--data-dir", directory)
+    done = invoke("calibrate", "--pairs", pairs, "--data-dir", directory, "--json")
+    assert done.exit_code == 0, done.output
+    (directory / "said.json").write_text(done.stdout)
     return directory
 
 
@@ -236,3 +245,68 @@ def test_a_running_server_takes_new_versions_with_and_without_operating_points(
     assert code_of_version("v000002") == 200
     log = [json.loads(line) for line in server.log.read_text().splitlines() if line[:1] == "{"]
     assert not [line for line in log if line.get("level") == "error"]
+
+
+# The commands.
+
+
+def test_the_command_prints_what_it_found_for_machines(calibrated):
+    answer = json.loads((calibrated / "said.json").read_text())
+    assert (answer["version"], answer["operating_points"]) == ("v000002", ["balanced"])
+    point = answer["calibration"]["operating_points"][0]
+    total = sum(one["negatives"] for one in point["measured"].values())
+    false = sum(one["false_positives"] for one in point["measured"].values())
+    assert point["false_positive_rate"] == false / total
+    assert point["false_positive_upper"] == upper_bound(
+        point["pictures_with_false_positives"], point["pictures"]
+    )
+    assert [one["name"] for one in answer["calibration"]["left_out"]] == ["strict"]
+    margins = [alarm["margin"] for alarm in answer["alarms"]]
+    assert len(margins) == 5
+    assert margins == sorted(margins, reverse=True)
+
+
+def test_info_rollback_and_verify_show_operating_points(calibrated, tmp_path):
+    answer = json.loads((calibrated / "said.json").read_text())
+    shutil.copytree(calibrated / "indexes", tmp_path / "indexes")
+    text = invoke("info", "--data-dir", tmp_path).stdout
+    threshold = answer["calibration"]["operating_points"][0]["threshold"]
+    assert "default v000002 (60 entries, 61 ids, operating points balanced)" in text
+    assert f"balanced: margin >= {threshold:g}: recall" in text
+    assert "strict: left out: 0.1 % cannot be claimed" in text
+    described = json.loads(invoke("info", "--data-dir", tmp_path, "--json").stdout)
+    assert described["manifest"]["calibration"] == answer["calibration"]
+    verified = invoke("verify", "--data-dir", tmp_path).stdout
+    assert "operating points balanced): every file is whole" in verified
+    dropped = invoke("remove", "p01.jpg", "--data-dir", tmp_path)
+    assert "dropped the operating points balanced: they were measured on another" in dropped.stdout
+    back = invoke("rollback", "--data-dir", tmp_path).stdout
+    assert back == "default now serves v000002 (60 entries, 61 ids, operating points balanced)\n"
+    again = json.loads(invoke("remove", "p01.jpg", "--data-dir", tmp_path, "--json").stdout)
+    assert again["operating_points_dropped"] == ["balanced"]
+    assert again["operating_points"] == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("in", "--pairs", "x.csv"), ("in", "--k", "0")])
+def test_a_wrong_command_line_is_exit_code_2(tmp_path, arguments):
+    assert invoke("calibrate", *arguments, "--data-dir", tmp_path).exit_code == 2
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--pairs", "/nonexistent.csv"), "nonexistent.csv"),
+        (("/nonexistent",), "no folder, archive or manifest at /nonexistent"),
+        (("/nonexistent", "--index", "other"), "no index 'other'"),
+        (("/nonexistent", "--index", "../x"), "an index name is 1 to 64 letters"),
+    ],
+)
+def test_expected_errors_are_one_line_and_exit_code_1(calibrated, arguments, message, as_json):
+    extra = ("--json",) if as_json else ()
+    result = invoke("calibrate", *arguments, "--data-dir", calibrated, *extra)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    if as_json:
+        assert message in json.loads(result.stdout)["error"]["message"]

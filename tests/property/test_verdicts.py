@@ -126,8 +126,7 @@ def flipping_steps(rng, query, gallery, entry, rule):
     yield random / np.linalg.norm(random)
 
 
-@pytest.mark.parametrize("error", [0.0, 1e-4])
-@pytest.mark.parametrize("k", [1, 3])
+@pytest.mark.parametrize(("k", "error"), [(1, 0.0), (3, 1e-4)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_step_below_its_radius_flips_a_verdict(kind, k, error):
     rng = np.random.default_rng(9)
@@ -184,7 +183,7 @@ def test_rows_a_rounding_apart_keep_their_executed_verdict(step_down):
     """Without the slack on both sides, computed margins of such rows flip on the way."""
     rng = np.random.default_rng(8)
     certified = 0
-    for _ in range(100):
+    for _ in range(60):
         dimension = int(rng.integers(8, 65))
         pair = np.repeat(rng.normal(size=(1, dimension)), 2, axis=0)
         pair[1] += rng.normal(size=dimension) * 10.0 ** rng.uniform(-7, -1)
@@ -198,13 +197,13 @@ def test_rows_a_rounding_apart_keep_their_executed_verdict(step_down):
             continue
         certified += 1
         for step in flipping_steps(rng, query, pair, first, rule):
-            for wobble in (0.0, 1e-12, 1e-9):
+            for wobble in (0.0, 1e-10):
                 direction = step + wobble * rng.normal(size=dimension)
                 direction /= np.linalg.norm(direction)
                 moved = move(query, direction, found.radii[0] * SCALE * (1 - step_down))
                 after = decide(moved, everything(pair), np.array([first]), rule)
                 assert after.matches[0] == found.matches[0]
-    assert certified > 50
+    assert certified > 30
 
 
 class Flat:
