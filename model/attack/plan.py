@@ -30,7 +30,7 @@ class Plan:
     attacks: tuple[str, ...] = ("pgd",)
     steps: int = 50
     restarts: int = 2
-    shortest_steps: int = 100
+    shortest_steps: int = 40
     hard_queries: int = 0
     hard_steps: int = 200
     hard_restarts: int = 10

@@ -16,6 +16,9 @@ from model.errors import AttackError
 
 Say = Callable[[str], None]
 
+# From another start it ends within a hundredth of where it ended before.
+_SHORTEST_RESTARTS = 2
+
 
 @dataclass(frozen=True)
 class Share:
@@ -207,23 +210,28 @@ class Run:
     def _attack_hardest(self) -> None:
         """Attack the questions with the smallest ratios again, with more steps and restarts.
 
-        Within the certified radius all budgets are searched at once, by looking in the largest of
-        them; the grid's budgets are tried again only from there on.
+        A budget below a certified radius lies inside the ball that the hunt looks through, so the
+        grid's budgets are tried again from the certified radius on only.
         """
         plan, steps, restarts = self._plan, self._plan.hard_steps, self._plan.hard_restarts
         for ledger, rows in zip(self._ledgers, self._hardest(), strict=True):
             if not rows.size:
                 continue
             self._say(f"  the hardest {rows.size} again, {steps} steps, {restarts} restarts")
-            search_shortest(ledger, steps=steps, restarts=restarts, seed=self._seed + 1, only=rows)
+            few = min(restarts, _SHORTEST_RESTARTS)
+            search_shortest(ledger, steps=steps, restarts=few, seed=self._seed + 1, only=rows)
             hunt(ledger, rows, steps=steps, restarts=restarts, seed=self._seed + 2)
             radii = ledger.certified_radii
             for epsilon in self._epsilons():
                 beyond = rows if radii is None else rows[radii[rows] <= epsilon]
                 for attack in plan.attacks:
-                    budget = Budget(epsilon, plan.norm, steps)
                     attack_within(
-                        ledger, attack, budget, restarts=restarts, seed=self._seed + 3, only=beyond
+                        ledger,
+                        attack,
+                        Budget(epsilon, plan.norm, steps),
+                        restarts=restarts,
+                        seed=self._seed + 3,
+                        only=beyond,
                     )
 
     def _hardest(self) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ def subject() -> Subject:
 
 @pytest.fixture(scope="session")
 def gray_pictures() -> np.ndarray:
-    """Twelve pictures around mid-gray, far inside the box; each of the first six has a near twin."""
+    """Twelve pictures around mid-gray, far inside the box; the first six have a near twin each."""
     drawn = 0.02 * np.random.default_rng(5).standard_normal((12, 3, SIDE, SIDE))
     drawn[6:] = 0.8 * drawn[:6] + 0.6 * drawn[6:]
     return 0.5 + drawn
@@ -38,7 +38,7 @@ def block(subject: Subject, gray_pictures: np.ndarray) -> Block:
 
 @pytest.fixture(scope="session")
 def true_radii(block: Block, subject: Subject, gray_pictures: np.ndarray) -> np.ndarray:
-    """The smallest perturbation that turns each decision: the distance to the nearest half-space."""
+    """The smallest perturbation that turns each decision: the way to the nearest half-space."""
     rows = unit_rows(subject.embed(gray_pictures)).astype(np.float64)
     radii = []
     for entry, vector in enumerate(block.vectors):

@@ -50,7 +50,7 @@ def test_a_bound_that_is_too_small_by_a_hundredth_is_caught(block: Block, true_r
         assert not block.decision.holds(moved, row)
 
 
-def test_only_what_float64_confirms_is_written_down(block: Block, true_radii: np.ndarray):
+def test_only_what_float64_confirms_is_written_down(block: Block):
     ledger = Ledger(block)
     nothing = np.full_like(block.pictures, 1e-4)
     ledger.judge(np.arange(6), nothing, "a liar")
@@ -106,7 +106,7 @@ def test_equal_rows_rank_by_number_and_do_not_draw_the_attack(block: Block, true
     assert not Ledger(replace(block, decision=later)).is_right.any()
 
 
-def test_two_alternatives_a_question_are_decided_each_by_its_own(block: Block, subject: Subject):
+def test_two_alternatives_a_question_are_decided_each_by_its_own(block: Block):
     vectors = block.vectors
     pairs = np.stack([unit_rows(vectors), unit_rows(-vectors)], axis=1)
     ledger = Ledger(replace(block, decision=FirstPlace(pairs, np.zeros(6, np.int64), vectors)))
