@@ -1,0 +1,105 @@
+"""The two views: geometry, colours, and how often each thing happens."""
+
+import colorsys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from image_files import photo
+
+from model.resize import resize_operator
+from model.train.views import colour_jitter, framed, turn_hue, two_views
+
+
+def random(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def view(seed: int = 0, side: int = 12) -> np.ndarray:
+    return random(seed).random((3, side, side), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "top", "left"), [(10, 13, 2, 4), (9, 12, 2, 3), (6, 6, 0, 0)]
+)
+def test_a_centre_crop_is_the_middle_of_the_picture_as_it_is(height, width, top, left):
+    pixels = photo(height, width)
+    wanted = pixels[top : top + 6, left : left + 6].transpose(2, 0, 1) / 255
+    assert framed(pixels, 6, "center-crop") == pytest.approx(wanted)
+
+
+def test_a_smaller_picture_stands_in_black_with_the_odd_pixel_after_it():
+    pixels = photo(4, 5)
+    found = framed(pixels, 8, "center-crop")
+    assert found[:, 2:6, 1:6] == pytest.approx(pixels.transpose(2, 0, 1) / 255)
+    assert found.sum() == pytest.approx(pixels.sum() / 255)
+
+
+def test_the_other_framing_is_the_resize_of_serving():
+    pixels = photo(20, 33)
+    wanted = resize_operator(20, 33, 8).apply(pixels)
+    assert framed(pixels, 8, "resize") == pytest.approx(wanted, abs=1e-6)
+
+
+@given(st.integers(0, 999), st.floats(-0.5, 0.5))
+@settings(max_examples=20, deadline=None)
+def test_a_turned_hue_is_the_textbooks(seed, turn):
+    picture = view(seed, side=3)
+    found = turn_hue(picture, turn)
+    for y in range(3):
+        for x in range(3):
+            hue, saturation, value = colorsys.rgb_to_hsv(*picture[:, y, x].astype(float))
+            wanted = colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value)
+            assert found[:, y, x] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_gray_has_no_hue_to_turn():
+    gray = np.full((3, 4, 4), 0.3, dtype=np.float32)
+    assert np.array_equal(turn_hue(gray, 0.4), gray)
+
+
+def test_jitter_stays_in_range_and_brightness_saturation_and_contrast_do_what_they_say():
+    changes = []
+    for seed in range(300):
+        jittered = colour_jitter(view(seed), random(seed))
+        assert jittered.dtype == np.float32
+        assert 0.0 <= jittered.min() <= jittered.max() <= 1.0
+        changes.append(jittered.mean() / view(seed).mean())
+    # Brightness by 0.6 to 1.4, cut at 1; the other three move the mean little.
+    assert 0.55 < min(changes) < 0.75
+    assert 1.15 < max(changes) < 1.45
+    assert np.mean(changes) == pytest.approx(0.98, abs=0.04)
+
+
+def test_a_constant_gray_picture_only_changes_brightness():
+    constant = np.full((3, 5, 5), 0.5, dtype=np.float32)
+    jittered = colour_jitter(constant, random(3))
+    assert jittered.std() == pytest.approx(0.0, abs=1e-6)
+    assert 0.3 <= jittered.mean() <= 0.7
+
+
+def test_views_happen_as_often_as_they_should_and_the_teachers_view_keeps_its_colours():
+    pixels = photo(16, 16, seed=4)
+    whole = framed(pixels, 16, "center-crop")
+    mirror = whole[:, :, ::-1]
+    mirrored = both = gray = plain_colours = 0
+    count = 1500
+    for seed in range(count):
+        plain, edited = two_views(pixels, 16, "center-crop", random(seed))
+        assert np.array_equal(plain, whole) or np.array_equal(plain, mirror)
+        mirrored += np.array_equal(plain, mirror)
+        gray += np.ptp(edited, axis=0).max() < 1e-6
+        unchanged = np.array_equal(edited, whole) or np.array_equal(edited, mirror)
+        plain_colours += unchanged
+        both += np.array_equal(edited, mirror) and np.array_equal(plain, mirror)
+    assert mirrored / count == pytest.approx(0.5, abs=0.05)
+    assert gray / count == pytest.approx(0.2, abs=0.04)
+    assert plain_colours / count == pytest.approx(0.2 * 0.8, abs=0.04)
+    assert both / count == pytest.approx(0.04, abs=0.02)  # the second view is mirrored on its own
+
+
+def test_the_same_draw_gives_the_same_views():
+    first = two_views(photo(), 20, "resize", random(9))
+    again = two_views(photo(), 20, "resize", random(9))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
