@@ -33,8 +33,8 @@ class MetricLog:
             DependencyError: event files are wanted, and tensorboard is not installed.
         """
         _forget_after(lines, from_step)
-        self._file = lines.open("a", encoding="utf-8")
         self._events = None if events is None else _event_writer(events, from_step)
+        self._file = lines.open("a", encoding="utf-8")
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
         """One line of measurements of a kind: "train" or "validation"."""

@@ -44,7 +44,7 @@ def train(
     out: Path,
     *,
     device: str = "cpu",
-    stream: TextIO = sys.stderr,
+    stream: TextIO | None = None,
 ) -> Checkpoint:
     """Trains a student, and writes the checkpoints that could be proved.
 
@@ -57,7 +57,7 @@ def train(
         config: how, and for how long.
         out: the run's folder: checkpoints, states, logs.
         device: a torch device.
-        stream: what a person reads; a bar where it is a terminal.
+        stream: what a person reads, a bar where it is a terminal; None takes standard error.
 
     Returns:
         The checkpoint with the higher validation score: of the last step, or the best before it.
@@ -73,7 +73,7 @@ def train(
         raise TrainingError("a run needs an end: set steps, epochs or minutes")
     share_of(config.batch_size, world.rank, world.size)
     _full_precision()
-    narrator = Narrator(stream if world.leads else None)
+    narrator = Narrator((stream or sys.stderr) if world.leads else None)
     with folder.claimed() if world.leads else contextlib.nullcontext():
         if world.leads:
             folder.agree(config, task.identity())
