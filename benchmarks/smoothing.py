@@ -1,6 +1,6 @@
 """What a certificate by randomised smoothing costs and proves, beside ours, on the same queries.
 
-    python benchmarks/smoothing.py [--queries 8] [--samples 200] [--sigma 0.25] [--alpha 0.001]
+    python benchmarks/smoothing.py [--queries 12] [--samples 200] [--sigma 0.25] [--alpha 0.001]
         [--metric teacher:efficientnet-lite0@64] [--metric wave-64]
 
 Queries are edited copies of gallery pictures, all squashed to the same 64 x 64 square, whose pixels
@@ -70,6 +70,7 @@ class Outcome:
 def main() -> None:
     """Both certificates for each query, then what they cost."""
     options = _options()
+    sys.stdout.reconfigure(line_buffering=True)
     limit_threads(1)
     rng = np.random.default_rng([options.seed, 0])
     pictures = [picture.pixels() for picture in map(open_pictures(GALLERY).__getitem__, _all())]
@@ -101,7 +102,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--queries", type=int, default=8)
+    parser.add_argument("--queries", type=int, default=12, help="12 meet every kind of edit")
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--selection", type=int, default=50, help="samples that choose the entry")
     parser.add_argument("--sigma", type=float, action="append", help="repeatable")
