@@ -33,8 +33,8 @@ MetricOption = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="wave-64, a checkpoint file, raw, blockmean16, phash, pdq, teacher:NAME[@SIDE]; "
-        "repeatable.",
+        help="wave-64, a checkpoint file, raw, blockmean16, phash, pdq, teacher:NAME[@SIDE], "
+        "lpips:TRUNK[@SIDE]; repeatable.",
     ),
 ]
 ObjectiveOption = Annotated[
@@ -81,7 +81,10 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
     epsilon: EpsilonOption = None,
     steps: Annotated[int, typer.Option(min=1, help="Of each attack.")] = _DEFAULT.steps,
     restarts: Annotated[int, typer.Option(min=1, help="Of each attack.")] = _DEFAULT.restarts,
-    queries: Annotated[int, typer.Option(min=0, help="Questions; 0 for all.")] = _DEFAULT.queries,
+    queries: Annotated[
+        int | None,
+        typer.Option(min=0, help="Questions; 0 for all. With --grid, in place of the preset's."),
+    ] = None,
     shortest_steps: Annotated[
         int, typer.Option(min=0, help="Of the search for the shortest; 0 leaves it out.")
     ] = _DEFAULT.shortest_steps,
@@ -92,7 +95,9 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
     hard_restarts: Annotated[int, typer.Option(min=1)] = _DEFAULT.hard_restarts,
     seed: Annotated[int, typer.Option(min=0, help="Of queries and attacks.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    weights: Annotated[Path | None, typer.Option(help="A teacher's weights.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of a teacher, or of LPIPS's trunk.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Attack metrics; fails if one decision is turned within its certified radius."""
@@ -100,7 +105,7 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
         custom = None
         if grid_name is None:
             custom = Plan(
-                queries=queries,
+                queries=_DEFAULT.queries if queries is None else queries,
                 norm=norm,
                 epsilons=tuple(_epsilon(one) for one in epsilon or ["0.25", "0.5", "1.0"]),
                 attacks=tuple(attacks or ()),
@@ -119,13 +124,16 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
             "seed": seed, "device": device,
         }  # fmt: skip
         specs = metric or list(_GRID_METRICS if grid_name else _GRID_METRICS[:1])
-        _attack_all(specs, custom, setting, data=data, weights=weights, out=out, as_json=as_json)
+        _attack_all(
+            specs, custom, setting, queries, data=data, weights=weights, out=out, as_json=as_json
+        )
 
 
 def _attack_all(
     specs: list[str],
     custom: Plan | None,
     setting: dict[str, Any],
+    queries: int | None,
     *,
     data: Path,
     weights: Path | None,
@@ -134,13 +142,15 @@ def _attack_all(
 ) -> None:
     # torch takes seconds to import, and --help does without it.
     from model.attack import report  # noqa: PLC0415
+    from model.attack.lpips import PREFIX, load_lpips  # noqa: PLC0415
     from model.attack.questions import open_questions  # noqa: PLC0415
     from model.attack.run import Result, Run  # noqa: PLC0415
     from model.metrics.load import load_metric  # noqa: PLC0415
 
     results: list[Result] = []
     for spec in specs:
-        metric = load_metric(spec, weights=weights, device=setting["device"])
+        load = load_lpips if spec.startswith(PREFIX) else load_metric
+        metric = load(spec, weights=weights, device=setting["device"])
         questions = open_questions(
             data,
             metric,
@@ -154,6 +164,7 @@ def _attack_all(
         is_certified = metric.lipschitz_bound is not None
         is_black_box = metric.input_size is None
         for plan in _plans(custom, setting["grid"], is_certified, is_black_box):
+            plan = plan if queries is None else replace(plan, queries=queries)  # noqa: PLW2901
             blocks = questions.blocks(plan.queries, setting["seed"])
             results.append(Run(blocks, plan, seed=setting["seed"], say=_say).carry_out())
             # Each result is on disk before the next hours begin.

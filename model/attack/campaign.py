@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Float64
 from torch import Tensor
 
 from model.attack.block import Budget
-from model.attack.decisions import StaysNear
+from model.attack.decisions import StaysClose, StaysNear
 from model.attack.descent import Objective, descend, shorten, unit
 from model.attack.ledger import Ledger, Rows
 from model.attack.library import batch_size, run_attack
@@ -47,7 +47,7 @@ def attack_within(
     block, wanted, most = ledger.block, _mask(ledger, only), 0
     for restart in range(restarts):
         mask = wanted & ledger.standing(budget.epsilon, budget.norm)
-        if isinstance(block.decision, StaysNear):
+        if isinstance(block.decision, StaysNear | StaysClose):
             # Turned or not, it is asked how far the distance can be pushed.
             mask = wanted & ledger.is_right
         rows = np.flatnonzero(mask)

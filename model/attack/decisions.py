@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
@@ -25,6 +25,8 @@ from model.ranking import LARGEST_NORM_DEVIATION, Float64Rows, rank, score
 # a gradient, whatever the metric's spread is.
 _FIRST_GAP = 10.0
 _SMALLEST_GAP = 1e-4
+# Far above the rounding of a product of unit rows, over the norm of the vector.
+_CLOSE = 1e-9
 
 Vector = Float64[np.ndarray, " D"]
 
@@ -48,8 +50,10 @@ class Decision(Protocol):
         """The classes nearest to overtaking class 0 at this vector, nearest first."""
         ...
 
-    def holds(self, vector: Vector, row: int) -> bool:
-        """Whether the decision is the right one at this vector, as the program computes it."""
+    def hold(
+        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
+        """Whether each decision is the right one at its vector, as the program computes it."""
         ...
 
     def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:
@@ -112,11 +116,38 @@ class FirstPlace:
         order = np.argsort(radii, kind="stable")[:count]
         return [1 + int(other) for other in order if radii[other] < np.inf]
 
-    def holds(self, vector: Vector, row: int) -> bool:
-        """Whether the right entry ranks first by the program's scores; equal ones go by number."""
+    def hold(
+        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
+        """Whether the right entry ranks first by the program's scores; equal ones go by number.
+
+        A matrix product decides what it can; what is closer than its rounding is scored and ranked
+        as a search does it.
+        """
+        leads = self._leads(vectors, rows)
+        room = _CLOSE * np.linalg.norm(vectors, axis=1)
+        out = leads > 0.0
+        for place in np.flatnonzero(~(np.abs(leads) > room)).tolist():
+            out[place] = self._is_first(vectors[place], int(rows[place]))
+        return out
+
+    def _is_first(self, vector: Vector, row: int) -> bool:
         scores = score(Float64Rows(self._of(row)), vector, self._deviation)
         numbers = np.arange(scores.values.size)
         return int(rank(scores.values, numbers, 1)[0]) == int(self._entries[row])
+
+    def _leads(
+        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
+    ) -> Float64[np.ndarray, " B"]:
+        """How far each right entry's score is above the best other one's."""
+        if len(self._galleries) == 1:
+            scores = vectors @ self._galleries[0].astype(np.float64).T
+        else:
+            scores = np.einsum("bd,bnd->bn", vectors, self._galleries[rows].astype(np.float64))
+        places = np.arange(len(rows))
+        own = scores[places, self._entries[rows]]
+        scores[places, self._entries[rows]] = -np.inf
+        return own - scores.max(axis=1)
 
     def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:
         """The certificate of a search with k = 1 over the whole gallery."""
@@ -161,7 +192,7 @@ class StaysNear:
 
     Args:
         clean: vectors of the unchanged pictures, (Q, D).
-        threshold: distance from which the two no longer match, in (0, 2).
+        threshold: distance beyond which the two no longer match, in (0, 2).
         device: where `logits` runs.
     """
 
@@ -191,9 +222,12 @@ class StaysNear:
         """Cosine distance from the unchanged picture, in [0, 2]."""
         return self._pair(vector, row).distance
 
-    def holds(self, vector: Vector, row: int) -> bool:
-        """Whether the program calls the two a match."""
-        return bool(self._pair(vector, row).match)
+    def hold(
+        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
+        """Whether the program calls each two a match."""
+        pairs = zip(vectors, rows.tolist(), strict=True)
+        return np.array([bool(self._pair(vector, row).match) for vector, row in pairs])
 
     def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:
         """The evasion radius of a pair of which one picture changes."""
@@ -229,12 +263,52 @@ class StaysNear:
         )
 
 
-def unit_rows(vectors: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
-    """Vectors over their norms in float32, as an index stores them; zero ones stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0.0).astype(
-        np.float32
-    )
+class StaysClose:
+    """The same for a distance that is the squared Euclidean one, of which nothing is proved.
+
+    Args:
+        clean: vectors of the unchanged pictures, (Q, D).
+        threshold: distance beyond which the two no longer match, > 0.
+        device: where `logits` runs.
+    """
+
+    is_flat = True
+
+    def __init__(
+        self, clean: Float64[np.ndarray, "Q D"], threshold: float, *, device: str = "cpu"
+    ) -> None:
+        self._clean, self._threshold = clean, threshold
+        self._vectors = torch.from_numpy(clean).to(device=device, dtype=torch.float32)
+
+    def logits(
+        self, vectors: Float[Tensor, "B D"], rows: Int64[Tensor, " B"]
+    ) -> Float[Tensor, "B C"]:
+        """How far the distance is below the threshold, scaled, and 0."""
+        distances = ((vectors - self._vectors[rows]) ** 2).sum(dim=1)
+        room = _FIRST_GAP * (1.0 - distances / self._threshold)
+        return torch.stack([room, torch.zeros_like(room)], dim=1)
+
+    def rivals(self, vector: Vector, row: int, count: int) -> list[int]:  # noqa: ARG002
+        """There is one: not to match."""
+        return [1][:count]
+
+    def distance(self, vector: Vector, row: int) -> float:
+        """Squared distance from the unchanged picture's vector."""
+        return float(((vector - self._clean[row]) ** 2).sum())
+
+    def hold(
+        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
+    ) -> Bool[np.ndarray, " B"]:
+        """Whether each two match."""
+        return ((vectors - self._clean[rows]) ** 2).sum(axis=1) <= self._threshold
+
+    def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:  # noqa: ARG002
+        """Refused: nothing is proved.
+
+        Raises:
+            AttackError: always.
+        """
+        raise AttackError(f"{subject.name} is compared by a distance that no radius is proved for")
 
 
 def _bound(subject: Subject) -> float:

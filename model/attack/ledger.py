@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from model.attack.block import Block
-from model.attack.decisions import StaysNear
+from model.attack.decisions import StaysClose, StaysNear
 from model.attack.library import to_levels
 
 _BISECTIONS = 12
@@ -60,7 +60,7 @@ class Ledger:
         self.block = block
         count = len(block.ids)
         rows = np.arange(count)
-        self.is_right = self._hold(rows, block.vectors)
+        self.is_right = block.decision.hold(block.vectors, rows)
         self.certified_radii = self._certify() if block.subject.is_certified else None
         self.turning = {norm: np.full(count, np.inf) for norm in ("l2", "linf")}
         self.found_by = [""] * count
@@ -116,7 +116,7 @@ class Ledger:
             scales = np.full(left.size, stretch)
             vectors = self._moved(rows[left], deltas[left], scales)
             self._note_distances(rows[left], vectors, within)
-            turned = ~self._hold(rows[left], vectors)
+            turned = ~self.block.decision.hold(vectors, rows[left])
             hit = left[turned]
             if hit.size:
                 self._shorten(rows[hit], stretch * deltas[hit], found_by)
@@ -135,18 +135,12 @@ class Ledger:
             ]
         )
 
-    def _hold(self, rows: Rows, vectors: Float64[np.ndarray, "R D"]) -> Flags:
-        """Which decisions hold at these vectors."""
-        holds = self.block.decision.holds
-        pairs = zip(rows.tolist(), vectors, strict=True)
-        return np.array([holds(vector, row) for row, vector in pairs], dtype=np.bool_)
-
     def _shorten(self, rows: Rows, deltas: Deltas, found_by: str) -> None:
         """Find where each decision turns on the way to its perturbation, by bisection."""
         low, high = np.zeros(rows.size), np.ones(rows.size)
         for _ in range(_BISECTIONS):
             middle = (low + high) / 2.0
-            turned = ~self._hold(rows, self._moved(rows, deltas, middle))
+            turned = ~self.block.decision.hold(self._moved(rows, deltas, middle), rows)
             low, high = np.where(turned, low, middle), np.where(turned, middle, high)
         for row, delta in zip(rows.tolist(), self._scaled(rows, deltas, high), strict=True):
             self._write_down(row, delta, found_by)
@@ -173,7 +167,7 @@ class Ledger:
         self, rows: Rows, vectors: Float64[np.ndarray, "R D"], within: float | None
     ) -> None:
         decision = self.block.decision
-        if within is None or not isinstance(decision, StaysNear):
+        if within is None or not isinstance(decision, StaysNear | StaysClose):
             return
         reached = self.reached.setdefault(within, np.zeros(len(self.block.ids)))
         for row, vector in zip(rows.tolist(), vectors, strict=True):

@@ -111,28 +111,31 @@ class Probe(nn.Module):
 
     def _remember(self, x: Tensor, scores: Tensor, places: Tensor, within: Tensor) -> None:
         gaps = scores[:, 0] - scores[:, 1:].amax(dim=1)
-        for i in torch.nonzero(within & (gaps < self.gaps[places]))[:, 0].tolist():
-            place = places[i]
-            # The same question may stand in a batch twice.
-            if gaps[i] < self.gaps[place]:
-                self.best[place], self.gaps[place] = x[i], gaps[i]
+        usable = within & ~gaps.isnan()
+        # The same question may stand in a batch twice.
+        lowest = self.gaps.scatter_reduce(0, places[usable], gaps[usable], "amin")
+        chosen = usable & (gaps < self.gaps[places]) & (gaps == lowest[places])
+        self.best[places[chosen]] = x[chosen]
+        self.gaps = lowest
 
 
 def apart(
     pictures: Float64[np.ndarray, "Q 3 H W"], epsilon: float, norm: str, most: int
 ) -> Iterator[list[int]]:
     """Parts of at most so many pictures, each two of a part more than two budgets apart."""
-    flat = torch.from_numpy(pictures)
-    far = (_distances(flat, flat, norm) > 2.0 * epsilon * _ROUNDING).numpy()
     left = list(range(len(pictures)))
     while left:
+        # Those that do not fit wait for the next part; nobody compares all with all.
+        candidates, left = left[:most], left[most:]
+        some = torch.from_numpy(pictures[candidates])
+        far = (_distances(some, some, norm) > 2.0 * epsilon * _ROUNDING).numpy()
         part: list[int] = []
-        for one in left:
-            if len(part) < most and far[one, part].all():
-                part.append(one)
-        yield part
-        taken = set(part)
-        left = [one for one in left if one not in taken]
+        for place in range(len(candidates)):
+            if far[place, part].all():
+                part.append(place)
+        yield [candidates[place] for place in part]
+        waiting = set(range(len(candidates))) - set(part)
+        left = [candidates[place] for place in sorted(waiting)] + left
 
 
 def _distances(

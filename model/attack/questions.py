@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from model.attack.block import Block
-from model.attack.decisions import Decision, FirstPlace, StaysNear, unit_rows
+from model.attack.decisions import Decision, FirstPlace, StaysClose, StaysNear
 from model.attack.subjects import Subject, subject_of, through_resize
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.pictures import PictureSet, open_pictures
@@ -73,7 +73,7 @@ class Evictions:
             self._subject.embed(_squares(part, self._subject))
             for part in _parts(pictures[i].pixels() for i in _told(len(pictures), advance))
         ]
-        self._gallery = unit_rows(np.concatenate(vectors))
+        self._gallery = self._subject.rows(np.concatenate(vectors))
 
     def __len__(self) -> int:
         return 2 * len(self._pictures)
@@ -143,7 +143,7 @@ class Choices:
 
     def _embed(self, pictures: Sequence[Pixels]) -> Float32[np.ndarray, "N D"]:
         vectors = [self._subject.embed(_squares(part, self._subject)) for part in _parts(pictures)]
-        return unit_rows(np.concatenate(vectors))
+        return self._subject.rows(np.concatenate(vectors))
 
 
 class Distances:
@@ -175,7 +175,8 @@ class Distances:
         pixels = [self._pictures[i].pixels() for i in chosen]
 
         def decide(_: Places, vectors: Vectors) -> Decision:
-            return StaysNear(vectors, self._threshold, device=self._device)
+            stays = StaysClose if self._subject.is_squared else StaysNear
+            return stays(vectors, self._threshold, device=self._device)
 
         ids = [self._pictures.ids[i] for i in chosen]
         return _blocks(self._subject, self._space, ids, pixels, decide)

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
+from model.attack.lpips import LpipsMetric
 from model.errors import AttackError
 from model.lipschitz import product_bound
 from model.metrics.metric import DifferentiableMetric, Metric
@@ -26,6 +27,13 @@ HASH_SIDE = 64
 """Side of the square picture on which a metric without an input size is attacked, pixels."""
 
 _INPUTS_PER_PASS = 16
+
+
+def unit_rows(vectors: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
+    """Vectors over their norms in float32, as an index stores them; zero ones stay zero."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0.0)
+    return units.astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +50,8 @@ class Subject:
         lipschitz_bound: proved bound of the metric from its input; None where nothing is proved.
         gain: l2 norm of the way from the changeable pixels to the metric's input.
         forward_error: bound on the l2 error of a vector from `embed`.
+        rows: vectors as a gallery holds them, all of norm 1, in float32.
+        is_squared: the distance of two vectors is their squared Euclidean one, not 1 - cosine.
         has_levels: only multiples of 1/255 exist, and others are never shown to the metric.
         device: where `network` runs.
     """
@@ -54,6 +64,8 @@ class Subject:
     lipschitz_bound: float | None = None
     gain: float = 1.0
     forward_error: float = 0.0
+    rows: Callable[[np.ndarray], np.ndarray] = unit_rows
+    is_squared: bool = False
     has_levels: bool = False
     device: str = "cpu"
 
@@ -90,6 +102,8 @@ def subject_of(metric: Metric, *, device: str = "cpu") -> Subject:
         embed=_slow(metric, device),
         lipschitz_bound=metric.lipschitz_bound,
         forward_error=metric.forward_error,
+        rows=metric.rows if isinstance(metric, LpipsMetric) else unit_rows,
+        is_squared=isinstance(metric, LpipsMetric),
         device=device,
     )
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from model.attack.block import Block
-from model.attack.decisions import FirstPlace, unit_rows
-from model.attack.subjects import Subject, subject_of
+from model.attack.decisions import FirstPlace
+from model.attack.subjects import Subject, subject_of, unit_rows
 from model.metrics.pixels import BlockMeans
 
 SIDE = 16

@@ -7,9 +7,9 @@ import pytest
 
 from model.attack.block import Block
 from model.attack.campaign import hunt, search_shortest
-from model.attack.decisions import FirstPlace, StaysNear, unit_rows
+from model.attack.decisions import FirstPlace, StaysNear
 from model.attack.ledger import Ledger
-from model.attack.subjects import Subject
+from model.attack.subjects import Subject, unit_rows
 from model.certificate import Candidates, certify_search
 from model.errors import AttackError
 
@@ -46,8 +46,8 @@ def test_a_bound_that_is_too_small_by_a_hundredth_is_caught(block: Block, true_r
         row = block.ids.index(one.id)
         assert true_radii[row] <= one.length < one.certified_radius
         assert np.linalg.norm(one.delta) == pytest.approx(one.length, rel=1e-12)
-        moved = block.subject.embed((one.picture + one.delta)[None])[0]
-        assert not block.decision.holds(moved, row)
+        moved = block.subject.embed((one.picture + one.delta)[None])
+        assert not block.decision.hold(moved, np.array([row])).any()
 
 
 def test_only_what_float64_confirms_is_written_down(block: Block):
@@ -92,6 +92,22 @@ def test_the_radius_is_the_certificate_of_a_search(block: Block, subject: Subjec
         )
         radius = block.decision.certified_radius(vector, row, replace(subject, forward_error=1e-12))
         assert radius == pytest.approx(answer.certified_radii[0], rel=1e-12)
+
+
+def test_a_decision_is_that_of_a_search_to_the_last_bit():
+    rng = np.random.default_rng(8)
+    gallery = unit_rows(rng.integers(-1, 2, (40, 8)).astype(np.float64) + 1e-9)
+    # Whole numbers tie all the time, and a tie is decided by number.
+    vectors = rng.integers(-2, 3, (300, 8)).astype(np.float64)
+    entries = rng.integers(0, 40, 300)
+    decision = FirstPlace(gallery[None], entries, vectors)
+    everything = Candidates(np.arange(40), gallery, -np.inf, 40, 1e-6)
+    held = decision.hold(vectors, np.arange(300))
+    ones = {"k": 1, "lipschitz_bound": 1.0, "gain": 1.0, "forward_error": 0.0}
+    for vector, entry, holds in zip(vectors, entries, held, strict=True):
+        if vector.any():
+            assert holds == (certify_search(vector, everything, **ones).positions[0] == entry)
+    assert 0 < held.sum() < 300
 
 
 def test_equal_rows_rank_by_number_and_do_not_draw_the_attack(block: Block, true_radii: np.ndarray):

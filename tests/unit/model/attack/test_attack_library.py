@@ -7,10 +7,10 @@ import pytest
 
 from model.attack.block import Block, Budget
 from model.attack.campaign import attack_within
-from model.attack.decisions import FirstPlace, StaysNear, unit_rows
+from model.attack.decisions import FirstPlace, StaysNear
 from model.attack.ledger import Ledger
 from model.attack.library import ATTACKS, check_attack, run_attack, within_budget
-from model.attack.subjects import Subject
+from model.attack.subjects import Subject, unit_rows
 from model.errors import AttackError
 
 GRADIENT_ATTACKS = [name for name in ATTACKS if name != "square"]

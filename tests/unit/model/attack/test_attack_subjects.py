@@ -6,9 +6,9 @@ import torch
 
 from model.attack.block import Block, Budget
 from model.attack.campaign import attack_within, search_shortest
-from model.attack.decisions import FirstPlace, unit_rows
+from model.attack.decisions import FirstPlace
 from model.attack.ledger import Ledger
-from model.attack.subjects import subject_of, through_resize
+from model.attack.subjects import subject_of, through_resize, unit_rows
 from model.embedder import Embedder
 from model.errors import AttackError
 from model.metrics.hashes import HashMetric
