@@ -26,7 +26,9 @@ _POSITIVE = (
     "head_basis", "within_scale", "total_scale", "radius_margin", "temperature",
     "relative_margin", "relative_temperature", "teacher_temperature",
 )  # fmt: skip
-_FREE = frozenset({"workers", "log_every", "save_every", "tensorboard"})
+_FREE = frozenset(
+    {"workers", "log_every", "save_every", "tensorboard", "checked_examples", "estimate_steps"}
+)
 """Fields that change nothing of the result: a run may be taken up again with others."""
 
 
@@ -79,6 +81,7 @@ class TrainConfig:
     margin: float = 0.2  # of the hinge: in cosine distance, or in pixels of the network's input
 
     # --- Task copies: the wavelet network, edited copies against other pictures ---
+    kind_weights: str = ""  # how much oftener pictures of a kind are drawn: "clipart=4,photo=3"
     views: int = 6  # edited copies of each picture whose features are kept
     stacked_share: float = 0.2  # of them that are edited twice
     head_basis: int = 2048  # principal directions of the features that the head may read

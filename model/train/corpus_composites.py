@@ -27,7 +27,9 @@ COMPOSITE = "composite"
 _OWN_LICENCE = "CC0-1.0"
 _ASPECTS = (1.0, 1.0, 4 / 3, 3 / 4, 3 / 2, 2 / 3)
 _COUNTS = (0.45, 0.3, 0.15, 0.1)
-_PHOTO_SHARE = 0.5
+_PLAIN_SHARE, _PHOTO_SHARE = 0.5, 0.25
+_WHITE_SHARE = 0.7
+"""Of plain canvases: drawings and product pictures mostly stand on white."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,14 @@ def draw_background(seed: int, number: int) -> Prepared:
 
 
 def draw_composite(materials: Materials, seed: int, number: int) -> Prepared:
-    """One to four cut-outs on noise or on a part of a photograph, by its number."""
+    """One to four cut-outs on one colour, on noise or on a part of a photograph, by its number."""
     rng = np.random.default_rng([seed, 2, number])
     size = _canvas(rng)
     parts: list[Material] = []
-    if materials.backgrounds and rng.random() < _PHOTO_SHARE:
+    ground = rng.random()
+    if ground < _PLAIN_SHARE:
+        canvas = _plain(size, rng)
+    elif materials.backgrounds and ground < _PLAIN_SHARE + _PHOTO_SHARE:
         parts.append(materials.backgrounds[int(rng.integers(len(materials.backgrounds)))])
         canvas = _photo_part(parts[0].image, size, rng)
     else:
@@ -129,6 +134,13 @@ def _canvas(rng: np.random.Generator) -> tuple[int, int]:
     if aspect >= 1:
         return TRAINING_SIDE, round(TRAINING_SIDE / aspect)
     return round(TRAINING_SIDE * aspect), TRAINING_SIDE
+
+
+def _plain(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
+    """One colour, white more often than not."""
+    is_white = rng.random() < _WHITE_SHARE
+    red, green, blue = (255, 255, 255) if is_white else (int(n) for n in rng.integers(0, 256, 3))
+    return Image.new("RGB", size, (red, green, blue))
 
 
 def _photo_part(data: bytes, size: tuple[int, int], rng: np.random.Generator) -> Image.Image:

@@ -26,6 +26,8 @@ class HeadStudent(Student):
         offset: o, (D,).
     """
 
+    basis: Tensor
+    centre: Tensor
     export_tolerance = WaveStudent.export_tolerance
 
     def __init__(

@@ -28,15 +28,15 @@ from model.train.copies.views import network_input
 from model.train.copies.wave_student import WaveStudent
 from model.train.corpus_progress import Progress
 from model.train.distributed import current, gather_rows, share_of, wait_for_all
-from model.train.sampling import Part, evenly, example_at, held_out, ids_digest, view_generator
+from model.train.sampling import Part, evenly, held_out, ids_digest, view_generator
 from model.train.student import Student
 from model.train.students import fresh_student, stored_student
 from model.train.task import Sources
 
 _FITTED_ON = 512
 """Pictures that the narrowing maps of a fresh front are fitted to."""
-_QUERY = 4
-"""What the generators of validation queries are for."""
+_QUERY, _DRAW = 4, 5
+"""What the generators of validation queries and of batches are for."""
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
@@ -97,6 +97,7 @@ class CopyTask:
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
         self._rows, self._start = rows, start
+        self._weights = _weights(config.kind_weights, training)
         self._targets = None
         if targets is not None:
             self._targets = torch.from_numpy(targets.rows(list(training.ids)))
@@ -119,10 +120,10 @@ class CopyTask:
         config = self._config
         pictures: list[int] = []
         views: list[int] = []
+        drawn = self._drawn(step)
         for place in share_of(config.batch_size, rank, world):
-            place += step * config.batch_size  # noqa: PLW2901
-            pictures.append(example_at(config.seed, self.examples, place))
-            generator = view_generator(config.seed, place)
+            pictures.append(int(drawn[place]))
+            generator = view_generator(config.seed, step * config.batch_size + place)
             views.append(1 + int(generator.integers(config.views)))
         chosen = torch.tensor(pictures)
         batch = {
@@ -131,11 +132,19 @@ class CopyTask:
         }
         return batch if self._targets is None else {**batch, "targets": self._targets[chosen]}
 
+    def _drawn(self, step: int) -> np.ndarray:
+        """The pictures of a step's global batch, by weight; none twice where there are enough."""
+        count = self._config.batch_size
+        rng = np.random.default_rng([self._config.seed, _DRAW, step])
+        is_scarce = bool(count > np.count_nonzero(self._weights))
+        return rng.choice(self.examples, count, replace=is_scarce, p=self._weights)
+
     def loss(
         self, student: Student, batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Radii in pixels, radii relative to the embedding's norm, and a teacher's relations."""
         config = self._config
+        student = _trained(student)
         keys, queries = student.head(batch["plain"]), student.head(batch["edited"])
         all_keys, first = gather_rows(keys), current().rank * len(keys)
         radii, counts = pairwise_radii(queries, all_keys, first)
@@ -163,13 +172,20 @@ class CopyTask:
 
     def validate(self, student: Student) -> dict[str, float]:
         """Recall, certified recall and copy recall on pictures that are not trained on."""
+        head = _trained(student).head
         pictures, queries = (
-            student.head(rows).double().cpu().numpy() for rows in (self._plain, self._queries)
+            head(rows).double().cpu().numpy() for rows in (self._plain, self._queries)
         )
         return validation_scores(pictures, queries, self._originals)
 
     def finish(self, student: Student) -> None:
         """Nothing: what was trained is what is kept."""
+
+
+def _trained(student: Student) -> HeadStudent:
+    """The student as the one that this task built."""
+    assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
+    return student
 
 
 def _pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet, PictureSet]:
@@ -183,6 +199,26 @@ def _pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet, Pictur
     out = held_out(pictures.ids, config.validation_examples)
     inside = sorted(set(range(len(pictures))).difference(out))
     return Part(pictures, inside), Part(pictures, out)
+
+
+def _weights(kind_weights: str, pictures: PictureSet) -> np.ndarray:
+    """Probability of each picture, from the kinds that its shard says it is of.
+
+    Raises:
+        TrainingError: a weight is no number, or nothing is left to draw.
+    """
+    try:
+        pairs = [pair.split("=") for pair in kind_weights.split(",") if pair.strip()]
+        table = {kind.strip(): float(weight) for kind, weight in pairs}
+    except ValueError:
+        raise TrainingError(
+            f'kind_weights must be like "clipart=4,photo=3", got {kind_weights!r:.60}'
+        ) from None
+    kinds = [pictures[place].fields.get("kind", "") for place in range(len(pictures))]
+    weights = np.array([table.get(str(kind), 1.0) for kind in kinds])
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise TrainingError(f"kind_weights must be positive, got {kind_weights!r:.60}")
+    return weights / weights.sum()
 
 
 def _front(

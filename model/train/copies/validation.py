@@ -4,7 +4,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from model.evaluate.copies import threshold_for
-from model.evaluate.standing import Gallery
+from model.evaluate.radii import norms_of
+from model.evaluate.standing import Gallery, LeftOut
 
 RADII = (0.5, 1.0, 2.0)
 _RATE = 0.01
@@ -29,20 +30,14 @@ def validation_scores(
     """
     gallery = Gallery(pictures)
     own = gallery.stand(queries, originals)
-    norms = np.maximum(np.linalg.norm(queries, axis=1), 1e-30)
-    others = np.arange(len(pictures))[None, :] != originals[:, None]
-    stranger = gallery.nearest(queries, but=originals)
-    without = gallery.stand(queries, stranger, rivals=_but(others, stranger))
-    threshold = threshold_for(np.maximum(0.0, without.radii[:, 0]) / norms, _RATE)
-    scores = {"recall_at_1": 100.0 * float(np.mean(own.ranks == 0))}
+    norms = np.maximum(norms_of(queries), 1e-30)
+    absent = [LeftOut(np.arange(len(pictures)), originals)]
+    stranger = gallery.nearest(queries, absent)
+    without = gallery.stand(queries, stranger, without=absent)
+    strange: Float64[np.ndarray, " Q"] = np.maximum(0.0, without.radii[:, 0]) / norms
+    threshold = threshold_for(strange, _RATE)
+    scores = {"recall_at_1": 100.0 * float((own.ranks == 0).mean())}
     for radius in RADII:
         scores[f"certified_{radius:g}"] = 100.0 * float(np.mean(own.radii[:, 0] > radius))
     scores["copy_recall"] = 100.0 * float(np.mean(own.radii[:, 0] / norms > threshold))
     return {"score": sum(scores.values()) / len(scores), **scores}
-
-
-def _but(mask: np.ndarray, chosen: Int64[np.ndarray, " Q"]) -> np.ndarray:
-    """The mask without one place of each row."""
-    out = mask.copy()
-    out[np.arange(len(chosen)), chosen] = False
-    return out

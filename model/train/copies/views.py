@@ -31,4 +31,4 @@ def edited(
 
 def network_input(pixels: UInt8[np.ndarray, "H W 3"], size: int) -> Float32[np.ndarray, "3 S S"]:
     """A picture through the resize that serving uses, in float32."""
-    return resize_operator(*pixels.shape[:2], size).apply(pixels).astype(np.float32)
+    return resize_operator(pixels.shape[0], pixels.shape[1], size).apply(pixels).astype(np.float32)

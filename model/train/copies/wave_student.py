@@ -29,6 +29,7 @@ class WaveStudent(Student):
     Activations lie as in `model.wave`: (channels, copies x images, side, side).
     """
 
+    config: WaveConfig
     export_tolerance = 2e-3  # the head is rounded to float16
 
     def __init__(self, config: WaveConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> None:
@@ -138,7 +139,8 @@ def sym4_lowpass() -> Float64[np.ndarray, " 8"]:
     """The eight taps of the sym4 wavelet's low-pass filter."""
     import pywt  # noqa: PLC0415 (a library of the workshop alone)
 
-    return np.array(pywt.Wavelet("sym4").dec_lo, dtype=np.float64)
+    wavelet = pywt.Wavelet("sym4")  # pyright: ignore[reportAttributeAccessIssue]
+    return np.array(wavelet.dec_lo, dtype=np.float64)
 
 
 def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
