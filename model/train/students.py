@@ -10,11 +10,11 @@ from jaxtyping import Float
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.presets import PRESETS, EmbedderConfig, PublishedConfig
-from model.train.copies import wave_student
 from model.train.config import TrainConfig
+from model.train.copies import wave_student
+from model.train.copies.wave_student import WaveStudent
 from model.train.sll_student import SllStudent, initial_weights
 from model.train.student import Student
-from model.train.copies.wave_student import WaveStudent
 
 
 def fresh_student(config: TrainConfig, embedding_dim: int | None = None) -> Student:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from model.errors import TrainingError
 from model.teachers.load import load_teacher
 from model.teachers.precomputed import PrecomputedEmbeddings
 from model.teachers.teacher import Teacher
@@ -81,9 +82,17 @@ def targets_of(config: TrainConfig, sources: Sources) -> Targets:
 
     Raises:
         MetricError: there is no such teacher, or its weights or embeddings cannot be used.
+        TrainingError: the teacher saw the pictures framed in another way.
     """
     if sources.embeddings is not None:
-        return StoredTargets(PrecomputedEmbeddings(sources.embeddings))
+        embeddings = PrecomputedEmbeddings(sources.embeddings)
+        framing = embeddings.record.get("framing", config.framing)
+        if framing != config.framing:
+            raise TrainingError(
+                f"the embeddings are of pictures framed by {framing}, the student would see them "
+                f"framed by {config.framing}; run with --set framing={framing}, or ask again"
+            )
+        return StoredTargets(embeddings)
     return OnlineTargets(
         load_teacher(config.teacher, weights=sources.teacher_weights, device=sources.device)
     )

@@ -159,6 +159,17 @@ def test_a_picture_or_an_embedding_that_is_missing_is_named(pictures, embeddings
     assert "07.png" in told
 
 
+def test_embeddings_of_pictures_framed_in_another_way_are_refused(pictures, tmp_path):
+    rows = np.ones((20, 16), dtype=np.float32)
+    record = {"teacher": "table", "framing": "center-crop"}
+    write_embeddings(tmp_path / "e", [f"{i:02d}.png" for i in range(20)], [rows], record)
+    data = ("--data", pictures, "--embeddings", tmp_path / "e", "--out", tmp_path / "run")
+    code, _, told = call("distill", *data, *TINY, "--steps", 1)
+    assert code == 1
+    assert "framed by center-crop" in told
+    assert "--set framing=center-crop" in told
+
+
 def test_a_wrong_command_line_is_exit_2():
     assert call("distill")[0] == 2
     assert call("finetune", "--data", "x", "--out", "y")[0] == 2  # no --from
