@@ -8,12 +8,14 @@ PYTHON ?= python3
 HOST ?=
 PORT ?=
 DATA_DIR ?=
+# Where `make train-default` keeps what it makes.
+TRAIN_DIR ?= .train
 options = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: help setup demo serve test check fix bench openapi lock clean
+.PHONY: help setup demo serve test check fix bench train-smoke train-default openapi lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +44,26 @@ fix: .venv/dev.stamp ## format, and repair what the linter can
 bench: .venv/dev.stamp ## print every ratio, side by side in one run
 	$(BIN)/python -m benchmarks
 
+train-smoke: .venv/dev.stamp ## each step of training, evaluation and attack, small, on the bundled pictures
+	@rm -rf .smoke
+	$(BIN)/python -m model.train corpus .smoke/corpus --recipe none --source folder:examples/gallery --composites 0
+	$(BIN)/python -m model.train teach .smoke/corpus .smoke/teacher --split train --size 96
+	$(BIN)/python -m model.train distill --recipe wave-64 --data .smoke/corpus --embeddings .smoke/teacher \
+		--steps 30 --batch-size 128 --set views=2 --set teacher_weight=0.1 --set validation_split= --set validate_every=0 --out .smoke/distilled
+	$(BIN)/python -m model.train synthetic-2afc examples/gallery .smoke/triplets --triplets 60
+	$(BIN)/python -m model.train finetune --data .smoke/triplets --from .smoke/distilled/best.safetensors \
+		--recipe wave-64-triplets --steps 4 --out .smoke/finetuned
+	$(BIN)/python -m model.evaluate all examples/gallery --triplets .smoke/triplets --limit 60 \
+		--metric .smoke/finetuned/best.safetensors --metric raw --out .smoke/evaluation
+	$(BIN)/python -m model.attack examples/gallery --metric .smoke/finetuned/best.safetensors --queries 8 \
+		--steps 10 --restarts 1 --epsilon 0.5 --shortest-steps 20 --out .smoke/attack
+
+train-default: .venv/dev.stamp ## the shipped checkpoint, from Debian's packages of pictures (hours: docs/training.md)
+	$(BIN)/python -m model.train corpus $(TRAIN_DIR)/corpus
+	$(BIN)/python -m model.train distill --recipe wave-64 --data $(TRAIN_DIR)/corpus --out $(TRAIN_DIR)/wave-64
+	$(BIN)/python -m model.evaluate all $(TRAIN_DIR)/corpus --metric $(TRAIN_DIR)/wave-64/best.safetensors \
+		--baselines --hashes benchmarks/evaluation-set.sha256 --out $(TRAIN_DIR)/evaluation
+
 openapi: .venv/dev.stamp ## write docs/openapi.json from the code
 	$(BIN)/python -m service openapi > docs/openapi.json
 
@@ -51,7 +73,7 @@ lock: .venv/bin/python ## pin every dependency again (the newest versions that f
 	$(call compile,runtime,-c requirements/dev.txt)
 
 clean: ## remove the environment and the demo's index; your own, in data/, stay
-	rm -rf .venv .demo .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # One lock file, for every Python from 3.11 on, with hashes; torch is left to the step below.
 compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in --extra cpu $(2) \
