@@ -138,7 +138,7 @@ def calibrate_index(
         _check_size(index, k)
         jobs, total = pairs.jobs(index, seed, limits, progress)
         outcomes: list[_Outcome] = []
-        with progress.counting("measuring", total) as advance:
+        with progress.counting("measuring", total, "queries") as advance:
             for queries in embedded_queries(jobs, embedder, limits):
                 for outcome in _measure(index, queries, k):
                     outcomes.append(outcome)

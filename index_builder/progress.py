@@ -28,7 +28,9 @@ class Progress(Protocol):
         """Something begins, or is worth knowing."""
         ...
 
-    def counting(self, text: str, total: int | None) -> AbstractContextManager[Callable[[], None]]:
+    def counting(
+        self, text: str, total: int | None, unit: str = "files"
+    ) -> AbstractContextManager[Callable[[], None]]:
         """Something of many parts begins; the callable given says that one is done."""
         ...
 
@@ -40,7 +42,12 @@ class Silent:
         """Nothing."""
 
     @contextlib.contextmanager
-    def counting(self, text: str, total: int | None) -> Generator[Callable[[], None]]:  # noqa: ARG002
+    def counting(
+        self,
+        text: str,  # noqa: ARG002
+        total: int | None,  # noqa: ARG002
+        unit: str = "files",  # noqa: ARG002
+    ) -> Generator[Callable[[], None]]:
         """Nothing."""
         yield lambda: None
 
@@ -57,9 +64,11 @@ class Lines:
         self._file.flush()
 
     @contextlib.contextmanager
-    def counting(self, text: str, total: int | None) -> Generator[Callable[[], None]]:
+    def counting(
+        self, text: str, total: int | None, unit: str = "files"
+    ) -> Generator[Callable[[], None]]:
         """A line before and one after."""
-        self.step(f"{text}: {'?' if total is None else total} files")
+        self.step(f"{text}: {'?' if total is None else total} {unit}")
         done = 0
 
         def advance() -> None:
@@ -67,7 +76,7 @@ class Lines:
             done += 1
 
         yield advance
-        self.step(f"{text}: {done} files done")
+        self.step(f"{text}: {done} {unit} done")
 
 
 class _Rate(ProgressColumn):
@@ -89,7 +98,12 @@ class Bar:
         self._console.print(text, markup=False, highlight=False)
 
     @contextlib.contextmanager
-    def counting(self, text: str, total: int | None) -> Generator[Callable[[], None]]:
+    def counting(
+        self,
+        text: str,
+        total: int | None,
+        unit: str = "files",  # noqa: ARG002 (the bar's own columns say how many)
+    ) -> Generator[Callable[[], None]]:
         """The bar, while its parts are being done."""
         columns = (
             SpinnerColumn(),

@@ -191,6 +191,13 @@ def test_no_change_of_the_picture_below_its_radius_flips_a_verdict(
             after = search(
                 judging, encode(Image.fromarray(moved.astype(np.uint8))), operating_point="balanced"
             )
+            found = {result["id"] for result in after["results"]}
+            for result in before["results"]:
+                assert (
+                    not result["match"]
+                    or length >= result["match_radius"]
+                    or (result["id"] in found)
+                )
             for result in after["results"]:
                 known = verdicts.get(result["id"])
                 if known is not None and 0 < length < known["match_radius"]:

@@ -12,6 +12,7 @@ from index_builder.certified_search import certified_search
 from model.certificate import Candidates, certify_search
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError
+from model.ranking import Float64Rows, rank, score
 from model.verdicts import MatchRule, judge, measure_margins
 
 SCALE = 2.0
@@ -27,6 +28,12 @@ def sines(query, gallery, entry):
     equal = (gallery == gallery[entry]).all(axis=1)
     found[equal] = np.where(np.flatnonzero(equal) >= entry, np.inf, -np.inf)
     return found
+
+
+def answer(query, gallery, k):
+    """What the program answers, scored and ranked by its own code."""
+    scores = score(Float64Rows(gallery), query, 1e-6).values
+    return rank(scores, np.arange(scores.size), k)
 
 
 def true_margin(query, gallery, entry, k):
@@ -151,6 +158,8 @@ def test_no_step_below_its_radius_flips_a_verdict(kind, k, error):
                     after = decide(moved, whole, np.array([entry]), rule)
                     assert after.is_decided
                     assert after.matches[0] == verdicts.matches[place]
+                    if after.matches[0]:
+                        assert entry in answer(moved, gallery, k)
     # Neighbouring floats have no margin to speak of, and copies have it against other rows only.
     assert seen == {True, False} or kind in ("neighbouring_floats", "copies_only")
 
