@@ -28,6 +28,7 @@ from model.presets import PublishedConfig
 from model.train.config import TrainConfig
 from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined
+from model.train.losses import cosine_hinge, radius_hinge
 from model.train.sampling import Part, example_at, view_generator
 from model.train.sll_student import SllStudent
 from model.train.student import Student
@@ -91,7 +92,7 @@ class Shown:
 
 
 class ContrastTask:
-    """Tells pictures apart from all others of the global batch: every row meets every row."""
+    """Every kind of loss: over all rows at once, a sum over rows, and a mean over them."""
 
     examples = 16
 
@@ -114,9 +115,14 @@ class ContrastTask:
 
     def loss(self, student: Student, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         queries, keys = student(batch["pairs"][:, 0]), student(batch["pairs"][:, 1])
+        inverted = student(1.0 - batch["pairs"][:, 0])
+        vote = (queries[:, 0] > 0).to(queries)
+        judged = cosine_hinge(queries, keys, inverted, vote, 0.5)
+        judged = judged + radius_hinge(queries, keys, inverted, vote, 0.5)
         queries, keys = gather_rows(queries), gather_rows(keys)
         likeness = queries @ torch.nn.functional.normalize(keys, dim=1).T
-        return torch.nn.functional.cross_entropy(likeness, torch.arange(len(queries))), {}
+        contrast = torch.nn.functional.cross_entropy(likeness, torch.arange(len(queries)))
+        return contrast + 0.1 * judged, {"contrast": contrast}
 
     def validate(self, student: Student) -> dict[str, float]:
         return {"score": -float(self.loss(student, self.batch(10_000, 0, 1))[0])}

@@ -132,7 +132,7 @@ def _step(run: Run, objective: nn.Module, batch: Any, *, is_stopped: bool) -> di
         loss.backward()
     limit = run.config.grad_clip_norm or math.inf
     norm = float(nn.utils.clip_grad_norm_(run.student.parameters(), limit))
-    own = {"loss": loss.detach(), **details, "stopped": is_stopped, "seconds": run.clock()}
+    own = {"loss": loss, **details, "stopped": is_stopped, "seconds": run.clock()}
     # One sum tells every process the loss, the time, and whether any of them was told to stop.
     measured = _agreed(own, run.device)
     if not (math.isfinite(measured["loss"]) and math.isfinite(norm)):
@@ -264,7 +264,8 @@ def _scores(run: Run) -> dict[str, float]:
 
 def _agreed(values: Mapping[str, float | Tensor], device: str) -> dict[str, float]:
     """Means over processes; rounding must not lead two of them to different decisions."""
-    means = averaged([float(value) for value in values.values()], device)
+    plain = (value.detach() if isinstance(value, Tensor) else value for value in values.values())
+    means = averaged([float(value) for value in plain], device)
     return dict(zip(values, means, strict=True))
 
 

