@@ -220,10 +220,12 @@ class Run:
             self._say(f"  the hardest {rows.size} again, {steps} steps, {restarts} restarts")
             few = min(restarts, _SHORTEST_RESTARTS)
             search_shortest(ledger, steps=steps, restarts=few, seed=self._seed + 1, only=rows)
+            self._say("    inside each certified radius")
             hunt(ledger, rows, steps=steps, restarts=restarts, seed=self._seed + 2)
             radii = ledger.certified_radii
             for epsilon in self._epsilons():
                 beyond = rows if radii is None else rows[radii[rows] <= epsilon]
+                self._say(f"    {plan.norm} {epsilon:.4g}: {beyond.size} certified for less")
                 for attack in plan.attacks:
                     attack_within(
                         ledger,
