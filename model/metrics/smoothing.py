@@ -134,7 +134,7 @@ def lower_confidence_bound(successes: int, trials: int, alpha: float) -> float:
 
 
 def smoothed_radius(p_low: float, sigma: float) -> float:
-    """The radius sigma Phi^-1(p_low), or 0 where the entry may be found less than half of the time."""
+    """The radius sigma Phi^-1(p_low); 0 where the entry may be found less than half the time."""
     return sigma * NormalDist().inv_cdf(p_low) if p_low > 0.5 else 0.0
 
 
