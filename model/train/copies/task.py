@@ -7,11 +7,13 @@ closed form and is trained with large batches of features computed once.
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from model.data.edits import edit, query_kinds
 from model.data.pictures import PictureSet, check_pictures, open_pictures
@@ -69,7 +71,8 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
     bank.build(folder, world, Progress(sys.stderr if world.leads else None).counting)
     wait_for_all(sources.device)
     rows = torch.from_numpy(bank.load(folder))
-    student = HeadStudent(front, bank.basis, bank.centre, *_closed_form(config, rows))
+    dim = front.config.embedding_dim
+    student = HeadStudent(front, bank.basis, bank.centre, *_closed_form(config, rows, dim))
     return student, CopyTask(
         config, training, validation, student=student, rows=rows, targets=targets, start=start
     )
@@ -97,7 +100,8 @@ class CopyTask:
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
         self._rows, self._start = rows, start
-        self._weights = _weights(config.kind_weights, training)
+        kinds = [str(training[place].fields.get("kind", "")) for place in range(len(training))]
+        self._weights = _weights(config.kind_weights, kinds)
         self._targets = None
         if targets is not None:
             self._targets = torch.from_numpy(targets.rows(list(training.ids)))
@@ -174,7 +178,7 @@ class CopyTask:
         """Recall, certified recall and copy recall on pictures that are not trained on."""
         head = _trained(student).head
         pictures, queries = (
-            head(rows).double().cpu().numpy() for rows in (self._plain, self._queries)
+            head(rows).detach().double().cpu().numpy() for rows in (self._plain, self._queries)
         )
         return validation_scores(pictures, queries, self._originals)
 
@@ -201,8 +205,8 @@ def _pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet, Pictur
     return Part(pictures, inside), Part(pictures, out)
 
 
-def _weights(kind_weights: str, pictures: PictureSet) -> np.ndarray:
-    """Probability of each picture, from the kinds that its shard says it is of.
+def _weights(kind_weights: str, kinds: Sequence[str]) -> np.ndarray:
+    """Probability of each picture, from its kind.
 
     Raises:
         TrainingError: a weight is no number, or nothing is left to draw.
@@ -214,8 +218,7 @@ def _weights(kind_weights: str, pictures: PictureSet) -> np.ndarray:
         raise TrainingError(
             f'kind_weights must be like "clipart=4,photo=3", got {kind_weights!r:.60}'
         ) from None
-    kinds = [pictures[place].fields.get("kind", "") for place in range(len(pictures))]
-    weights = np.array([table.get(str(kind), 1.0) for kind in kinds])
+    weights = np.array([table.get(kind, 1.0) for kind in kinds])
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise TrainingError(f"kind_weights must be positive, got {kind_weights!r:.60}")
     return weights / weights.sum()
@@ -240,17 +243,21 @@ def _front(
     return student, fingerprint
 
 
-def _closed_form(config: TrainConfig, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Head and offset from the bank's first rows of each picture, and their edited copies."""
+def _closed_form(config: TrainConfig, rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Head and offset from the bank's first rows of each picture, and their edited copies.
+
+    Where so few pictures have fewer directions than an embedding has numbers, the rest are 0.
+    """
     some = rows[evenly(len(rows), 4096)].float()
     edits = (some[:, 1:] - some[:, :1]).flatten(0, 1).double()
     mix = discriminant(
         edits.T @ edits / len(edits),
         covariance_of(some[:, 0]),
-        min(config.embedding_dim or 512, rows.shape[2]),
+        min(dim, rows.shape[2]),
         config.within_scale,
         config.total_scale,
     )
+    mix = functional.pad(mix, (0, 0, 0, dim - len(mix)))
     return mix, mix @ some[:, 0].double().mean(dim=0)
 
 
