@@ -9,13 +9,14 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.data.pictures import PictureSet, check_pictures, open_pictures
+from model.data.pictures import PictureSet, check_pictures
 from model.errors import TrainingError
 from model.resize import resize_operator
 from model.train.config import TrainConfig
 from model.train.distributed import current, share_of
+from model.train.held_out import training_and_validation
 from model.train.losses import distillation
-from model.train.sampling import Part, evenly, example_at, held_out, ids_digest, view_generator
+from model.train.sampling import Part, evenly, example_at, ids_digest, view_generator
 from model.train.student import Student
 from model.train.students import fresh_student, stored_student
 from model.train.targets import Targets, targets_of
@@ -31,7 +32,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"
         DataError: a picture is bad; the message names its file.
         MetricError: the teacher, or its stored embeddings, cannot be used.
     """
-    training, validation = _pictures(config, sources)
+    training, validation = training_and_validation(config, sources)
     targets = targets_of(config, sources)
     _check(training, targets, config)
     _check(validation, targets, config)
@@ -177,19 +178,6 @@ class DistillTask:
             return views
         rows, columns = (matrix.to(views.device) for matrix in self._shrink)
         return rows @ views @ columns.T
-
-
-def _pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet, PictureSet]:
-    """Training and validation pictures, by the data's own splits or by hash."""
-    pictures = open_pictures(sources.data, split=config.train_split or None)
-    if config.validation_split:
-        validation = open_pictures(sources.data, split=config.validation_split)
-        return pictures, Part(validation, evenly(len(validation), config.validation_examples))
-    if len(pictures) < 2:
-        raise TrainingError(f"one picture cannot be trained and validated on: {pictures.name}")
-    out = held_out(pictures.ids, config.validation_examples)
-    inside = sorted(set(range(len(pictures))).difference(out))
-    return Part(pictures, inside), Part(pictures, out)
 
 
 def _check(pictures: PictureSet, targets: Targets, config: TrainConfig) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.data.edits import edit, query_kinds
-from model.data.pictures import PictureSet, check_pictures, open_pictures
+from model.data.pictures import PictureSet, check_pictures
 from model.errors import TrainingError
 from model.presets import WaveConfig
 from model.teachers.precomputed import PrecomputedEmbeddings
@@ -30,7 +30,8 @@ from model.train.copies.views import network_input
 from model.train.copies.wave_student import WaveStudent
 from model.train.corpus_progress import Progress
 from model.train.distributed import current, gather_rows, share_of, wait_for_all
-from model.train.sampling import Part, evenly, held_out, ids_digest, view_generator
+from model.train.held_out import training_and_validation
+from model.train.sampling import Part, evenly, ids_digest, view_generator
 from model.train.student import Student
 from model.train.students import fresh_student, stored_student
 from model.train.task import Sources
@@ -51,7 +52,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
     """
     if sources.work is None:
         raise TrainingError("the task copies needs a folder to keep features in")
-    training, validation = _pictures(config, sources)
+    training, validation = training_and_validation(config, sources)
     for pictures in (training, validation):
         checked = Part(pictures, evenly(len(pictures), config.checked_examples))
         check_pictures(checked, workers=config.workers or 1)
@@ -190,19 +191,6 @@ def _trained(student: Student) -> HeadStudent:
     """The student as the one that this task built."""
     assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
     return student
-
-
-def _pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet, PictureSet]:
-    """Training and validation pictures, by the data's own splits or by hash."""
-    pictures = open_pictures(sources.data, split=config.train_split or None)
-    if config.validation_split:
-        validation = open_pictures(sources.data, split=config.validation_split)
-        return pictures, Part(validation, evenly(len(validation), config.validation_examples))
-    if len(pictures) < 2:
-        raise TrainingError(f"one picture cannot be trained and validated on: {pictures.name}")
-    out = held_out(pictures.ids, config.validation_examples)
-    inside = sorted(set(range(len(pictures))).difference(out))
-    return Part(pictures, inside), Part(pictures, out)
 
 
 def _weights(kind_weights: str, kinds: Sequence[str]) -> np.ndarray:
