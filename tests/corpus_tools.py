@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from model.train.corpus_recipe import Recipe, Source
+from model.train.corpus.recipe import Recipe, Source
 
 
 def picture(seed, height=60, width=72):

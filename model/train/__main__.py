@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 # Name, "module:function" (a typer-annotated function), one line of help. A module
 # is imported when its command runs, so a library that one command needs is never asked of another.
 COMMANDS: tuple[tuple[str, str, str], ...] = (
-    ("corpus", "model.train.corpus:corpus", "Pack pictures into shards, split and licensed."),
+    ("corpus", "model.train.corpus.build:corpus", "Pack pictures into shards, split and licensed."),
     (
         "synthetic-2afc",
         "model.train.synthetic_2afc:synthetic_2afc",

@@ -22,7 +22,7 @@ from PIL import Image
 from model.data.nights import FEWEST_VOTES, TABLE
 from model.data.pictures import PictureSet, open_pictures
 from model.errors import DataError, RetrievalError
-from model.train.corpus_packing import written_aside
+from model.train.corpus.packing import written_aside
 from model.train.corpus_progress import Progress
 from model.train.distortions import FAMILIES, distort
 

@@ -4,7 +4,7 @@ import hashlib
 import re
 from pathlib import PurePosixPath
 
-from model.train.corpus_recipe import SPLITS, Source
+from model.train.corpus.recipe import SPLITS, Source
 
 # What tells sizes and copies of one drawing apart: 640x480, @2x, -256, _01.
 _TAIL = re.compile(r"(?:[-_. ]*(?:\d+x\d+|@\d+x|\d+)|[-_. ]+)\Z")

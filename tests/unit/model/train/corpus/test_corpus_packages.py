@@ -7,9 +7,9 @@ import pytest
 from corpus_tools import folder_of_drawings, recipe
 
 from model.errors import CorpusError
-from model.train.corpus import build_corpus
-from model.train.corpus_packages import unpack
-from model.train.corpus_recipe import Package, Source
+from model.train.corpus.build import build_corpus
+from model.train.corpus.packages import unpack
+from model.train.corpus.recipe import Package, Source
 
 HAS_TOOLS = shutil.which("dpkg-deb") is not None
 

@@ -7,7 +7,7 @@ from image_files import encoded
 
 from model.errors import CorpusError
 from model.image import decode_image
-from model.train.corpus_files import list_files
+from model.train.corpus.files import list_files
 
 EVERYTHING = ("**",)
 

@@ -16,21 +16,20 @@ from typing import Annotated, Any
 import typer
 
 from model.errors import CorpusError, RetrievalError
-from model.train.corpus_composites import (
+from model.train.corpus.composites import (
     Materials,
     draw_background,
     draw_composite,
     gather_materials,
 )
-from model.train.corpus_duplicates import drop_near, sift
-from model.train.corpus_files import FileEntry, list_files
-from model.train.corpus_licences import licence_text
-from model.train.corpus_packages import Unpacked, unpack
-from model.train.corpus_packing import pack, write_hashes, written_aside
-from model.train.corpus_pictures import Prepared, Refused, prepare
-from model.train.corpus_pool import map_in_order
-from model.train.corpus_progress import Progress
-from model.train.corpus_recipe import (
+from model.train.corpus.duplicates import drop_near, sift
+from model.train.corpus.files import FileEntry, list_files
+from model.train.corpus.licences import licence_text
+from model.train.corpus.packages import Unpacked, unpack
+from model.train.corpus.packing import pack, write_hashes, written_aside
+from model.train.corpus.pictures import Prepared, Refused, prepare
+from model.train.corpus.pool import map_in_order
+from model.train.corpus.recipe import (
     DEFAULT_RECIPE,
     SPLITS,
     Recipe,
@@ -39,6 +38,7 @@ from model.train.corpus_recipe import (
     folder_source,
     load_recipe,
 )
+from model.train.corpus_progress import Progress
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130

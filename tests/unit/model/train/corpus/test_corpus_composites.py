@@ -6,16 +6,16 @@ import pytest
 from corpus_tools import drawing, picture
 from PIL import Image
 
-from model.train.corpus_composites import (
+from model.train.corpus.composites import (
     Material,
     Materials,
     draw_background,
     draw_composite,
     noise,
 )
-from model.train.corpus_files import FileEntry
-from model.train.corpus_pictures import Prepared, crop_boxes, encode, prepare
-from model.train.corpus_recipe import Source
+from model.train.corpus.files import FileEntry
+from model.train.corpus.pictures import Prepared, crop_boxes, encode, prepare
+from model.train.corpus.recipe import Source
 
 CUTOUTS = tuple(
     Material(encode(Image.fromarray(drawing(n)), None), f"cut-{n}", "public domain")

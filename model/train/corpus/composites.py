@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from model.train.corpus_pictures import (
+from model.train.corpus.pictures import (
     TRAINING_QUALITY,
     TRAINING_SIDE,
     Prepared,

@@ -28,8 +28,8 @@ from typer.testing import CliRunner
 from model.data.pictures import open_pictures
 from model.errors import CorpusError
 from model.train.__main__ import app
-from model.train.corpus import build_corpus
-from model.train.corpus_pictures import thumbnail
+from model.train.corpus.build import build_corpus
+from model.train.corpus.pictures import thumbnail
 
 SPLITS = ("train", "validation", "test")
 

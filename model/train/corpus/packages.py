@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model.errors import CorpusError
-from model.train.corpus_recipe import Package
+from model.train.corpus.recipe import Package
 
 
 @dataclass(frozen=True)

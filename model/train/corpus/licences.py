@@ -4,7 +4,7 @@ import gzip
 from pathlib import Path
 
 from model.errors import CorpusError
-from model.train.corpus_recipe import Source
+from model.train.corpus.recipe import Source
 
 
 def licence_text(source: Source, base: Path) -> str:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from model.errors import CorpusError, ImageBytesError, ImageError, ImageFormatError, ImageSizeError
 from model.image import DecodeLimits, decode_image
-from model.train.corpus_files import FileEntry
-from model.train.corpus_recipe import Source
-from model.train.corpus_split import label_of, split_of
+from model.train.corpus.files import FileEntry
+from model.train.corpus.recipe import Source
+from model.train.corpus.split import label_of, split_of
 
 TRAINING_SIDE = 128
 EVALUATION_SIDE = 256

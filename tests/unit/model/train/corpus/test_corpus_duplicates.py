@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from model.train.corpus_duplicates import _BLOCK, near_any, near_earlier, sift
-from model.train.corpus_pictures import Prepared
+from model.train.corpus.duplicates import _BLOCK, near_any, near_earlier, sift
+from model.train.corpus.pictures import Prepared
 
 
 def prepared(name, split, thumbnail, **fields):
@@ -46,7 +46,7 @@ def test_blocks_change_nothing(monkeypatch):
     thumbnails = np.clip(walk, 0, 255).astype(np.uint8)
     whole = near_earlier(thumbnails), near_any(thumbnails, thumbnails[::7])
     assert _BLOCK > 90
-    monkeypatch.setattr("model.train.corpus_duplicates._BLOCK", 8)
+    monkeypatch.setattr("model.train.corpus.duplicates._BLOCK", 8)
     np.testing.assert_array_equal(near_earlier(thumbnails), whole[0])
     np.testing.assert_array_equal(near_any(thumbnails, thumbnails[::7]), whole[1])
 

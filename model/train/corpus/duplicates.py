@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from model.train.corpus_pictures import Prepared, Refused
-from model.train.corpus_recipe import Source
-from model.train.corpus_split import uniform
+from model.train.corpus.pictures import Prepared, Refused
+from model.train.corpus.recipe import Source
+from model.train.corpus.split import uniform
 
 NEAR_RMS = 0.05
 # What is measured on is the last to give way, what trains the first.

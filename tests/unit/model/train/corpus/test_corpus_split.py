@@ -1,7 +1,7 @@
 import pytest
 
-from model.train.corpus_recipe import Source
-from model.train.corpus_split import group_of, label_of, split_of
+from model.train.corpus.recipe import Source
+from model.train.corpus.split import group_of, label_of, split_of
 
 
 def source(**fields):

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, cast
 
 from model.errors import CorpusError
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 DEFAULT_RECIPE = "corpus-default"
 SPLITS = ("train", "validation", "test")
 KINDS = ("photo", "clipart", "texture", "auto")

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from model.errors import CorpusError
-from model.train.corpus_recipe import (
+from model.train.corpus.recipe import (
     RECIPES,
     SPLITS,
     check_recipe,

@@ -18,9 +18,9 @@ from PIL import features
 from model.data.shards import ShardWriter
 from model.errors import CorpusError
 from model.image import DECODE_POLICY_VERSION
-from model.train.corpus_packages import Unpacked
-from model.train.corpus_pictures import Prepared, Refused
-from model.train.corpus_recipe import SPLITS, Recipe
+from model.train.corpus.packages import Unpacked
+from model.train.corpus.pictures import Prepared, Refused
+from model.train.corpus.recipe import SPLITS, Recipe
 
 MANIFEST = "corpus.json"
 LICENCES = "licences"

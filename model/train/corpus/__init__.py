@@ -1,0 +1,1 @@
+"""The corpus: packages and folders of pictures packed into shards, split and licensed."""
