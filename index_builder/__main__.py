@@ -41,9 +41,9 @@ from index_builder.console import (
 )
 from index_builder.format import QUARANTINE, Manifest, read_manifest, read_quarantine
 from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
-from index_builder.progress import progress_for
 from index_builder.sources import open_source
 from model.image import DecodeLimits
+from model.progress import Progress
 
 _SHOWN_QUARANTINED = 20
 # Of as many pictures, each half has the 2995 negatives that a claim of 0.1 % takes.
@@ -280,7 +280,7 @@ def calibrate(  # noqa: PLR0917 (likewise)
             k=k,
             seed=seed,
             limits=limits,
-            progress=progress_for(sys.stderr),
+            progress=Progress(sys.stderr),
         )
         _show_calibration(output, index, report)
 
@@ -333,7 +333,7 @@ def _build(
             limits=limits,
             max_errors=max_errors,
             allow_empty=allow_empty,
-            progress=progress_for(sys.stderr),
+            progress=Progress(sys.stderr),
         )
         _show_report(output, index, report)
         if report.quarantined:

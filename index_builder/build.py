@@ -22,10 +22,10 @@ from index_builder.gallery_index import GalleryIndex
 from index_builder.items import Item
 from index_builder.journal import EmbeddedImage, Journal
 from index_builder.plan import Plan
-from index_builder.progress import Progress, Silent
 from index_builder.sources import Problem, Source, SourceItem, is_sidecar
 from index_builder.writer import ModelIdentity, Planned, seal_version, writing
 from model.image import DecodeLimits
+from model.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def build_index(
         IndexFormatError: a union with an index that is damaged.
     """
     started = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or Progress()
     model = ModelIdentity(embedder.name, embedder.fingerprint, embedder.decode_policy, embedder.dim)
     paths = layout.index_paths(data_dir, name)
     with contextlib.ExitStack() as stack:
@@ -338,7 +338,10 @@ def _ingest(
 ) -> None:
     """Read the collection through: plan every item and embed what is not known yet."""
     pipeline = EmbeddingPipeline(embedder, limits=limits)
-    with contextlib.closing(pipeline), progress.counting("embedding", source.size) as advance:
+    with (
+        contextlib.closing(pipeline),
+        progress.counter("embedding", source.size, "files") as advance,
+    ):
         for item in source.items():
             run.take(item, pipeline)
             run.keep(pipeline.ready())

@@ -29,12 +29,12 @@ from index_builder.embedding import EmbedderLike
 from index_builder.errors import SourceError
 from index_builder.format import Manifest
 from index_builder.gallery_index import GalleryIndex
-from index_builder.progress import Progress, Silent
 from index_builder.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
 from index_builder.writer import seal_calibration, writing
 from model.angle import embedding_norm
 from model.certificate import Candidates
 from model.image import DecodeLimits
+from model.progress import Progress
 from model.ranking import Float64Rows, rank, score
 from model.rounding import gamma
 from model.verdicts import measure_margins
@@ -123,7 +123,7 @@ def calibrate_index(
         IndexLockedError: another writer is at work.
     """
     started = time.monotonic()
-    progress = progress or Silent()
+    progress = progress or Progress()
     paths = layout.index_paths(data_dir, name)
     layout.read_current(paths)  # before a lock file is made for an index that is not there
     with (
@@ -138,7 +138,7 @@ def calibrate_index(
         _check_size(index, k)
         jobs, total = pairs.jobs(index, seed, limits, progress)
         outcomes: list[_Outcome] = []
-        with progress.counting("measuring", total, "queries") as advance:
+        with progress.counter("measuring", total, "queries") as advance:
             for queries in embedded_queries(jobs, embedder, limits):
                 for outcome in _measure(index, queries, k):
                     outcomes.append(outcome)

@@ -23,11 +23,11 @@ from index_builder.embedding import EmbedderLike
 from index_builder.errors import ItemNotFoundError, SourceError
 from index_builder.gallery_index import GalleryIndex
 from index_builder.manifests import csv_rows, path_problem
-from index_builder.progress import Progress
 from index_builder.sources import Problem, Source, read_inside
 from model.data.edits import EDIT_KINDS, edit
 from model.errors import ImageError
 from model.image import DecodeLimits, decode_image
+from model.progress import Progress
 from model.resize import resize_operator
 
 # Edited copies are made at this size at most, as the evaluation's are: what a copy goes through
@@ -125,7 +125,8 @@ class SyntheticPairs:
         rows = {item.content_sha256: item.row for item in index.items.items()}
         source = self._open_source()
         found: set[str] = set()
-        with progress.counting("looking for pictures of the index", source.size) as advance:
+        told = progress.counter("looking for pictures of the index", source.size, "files")
+        with told as advance:
             for content, _, _ in _contents(source):
                 found.add(content)
                 advance()

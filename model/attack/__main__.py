@@ -6,8 +6,7 @@ Exit codes: 0 done; 1 a certificate was broken, or nothing was done and the reas
 
 import json
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +16,12 @@ import typer
 
 from model.attack.plan import GRIDS, MEDIAN, Plan, fitting, grid
 from model.errors import AttackError, RetrievalError
+from model.progress import Progress
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 _DEFAULT = Plan()
 _GRID_METRICS = ("wave-64", "teacher:efficientnet-lite0@64")
-_SECONDS_BETWEEN_LINES = 10.0
 
 app = typer.Typer(help=__doc__, add_completion=False, pretty_exceptions_enable=False)
 
@@ -147,6 +146,7 @@ def _attack_all(
     from model.attack.run import Result, Run  # noqa: PLC0415
     from model.metrics.load import load_metric  # noqa: PLC0415
 
+    progress = Progress(sys.stderr)
     results: list[Result] = []
     for spec in specs:
         load = load_lpips if spec.startswith(PREFIX) else load_metric
@@ -159,14 +159,14 @@ def _attack_all(
             space=setting["space"],
             threshold=setting["threshold"] or 0.1,
             device=setting["device"],
-            advance=lambda total: _counter("gallery", total),
+            progress=progress,
         )
         is_certified = metric.lipschitz_bound is not None
         is_black_box = metric.input_size is None
         for plan in _plans(custom, setting["grid"], is_certified, is_black_box):
             plan = plan if queries is None else replace(plan, queries=queries)  # noqa: PLW2901
             blocks = questions.blocks(plan.queries, setting["seed"])
-            results.append(Run(blocks, plan, seed=setting["seed"], say=_say).carry_out())
+            results.append(Run(blocks, plan, seed=setting["seed"], say=progress.step).carry_out())
             # Each result is on disk before the next hours begin.
             report.write_report(out, results, setting)
     fields = report.as_json(results, setting)
@@ -227,28 +227,6 @@ def _fail(kind: str, message: str, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
     typer.echo(f"error: {message}", err=True)
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
-
-
-def _counter(what: str, total: int) -> Callable[[], None]:
-    """A line now and then with rate and remaining time."""
-    start = last = time.monotonic()
-    done = 0
-
-    def advance() -> None:
-        nonlocal done, last
-        done += 1
-        now = time.monotonic()
-        if done == total or now - last >= _SECONDS_BETWEEN_LINES:
-            last = now
-            rate = done / max(now - start, 1e-9)
-            _say(f"{what}: {done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s left")
-
-    return advance
 
 
 if __name__ == "__main__":

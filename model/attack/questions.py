@@ -20,13 +20,13 @@ from model.data.pictures import PictureSet, open_pictures
 from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
 from model.metrics.metric import Metric, Pixels, squares
+from model.progress import Progress
 from model.resize import resize_operator
 
 OBJECTIVES = ("eviction", "distance", "2afc")
 SPACES = ("input", "upload")
 _PICTURES_PER_PASS = 16
 
-Advance = Callable[[], None]
 Squares = Float64[np.ndarray, "N 3 S S"]
 Places = Int64[np.ndarray, " Q"]
 Vectors = Float64[np.ndarray, "Q D"]
@@ -60,18 +60,19 @@ class Evictions:
         metric: embeds it, and the queries.
         space: "input" attacks the metric's square, "upload" the pixels before the resize.
         device: where gradients run.
-        advance: told of each picture that is embedded.
+        progress: told of each picture that is embedded.
     """
 
     def __init__(
-        self, pictures: PictureSet, metric: Metric, *, space: str, device: str, advance: Advance
+        self, pictures: PictureSet, metric: Metric, *, space: str, device: str, progress: Progress
     ) -> None:
         self._pictures = pictures
         self._subject = subject_of(metric, device=device)
         self._space, self._device = space, device
+        numbers = progress.counting("gallery", range(len(pictures)), len(pictures))
         vectors = [
             self._subject.embed(_squares(part, self._subject))
-            for part in _parts(pictures[i].pixels() for i in _told(len(pictures), advance))
+            for part in _parts(pictures[i].pixels() for i in numbers)
         ]
         self._gallery = self._subject.rows(np.concatenate(vectors))
 
@@ -191,7 +192,7 @@ def open_questions(
     space: str = "input",
     threshold: float = 0.1,
     device: str = "cpu",
-    advance: Callable[[int], Advance] = lambda _: lambda: None,
+    progress: Progress | None = None,
 ) -> Questions:
     """Questions of one of OBJECTIVES about some data.
 
@@ -203,7 +204,7 @@ def open_questions(
         space: one of SPACES.
         threshold: for "distance".
         device: where gradients run.
-        advance: given a number of pictures, gives what is to be told of each.
+        progress: told how much of the gallery is embedded.
 
     Raises:
         AttackError: an argument is none of those.
@@ -220,7 +221,8 @@ def open_questions(
     pictures = open_pictures(data, split=split)
     if objective == "distance":
         return Distances(pictures, metric, threshold=threshold, space=space, device=device)
-    return Evictions(pictures, metric, space=space, device=device, advance=advance(len(pictures)))
+    progress = progress or Progress()
+    return Evictions(pictures, metric, space=space, device=device, progress=progress)
 
 
 def _blocks(
@@ -267,12 +269,6 @@ def _squares(pixels: Sequence[Pixels], subject: Subject) -> Squares:
 def _draw(total: int, count: int, seed: int) -> list[int]:
     """Numbers below a total, each once, in a drawn order."""
     return [int(i) for i in np.random.default_rng(seed).permutation(total)[: count or total]]
-
-
-def _told(total: int, advance: Advance) -> Iterator[int]:
-    for i in range(total):
-        yield i
-        advance()
 
 
 def _parts(pictures: Iterator[Pixels] | Sequence[Pixels]) -> Iterator[list[Pixels]]:

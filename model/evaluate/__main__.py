@@ -19,9 +19,9 @@ from model.errors import RetrievalError
 from model.evaluate.expectations import Verdict, judge, parse_epsilon, read_expectations
 from model.evaluate.measurement import DEFAULT_EPSILONS, Book
 from model.evaluate.plots import require_matplotlib, write_plots
-from model.evaluate.progress import Reporter
 from model.evaluate.report import summary, write_report
 from model.evaluate.results import Results, write_aside, write_results
+from model.progress import Progress
 
 EXIT_ERROR = 1
 EXIT_UNMET = 3
@@ -162,7 +162,7 @@ def _measure(
         split=options.split,
         limit=options.limit,
         hashes=options.hashes,
-        counting=Reporter(sys.stderr).counting,
+        counting=Progress(sys.stderr).counter,
     )
     outcome = run.Outcome()
     if pictures is not None:

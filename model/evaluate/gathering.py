@@ -13,9 +13,9 @@ from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.files import read_bytes
 from model.data.pictures import PICTURE_LIMITS, Picture, PictureSet, decode
 from model.errors import EvaluationError
-from model.evaluate.progress import Advance
 from model.evaluate.radii import Resizes
 from model.metrics.metric import Metric
+from model.progress import Advance
 from model.resize import resize_operator
 
 _PICTURES_PER_PASS = 16

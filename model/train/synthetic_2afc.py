@@ -22,8 +22,8 @@ from PIL import Image
 from model.data.nights import FEWEST_VOTES, TABLE
 from model.data.pictures import PictureSet, open_pictures
 from model.errors import DataError, RetrievalError
+from model.progress import Progress
 from model.train.corpus.packing import written_aside
-from model.train.corpus_progress import Progress
 from model.train.distortions import FAMILIES, distort
 
 EXIT_ERROR = 1

@@ -23,12 +23,12 @@ from torch import Tensor
 
 from model.data.pictures import PictureSet, open_pictures
 from model.errors import MetricError, RetrievalError
+from model.progress import Progress
 from model.teachers.load import TEACHER_HELP, load_teacher
 from model.teachers.precomputed import PrecomputedEmbeddings, write_embeddings
 from model.teachers.projection import principal_axes
 from model.teachers.teacher import Teacher
 from model.threads import limit_threads
-from model.train.corpus_progress import Progress
 from model.train.views import framed
 
 EXIT_ERROR = 1

@@ -35,12 +35,12 @@ from index_builder.errors import (
 from index_builder.format import read_manifest
 from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import prune, roll_back, verify_index
-from index_builder.progress import Silent
 from index_builder.rates import upper_bound
 from index_builder.sources import open_source
 from index_builder.writer import seal_calibration, writing
 from model.data.edits import EDIT_KINDS
 from model.image import DecodeLimits
+from model.progress import Progress
 
 ROOT = Path(__file__).parents[2]
 PICTURES = 660
@@ -119,7 +119,7 @@ def test_the_rates_are_those_of_brute_force_on_the_half_not_chosen_by(data_dir, 
     point = report.calibration.point("balanced")
     assert (report.calibration.k, report.calibration.seed) == (k, 5)
     with GalleryIndex.open(data_dir) as index:
-        jobs, total = copies(pictures, 640).jobs(index, 5, LIMITS, Silent())
+        jobs, total = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
         batches = embedded_queries(jobs, TinyEmbedder(), LIMITS)
         queries = [query for batch in batches for query in batch]
         assert len(queries) == total == report.calibration.queries == 640
@@ -209,7 +209,7 @@ def test_the_same_seed_gives_the_same_calibration_and_another_seed_another(
 def test_kinds_are_in_balance_and_as_many_pictures_as_possible_take_part(data_dir, pictures):
     with GalleryIndex.open(data_dir) as index:
         for wanted, expected in ((60, 60), (1000, 1000), (10**6, 12 * PICTURES)):
-            jobs, total = copies(pictures, wanted).jobs(index, 0, LIMITS, Silent())
+            jobs, total = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
             labels = [label for job in jobs for label in job.labels]
             assert len(labels) == total == expected
             assert len({label.group for label in labels}) == min(wanted, PICTURES)
@@ -268,7 +268,7 @@ def test_pictures_that_are_not_in_the_index_take_no_part(data_dir, tmp_path, pic
 def labels_of(data_dir, source, queries=PICTURES):
     """Every query that would be made of a source, and the bytes it would be made from."""
     with GalleryIndex.open(data_dir) as index:
-        jobs, total = copies(source, queries).jobs(index, 0, LIMITS, Silent())
+        jobs, total = copies(source, queries).jobs(index, 0, LIMITS, Progress())
         found = {
             (label.group, label.kind, label.row): job.data for job in jobs for label in job.labels
         }
@@ -390,13 +390,13 @@ from pathlib import Path
 from index_tools import MAX_BYTES, TinyEmbedder
 from index_builder.calibrate import calibrate_index
 from index_builder.calibration_queries import SyntheticPairs
-from index_builder.progress import Lines
 from index_builder.sources import open_source
+from model.progress import Progress
 pairs = SyntheticPairs(
     lambda: open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES), source="in", queries=620
 )
 embedder = TinyEmbedder(0, float(sys.argv[3]))
-calibrate_index(Path(sys.argv[1]), "default", pairs, embedder, progress=Lines(sys.stdout))
+calibrate_index(Path(sys.argv[1]), "default", pairs, embedder, progress=Progress(sys.stdout))
 """
 
 

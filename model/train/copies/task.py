@@ -19,6 +19,7 @@ from model.data.edits import edit, query_kinds
 from model.data.pictures import PictureSet, check_pictures
 from model.errors import TrainingError
 from model.presets import WaveConfig
+from model.progress import Progress
 from model.teachers.precomputed import PrecomputedEmbeddings
 from model.train.config import TrainConfig
 from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
@@ -28,7 +29,6 @@ from model.train.copies.objective import pairwise_radii, radius_loss, relational
 from model.train.copies.validation import validation_scores
 from model.train.copies.views import network_input
 from model.train.copies.wave_student import WaveStudent
-from model.train.corpus_progress import Progress
 from model.train.distributed import current, gather_rows, share_of, wait_for_all
 from model.train.held_out import training_and_validation
 from model.train.sampling import Part, evenly, ids_digest, view_generator

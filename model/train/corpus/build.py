@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from model.errors import CorpusError, RetrievalError
+from model.progress import Progress
 from model.train.corpus.composites import (
     Materials,
     draw_background,
@@ -38,7 +39,6 @@ from model.train.corpus.recipe import (
     folder_source,
     load_recipe,
 )
-from model.train.corpus_progress import Progress
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130

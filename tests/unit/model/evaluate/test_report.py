@@ -1,11 +1,8 @@
-import os
-
 import numpy as np
 
 from model.evaluate.expectations import Verdict
 from model.evaluate.measurement import Group, Measurement, shares_above
 from model.evaluate.plots import write_plots
-from model.evaluate.progress import Reporter
 from model.evaluate.radii import OURS, PUBLISHED, Claim
 from model.evaluate.report import write_report
 from model.evaluate.results import RadiusCurve, Results, identify
@@ -89,23 +86,3 @@ def test_plots_depend_on_the_numbers_alone(tmp_path, rng):
         data = (tmp_path / "a" / name).read_bytes()
         assert data.startswith(b"\x89PNG")
         assert data == (tmp_path / "b" / name).read_bytes()
-
-
-def test_a_log_gets_lines_and_a_terminal_a_bar(tmp_path):
-    with (tmp_path / "log").open("w") as file:
-        count_to_three(file)
-    assert "reading: 3 of 3" in (tmp_path / "log").read_text()
-    reader, writer = os.openpty()
-    with open(writer, "w") as terminal:
-        count_to_three(terminal)
-        shown = b""
-        while b"3/3" not in shown:  # a terminal gives what has arrived so far
-            shown += os.read(reader, 1 << 16)
-    os.close(reader)
-    assert b"reading" in shown
-
-
-def count_to_three(file):
-    with Reporter(file).counting("reading", 3) as advance:
-        for _ in range(3):
-            advance()
