@@ -34,7 +34,6 @@ from index_builder.console import (
     JsonOption,
     MaxErrorsOption,
     MaxPixelsOption,
-    Output,
     SourceArgument,
     limits_from,
     load_embedder,
@@ -42,6 +41,7 @@ from index_builder.console import (
 from index_builder.format import QUARANTINE, Manifest, read_manifest, read_quarantine
 from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.sources import open_source
+from model.console import Output
 from model.image import DecodeLimits
 from model.progress import Progress
 

@@ -1,21 +1,14 @@
-"""What the commands share: their options, their output, and how their errors end."""
+"""What the commands share: their options, and what they stand for."""
 
-import json
-from collections.abc import Generator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from index_builder.embedding import EmbedderLike
-from model.errors import RetrievalError
 from model.image import MOST_PIXELS, DecodeLimits, format_names
 
-EXIT_ERROR = 1
 EXIT_QUARANTINED = 3
-EXIT_INTERRUPTED = 130
 
 IndexOption = Annotated[str, typer.Option("--index", help="Name of the index.")]
 DataDirOption = Annotated[
@@ -51,37 +44,6 @@ MaxPixelsOption = Annotated[
 ]
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_LIMITS = DecodeLimits()
-
-
-@dataclass(frozen=True)
-class Output:
-    """Prints a command's outcome: text for people, or one JSON object for machines."""
-
-    as_json: bool
-
-    def show(self, fields: dict[str, Any], text: str) -> None:
-        """Print one of the two."""
-        typer.echo(json.dumps(fields, indent=1) if self.as_json else text)
-
-    @contextmanager
-    def errors(self) -> Generator[None]:
-        """The one place where errors become messages and exit codes."""
-        try:
-            yield
-        except KeyboardInterrupt as exc:
-            self._fail("Interrupted", "interrupted; run the same command to go on", exc)
-        except RetrievalError as exc:
-            self._fail(type(exc).__name__, str(exc), exc)
-        except OSError as exc:
-            where = f"{exc.filename}: " if exc.filename else ""
-            self._fail(type(exc).__name__, f"{where}{exc.strerror or exc}", exc)
-
-    def _fail(self, kind: str, message: str, cause: BaseException) -> None:
-        if self.as_json:
-            typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-        typer.echo(f"error: {message}", err=True)
-        is_interrupt = isinstance(cause, KeyboardInterrupt)
-        raise typer.Exit(EXIT_INTERRUPTED if is_interrupt else EXIT_ERROR) from cause
 
 
 def limits_from(allow_format: list[str] | None, max_pixels: int) -> DecodeLimits:

@@ -4,10 +4,7 @@ Exit codes: 0 done; 1 a certificate was broken, or nothing was done and the reas
 2 the command line is wrong; 130 interrupted.
 """
 
-import json
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +12,10 @@ from typing import Annotated, Any
 import typer
 
 from model.attack.plan import GRIDS, MEDIAN, Plan, fitting, grid
-from model.errors import AttackError, RetrievalError
+from model.console import EXIT_ERROR, Output
+from model.errors import AttackError
 from model.progress import Progress
 
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 _DEFAULT = Plan()
 _GRID_METRICS = ("wave-64", "teacher:efficientnet-lite0@64")
 
@@ -100,7 +96,8 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Attack metrics; fails if one decision is turned within its certified radius."""
-    with _errors(as_json):
+    output = Output(as_json, "what is reported so far is in the folder")
+    with output.errors():
         custom = None
         if grid_name is None:
             custom = Plan(
@@ -124,7 +121,7 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
         }  # fmt: skip
         specs = metric or list(_GRID_METRICS if grid_name else _GRID_METRICS[:1])
         _attack_all(
-            specs, custom, setting, queries, data=data, weights=weights, out=out, as_json=as_json
+            specs, custom, setting, queries, data=data, weights=weights, out=out, output=output
         )
 
 
@@ -137,7 +134,7 @@ def _attack_all(
     data: Path,
     weights: Path | None,
     out: Path,
-    as_json: bool,
+    output: Output,
 ) -> None:
     # torch takes seconds to import, and --help does without it.
     from model.attack import report  # noqa: PLC0415
@@ -170,7 +167,7 @@ def _attack_all(
             # Each result is on disk before the next hours begin.
             report.write_report(out, results, setting)
     fields = report.as_json(results, setting)
-    typer.echo(json.dumps(fields, indent=1) if as_json else report.as_markdown(results, setting))
+    output.show(fields, report.as_markdown(results, setting))
     if fields["counter_examples"]:
         typer.echo(
             f"error: {fields['counter_examples']} counter-examples: a certificate is wrong; the "
@@ -204,29 +201,6 @@ def _epsilon(text: str) -> float | str:
             param_hint="--epsilon",
         )
     return value
-
-
-@contextmanager
-def _errors(as_json: bool) -> Generator[None]:
-    """The one place where errors become messages and exit codes."""
-    try:
-        yield
-    except KeyboardInterrupt as exc:
-        _fail("Interrupted", "interrupted; what is reported so far is in the folder", as_json)
-        raise typer.Exit(EXIT_INTERRUPTED) from exc
-    except RetrievalError as exc:
-        _fail(type(exc).__name__, str(exc), as_json)
-        raise typer.Exit(EXIT_ERROR) from exc
-    except OSError as exc:
-        where = f"{exc.filename}: " if exc.filename else ""
-        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json)
-        raise typer.Exit(EXIT_ERROR) from exc
-
-
-def _fail(kind: str, message: str, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-    typer.echo(f"error: {message}", err=True)
 
 
 if __name__ == "__main__":

@@ -7,15 +7,13 @@ Exit codes: 0 done; 1 nothing was measured, the reason is printed; 2 the command
 import json
 import shlex
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from model.errors import RetrievalError
+from model.console import Output
 from model.evaluate.expectations import Verdict, judge, parse_epsilon, read_expectations
 from model.evaluate.measurement import DEFAULT_EPSILONS, Book
 from model.evaluate.plots import require_matplotlib, write_plots
@@ -23,9 +21,7 @@ from model.evaluate.report import summary, write_report
 from model.evaluate.results import Results, write_aside, write_results
 from model.progress import Progress
 
-EXIT_ERROR = 1
 EXIT_UNMET = 3
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
@@ -91,39 +87,12 @@ class _Options:
     as_json: bool
 
 
-@dataclass(frozen=True)
-class _Output:
-    """Where a command's messages go, and how its errors become exit codes."""
-
-    as_json: bool
-
-    @contextmanager
-    def errors(self) -> Generator[None]:
-        """The one place where errors become messages and exit codes."""
-        try:
-            yield
-        except KeyboardInterrupt as exc:
-            self._fail("Interrupted", "interrupted; nothing was written", exc)
-        except RetrievalError as exc:
-            self._fail(type(exc).__name__, str(exc), exc)
-        except OSError as exc:
-            where = f"{exc.filename}: " if exc.filename else ""
-            self._fail(type(exc).__name__, f"{where}{exc.strerror or exc}", exc)
-
-    def _fail(self, kind: str, message: str, cause: BaseException) -> None:
-        if self.as_json:
-            typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-        typer.echo(f"error: {message}", err=True)
-        is_interrupt = isinstance(cause, KeyboardInterrupt)
-        raise typer.Exit(EXIT_INTERRUPTED if is_interrupt else EXIT_ERROR) from cause
-
-
 def _run(
     name: str, options: _Options, *, pictures: Path | None = None, triplets: Path | None = None
 ) -> None:
     """Measure, write, judge."""
     epsilons = _epsilons(options.epsilons)
-    output = _Output(options.as_json)
+    output = Output(options.as_json, "nothing was written")
     with output.errors():
         expectations = [] if options.expect is None else read_expectations(options.expect)
         if options.plots:

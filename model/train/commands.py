@@ -4,23 +4,18 @@ Both run under torchrun as they are: `torchrun --nproc-per-node 8 -m model.train
 """
 
 import dataclasses
-import json
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from model.errors import RetrievalError, TrainingError
+from model.console import Output
+from model.errors import TrainingError
 from model.train.config import TrainConfig, load_recipe, parse_settings, recipe_names
 from model.train.distributed import current, joined
 from model.train.run_state import RunFolder
 from model.train.task import Sources, Task, build
 from model.train.trainer import train
-
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 OutOption = Annotated[Path, typer.Option("--out", help="The run's folder; taken up if it is one.")]
 RecipeOption = Annotated[
@@ -121,14 +116,15 @@ def _run(
     as_json: bool,
 ) -> None:
     """Builds what the recipe names, trains it, and says what came of it."""
-    with _errors(as_json=as_json):
+    output = Output(as_json)
+    with output.errors():
         config = load_recipe(recipe).with_changes(parse_settings(settings or []))
         config = config.with_changes({k: v for k, v in flags.items() if v is not None})
         with joined(sources.device) as device:
             student, task = build(config, dataclasses.replace(sources, device=device, work=out))
             train(student, task, _with_an_end(config, task), out, device=device)
             if current().leads:
-                _show(RunFolder(out), as_json=as_json)
+                _show(output, RunFolder(out))
 
 
 def _with_an_end(config: TrainConfig, task: Task) -> TrainConfig:
@@ -139,36 +135,17 @@ def _with_an_end(config: TrainConfig, task: Task) -> TrainConfig:
     return dataclasses.replace(config, steps=max(1, steps))
 
 
-def _show(folder: RunFolder, *, as_json: bool) -> None:
+def _show(output: Output, folder: RunFolder) -> None:
     """What came of a run."""
     report = folder.read_report()
     if report is None:
         raise TrainingError(f"{folder.report} is gone")
     best = report["best"]
-    if as_json:
-        typer.echo(json.dumps({"checkpoint": str(folder.best), **report}, indent=1))
-        return
-    typer.echo(f"checkpoint   {folder.best}")
-    typer.echo(f"fingerprint  {best['fingerprint']}")
-    typer.echo(
+    lines = [
+        f"checkpoint   {folder.best}",
+        f"fingerprint  {best['fingerprint']}",
         f"proved       Lipschitz bound {best['lipschitz_bound']:.12f}; "
-        f"largest stretch found {best['lipschitz_estimate']:.6f}"
-    )
-    for name, value in best["scores"].items():
-        typer.echo(f"{name:12} {value:.4f}")
-
-
-@contextmanager
-def _errors(*, as_json: bool) -> Generator[None]:
-    """The one place where errors become messages and exit codes."""
-    try:
-        yield
-    except KeyboardInterrupt as exc:
-        typer.echo("interrupted; run the same command to go on", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED) from exc
-    except (RetrievalError, OSError) as exc:
-        if as_json:
-            problem = {"type": type(exc).__name__, "message": str(exc)}
-            typer.echo(json.dumps({"error": problem}, indent=1))
-        typer.echo(f"error: {exc}", err=True)
-        raise typer.Exit(EXIT_ERROR) from exc
+        f"largest stretch found {best['lipschitz_estimate']:.6f}",
+        *(f"{name:12} {value:.4f}" for name, value in best["scores"].items()),
+    ]
+    output.show({"checkpoint": str(folder.best), **report}, "\n".join(lines))

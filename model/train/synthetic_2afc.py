@@ -7,7 +7,6 @@ something breaks; it says nothing about what people see.
 """
 
 import csv
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,15 +18,14 @@ import typer
 from jaxtyping import UInt8
 from PIL import Image
 
+from model.console import Output
 from model.data.nights import FEWEST_VOTES, TABLE
 from model.data.pictures import PictureSet, open_pictures
-from model.errors import DataError, RetrievalError
+from model.errors import DataError
 from model.progress import Progress
 from model.train.corpus.packing import written_aside
 from model.train.distortions import FAMILIES, distort
 
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 HEADER = (
     "id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path",
     "split", "is_imagenet", "prompt",
@@ -209,26 +207,11 @@ def synthetic_2afc(  # noqa: PLR0917 (typer makes options of them)
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Make judged triplets of any pictures, in the layout of NIGHTS, for trying things out."""
-    try:
+    output = Output(as_json, "nothing was written")
+    with output.errors():
         counts = write_synthetic_2afc(
             open_pictures(pictures, split=split), out, triplets, seed, Progress(sys.stderr)
         )
-    except KeyboardInterrupt as exc:
-        _fail("Interrupted", "interrupted; nothing was written", as_json, exc)
-    except RetrievalError as exc:
-        _fail(type(exc).__name__, str(exc), as_json, exc)
-    except OSError as exc:
-        where = f"{exc.filename}: " if exc.filename else ""
-        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json, exc)
-    else:
-        parts = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
-        text = f"{counts['triplets']} triplets in {out}: {parts}; {counts['judged']} judged enough"
-        typer.echo(json.dumps({"out": str(out), **counts}, indent=1) if as_json else text)
-
-
-def _fail(kind: str, message: str, as_json: bool, cause: BaseException) -> None:
-    if as_json:
-        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-    typer.echo(f"error: {message}", err=True)
-    is_interrupt = isinstance(cause, KeyboardInterrupt)
-    raise typer.Exit(EXIT_INTERRUPTED if is_interrupt else EXIT_ERROR) from cause
+    parts = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
+    text = f"{counts['triplets']} triplets in {out}: {parts}; {counts['judged']} judged enough"
+    output.show({"out": str(out), **counts}, text)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ import typer
 from jaxtyping import Float32
 from torch import Tensor
 
+from model.console import Output
 from model.data.pictures import PictureSet, open_pictures
-from model.errors import MetricError, RetrievalError
+from model.errors import MetricError
 from model.progress import Progress
 from model.teachers.load import TEACHER_HELP, load_teacher
 from model.teachers.precomputed import PrecomputedEmbeddings, write_embeddings
@@ -31,8 +32,6 @@ from model.teachers.teacher import Teacher
 from model.threads import limit_threads
 from model.train.views import framed
 
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 PART = 256
 _PLAN = "plan.json"
 Framing = Literal["resize", "center-crop"]
@@ -210,7 +209,8 @@ def teach(  # noqa: PLR0917 (typer makes options of them)
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask a teacher once for the embedding of every picture; after a stop, the same goes on."""
-    try:
+    output = Output(as_json)
+    with output.errors():
         limit_threads(threads)
         found = precompute(
             open_pictures(pictures, split=split),
@@ -221,22 +221,6 @@ def teach(  # noqa: PLR0917 (typer makes options of them)
             dim=dim,
             progress=Progress(sys.stderr),
         )
-    except KeyboardInterrupt as exc:
-        message = "interrupted; run the same command to go on"
-        _fail("Interrupted", message, as_json, EXIT_INTERRUPTED, exc)
-    except RetrievalError as exc:
-        _fail(type(exc).__name__, str(exc), as_json, EXIT_ERROR, exc)
-    except OSError as exc:
-        where = f"{exc.filename}: " if exc.filename else ""
-        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json, EXIT_ERROR, exc)
-    else:
-        fields = {"out": str(out), "count": found.count, "dim": found.dim, "record": found.record}
-        text = f"{found.count} embeddings of {found.dim} numbers by {found.name} in {out}"
-        typer.echo(json.dumps(fields, indent=1) if as_json else text)
-
-
-def _fail(kind: str, message: str, as_json: bool, code: int, cause: BaseException) -> NoReturn:
-    if as_json:
-        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code) from cause
+    fields = {"out": str(out), "count": found.count, "dim": found.dim, "record": found.record}
+    text = f"{found.count} embeddings of {found.dim} numbers by {found.name} in {out}"
+    output.show(fields, text)

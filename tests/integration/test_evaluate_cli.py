@@ -13,8 +13,9 @@ import pytest
 from image_files import encoded, photo
 from typer.testing import CliRunner
 
+from model.console import EXIT_ERROR, EXIT_INTERRUPTED
 from model.data.shards import ShardWriter
-from model.evaluate.__main__ import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_UNMET, app
+from model.evaluate.__main__ import EXIT_UNMET, app
 
 PICTURES = 24
 

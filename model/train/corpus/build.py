@@ -4,7 +4,6 @@ Fetch, list, decode, sift, draw, write: each step is a file of its own beside th
 """
 
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import Generator, Sequence
@@ -15,7 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from model.errors import CorpusError, RetrievalError
+from model.console import Output
+from model.errors import CorpusError
 from model.progress import Progress
 from model.train.corpus.composites import (
     Materials,
@@ -39,9 +39,6 @@ from model.train.corpus.recipe import (
     folder_source,
     load_recipe,
 )
-
-EXIT_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 # What composites are made of, in each process that draws them.
 _materials: list[Materials] = []
@@ -120,7 +117,8 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
     as_json: Annotated[bool, typer.Option("--json", help="Print corpus.json, shortened.")] = False,
 ) -> None:
     """Pack packages and folders of pictures into shards: deduplicated, licensed, split by hash."""
-    try:
+    output = Output(as_json, "nothing was written")
+    with output.errors():
         chosen = _with_options(load_recipe(recipe), source or [], composites)
         with _stops_interrupt():
             manifest = build_corpus(
@@ -132,15 +130,7 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
             )
         if hashes is not None:
             write_hashes(manifest, hashes)
-    except KeyboardInterrupt as exc:
-        _fail("Interrupted", "interrupted; nothing was written", as_json, EXIT_INTERRUPTED, exc)
-    except RetrievalError as exc:
-        _fail(type(exc).__name__, str(exc), as_json, EXIT_ERROR, exc)
-    except OSError as exc:
-        where = f"{exc.filename}: " if exc.filename else ""
-        _fail(type(exc).__name__, f"{where}{exc.strerror or exc}", as_json, EXIT_ERROR, exc)
-    else:
-        _show(out, manifest, as_json)
+    _show(output, out, manifest)
 
 
 @contextlib.contextmanager
@@ -247,25 +237,15 @@ def _why(refused: Sequence[Refused]) -> str:
     return f"the first, {first.path}, is refused: {first.reason}: {first.detail}"
 
 
-def _fail(kind: str, message: str, as_json: bool, code: int, cause: BaseException) -> None:
-    if as_json:
-        typer.echo(json.dumps({"error": {"type": kind, "message": message}}, indent=1))
-    typer.echo(f"error: {message}", err=True)
-    raise typer.Exit(code) from cause
-
-
-def _show(out: Path, manifest: dict[str, Any], as_json: bool) -> None:
+def _show(output: Output, out: Path, manifest: dict[str, Any]) -> None:
     """Counts, and where there is more."""
-    if as_json:
-        kept = ("packages", "counts", "labels", "shards")
-        fields = {name: manifest[name] for name in kept}
-        fields["refused"] = manifest["refused"]["by_reason"]
-        typer.echo(json.dumps({"out": str(out), **fields}, indent=1))
-        return
+    fields = {name: manifest[name] for name in ("packages", "counts", "labels", "shards")}
+    reasons = manifest["refused"]["by_reason"]
+    lines: list[str] = []
     for split in SPLITS:
         counts = manifest["counts"][split]
         listed = ", ".join(f"{count} {name}" for name, count in counts["by_source"].items())
-        typer.echo(f"{split}: {counts['all']} pictures ({listed or 'none'})")
-    reasons = manifest["refused"]["by_reason"]
-    typer.echo("left out: " + (", ".join(f"{n} {r}" for r, n in reasons.items()) or "nothing"))
-    typer.echo(f"all of it is in {out / 'corpus.json'}")
+        lines.append(f"{split}: {counts['all']} pictures ({listed or 'none'})")
+    lines.append("left out: " + (", ".join(f"{n} {r}" for r, n in reasons.items()) or "nothing"))
+    lines.append(f"all of it is in {out / 'corpus.json'}")
+    output.show({"out": str(out), **fields, "refused": reasons}, "\n".join(lines))
