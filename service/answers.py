@@ -4,7 +4,7 @@ import json
 
 from starlette.responses import Response
 
-from service.schemas import Wire
+from service.schemas.parts import Wire
 
 
 def encode(answer: Wire) -> bytes:

@@ -29,7 +29,7 @@ from service.problems import problem_response, response_of
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes.state import State
 from service.runtime import Runtime, prepare_thread
-from service.schemas import Limits
+from service.schemas.info import Limits
 from service.settings import Settings
 
 # Room for the form fields, JSON members and part headers around the images of a body.

@@ -19,7 +19,7 @@ from service.errors import (
     MissingFieldError,
 )
 from service.multipart import MultipartReader, check_name
-from service.schemas import Options
+from service.schemas.parts import Options
 
 OptionsT = TypeVar("OptionsT", bound=Options)
 

@@ -19,8 +19,23 @@ from model.certificate import Candidates
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import CertificateError
 from model.image import DecodedImage, DecodeLimits, decode_image
-from service import schemas
-from service.schemas import SearchOptions, SimilarityOptions
+from service.schemas.embed import EmbedAnswer, EmbedTimings
+from service.schemas.parts import UNIT, ImageInfo, IndexInfo, ModelInfo
+from service.schemas.search import (
+    AnswerCertificate,
+    QueryInfo,
+    SearchAnswer,
+    SearchOptions,
+    SearchResult,
+    SearchTimings,
+)
+from service.schemas.similarity import (
+    Interval,
+    PairRadius,
+    PairTimings,
+    SimilarityAnswer,
+    SimilarityOptions,
+)
 from service.shelf import Shelf
 from service.verdicts import find_point
 
@@ -70,7 +85,7 @@ class Embedded:
         return math.sqrt(math.fsum(np.square(self.embedding.vector)))
 
     def info(self) -> dict[str, object]:
-        """The members of `schemas.ImageInfo`."""
+        """The members of `ImageInfo`."""
         return {
             "sha256": self.sha256,
             "width": self.embedding.width,
@@ -89,9 +104,7 @@ class Engine:
     shelf: Shelf
     limits: DecodeLimits
 
-    def search(
-        self, image: bytes, options: SearchOptions, k: int, waited_s: float
-    ) -> schemas.SearchAnswer:
+    def search(self, image: bytes, options: SearchOptions, k: int, waited_s: float) -> SearchAnswer:
         """The nearest entries of one index version and what is proved about them."""
         watch = Stopwatch(waited_s)
         with self.shelf.lease(options.index) as index:
@@ -110,19 +123,19 @@ class Engine:
             results = _results(answer, index, query, options)
             watch.lap("certify")
             index_info = describe_index(index)
-        return schemas.SearchAnswer(
+        return SearchAnswer(
             query=_query_info(query, options.include_vector),
             index=index_info,
             model=self.describe_model(query.embedding.forward_error),
             operating_point=point,
             results=results,
             certificate=self._answer_certificate(answer),
-            timings_ms=schemas.SearchTimings(**watch.timings_ms()),
+            timings_ms=SearchTimings(**watch.timings_ms()),
         )
 
     def compare(
         self, image_a: bytes, image_b: bytes, options: SimilarityOptions, waited_s: float
-    ) -> schemas.SimilarityAnswer:
+    ) -> SimilarityAnswer:
         """The distance of two images, its interval under a budget, the radius of the verdict."""
         watch = Stopwatch(waited_s)
         a, b = self._embed([image_a, image_b], watch)
@@ -140,43 +153,43 @@ class Engine:
         watch.lap("certify")
         interval = radius = None
         if pair.interval_a is not None and pair.interval_both is not None:
-            interval = schemas.Interval(a=pair.interval_a, both=pair.interval_both)
+            interval = Interval(a=pair.interval_a, both=pair.interval_both)
         if pair.match is not None:
-            radius = schemas.PairRadius(
+            radius = PairRadius(
                 a=wire_radius(pair.radius_a),
                 b=wire_radius(pair.radius_b),
                 both=wire_radius(pair.radius_both),
             )
         error = max(a.embedding.forward_error, b.embedding.forward_error)
-        return schemas.SimilarityAnswer(
+        return SimilarityAnswer(
             distance=pair.distance,
             similarity=pair.similarity,
             interval=interval,
             match=pair.match,
             certified_radius=radius,
-            image_a=schemas.ImageInfo.model_validate(a.info()),
-            image_b=schemas.ImageInfo.model_validate(b.info()),
+            image_a=ImageInfo.model_validate(a.info()),
+            image_b=ImageInfo.model_validate(b.info()),
             model=self.describe_model(error),
-            unit=schemas.UNIT,
-            timings_ms=schemas.PairTimings(**watch.timings_ms()),
+            unit=UNIT,
+            timings_ms=PairTimings(**watch.timings_ms()),
         )
 
-    def embed(self, image: bytes, waited_s: float) -> schemas.EmbedAnswer:
+    def embed(self, image: bytes, waited_s: float) -> EmbedAnswer:
         """The raw embedding of one image."""
         watch = Stopwatch(waited_s)
         embedded = self._embed([image], watch)[0]
-        return schemas.EmbedAnswer(
+        return EmbedAnswer(
             vector=embedded.embedding.vector.tolist(),
             norm=embedded.norm,
             fingerprint=self.embedder.fingerprint,
-            image=schemas.ImageInfo.model_validate(embedded.info()),
+            image=ImageInfo.model_validate(embedded.info()),
             model=self.describe_model(embedded.embedding.forward_error),
-            timings_ms=schemas.EmbedTimings(**watch.timings_ms()),
+            timings_ms=EmbedTimings(**watch.timings_ms()),
         )
 
-    def describe_model(self, forward_error: float) -> schemas.ModelInfo:
+    def describe_model(self, forward_error: float) -> ModelInfo:
         """The model as an answer names it, with the error bound of that answer's images."""
-        return schemas.ModelInfo.model_validate(
+        return ModelInfo.model_validate(
             {
                 "name": self.embedder.name,
                 "fingerprint": self.embedder.fingerprint,
@@ -198,13 +211,13 @@ class Engine:
             for sha256, image, embedding in zip(hashes, decoded, embeddings, strict=True)
         ]
 
-    def _answer_certificate(self, answer: Answer) -> schemas.AnswerCertificate:
+    def _answer_certificate(self, answer: Answer) -> AnswerCertificate:
         proof = answer.certificate
-        return schemas.AnswerCertificate(
+        return AnswerCertificate(
             top1_radius=wire_radius(proof.top1_radius),
             set_radius=wire_radius(proof.set_radius),
             order_radius=wire_radius(proof.order_radius),
-            unit=schemas.UNIT,
+            unit=UNIT,
             norm="l2",
             strict=True,
             meaning=MEANING[self.embedder.claim],
@@ -238,23 +251,23 @@ class TimedIndex:
         return self._index.size
 
 
-def describe_index(index: GalleryIndex) -> schemas.IndexInfo:
+def describe_index(index: GalleryIndex) -> IndexInfo:
     """The index version as an answer names it."""
-    return schemas.IndexInfo(name=index.name, version=index.version, size=index.size)
+    return IndexInfo(name=index.name, version=index.version, size=index.size)
 
 
-def _query_info(query: Embedded, include_vector: bool) -> schemas.QueryInfo:
+def _query_info(query: Embedded, include_vector: bool) -> QueryInfo:
     vector = {"vector": query.embedding.vector.tolist()} if include_vector else {}
-    return schemas.QueryInfo.model_validate({**query.info(), **vector})
+    return QueryInfo.model_validate({**query.info(), **vector})
 
 
 def _results(
     answer: Answer, index: GalleryIndex, query: Embedded, options: SearchOptions
-) -> list[schemas.SearchResult]:
+) -> list[SearchResult]:
     proof = answer.certificate
     entries = index.entries(answer.candidates.rows[proof.positions].tolist())
     values = 3 * query.embedding.height * query.embedding.width
-    results: list[schemas.SearchResult] = []
+    results: list[SearchResult] = []
     for place, entry in enumerate(entries):
         radius = wire_radius(float(proof.certified_radii[place]))
         result: dict[str, object] = {
@@ -273,7 +286,7 @@ def _results(
             result["certified"] = radius is None or options.epsilon < radius
         if options.include_metadata:
             result["metadata"] = entry.metadata
-        results.append(schemas.SearchResult.model_validate(result))
+        results.append(SearchResult.model_validate(result))
     return results
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from service.schemas import UNIT
+from service.schemas.parts import UNIT
 
 _FINGERPRINT = "5f0c2d7e" * 8
 _SHA256 = "9b3a61c4" * 8

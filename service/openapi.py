@@ -17,16 +17,12 @@ from PIL import Image
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
 from service.examples import ANSWERS, PROBLEM_DETAILS
 from service.problems import MEDIA_TYPE
-from service.schemas import (
-    PROMISE,
-    EmbedOptions,
-    FieldError,
-    Limits,
-    Options,
-    Problem,
-    SearchOptions,
-    SimilarityOptions,
-)
+from service.schemas.embed import EmbedOptions
+from service.schemas.info import Limits
+from service.schemas.parts import Options
+from service.schemas.problems import FieldError, Problem
+from service.schemas.search import PROMISE, SearchOptions
+from service.schemas.similarity import SimilarityOptions
 
 DESCRIPTION = f"""Image retrieval whose answers carry a proof. The metric is LipSim's: 1 - cosine of
 the embeddings of a network with a proved Lipschitz bound, so that each result has a radius.

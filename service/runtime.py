@@ -15,7 +15,7 @@ from model.image import DecodedImage, DecodeLimits
 from service.engine import Engine
 from service.errors import NotReadyError
 from service.pool import Admission, WorkerPool
-from service.schemas import DEFAULT_INDEX
+from service.schemas.parts import DEFAULT_INDEX
 from service.shelf import Shelf
 
 T = TypeVar("T")

@@ -5,13 +5,13 @@ from typing import Any
 from index_builder.calibration import Calibration, Measured, OperatingPoint
 from index_builder.gallery_index import GalleryIndex
 from model.verdicts import MatchRule
-from service import schemas
 from service.errors import FieldProblem, UnknownOperatingPointError
+from service.schemas import indexes
 
 
 def find_point(
     index: GalleryIndex, name: str | None
-) -> tuple[MatchRule | None, schemas.OperatingPoint | None]:
+) -> tuple[MatchRule | None, indexes.OperatingPoint | None]:
     """The rule and the description of an operating point; nothing where none is asked for.
 
     Raises:
@@ -26,16 +26,16 @@ def find_point(
         has = f"knows {known}" if known else "has none: `python -m index_builder calibrate`"
         message = f"index {index.name!r} {index.version} {has}; got {name!r}"
         raise UnknownOperatingPointError([FieldProblem("operating_point", message)])
-    return calibration.rule(point), schemas.OperatingPoint(**_fields(calibration, point))
+    return calibration.rule(point), indexes.OperatingPoint(**_fields(calibration, point))
 
 
-def operating_points(index: GalleryIndex) -> list[schemas.CalibratedPoint]:
+def operating_points(index: GalleryIndex) -> list[indexes.CalibratedPoint]:
     """Every operating point of a version, with what it was measured on."""
     calibration = index.manifest.calibration
     if calibration is None:
         return []
     return [
-        schemas.CalibratedPoint.model_validate(
+        indexes.CalibratedPoint.model_validate(
             {
                 **_fields(calibration, point),
                 "by_kind": {kind: _rates(one) for kind, one in point.measured.items()},

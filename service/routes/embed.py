@@ -6,7 +6,7 @@ from starlette.responses import Response
 from service.answers import encode, json_response
 from service.body import read_upload
 from service.routes.state import ServiceState
-from service.schemas import EmbedAnswer, EmbedOptions
+from service.schemas.embed import EmbedAnswer, EmbedOptions
 
 router = APIRouter(tags=["embed"])
 

@@ -7,7 +7,7 @@ from service.answers import json_response
 from service.errors import RETRY_AFTER_S
 from service.routes.indexes import statuses
 from service.routes.state import ServiceState
-from service.schemas import Live, Ready
+from service.schemas.health import Live, Ready
 
 router = APIRouter(tags=["health"])
 

@@ -9,7 +9,7 @@ from index_builder.errors import ItemNotFoundError
 from service.answers import json_response
 from service.engine import describe_index
 from service.routes.state import ServiceState, check_query
-from service.schemas import IndexList, IndexStatus, Item, Refusal
+from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
 from service.shelf import Shelf, ShelfEntry
 from service.verdicts import operating_points
 

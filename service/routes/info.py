@@ -9,7 +9,7 @@ from starlette.responses import Response
 from service.answers import json_response
 from service.engine import Engine
 from service.routes.state import ServiceState, check_query
-from service.schemas import Info, ServedModel
+from service.schemas.info import Info, ServedModel
 
 router = APIRouter(tags=["info"], dependencies=[Depends(check_query)])
 

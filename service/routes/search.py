@@ -7,7 +7,7 @@ from service.answers import encode, json_response
 from service.body import read_upload
 from service.errors import FieldProblem, InvalidParameterError
 from service.routes.state import ServiceState
-from service.schemas import SearchAnswer, SearchOptions
+from service.schemas.search import SearchAnswer, SearchOptions
 
 router = APIRouter(tags=["search"])
 

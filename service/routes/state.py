@@ -7,7 +7,7 @@ from fastapi import Depends, Request
 
 from service.multipart import check_name
 from service.runtime import Runtime
-from service.schemas import Limits
+from service.schemas.info import Limits
 
 
 @dataclass(frozen=True)

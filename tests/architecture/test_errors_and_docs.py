@@ -14,10 +14,16 @@ import index_builder
 import model
 import service
 from model.errors import EmbeddingError, ImageError, RetrievalError
-from service import schemas
 from service.app import create_app
 from service.errors import ERROR_TABLE
 from service.examples import ANSWERS, PROBLEM_DETAILS
+from service.schemas.embed import EmbedAnswer
+from service.schemas.health import Live, Ready
+from service.schemas.indexes import IndexList, IndexStatus, Item
+from service.schemas.info import Info
+from service.schemas.parts import Wire
+from service.schemas.search import SearchAnswer
+from service.schemas.similarity import SimilarityAnswer
 from service.settings import Settings, variable_name
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -97,19 +103,19 @@ def test_the_published_page_of_settings_is_current():
 @pytest.mark.parametrize(
     ("path", "wire"),
     [
-        ("/search", schemas.SearchAnswer),
-        ("/similarity", schemas.SimilarityAnswer),
-        ("/embed", schemas.EmbedAnswer),
-        ("/indexes", schemas.IndexList),
-        ("/indexes/{name}", schemas.IndexStatus),
-        ("/indexes/{name}/item", schemas.Item),
-        ("/info", schemas.Info),
-        ("/livez", schemas.Live),
-        ("/readyz", schemas.Ready),
-        ("/readyz#503", schemas.Ready),
+        ("/search", SearchAnswer),
+        ("/similarity", SimilarityAnswer),
+        ("/embed", EmbedAnswer),
+        ("/indexes", IndexList),
+        ("/indexes/{name}", IndexStatus),
+        ("/indexes/{name}/item", Item),
+        ("/info", Info),
+        ("/livez", Live),
+        ("/readyz", Ready),
+        ("/readyz#503", Ready),
     ],
 )
-def test_examples_are_answers(path: str, wire: type[schemas.Wire]):
+def test_examples_are_answers(path: str, wire: type[Wire]):
     parsed = wire.model_validate_json(json.dumps(ANSWERS[path]), strict=True)
     assert parsed.model_dump(mode="json", exclude_unset=True) == ANSWERS[path]
 

@@ -8,7 +8,9 @@ from service.answers import encode, json_response
 from service.engine import Stopwatch, rms_8bit, wire_radius
 from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
 from service.problems import problem_response, response_of
-from service.schemas import IndexInfo, Item, Live
+from service.schemas.health import Live
+from service.schemas.indexes import Item
+from service.schemas.parts import IndexInfo
 
 
 def item(**metadata: object) -> Item:

@@ -1,0 +1,29 @@
+"""What an embedding is asked and answers."""
+
+from pydantic import Field
+
+from service.schemas.parts import ImageInfo, ModelInfo, Options, Wire
+
+
+class EmbedOptions(Options):
+    """Options of an embedding: none."""
+
+
+class EmbedTimings(Wire):
+    """Wall time of each stage, in milliseconds."""
+
+    queue: float
+    decode: float
+    embed: float
+    total: float
+
+
+class EmbedAnswer(Wire):
+    """Answer of /v1/embed."""
+
+    vector: list[float] = Field(description="Raw embedding (never normalised), float64.")
+    norm: float
+    fingerprint: str = Field(description="Vectors compare only under equal fingerprints.")
+    image: ImageInfo
+    model: ModelInfo
+    timings_ms: EmbedTimings

@@ -1,0 +1,102 @@
+"""What is said of an index: its state, its operating points, its entries."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from service.schemas.parts import IndexInfo, Wire
+
+
+class OperatingPoint(Wire):
+    """A named threshold on the margin, and how it did on this index when it was calibrated.
+
+    Rates were measured on queries that the threshold was not chosen by.
+    """
+
+    name: str
+    statistic: Literal["margin"]
+    k: int = Field(description="The margin meant is that of a search with this k.")
+    threshold: float = Field(description="A result matches if its margin is this or more.")
+    target_false_positive_rate: float = Field(description="What the threshold was chosen for.")
+    false_positive_rate: float | None = Field(
+        description="Share of the queries without an original in the gallery that had any match."
+    )
+    false_positive_upper: float = Field(
+        description="95 % upper bound of that rate, one-sided; copies of one picture count once."
+    )
+    recall: float | None = Field(
+        description="Share of the queries with an original in the gallery whose original matched."
+    )
+    false_positives: int
+    negatives: int = Field(description="Queries without an original, of which false_positives.")
+    hits: int
+    positives: int = Field(description="Queries with an original, of which hits.")
+
+
+class KindRates(Wire):
+    """Rates of one kind of query, as edited copies of one kind are."""
+
+    recall: float | None
+    false_positive_rate: float | None
+    hits: int
+    positives: int
+    false_positives: int
+    negatives: int
+
+
+class CalibratedPoint(OperatingPoint):
+    """An operating point with what it was measured on."""
+
+    by_kind: dict[str, KindRates]
+    pairs: Literal["synthetic", "labelled"] = Field(
+        description="synthetic: edited copies of pictures of the index; labelled: a list of pairs."
+    )
+    pictures: int = Field(description="Distinct pictures that all queries were made from.")
+    queries: int = Field(description="All queries, of both halves.")
+
+
+class Refusal(Wire):
+    """A version that was not taken into service, and why."""
+
+    version: str | None
+    code: str
+    detail: str
+
+
+class IndexStatus(Wire):
+    """One index of the data directory."""
+
+    name: str
+    status: Literal["serving", "refused"] = Field(
+        description="serving: a version answers; refused: no version could be opened."
+    )
+    version: str | None = Field(description="The version that answers.")
+    size: int | None
+    dim: int | None
+    fingerprint: str | None
+    created: str | None
+    operating_points: list[CalibratedPoint] = Field(
+        description="What `operating_point` may name in a search; empty before `calibrate`."
+    )
+    refused: Refusal | None = Field(
+        description="A newer version that was refused; the one above keeps serving."
+    )
+
+
+class IndexList(Wire):
+    """Answer of GET /v1/indexes."""
+
+    indexes: list[IndexStatus]
+
+
+class Item(Wire):
+    """Answer of GET /v1/indexes/{name}/item."""
+
+    id: str = Field(description="First id of the entry.")
+    duplicates: list[str] = Field(description="Other ids with the same vector.")
+    sha256: str = Field(description="SHA-256 of the file's bytes, hex.")
+    width: int
+    height: int
+    format: str
+    metadata: dict[str, object]
+    index: IndexInfo

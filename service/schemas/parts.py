@@ -1,0 +1,69 @@
+"""What several questions or answers have in common."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+DEFAULT_INDEX = "default"
+UNIT = "uploaded pixels: decoded upright RGB, H x W x 3 values in [0, 1]"
+
+Radius = float | None
+
+Epsilon = Annotated[
+    float,
+    Field(
+        ge=0,
+        allow_inf_nan=False,
+        description="Budget: an l2 change of the uploaded pixels (values in [0, 1]) to judge by.",
+    ),
+]
+
+
+class Options(BaseModel):
+    """Options of one request; names that are not listed are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Wire(BaseModel):
+    """Part of an answer."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class ImageInfo(Wire):
+    """One image as it was decoded."""
+
+    sha256: str = Field(description="SHA-256 of the image bytes as sent, hex.")
+    width: int = Field(description="Width of the upright image, pixels.")
+    height: int = Field(description="Height of the upright image, pixels.")
+    format: str = Field(description="Format of the content (not of the file name).")
+    embedding_norm: float = Field(description="l2 norm of the raw embedding.")
+    gain: float = Field(
+        description="Proved upper bound of the resize's l2 operator norm; divides every radius."
+    )
+
+
+class IndexInfo(Wire):
+    """The index version that answered: one version for the whole answer."""
+
+    name: str
+    version: str
+    size: int = Field(description="Entries, after equal vectors are collapsed.")
+
+
+class ModelInfo(Wire):
+    """The network that answered, and what its numbers rest on."""
+
+    name: str
+    fingerprint: str = Field(description="SHA-256 over weights, config and decode policy, hex.")
+    lipschitz_bound: float = Field(description="Proved upper bound of the Lipschitz constant.")
+    forward_error: float = Field(
+        description="E: proved upper bound of the l2 error of the computed embedding, with the "
+        "resize of this image (the larger of the two in a comparison); already subtracted twice."
+    )
+    arithmetic: Literal["float64", "float32"]
+    claim: Literal["program", "real-arithmetic"] = Field(
+        description="program: radii hold for this service as it runs; real-arithmetic: for the "
+        "network in exact arithmetic only."
+    )

@@ -1,0 +1,147 @@
+"""What a search is asked and answers."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from service.schemas.indexes import OperatingPoint
+from service.schemas.parts import (
+    DEFAULT_INDEX,
+    Epsilon,
+    ImageInfo,
+    IndexInfo,
+    ModelInfo,
+    Options,
+    Radius,
+    Wire,
+)
+
+PROMISE = (
+    "Let x be the decoded image sent (upright RGB, H x W x 3, values / 255) and x' any other "
+    "decoded image of the same height and width with ||x' - x||_2 strictly less than this number. "
+    "Sent with the same k and max_distance and answered by the same index version, model "
+    "fingerprint and decode policy, x' has this entry in its answer too. 0: nothing is proved. "
+    "null: no other entry can displace it. Not measured: file bytes, compression, rounding when "
+    "saving, crops, rotations, resizing. Nothing is promised about rank, score, other index "
+    "versions, or requests that are refused. With arithmetic float32 (claim real-arithmetic) this "
+    "holds for the network in real arithmetic, not for the program."
+)
+
+
+class SearchOptions(Options):
+    """Options of a search: form fields in multipart, members in JSON, query parameters with raw."""
+
+    k: int = Field(default=10, ge=1, description="How many results at most.")
+    index: str = Field(default=DEFAULT_INDEX, description="Name of the index.")
+    max_distance: (
+        Annotated[float, Field(ge=0, allow_inf_nan=False, description="Largest distance kept.")]
+        | None
+    ) = Field(
+        default=None,
+        description="Leave out results farther than this (1 - cosine, 0 to 2). The radii then "
+        "answer for the threshold too.",
+    )
+    epsilon: Epsilon | None = Field(
+        default=None,
+        description="l2 budget in uploaded pixels; each result then says whether it is certified "
+        "against it (epsilon < certified_radius; a null radius is certified).",
+    )
+    operating_point: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None,
+        description="Name of one of the index's operating points, like strict or balanced (see "
+        "/v1/indexes/{name}); each result then says whether it is a match. k and max_distance do "
+        "not matter to that: a verdict is about an entry and the whole gallery.",
+    )
+    require_exact: bool = Field(
+        default=False,
+        description="Search deeper until each radius is the largest this method can prove.",
+    )
+    include_vector: bool = Field(default=False, description="Return the query's embedding.")
+    include_metadata: bool = Field(default=True, description="Return the metadata of each result.")
+
+
+class QueryInfo(ImageInfo):
+    """The query; `vector` only with include_vector."""
+
+    vector: list[float] | None = Field(
+        default=None, description="Raw embedding, float64; only with include_vector."
+    )
+
+
+class SearchResult(Wire):
+    """One entry of the answer."""
+
+    rank: int = Field(description="1 is the nearest.")
+    id: str
+    distance: float = Field(description="1 - cosine of the embeddings, 0 to 2.")
+    similarity: float = Field(description="Cosine of the embeddings.")
+    certified_radius: Radius = Field(description=PROMISE)
+    certified_rms_8bit: Radius = Field(
+        description="The radius as a root mean square over the H x W x 3 values, in 8-bit levels: "
+        "255 r / sqrt(3 H W)."
+    )
+    margin: Radius = Field(
+        description="Radius in embedding space over the embedding's norm: free of image size and "
+        "brightness, for thresholds; never a promise in pixels. null like the radius."
+    )
+    match: bool | None = Field(
+        description="The verdict of the operating point: match_margin >= its threshold. null "
+        "without operating_point."
+    )
+    match_margin: float | None = Field(
+        description="The margin that was judged: the result's margin in a search with the "
+        "operating point's k, without max_distance. null without operating_point."
+    )
+    match_radius: float | None = Field(
+        description="l2 change of the uploaded pixels below which `match` stays as it is, for an "
+        "image that has this entry in its answer; 0: nothing is proved. null without "
+        "operating_point."
+    )
+    exact: bool = Field(
+        description="Whether the radius is the largest this method can prove; false: the bound for "
+        "entries that were not looked at was the smaller."
+    )
+    duplicates: list[str] = Field(description="Other ids with the same vector.")
+    certified: bool | None = Field(
+        default=None, description="epsilon < certified_radius (or null); only with epsilon."
+    )
+    metadata: dict[str, object] | None = Field(
+        default=None, description="As given to the index; absent with include_metadata=false."
+    )
+
+
+class AnswerCertificate(Wire):
+    """Radii of the answer as a whole, in the same unit as the results'."""
+
+    top1_radius: Radius = Field(description="Below it the first result stays the first.")
+    set_radius: Radius = Field(description="Below it the set of results stays the same.")
+    order_radius: Radius = Field(description="Below it the results keep their order.")
+    unit: str = Field(description="What a radius measures.")
+    norm: Literal["l2"]
+    strict: Literal[True] = Field(description="Promises hold for changes strictly smaller.")
+    meaning: str = Field(description="The promise in one sentence.")
+
+
+class SearchTimings(Wire):
+    """Wall time of each stage, in milliseconds."""
+
+    queue: float
+    decode: float
+    embed: float = Field(description="Resize and network.")
+    search: float
+    certify: float
+    total: float = Field(description="From the complete body to the answer.")
+
+
+class SearchAnswer(Wire):
+    """Answer of /v1/search."""
+
+    query: QueryInfo
+    index: IndexInfo
+    model: ModelInfo
+    operating_point: OperatingPoint | None = Field(
+        description="What `match` was decided by; null without operating_point."
+    )
+    results: list[SearchResult]
+    certificate: AnswerCertificate
+    timings_ms: SearchTimings
