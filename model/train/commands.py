@@ -13,9 +13,10 @@ from model.console import Output
 from model.errors import TrainingError
 from model.train.config import TrainConfig, load_recipe, parse_settings, recipe_names
 from model.train.distributed import current, joined
+from model.train.interrupts import stopped_as_interrupted
 from model.train.run_state import RunFolder
 from model.train.task import Sources, Task, build
-from model.train.trainer import train
+from model.train.trainer import claimed, train_in
 
 OutOption = Annotated[Path, typer.Option("--out", help="The run's folder; taken up if it is one.")]
 RecipeOption = Annotated[
@@ -117,14 +118,15 @@ def _run(
 ) -> None:
     """Builds what the recipe names, trains it, and says what came of it."""
     output = Output(as_json)
-    with output.errors():
+    with output.errors(), stopped_as_interrupted():
         config = load_recipe(recipe).with_changes(parse_settings(settings or []))
         config = config.with_changes({k: v for k, v in flags.items() if v is not None})
-        with joined(sources.device) as device:
+        # Claimed before anything is computed or kept: a second run is refused at once.
+        with joined(sources.device) as device, claimed(out, device) as folder:
             student, task = build(config, dataclasses.replace(sources, device=device, work=out))
-            train(student, task, _with_an_end(config, task), out, device=device)
+            train_in(folder, student, task, _with_an_end(config, task), device=device)
             if current().leads:
-                _show(output, RunFolder(out))
+                _show(output, folder)
 
 
 def _with_an_end(config: TrainConfig, task: Task) -> TrainConfig:

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM, kept until a step is whole."""
 
+import contextlib
 import signal
 import threading
+from collections.abc import Generator
 from types import FrameType
 from typing import Any
 
@@ -33,3 +35,16 @@ class Interrupts:
         if self.came:
             raise KeyboardInterrupt
         self.came = True
+
+
+@contextlib.contextmanager
+def stopped_as_interrupted() -> Generator[None]:
+    """While open, SIGTERM ends the work as Ctrl-C does: what an interrupt clears away, it does."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import pickle
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,23 +51,38 @@ class RunFolder:
         self.report = path / "report.json"
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
-        self._run, self._state, self._best = (
-            path / name for name in ("run.json", "state.pt", "best.pt")
+        self._run, self._state, self._best, self._lock = (
+            path / name for name in ("run.json", "state.pt", "best.pt", "lock")
         )
 
     @contextlib.contextmanager
     def claimed(self) -> Generator[None]:
         """Keeps a second run out of the folder; a killed one's claim dies with it.
 
+        A folder that was made for a claim of which nothing came goes with it.
+
         Raises:
-            TrainingError: another process trains here, or the folder cannot be made.
+            TrainingError: another process trains here.
+            OSError: the folder cannot be made.
         """
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.path / "lock", timeout=0):
-                yield
+            with FileLock(self._lock, timeout=0):
+                try:
+                    yield
+                finally:
+                    self._remove_if_unused(made)
         except Timeout:
             raise TrainingError(f"another run is at work in {self.path}") from None
+
+    def _remove_if_unused(self, made: Sequence[Path]) -> None:
+        """Removes folders, the innermost first, unless something is in them beside our lock."""
+        if made and list(self.path.iterdir()) == [self._lock]:
+            self._lock.unlink()
+            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                for folder in made:
+                    folder.rmdir()
 
     def agree(self, config: TrainConfig, identity: Mapping[str, Any]) -> None:
         """Notes the run's config and data, or holds them against those of the run that is here.

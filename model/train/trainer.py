@@ -12,7 +12,7 @@ import math
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -68,26 +68,52 @@ def train(
         CheckpointError: the network cannot be proved, or is not the one that was trained.
         KeyboardInterrupt: Ctrl-C or SIGTERM came, and the state was saved.
     """
-    world, folder = current(), RunFolder(out)
+    with claimed(out, device) as folder:
+        return train_in(folder, student, task, config, device=device, stream=stream)
+
+
+@contextlib.contextmanager
+def claimed(out: Path, device: str) -> Generator[RunFolder]:
+    """The folder of one run, for all its processes; none goes on before it is theirs.
+
+    Raises:
+        TrainingError: another run is at work there.
+    """
+    folder = RunFolder(out)
+    with folder.claimed() if current().leads else contextlib.nullcontext():
+        wait_for_all(device)
+        yield folder
+
+
+def train_in(
+    folder: RunFolder,
+    student: Student,
+    task: Task,
+    config: TrainConfig,
+    *,
+    device: str = "cpu",
+    stream: TextIO | None = None,
+) -> Checkpoint:
+    """As `train`, in a folder that is claimed already."""
+    world = current()
     if not (config.steps or config.minutes):
         raise TrainingError("a run needs an end: set steps, epochs or minutes")
     share_of(config.batch_size, world.rank, world.size)
     _full_precision()
     narrator = Narrator((stream or sys.stderr) if world.leads else None)
-    with folder.claimed() if world.leads else contextlib.nullcontext():
-        if world.leads:
-            folder.agree(config, task.identity())
-        wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
-        if folder.read_report() is not None:
-            narrator.say(f"{out} holds this run, finished")
-            return load_checkpoint(folder.best)
-        run = Run(student.to(device), task, config, folder, device=device, world=world)
-        run.resume()
-        wait_for_all(device)  # nobody writes to it before all have read
-        if run.step:
-            narrator.say(f"going on from step {run.step} in {out}")
-        _take_steps(run, narrator)
-        return _conclude(run, narrator)
+    if world.leads:
+        folder.agree(config, task.identity())
+    wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
+    if folder.read_report() is not None:
+        narrator.say(f"{folder.path} holds this run, finished")
+        return load_checkpoint(folder.best)
+    run = Run(student.to(device), task, config, folder, device=device, world=world)
+    run.resume()
+    wait_for_all(device)  # nobody writes to it before all have read
+    if run.step:
+        narrator.say(f"going on from step {run.step} in {folder.path}")
+    _take_steps(run, narrator)
+    return _conclude(run, narrator)
 
 
 def _take_steps(run: Run, narrator: Narrator) -> None:

@@ -16,6 +16,7 @@ from model.checkpoint import load_checkpoint
 from model.embedder import DEFAULT_CHECKPOINT
 from model.teachers.precomputed import write_embeddings
 from model.train.__main__ import COMMANDS, app
+from model.train.run_state import RunFolder
 
 TINY = ("--recipe", "tiny", "--set", "input_size=64", "--set", "tensorboard=false")
 QUICK = ("--batch-size", "4", "--set", "estimate_steps=3", "--set", "validate_every=2")
@@ -144,6 +145,16 @@ def test_what_cannot_be_done_is_one_line_and_exit_1(pictures, tmp_path, changes,
     assert told.startswith("error: ")
     assert len(told.splitlines()) == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_second_run_in_a_folder_at_work_is_refused_before_it_keeps_anything(pictures, tmp_path):
+    options = ("--set", "views=2", "--set", "head_basis=16", "--set", "kind_weights=")
+    splits = ("--set", "train_split=", "--set", "validation_split=", "--set", "warmup_steps=1")
+    data = ("--recipe", "wave-64", "--data", pictures, "--out", tmp_path)
+    with RunFolder(tmp_path).claimed():
+        code, _, told = call("distill", *data, "--steps", 2, *QUICK, *options, *splits)
+        assert (code, told) == (1, f"error: another run is at work in {tmp_path}\n")
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 
 
 def test_a_picture_or_an_embedding_that_is_missing_is_named(pictures, embeddings, tmp_path):

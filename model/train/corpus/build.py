@@ -3,10 +3,8 @@
 Fetch, list, decode, sift, draw, write: each step is a file of its own beside this one.
 """
 
-import contextlib
-import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -39,6 +37,7 @@ from model.train.corpus.recipe import (
     folder_source,
     load_recipe,
 )
+from model.train.interrupts import stopped_as_interrupted
 
 # What composites are made of, in each process that draws them.
 _materials: list[Materials] = []
@@ -120,7 +119,7 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
     output = Output(as_json, "nothing was written")
     with output.errors():
         chosen = _with_options(load_recipe(recipe), source or [], composites)
-        with _stops_interrupt():
+        with stopped_as_interrupted():
             manifest = build_corpus(
                 out,
                 chosen,
@@ -131,16 +130,6 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
         if hashes is not None:
             write_hashes(manifest, hashes)
     _show(output, out, manifest)
-
-
-@contextlib.contextmanager
-def _stops_interrupt() -> Generator[None]:
-    """A stop from outside ends as an interrupt does: nothing is left behind."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _with_options(recipe: Recipe, folders: Sequence[str], composites: int | None) -> Recipe:
