@@ -1,0 +1,21 @@
+"""Shared by the tests of calibration: queries made of a collection, and the small real embedder."""
+
+from index_tools import MAX_BYTES, TinyEmbedder
+
+from index_builder.calibrate import calibrate_index
+from index_builder.calibration_queries import SyntheticPairs
+from index_builder.sources import open_source
+from model.image import DecodeLimits
+
+PICTURES = 660
+LIMITS = DecodeLimits()
+
+
+def copies(source, queries):
+    return SyntheticPairs(
+        lambda: open_source(source, max_bytes=MAX_BYTES), source=str(source), queries=queries
+    )
+
+
+def calibrate(data_dir, pairs, *, model=0, **options):
+    return calibrate_index(data_dir, "default", pairs, TinyEmbedder(model), **options)

@@ -1,0 +1,69 @@
+"""Calibration on a list of pairs."""
+
+import csv
+
+import pytest
+from calibrate_tools import calibrate
+from index_tools import black_picture, write_folder
+
+from index_builder.calibration_queries import LabelledPairs
+from index_builder.errors import SourceError
+from index_builder.maintenance import verify_index
+
+
+def write_pairs(folder, rows, columns=("path", "id")):
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(rows)
+    return LabelledPairs(folder / "pairs.csv")
+
+
+def test_a_labelled_list_gives_positives_and_negatives_of_every_kind(data_dir, tmp_path):
+    folder = write_folder(tmp_path / "queries", 330)
+    write_folder(folder, 330, first=20_000)
+    (folder / "black.png").write_bytes(black_picture())
+    rows = [(f"{n:04d}.png", f"{n:04d}.png", "same") for n in range(330)]
+    rows += [(f"{n}.png", "", "stranger") for n in range(20_000, 20_330)]
+    rows += [("black.png", "", ""), ("0001.png", "0001.png", "")]
+    pairs = write_pairs(folder, rows, ("path", "id", "kind"))
+    calibration = calibrate(data_dir, pairs).calibration
+    assert calibration.pairs == "labelled"
+    assert calibration.source.endswith("pairs.csv")
+    assert calibration.queries == 662
+    assert calibration.pictures == 661, "the second query of one original is of the same group"
+    measured = calibration.point("balanced").measured
+    # Noise and its own copy: the same picture is found by a margin that no stranger has.
+    assert measured["same"].hits == measured["same"].positives > 100
+    assert measured["stranger"].positives == 0
+    assert measured["stranger"].negatives > 100
+    assert measured["same"].negatives == measured["same"].positives
+
+
+BAD_LISTS = [
+    ([], ("path", "id"), "lists no query"),
+    ([("0000.png",)], ("path",), "wanted a header line with columns id and path"),
+    ([("0000.png", "nope")], ("path", "id"), "line 2: no item 'nope' in the index"),
+    ([("", "0000.png")], ("path", "id"), "line 2: wanted a path, got none"),
+    ([("../in.png", "")], ("path", "id"), "line 2: path '../in.png' leaves the manifest's folder"),
+    ([("/etc/passwd", "")], ("path", "id"), "leaves the manifest's folder"),
+    ([("absent.png", "")], ("path", "id"), "line 2: 'absent.png': there is no such file"),
+    ([("bad.png", "")], ("path", "id"), "bad.png cannot be used"),
+    ([("0000.png", "", "a\tb")], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
+    ([("0000.png", "", "x" * 65)], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
+    ([("0000.png", "0000.png")], ("path", "id"), "no operating point can be claimed"),
+    ([("0000.png", "0000.png", "extra")], ("path", "id"), "line 2: wanted 2 values"),
+]
+
+
+@pytest.mark.parametrize(("rows", "columns", "message"), BAD_LISTS, ids=lambda x: str(x)[:30])
+def test_a_list_that_cannot_be_used_is_refused_by_line_and_changes_nothing(
+    data_dir, tmp_path, rows, columns, message
+):
+    folder = write_folder(tmp_path / "queries", 1)
+    (folder / "bad.png").write_bytes(b"bad")
+    with pytest.raises(SourceError) as refusal:
+        calibrate(data_dir, write_pairs(folder, rows, columns))
+    assert message in str(refusal.value)
+    assert verify_index(data_dir, "default").version == "v000001"

@@ -1,0 +1,153 @@
+"""The version that a calibration writes: what it shares, how long it lasts, what a kill leaves."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from calibrate_tools import PICTURES, calibrate, copies
+from index_tools import build, write_folder
+
+from index_builder import layout
+from index_builder.build import remove_items
+from index_builder.errors import IndexLockedError
+from index_builder.format import read_manifest
+from index_builder.gallery_index import GalleryIndex
+from index_builder.maintenance import prune, roll_back, verify_index
+from index_builder.writer import seal_calibration, writing
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_a_calibrated_version_holds_the_same_gallery_and_nothing_is_copied(calibrated):
+    root, report = calibrated
+    before = read_manifest(root / "indexes/default/versions/v000001")
+    manifest = verify_index(root, "default")
+    assert manifest == report.manifest
+    assert manifest.version == "v000002"
+    assert manifest.files == before.files
+    assert (manifest.counts, manifest.source, manifest.entries) == (
+        before.counts,
+        before.source,
+        before.entries,
+    )
+    versions = root / "indexes/default/versions"
+    for name in manifest.files:
+        assert (versions / "v000001" / name).samefile(versions / "v000002" / name)
+
+
+def seal(data_dir, calibration):
+    """What a calibration does once it has measured."""
+    paths = layout.index_paths(data_dir, "default")
+    with writing(paths):
+        served = read_manifest(paths.version(layout.read_current(paths).version))
+        return seal_calibration(paths, served, calibration)
+
+
+def test_whichever_version_goes_first_the_other_keeps_its_bytes(calibrated, data_dir):
+    manifest = seal(data_dir, calibrated[1].calibration)
+    assert prune(data_dir, "default", 1) == (["v000001"], [])
+    assert verify_index(data_dir, "default") == manifest
+
+
+def test_where_files_cannot_be_linked_they_are_copied(calibrated, data_dir, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    seal(data_dir, calibrated[1].calibration)
+    versions = data_dir / "indexes/default/versions"
+    for name in verify_index(data_dir, "default").files:
+        one, other = versions / "v000001" / name, versions / "v000002" / name
+        assert not one.samefile(other)
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_operating_points_go_when_the_gallery_changes_and_come_back_with_their_version(
+    calibrated, calibrated_dir, tmp_path, pictures
+):
+    data_dir, manifest = calibrated_dir, calibrated[1].manifest
+    same = build(data_dir, pictures)
+    assert (same.changed, same.dropped) == (False, [])
+    assert same.manifest == manifest
+    more = build(data_dir, write_folder(tmp_path / "more", 3, first=9000), union=True)
+    assert (more.changed, more.dropped) == (True, ["balanced"])
+    assert more.manifest.calibration is None
+    assert more.manifest.schema == "lipsim-index-1"
+    assert roll_back(data_dir, "default") == manifest
+    removed = remove_items(data_dir, "default", ["0001.png"])
+    assert removed.dropped == ["balanced"]
+    assert removed.manifest.calibration is None
+    assert remove_items(data_dir, "default", ["0002.png"]).dropped == []
+    assert roll_back(data_dir, "default", "v000002") == manifest
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from index_tools import MAX_BYTES, TinyEmbedder
+from index_builder.calibrate import calibrate_index
+from index_builder.calibration_queries import SyntheticPairs
+from index_builder.sources import open_source
+from model.progress import Progress
+pairs = SyntheticPairs(
+    lambda: open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES), source="in", queries=620
+)
+embedder = TinyEmbedder(0, float(sys.argv[3]))
+calibrate_index(Path(sys.argv[1]), "default", pairs, embedder, progress=Progress(sys.stdout))
+"""
+
+
+def start(data_dir, source, seconds_a_batch):
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(data_dir), str(source), str(seconds_a_batch)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def test_a_calibration_killed_at_any_moment_leaves_the_old_version_or_the_new_one(
+    pristine, tmp_path, pictures
+):
+    dice = random.Random(3)
+    seen = set()
+    for attempt in range(3):
+        data_dir = tmp_path / f"try{attempt}"
+        shutil.copytree(pristine, data_dir / "indexes")
+        versions = data_dir / "indexes/default/versions"
+        process = start(data_dir, pictures, 0.0)
+        while process.poll() is None and not any(versions.glob(".tmp-*")):
+            time.sleep(0.0005)
+        time.sleep(dice.uniform(0.0, 0.03))
+        process.kill()
+        process.communicate()
+        manifest = verify_index(data_dir, "default")
+        seen.add((process.returncode, manifest.version))
+        assert manifest.version in ("v000001", "v000002")
+        assert (manifest.calibration is None) == (manifest.version == "v000001")
+        # The next writer clears away what was left.
+        assert remove_items(data_dir, "default", ["0000.png"]).manifest.ids == PICTURES - 1
+        assert not list(versions.glob(".*"))
+    assert any(code == -signal.SIGKILL for code, _ in seen)
+
+
+def test_one_writer_at_a_time_and_readers_go_on(data_dir, pictures):
+    process = start(data_dir, pictures, 0.3)
+    try:
+        assert process.stdout.readline().startswith(b"looking for pictures of the index")
+        with pytest.raises(IndexLockedError):
+            calibrate(data_dir, copies(pictures, 700))
+        with GalleryIndex.open(data_dir) as index:
+            assert index.version == "v000001"
+    finally:
+        process.kill()
+        process.communicate()
+    assert remove_items(data_dir, "default", ["0000.png"]).manifest.version == "v000002"
