@@ -9,7 +9,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,8 @@ import numpy as np
 from PIL import Image
 
 from index_builder.build import BuildReport, build_index
+from index_builder.gallery_index import GalleryIndex
+from index_builder.items import Item
 from index_builder.sources import open_source
 
 MAX_BYTES = 1 << 20
@@ -75,6 +77,23 @@ def build(data_dir: Path, source: Path, *, seed: int = 0, **options: object) -> 
         source_name=str(source),
         **options,
     )
+
+
+def ids_of(data_dir: Path) -> list[str]:
+    """The ids that an index serves."""
+    with GalleryIndex.open(data_dir) as index:
+        return [item.id for item in index.items.items()]
+
+
+def contents(data_dir: Path) -> tuple[list[Item], np.ndarray]:
+    """What an index holds, whatever its version is called."""
+    with GalleryIndex.open(data_dir) as index:
+        return list(index.items.items()), np.array(index.vectors)
+
+
+def some(counts: Mapping[str, int]) -> dict[str, int]:
+    """The counts that are not 0."""
+    return {name: count for name, count in counts.items() if count}
 
 
 @contextmanager
