@@ -338,14 +338,11 @@ def _ingest(
 ) -> None:
     """Read the collection through: plan every item and embed what is not known yet."""
     pipeline = EmbeddingPipeline(embedder, limits=limits)
-    with (
-        contextlib.closing(pipeline),
-        progress.counter("embedding", source.size, "files") as advance,
-    ):
+    with contextlib.closing(pipeline), progress.counter("embedding", source.size, "files") as count:
         for item in source.items():
             run.take(item, pipeline)
             run.keep(pipeline.ready())
-            advance()
+            count()
         run.keep(pipeline.rest())
 
 
