@@ -19,12 +19,13 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("float32", "bfloat16"),
     "framing": ("center-crop", "resize"),
     "objective": ("hinge", "radius"),
+    "training_copies": ("input", "late", "one"),
     "preset": tuple(PRESETS),
 }
 _POSITIVE = (
     "batch_size", "learning_rate", "save_every", "log_every", "target_scale", "margin", "views",
     "head_basis", "within_scale", "total_scale", "radius_margin", "temperature",
-    "relative_margin", "relative_temperature", "teacher_temperature",
+    "relative_margin", "relative_temperature", "stranger_share", "teacher_temperature",
 )  # fmt: skip
 _FREE = frozenset(
     {"workers", "log_every", "save_every", "tensorboard", "checked_examples", "estimate_steps"}
@@ -80,7 +81,7 @@ class TrainConfig:
     objective: str = "hinge"  # "hinge" on d0 - d1 (published) or "radius", on the certified radius
     margin: float = 0.2  # of the hinge: in cosine distance, or in pixels of the network's input
 
-    # --- Task copies: the wavelet network, edited copies against other pictures ---
+    # --- Tasks copies and maps: the wavelet network, edited copies against other pictures ---
     kind_weights: str = ""  # how much oftener pictures of a kind are drawn: "clipart=4,photo=3"
     views: int = 6  # edited copies of each picture whose features are kept
     stacked_share: float = 0.2  # of them that are edited twice
@@ -91,7 +92,11 @@ class TrainConfig:
     temperature: float = 0.2  # width of its smoothing, the same unit
     relative_weight: float = 0.0  # of the radius over the embedding's norm, which decides matches
     relative_margin: float = 0.3  # that is wanted of it, no unit
-    relative_temperature: float = 0.05  # width of its smoothing
+    relative_temperature: float = 0.05  # width of its smoothing, and of the strangers'
+    training_copies: str = "late"  # task maps: shifted copies of a pass, "input", "late" or "one"
+    neighbours: int = 0  # a drawn picture brings one of so many that look most like it; 0: none
+    stranger_weight: float = 0.0  # of copies below the margin that a match at few errors asks for
+    stranger_share: float = 0.02  # of strangers that set this margin
     teacher_weight: float = 0.0  # of the teacher's relations between pictures
     teacher_temperature: float = 0.1  # of their softmax over cosines
 

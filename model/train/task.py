@@ -16,6 +16,7 @@ TASKS: Mapping[str, str] = {
     "distill": "model.train.distill:build",
     "finetune": "model.train.finetune:build",
     "copies": "model.train.copies.task:build",
+    "maps": "model.train.copies.maps_task:build",
 }
 """Name of a task -> the function (config, sources) -> (student, task) that builds it."""
 

@@ -10,7 +10,6 @@ from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.network import build_network
 from model.train.config import load_recipe
-from model.train.copies import task as copies
 from model.train.task import Sources, build
 from model.train.trainer import train
 
@@ -84,16 +83,6 @@ def test_the_batch_of_two_processes_is_the_batch_of_one(pictures, tmp_path):
     whole, halves = task.batch(3, 0, 1), [task.batch(3, rank, 2) for rank in (0, 1)]
     for name, rows in whole.items():
         assert np.array_equal(rows, np.concatenate([half[name] for half in halves]))
-
-
-def test_pictures_are_drawn_by_the_weight_of_their_kind():
-    kinds = ["clipart", "composite", "photo", "composite"]
-    weights = copies._weights("clipart=4, photo=3", kinds)
-    assert np.allclose(weights, np.array([4, 1, 3, 1]) / 9)
-    with pytest.raises(TrainingError, match='like "clipart=4,photo=3"'):
-        copies._weights("clipart", kinds)
-    with pytest.raises(TrainingError, match="must be positive"):
-        copies._weights("clipart=-1", kinds)
 
 
 def test_a_published_checkpoint_is_no_front(pictures, tmp_path):

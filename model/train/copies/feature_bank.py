@@ -1,16 +1,10 @@
 # pyright: basic
 # torch's types are loose.
-"""Features of every training picture and of its edited copies, computed once and kept.
-
-Parts of a few hundred pictures are written aside and renamed, so an interrupted bank is gone on
-with; several processes share the parts between them.
-"""
+"""Features of every training picture and of its edited copies, computed once and kept."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,20 +12,16 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from model.data.pictures import PictureSet
-from model.errors import TrainingError
 from model.train.copies.closed_form import principal_basis
+from model.train.copies.part_store import Counting, PartStore
 from model.train.copies.views import edited, network_input
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import World
-from model.train.run_state import replacing
 from model.train.sampling import evenly
 
-PART = 256
 _PER_PASS = 32
 _BASIS_ROWS = 3072
 """Rows the basis is taken from; their Gram matrix is what is decomposed."""
-
-Counting = Callable[[str, Iterable[int], int], Iterable[int]]
 
 
 class FeatureBank:
@@ -78,44 +68,19 @@ class FeatureBank:
             world: this process's place.
             counting: passes numbers through, and shows how many have passed.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        missing = [
-            part
-            for part in list(range(self._parts))[world.rank :: world.size]
-            if not self._path(folder, part).exists()
-        ]
-        if not missing:
-            return
-        for part in counting("features, parts of 256 pictures", missing, len(missing)):
-            places = range(part * PART, min((part + 1) * PART, len(self._pictures)))
-            rows = np.stack([self._row(place) for place in places])
-            with replacing(self._path(folder, part)) as aside, aside.open("wb") as file:
-                np.save(file, rows, allow_pickle=False)
+        self._store(folder).build(self._row, "features", world, counting)
 
     def load(self, folder: Path) -> Float16[np.ndarray, "P V K"]:
-        """All parts, in the order of the pictures.
+        """All rows, in the order of the pictures.
 
         Raises:
             TrainingError: a part is missing or damaged.
         """
-        wanted = (1 + self._views, self.basis.shape[1])
-        parts: list[Any] = []
-        for part in range(self._parts):
-            path = self._path(folder, part)
-            try:
-                parts.append(np.load(path, allow_pickle=False))
-            except (OSError, ValueError, EOFError) as exc:
-                raise TrainingError(f"{path} cannot be read, delete it and go on: {exc}") from exc
-            if parts[-1].shape[1:] != wanted:
-                raise TrainingError(f"{path} must hold rows of {wanted}, got {parts[-1].shape}")
-        return np.concatenate(parts)
+        return np.concatenate(self._store(folder).load())
 
-    @property
-    def _parts(self) -> int:
-        return -(-len(self._pictures) // PART)
-
-    def _path(self, folder: Path, part: int) -> Path:
-        return folder / f"features-{self._digest()}-{part:05d}.npy"
+    def _store(self, folder: Path) -> PartStore:
+        shape = (1 + self._views, self.basis.shape[1])
+        return PartStore(folder, f"features-{self._digest()}", len(self._pictures), shape)
 
     def _digest(self) -> str:
         """Of everything the features depend on."""

@@ -13,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
+from model.train.distributed import gather_rows
+
 # Squared distance of two unit embeddings below which they count as the same picture.
 _SAME = 1e-4
 
@@ -50,6 +52,47 @@ def radius_loss(
     """
     short = ((margin - radii) / temperature).masked_fill(~counts, -torch.inf)
     return temperature * functional.softplus(torch.logsumexp(short, dim=1)).mean()
+
+
+def stranger_loss(
+    queries: Float[Tensor, "B D"],
+    keys: Float[Tensor, "N D"],
+    radii: Float[Tensor, "B N"],
+    counts: Bool[Tensor, "B N"],
+    *,
+    share: float,
+    temperature: float,
+) -> Float[Tensor, ""]:
+    """Smooth max(0, threshold - margin): copies that a match at few false positives would miss.
+
+    A margin is the top result's radius over the query's norm, which is what decides a match. The
+    threshold is what the queries reach whose own original is taken out: the mean of the highest
+    share of their margins.
+
+    Args:
+        queries: raw embeddings of edited copies.
+        keys: raw embeddings of pictures as they are.
+        radii: of queries over keys, from `pairwise_radii`.
+        counts: likewise.
+        share: of the strangers that set the threshold.
+        temperature: width of the smoothing, in the margin's unit.
+    """
+    norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    own = (radii / norms).masked_fill(~counts, torch.inf).amin(dim=1)
+    units = functional.normalize(keys, dim=1)
+    # A large finite number, not infinity: its gradient would be no number.
+    likeness = (queries @ units.T).masked_fill(~counts, -1e6)
+    top = likeness.argmax(dim=1, keepdim=True)
+    squares = 2.0 - 2.0 * (units[top[:, 0]] @ units.T)
+    gap = likeness.gather(1, top) - likeness
+    others = counts.scatter(1, top, value=False)
+    strange = gap / squares.clamp_min(_SAME).sqrt() / norms
+    strangers = gather_rows(strange.masked_fill(~others, torch.inf).amin(dim=1))
+    strangers = strangers[strangers.isfinite()]
+    if not len(strangers):  # no two other pictures to choose between
+        return 0.0 * queries.sum()
+    threshold = strangers.topk(max(1, round(share * len(strangers)))).values.mean()
+    return temperature * functional.softplus((threshold - own) / temperature + 1.0).mean()
 
 
 def relational_loss(

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model.presets import WaveConfig
 from model.train.student import Student
 from model.wave import ShiftedCopies, WaveletLevel
 
-_COPIES = 5
 # The head is stored as float16; what its rounding adds to the norm stays below this.
 HEAD_NORM = 0.9995
 
@@ -27,9 +27,16 @@ class WaveStudent(Student):
     """The network of a `WaveConfig`, every weight of it trained, or the head alone.
 
     Activations lie as in `model.wave`: (channels, copies x images, side, side).
+
+    Attributes:
+        training_copies: which shifted copies a training pass makes. "input": those that serving
+            makes. "late": where a shift is one step of the stride, for less than half of the work;
+            the same features but for what the copies' edges see. "one": the picture alone, for a
+            fifth. What is validated or exported has those of the input.
     """
 
     config: WaveConfig
+    training_copies: str = "input"
     export_tolerance = 2e-3  # the head is rounded to float16
 
     def __init__(self, config: WaveConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> None:
@@ -54,7 +61,7 @@ class WaveStudent(Student):
         images = len(x)
         x = self._through(x, len(self.maps))
         channels = len(x)
-        x = x.float().view(channels, _COPIES, images, -1).mean(dim=1)
+        x = x.float().view(channels, -1, images, x.shape[-1] ** 2).mean(dim=1)
         return x.transpose(0, 1).reshape(images, -1)
 
     def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
@@ -92,10 +99,14 @@ class WaveStudent(Student):
 
     def _through(self, x: Float[Tensor, "B 3 S S"], layers: int) -> Float[Tensor, "C N s s"]:
         """The first so many channel maps, and every wavelet level before the next one."""
-        layer = 0
+        layer, copies = 0, self.training_copies if self.training else "input"
         with self.arithmetic(x):
-            x = self.copies(x)
-            for level, outputs in zip(self.levels, self.config.maps, strict=True):
+            x = self.copies(x) if copies == "input" else (x - 0.5).transpose(0, 1).contiguous()
+            for stage, (level, outputs) in enumerate(
+                zip(self.levels, self.config.maps, strict=True)
+            ):
+                if copies == "late" and stage == self._late_stage:
+                    x = _moved_copies(x, self.config.shift >> stage)
                 x = level(x)
                 for _ in outputs:
                     if layer == layers:
@@ -104,6 +115,12 @@ class WaveStudent(Student):
                     layer += 1
         return x
 
+    @property
+    def _late_stage(self) -> int:
+        """The last stage before which a shift is a whole number of pixels."""
+        whole = (self.config.shift & -self.config.shift).bit_length() - 1
+        return min(whole, len(self.config.maps) - 1)
+
     def _fold(self, x: Float[Tensor, "I N s s"], layer: int) -> Float[Tensor, "O N s s"]:
         """One channel map, then |y + b| on all channels but those that entered the stage."""
         weight, bias = self.maps[layer], self.biases[layer]
@@ -111,6 +128,19 @@ class WaveStudent(Student):
         kept = len(weight) - len(bias)
         folded = (mapped[kept:] + bias[:, None]).abs()
         return torch.cat([mapped[:kept], folded.to(mapped.dtype)]).view(-1, *x.shape[1:])
+
+
+def _moved_copies(x: Float[Tensor, "C B s s"], by: int) -> Float[Tensor, "C N s s"]:
+    """Activations and four copies of them moved, zeros moved in, in the order of the input's."""
+    pad = functional.pad
+    copies = [
+        x,
+        pad(x[..., :-by], (by, 0)),
+        pad(x[..., by:], (0, by)),
+        pad(x[..., :-by, :], (0, 0, by, 0)),
+        pad(x[..., by:, :], (0, 0, 0, by)),
+    ]
+    return torch.cat(copies, dim=1)
 
 
 def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:

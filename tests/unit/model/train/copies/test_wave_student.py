@@ -96,3 +96,19 @@ def _unprojected(student):
     ):
         weights[name] = weight.detach().numpy()
     return weights
+
+
+def test_late_copies_are_those_of_the_input_away_from_edges(shipped):
+    student = WaveStudent(shipped.config, shipped.weights)
+    inputs = torch.full((2, 3, 64, 64), 0.5)
+    inputs[..., 24:40, 24:40] = _inputs().float()[..., 24:40, 24:40]
+    with torch.no_grad():
+        wanted = student.eval()(inputs)
+        features = {}
+        for copies in ("input", "late", "one"):
+            student.training_copies = copies
+            assert torch.equal(student.eval()(inputs), wanted)
+            features[copies] = student.train().features(inputs)
+    scale = float(features["input"].norm())
+    assert float((features["late"] - features["input"]).norm()) < 0.02 * scale
+    assert float((features["one"] - features["input"]).norm()) > 0.1 * scale

@@ -1,0 +1,86 @@
+"""Rows of pictures, computed once and kept: files of a few hundred pictures each.
+
+A part is written aside and renamed, so an interrupted store is gone on with; several processes
+share the parts between them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from model.errors import TrainingError
+from model.train.distributed import World
+from model.train.run_state import replacing
+
+PART = 256
+"""Pictures of a part."""
+
+Counting = Callable[[str, Iterable[int], int], Iterable[int]]
+
+
+@dataclass(frozen=True)
+class PartStore:
+    """One row for each picture, by its number, in parts.
+
+    Attributes:
+        folder: where the parts lie.
+        stem: start of their names; it holds a digest of all that the rows depend on.
+        pictures: how many rows there are.
+        shape: of a row.
+    """
+
+    folder: Path
+    stem: str
+    pictures: int
+    shape: tuple[int, ...]
+
+    def build(self, row: Callable[[int], Any], what: str, world: World, counting: Counting) -> None:
+        """Computes the parts that are not there yet, this process's share of them.
+
+        Args:
+            row: gives a picture's row.
+            what: the rows' name, for people.
+            world: this process's place.
+            counting: passes numbers through, and shows how many have passed.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        share = list(range(self._parts))[world.rank :: world.size]
+        missing = [part for part in share if not self._path(part).exists()]
+        if not missing:
+            return
+        for part in counting(f"{what}, parts of {PART} pictures", missing, len(missing)):
+            places = range(part * PART, min((part + 1) * PART, self.pictures))
+            rows = np.stack([row(place) for place in places])
+            with replacing(self._path(part)) as aside, aside.open("wb") as file:
+                np.save(file, rows, allow_pickle=False)
+
+    def load(self, *, mapped: bool = False) -> Sequence[Any]:
+        """The parts in the order of the pictures, each (pictures, *shape).
+
+        Args:
+            mapped: leave them on the disk, and read what is asked for.
+
+        Raises:
+            TrainingError: a part is missing or damaged.
+        """
+        return [self._read(part, mapped=mapped) for part in range(self._parts)]
+
+    def _read(self, part: int, *, mapped: bool) -> Any:
+        path, count = self._path(part), min(PART, self.pictures - part * PART)
+        try:
+            rows = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
+        except (OSError, ValueError, EOFError) as exc:
+            raise TrainingError(f"{path} cannot be read, delete it and go on: {exc}") from exc
+        if rows.shape != (count, *self.shape):
+            raise TrainingError(f"{path} must hold {(count, *self.shape)}, got {rows.shape}")
+        return rows
+
+    @property
+    def _parts(self) -> int:
+        return -(-self.pictures // PART)
+
+    def _path(self, part: int) -> Path:
+        return self.folder / f"{self.stem}-{part:05d}.npy"
