@@ -178,8 +178,12 @@ def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
 
     Source: the polar factor; Higham 1986, doi:10.1137/0907079.
     """
-    u, _, v = torch.linalg.svd(weight, full_matrices=False)
-    return u @ v
+    try:
+        u, _, v = torch.linalg.svd(weight, full_matrices=False)
+    except torch.linalg.LinAlgError:
+        # All singular values are nearly 1 here, and float32's iteration may not tell them apart.
+        u, _, v = torch.linalg.svd(weight.double(), full_matrices=False)
+    return (u @ v).to(weight)
 
 
 def nearest_contraction(weight: Float[Tensor, "D N"], norm: float) -> Float[Tensor, "D N"]:

@@ -112,3 +112,18 @@ def test_late_copies_are_those_of_the_input_away_from_edges(shipped):
     scale = float(features["input"].norm())
     assert float((features["late"] - features["input"]).norm()) < 0.02 * scale
     assert float((features["one"] - features["input"]).norm()) > 0.1 * scale
+
+
+def test_a_map_that_float32_cannot_decompose_is_projected_in_float64(monkeypatch):
+    weight = torch.eye(6, 8) + 0.1 * torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
+    wanted, svd = nearest_orthonormal(weight), torch.linalg.svd
+
+    def failing(matrix, **options):
+        if matrix.dtype == torch.float32:
+            raise torch.linalg.LinAlgError("too many repeated singular values")
+        return svd(matrix, **options)
+
+    monkeypatch.setattr(torch.linalg, "svd", failing)
+    found = nearest_orthonormal(weight)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-6)
