@@ -178,11 +178,9 @@ def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
 
     Source: the polar factor; Higham 1986, doi:10.1137/0907079.
     """
-    try:
-        u, _, v = torch.linalg.svd(weight, full_matrices=False)
-    except torch.linalg.LinAlgError:
-        # All singular values are nearly 1 here, and float32's iteration may not tell them apart.
-        u, _, v = torch.linalg.svd(weight.double(), full_matrices=False)
+    # In float64: all singular values are nearly 1 here, and float32's LAPACK gave no number for such
+    # a map, once with an error and once without.
+    u, _, v = torch.linalg.svd(weight.double(), full_matrices=False)
     return (u @ v).to(weight)
 
 
