@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.network import NaiveWave
 from model.convert import convert_official, read_official
-from model.embedder import Embedder
+from model.embedder import DEFAULT_CHECKPOINT, Embedder
 from model.network import build_network
 from model.presets import PRESETS
 from model.published import published_scalings
 from model.sll import ConvBlock, LinearBlock
+from model.weight_file import read_weights
 
 DATA = Path(__file__).parents[2] / "data"
+COMPACT_V0 = Path(__file__).parents[3] / "benchmarks" / "compact_v0.safetensors"
 WIDE, SHORT = 1e-10, 1e-6
 
 
@@ -111,17 +114,29 @@ def test_the_identity_case_has_the_valid_radius_and_flips_just_beyond_it(oracle)
     assert np.sign(here @ u) != np.sign(moved @ u)
 
 
-def test_wave_64_reproduces_its_trainer():
-    embedder = Embedder.load()
+def test_the_first_wave_checkpoint_reproduces_its_trainer():
+    embedder = Embedder.load(COMPACT_V0)
     with np.load(DATA / "compact_v0.npz") as arrays:
         x, wanted = arrays["input_u8"] / 255.0, arrays["embed_f64"]
     found = embedder.embed_pixels(x)
     assert far(found, wanted, np.linalg.norm(wanted, axis=1)) <= WIDE
     # The trainer summed in another order: both lie within E of the real-arithmetic embedding.
     assert np.linalg.norm(found - wanted, axis=1).max() <= 2 * embedder.forward_error
+    assert embedder.lipschitz_bound == pytest.approx(0.9974086947, abs=1e-9)
+
+
+def test_wave_64_is_the_network_of_its_description():
+    embedder = Embedder.load()
+    _, weights = read_weights(DEFAULT_CHECKPOINT)
+    with np.load(DATA / "compact_v0.npz") as arrays:
+        x = arrays["input_u8"] / 255.0
+    wanted = NaiveWave(PRESETS["wave-64"], weights)(torch.tensor(x)).numpy()
+    assert np.linalg.norm(embedder.embed_pixels(x) - wanted, axis=1).max() <= (
+        2 * embedder.forward_error
+    )
 
 
 def test_wave_64_claims_a_proved_bound_just_above_its_norm():
     embedder = Embedder.load()
-    assert embedder.lipschitz_bound == pytest.approx(0.9974086947, abs=1e-9)
+    assert 0.99 < embedder.lipschitz_bound <= 1.0
     assert 0.0 < embedder.forward_error < 1e-8
