@@ -30,7 +30,7 @@ class WaveStudent(Student):
 
     Attributes:
         training_copies: which shifted copies a training pass makes. "input": those that serving
-            makes. "late": where a shift is one step of the stride, for less than half of the work;
+            makes. "late": where a shift is one step of the stride, for two thirds of the work;
             the same features but for what the copies' edges see. "one": the picture alone, for a
             fifth. What is validated or exported has those of the input.
     """
