@@ -178,8 +178,8 @@ def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
 
     Source: the polar factor; Higham 1986, doi:10.1137/0907079.
     """
-    # In float64: all singular values are nearly 1 here, and float32's LAPACK gave no number for such
-    # a map, once with an error and once without.
+    # In float64: all singular values are nearly 1 here, and float32's LAPACK once gave an error for
+    # such a map, and once NaN.
     u, _, v = torch.linalg.svd(weight.double(), full_matrices=False)
     return (u @ v).to(weight)
 
