@@ -60,7 +60,8 @@ def precompute(
         progress: told how far it is.
 
     Raises:
-        MetricError: the folder, or its parts, were made of something else.
+        MetricError: the folder, or its parts, were made of something else; a part is damaged, or
+            the teacher gives a number that is not finite.
         DataError: a picture cannot be read; it is named.
     """
     if dim is not None and not 1 <= dim <= min(teacher.dim, len(pictures)):
@@ -85,10 +86,16 @@ def precompute(
     answers = tell.counting("embeddings", _ask(pictures, teacher, framing, missing, batch), total)
     for numbers in missing:
         rows = np.stack([next(answers) for _ in numbers])
+        if not (finite := np.isfinite(rows).all(axis=1)).all():
+            bad = pictures.ids[numbers[int(np.argmin(finite))]]
+            raise MetricError(f"the embedding of {bad} is not finite")
         _save_part(files[numbers.start], rows)
     for _ in answers:  # there is none left: it says how long they took
         pass
-    _gather(pictures, list(files.values()), out, plan | components, dim)
+    shapes = {
+        file: (min(PART, len(pictures) - start), teacher.dim) for start, file in files.items()
+    }
+    _gather(pictures, shapes, out, plan | components, dim)
     shutil.rmtree(parts)
     return PrecomputedEmbeddings(out)
 
@@ -135,6 +142,8 @@ def _ask(
 
     No batch goes beyond its part, so that a picture is embedded in the same company in every run.
     """
+    if not parts:  # all are there: only gathering them is left
+        return
     batches = [
         part[first : first + batch] for part in parts for first in range(0, len(part), batch)
     ]
@@ -163,9 +172,26 @@ def _save_part(file: Path, rows: Float32[np.ndarray, "N D"]) -> None:
     aside.rename(file)
 
 
+def _read_part(file: Path, shape: tuple[int, int]) -> Float32[np.ndarray, "N D"]:
+    try:
+        rows = np.array(np.lib.format.open_memmap(file, mode="r"))
+    except (OSError, ValueError, OverflowError) as exc:
+        came = f"a damaged file ({exc})"
+    else:
+        came = f"{rows.dtype} {rows.shape}"
+        if rows.dtype == np.float32 and rows.shape == shape:
+            if np.isfinite(rows).all():
+                return rows
+            came += " with a number that is not finite"
+    raise MetricError(
+        f"{file}: finite float32 {shape} was wanted, {came} came; "
+        "delete this file and run the same again: it goes on from the other parts"
+    )
+
+
 def _gather(
     pictures: PictureSet,
-    files: Sequence[Path],
+    shapes: Mapping[Path, tuple[int, int]],
     out: Path,
     record: Mapping[str, str],
     dim: int | None,
@@ -173,7 +199,7 @@ def _gather(
     """One folder of all parts, projected if that is asked for."""
 
     def chunks() -> Iterator[Float32[np.ndarray, "_N D"]]:
-        return (np.load(file, allow_pickle=False) for file in files)
+        return (_read_part(file, shape) for file, shape in shapes.items())
 
     if dim is None:
         write_embeddings(out, pictures.ids, chunks(), record)

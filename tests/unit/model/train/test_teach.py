@@ -106,6 +106,94 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(pictures, teacher, tmp
         assert file.read_bytes() == (tmp_path / "cut" / file.name).read_bytes(), file.name
 
 
+@pytest.fixture
+def parts(small_parts, pictures, teacher, tmp_path, monkeypatch):  # noqa: ARG001
+    """The folder of a run that had all its parts and did not gather them."""
+
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_gather", fails)
+        with pytest.raises(OSError, match="No space"):
+            precompute(open_pictures(pictures), teacher, tmp_path / "out", batch=3)
+    assert len(list((tmp_path / "out.parts").glob("*.npy"))) == 3
+    return tmp_path / "out.parts"
+
+
+@pytest.mark.parametrize("dim", [None, 5])
+def test_a_run_that_only_has_to_gather_gathers(parts, pictures, teacher, tmp_path, dim):
+    opened = open_pictures(pictures)
+    precompute(opened, teacher, tmp_path / "out", batch=3, dim=dim)
+    precompute(opened, teacher, tmp_path / "whole", batch=3, dim=dim)
+    for file in (tmp_path / "whole").iterdir():
+        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes(), file.name
+    assert not parts.exists()
+
+
+def whole(count=4):
+    return np.ones((count, 1280), dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("bad", "came"),
+    [
+        (b"", "a damaged file"),
+        (b"PK\x03\x04 no archive", "a damaged file"),
+        (b"\x93NUMPY\x01\x00", "a damaged file"),
+        (whole(3), r"float32 \(3, 1280\)"),
+        (whole()[:, :0], r"float32 \(4, 0\)"),
+        (whole()[:, 1:], r"float32 \(4, 1279\)"),
+        (whole().astype(np.float64), r"float64 \(4, 1280\)"),
+        (whole() * np.float32(np.nan), r"float32 \(4, 1280\) with a number that is not finite"),
+        (np.array([None]), "a damaged file"),
+    ],
+)
+def test_a_bad_part_is_named_and_without_it_the_run_goes_on(parts, pictures, teacher, bad, came):
+    out, part = parts.with_name("out"), parts / "000000004.npy"
+    good = part.read_bytes()
+    if isinstance(bad, bytes):
+        part.write_bytes(bad)
+    else:
+        np.save(part, bad)
+    opened = open_pictures(pictures)
+    words = rf"{part.name}: finite float32 \(4, 1280\) was wanted, {came}.* came; delete this file"
+    for dim in (None, 5):
+        with pytest.raises(MetricError, match=words):
+            precompute(opened, teacher, out, batch=3, dim=dim)
+        assert not out.exists()
+    part.unlink()
+    precompute(opened, teacher, out, batch=3)
+    held = (out / "embeddings.npy").read_bytes()
+    assert good[128:] in held  # its rows, after the header
+
+
+def test_a_part_that_was_cut_short_is_named(parts, pictures, teacher, tmp_path):
+    part = parts / "000000008.npy"
+    part.write_bytes(part.read_bytes()[:-4])
+    with pytest.raises(MetricError, match=rf"{part.name}: .* a damaged file"):
+        precompute(open_pictures(pictures), teacher, tmp_path / "out", batch=3)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_answer_that_is_not_finite_is_not_kept(pictures, tmp_path):
+    class Poisoned:
+        name, record, dim, input_size = "poisoned", {"teacher": "poisoned"}, 3, SIDE
+        asked = 0
+
+        def embed(self, x):
+            vectors = torch.ones(len(x), 3)
+            self.asked += len(x)
+            if self.asked == 8:
+                vectors[1, 2] = torch.nan
+            return vectors
+
+    opened = open_pictures(pictures)
+    with pytest.raises(MetricError, match=f"the embedding of {opened.ids[5]} is not finite"):
+        precompute(opened, Poisoned(), tmp_path / "out", dim=2)
+    assert [file.name for file in (tmp_path / "out.parts").glob("*.npy")] == ["000000000.npy"]
+
+
 def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
     pictures = make_pictures(tmp_path / "pictures", 400)
     command = [sys.executable, "-m", "model.train", "teach", str(pictures)]
