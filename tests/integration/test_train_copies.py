@@ -9,6 +9,7 @@ import pytest
 from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
 from model.network import build_network
+from model.teachers.precomputed import write_embeddings
 from model.train.config import load_recipe
 from model.train.task import Sources, build
 from model.train.trainer import train
@@ -89,3 +90,20 @@ def test_a_published_checkpoint_is_no_front(pictures, tmp_path):
     config = _CONFIG.with_changes({"preset": "tiny"})
     with pytest.raises(TrainingError, match="trains wavelet networks"):
         build(config, Sources(pictures, work=tmp_path))
+
+
+def test_other_words_of_the_teacher_are_another_run(pictures, tmp_path):
+    config = _CONFIG.with_changes({"teacher_weight": 0.1, "steps": 1, "validate_every": 0})
+    ids = sorted(path.name for path in pictures.iterdir())
+    rng = np.random.default_rng(0)
+    for name in ("first", "second"):
+        rows = rng.normal(size=(len(ids), 4)).astype(np.float32)
+        write_embeddings(tmp_path / name, ids, [rows], {"teacher": "the same"})
+    out = tmp_path / "out"
+
+    def built(name):
+        return build(config, Sources(pictures, embeddings=tmp_path / name, work=out))
+
+    train(*built("first"), config, out)
+    with pytest.raises(TrainingError, match="teacher_record"):
+        train(*built("second"), config, out)

@@ -102,6 +102,20 @@ def test_a_start_is_needed_and_must_be_a_wavelet_network(pictures, tmp_path):
         build(_CONFIG, Sources(pictures, start=DEFAULT_CHECKPOINT))
 
 
+def test_other_pictures_of_the_same_names_are_another_run(finished, pictures, tmp_path):
+    renamed = sorted(pictures.glob("*.webp"))
+    turned = tmp_path / "pictures"
+    turned.mkdir()
+    for path, other in zip(renamed, renamed[1:] + renamed[:1], strict=True):
+        shutil.copy(other, turned / path.name)
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    student, task = _built(turned, out)
+    with pytest.raises(TrainingError, match="training_contents_sha256"):
+        train(student, task, _CONFIG, out)
+    assert len(list((out / "inputs").glob("*.npy"))) == 2
+
+
 def test_damaged_inputs_are_refused_by_name(finished, pictures, tmp_path):
     shutil.copytree(finished[0] / "inputs", tmp_path / "inputs")
     part = next((tmp_path / "inputs").glob("*.npy"))

@@ -37,6 +37,7 @@ class FeatureBank:
         front: WaveStudent,
         pictures: PictureSet,
         *,
+        contents: str,
         seed: int,
         views: int,
         stacked_share: float,
@@ -47,6 +48,7 @@ class FeatureBank:
         Args:
             front: its maps are used, its head is not.
             pictures: to learn from.
+            contents: digest of the pictures, from `Survey`.
             seed: of the views.
             views: edited copies of each picture.
             stacked_share: of them that are edited twice.
@@ -54,6 +56,7 @@ class FeatureBank:
         """
         self._front, self._pictures = front.eval(), pictures
         self._seed, self._views, self._stacked_share = seed, views, stacked_share
+        self._contents = contents
         rows = torch.cat(
             [self._features(place, copies=1) for place in evenly(len(pictures), _BASIS_ROWS // 2)]
         )
@@ -80,14 +83,16 @@ class FeatureBank:
 
     def _store(self, folder: Path) -> PartStore:
         shape = (1 + self._views, self.basis.shape[1])
-        return PartStore(folder, f"features-{self._digest()}", len(self._pictures), shape)
+        return PartStore(
+            folder, f"features-{self._digest()}", len(self._pictures), shape, "float16"
+        )
 
     def _digest(self) -> str:
         """Of everything the features depend on."""
         digest = hashlib.sha256()
         for tensor in self._front.state_dict().values():
             digest.update(np.ascontiguousarray(tensor.cpu().numpy()).data)
-        about = [list(self._pictures.ids), self._seed, self._views, self._stacked_share]
+        about = [self._contents, self._seed, self._views, self._stacked_share]
         digest.update(json.dumps([*about, list(self.basis.shape)]).encode())
         return digest.hexdigest()[:16]
 

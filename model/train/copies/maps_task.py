@@ -19,11 +19,12 @@ from model.errors import TrainingError
 from model.progress import Progress
 from model.train.config import TrainConfig
 from model.train.copies.criterion import copies_loss
-from model.train.copies.draws import Draws, nearest_pictures
+from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
 from model.train.copies.sources import (
     TeacherRows,
     checked_pictures,
-    picture_probabilities,
+    identity,
+    survey,
     teacher_rows,
     validation_inputs,
 )
@@ -31,7 +32,7 @@ from model.train.copies.validation import validation_scores
 from model.train.copies.view_bank import ViewBank
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import current, share_of, wait_for_all
-from model.train.sampling import ids_digest, view_generator
+from model.train.sampling import view_generator
 from model.train.student import Student
 from model.train.students import stored_student
 from model.train.task import Sources
@@ -59,9 +60,11 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
     if not isinstance(student, WaveStudent):
         raise TrainingError("the task maps trains wavelet networks, preset wave-64, alone")
     training, validation = checked_pictures(config, sources)
+    seen = survey(training)
     bank = ViewBank(
         training,
         sources.work / "inputs",
+        contents=seen.contents,
         size=student.config.input_size,
         seed=config.seed,
         views=config.views,
@@ -76,7 +79,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
         plain = _embeddings(student.eval(), bank, len(training))
         neighbours = nearest_pictures(plain, config.neighbours)
     draws = Draws(
-        picture_probabilities(config, training),
+        kind_probabilities(config.kind_weights, seen.kinds),
         neighbours,
         seed=config.seed,
         batch_size=config.batch_size,
@@ -89,6 +92,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
         size=student.config.input_size,
         bank=bank,
         draws=draws,
+        contents=seen.contents,
         teacher=teacher_rows(config, sources, training),
         start=start,
     )
@@ -110,27 +114,28 @@ class MapsTask:
         size: int,
         bank: ViewBank,
         draws: Draws,
+        contents: str,
         teacher: TeacherRows | None,
         start: str,
     ) -> None:
         """A task over a bank that was opened."""
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
-        self._bank, self._draws, self._teacher, self._start = bank, draws, teacher, start
+        self._bank, self._draws, self._contents = bank, draws, contents
+        self._teacher, self._start = teacher, start
         self._plain, self._queries, self._originals = validation_inputs(
             config.seed, validation, size
         )
 
     def identity(self) -> dict[str, Any]:
         """Pictures by number and digest of their ids; the teacher; the network started from."""
-        return {
-            "training_pictures": len(self._training),
-            "training_ids_sha256": ids_digest(self._training.ids),
-            "validation_pictures": len(self._validation),
-            "validation_ids_sha256": ids_digest(self._validation.ids),
-            "teacher": None if self._teacher is None else self._teacher.name,
-            "start": self._start,
-        }
+        return identity(
+            self._training,
+            self._validation,
+            contents=self._contents,
+            teacher=self._teacher,
+            start=self._start,
+        )
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Inputs of this process's pictures and of one edited copy of each, in 8 bits."""

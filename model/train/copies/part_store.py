@@ -4,6 +4,8 @@ A part is written aside and renamed, so an interrupted store is gone on with; se
 share the parts between them.
 """
 
+import io
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,12 +32,14 @@ class PartStore:
         stem: start of their names; it holds a digest of all that the rows depend on.
         pictures: how many rows there are.
         shape: of a row.
+        dtype: of its numbers, as numpy names it.
     """
 
     folder: Path
     stem: str
     pictures: int
     shape: tuple[int, ...]
+    dtype: str
 
     def build(self, row: Callable[[int], Any], what: str, world: World, counting: Counting) -> None:
         """Computes the parts that are not there yet, this process's share of them.
@@ -53,9 +57,11 @@ class PartStore:
             return
         for part in counting(f"{what}, parts of {PART} pictures", missing, len(missing)):
             places = range(part * PART, min((part + 1) * PART, self.pictures))
-            rows = np.stack([row(place) for place in places])
+            whole = io.BytesIO()
+            np.save(whole, np.stack([row(place) for place in places]), allow_pickle=False)
+            # Not np.save to the file: numpy does not notice when the last bytes find no room.
             with replacing(self._path(part)) as aside, aside.open("wb") as file:
-                np.save(file, rows, allow_pickle=False)
+                file.write(whole.getbuffer())
 
     def load(self, *, mapped: bool = False) -> Sequence[Any]:
         """The parts in the order of the pictures, each (pictures, *shape).
@@ -71,11 +77,18 @@ class PartStore:
     def _read(self, part: int, *, mapped: bool) -> Any:
         path, count = self._path(part), min(PART, self.pictures - part * PART)
         try:
-            rows = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
-        except (OSError, ValueError, EOFError) as exc:
+            rows: Any = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
             raise TrainingError(f"{path} cannot be read, delete it and go on: {exc}") from exc
-        if rows.shape != (count, *self.shape):
-            raise TrainingError(f"{path} must hold {(count, *self.shape)}, got {rows.shape}")
+        wanted = f"{self.dtype} numbers of shape {(count, *self.shape)}"
+        # An archive of several arrays has neither shape nor dtype.
+        shape, dtype = getattr(rows, "shape", None), getattr(rows, "dtype", None)
+        if shape != (count, *self.shape) or dtype != self.dtype:
+            raise TrainingError(
+                f"{path} must hold {wanted}, got {dtype}, {shape}: delete it and go on"
+            )
+        if not mapped and not np.isfinite(rows).all():
+            raise TrainingError(f"{path} holds numbers that are not finite: delete it and go on")
         return rows
 
     @property

@@ -2,19 +2,22 @@
 # torch's types are loose.
 """What the tasks on edited copies read: pictures of known kinds, a teacher's embeddings of them."""
 
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from model.data.edits import edit, query_kinds
 from model.data.pictures import PictureSet, check_pictures
 from model.teachers.precomputed import PrecomputedEmbeddings
 from model.train.config import TrainConfig
-from model.train.copies.draws import kind_probabilities
 from model.train.copies.views import network_input
 from model.train.held_out import training_and_validation
-from model.train.sampling import Part, evenly
+from model.train.sampling import Part, evenly, ids_digest
 from model.train.task import Sources
 
 _QUERY = 4
@@ -35,14 +38,29 @@ def checked_pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet,
     return training, validation
 
 
-def picture_probabilities(config: TrainConfig, pictures: PictureSet) -> Float64[np.ndarray, " P"]:
-    """How often each training picture is drawn, by its kind.
+@dataclass(frozen=True)
+class Survey:
+    """What one look at every training picture tells.
 
-    Raises:
-        TrainingError: `kind_weights` cannot be read.
+    Attributes:
+        kinds: of the pictures, as their set says; "" where it does not.
+        contents: sha256 of their ids and their files' sha256: other pictures under the same names
+            are another run.
     """
-    kinds = [str(pictures[place].fields.get("kind", "")) for place in range(len(pictures))]
-    return kind_probabilities(config.kind_weights, kinds)
+
+    kinds: tuple[str, ...]
+    contents: str
+
+
+def survey(pictures: PictureSet) -> Survey:
+    """Looks at every picture once; none is decoded."""
+    kinds: list[str] = []
+    digest = hashlib.sha256()
+    for place in range(len(pictures)):
+        picture = pictures[place]
+        kinds.append(str(picture.fields.get("kind", "")))
+        digest.update(f"{hashlib.sha256(picture.data).hexdigest()} {picture.id}\n".encode())
+    return Survey(tuple(kinds), digest.hexdigest())
 
 
 class TeacherRows:
@@ -50,11 +68,12 @@ class TeacherRows:
 
     Attributes:
         name: the teacher's.
+        record: what made the stored embeddings, and their sha256.
         rows: (P, T).
     """
 
     def __init__(self, stored: PrecomputedEmbeddings, pictures: PictureSet) -> None:
-        self.name = stored.name
+        self.name, self.record = stored.name, dict(stored.record)
         self.rows: Tensor = torch.from_numpy(stored.rows(list(pictures.ids)))
 
 
@@ -88,3 +107,32 @@ def validation_inputs(
             rng = np.random.default_rng([seed, _QUERY, place, number])
             queries.append(network_input(edit(pixels, kind, rng), size))
     return np.stack(plain), np.stack(queries), np.repeat(np.arange(len(validation)), 2)
+
+
+def identity(
+    training: PictureSet,
+    validation: PictureSet,
+    *,
+    contents: str,
+    teacher: TeacherRows | None,
+    start: str | None,
+) -> dict[str, Any]:
+    """What a run learnt from, as JSON: counts, digests, names.
+
+    Args:
+        training: pictures that are learnt from.
+        validation: pictures that it is measured on.
+        contents: digest of the training pictures, from `Survey`.
+        teacher: whose relations are learnt too.
+        start: fingerprint of the checkpoint that it starts from.
+    """
+    return {
+        "training_pictures": len(training),
+        "training_ids_sha256": ids_digest(training.ids),
+        "training_contents_sha256": contents,
+        "validation_pictures": len(validation),
+        "validation_ids_sha256": ids_digest(validation.ids),
+        "teacher": None if teacher is None else teacher.name,
+        "teacher_record": None if teacher is None else teacher.record,
+        "start": start,
+    }

@@ -21,13 +21,15 @@ from model.progress import Progress
 from model.train.config import TrainConfig
 from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
 from model.train.copies.criterion import copies_loss
-from model.train.copies.draws import Draws, nearest_pictures
+from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
 from model.train.copies.feature_bank import FeatureBank, features_of
 from model.train.copies.head_student import HeadStudent
 from model.train.copies.sources import (
+    Survey,
     TeacherRows,
     checked_pictures,
-    picture_probabilities,
+    identity,
+    survey,
     teacher_rows,
     validation_inputs,
 )
@@ -35,7 +37,7 @@ from model.train.copies.validation import validation_scores
 from model.train.copies.views import network_input
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import current, share_of, wait_for_all
-from model.train.sampling import evenly, ids_digest, view_generator
+from model.train.sampling import evenly, view_generator
 from model.train.student import Student
 from model.train.students import fresh_student, stored_student
 from model.train.task import Sources
@@ -55,11 +57,12 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
     if sources.work is None:
         raise TrainingError("the task copies needs a folder to keep features in")
     training, validation = checked_pictures(config, sources)
-    teacher = teacher_rows(config, sources, training)
+    teacher, seen = teacher_rows(config, sources, training), survey(training)
     front, start = _front(config, sources, training)
     bank = FeatureBank(
         front,
         training,
+        contents=seen.contents,
         seed=config.seed,
         views=config.views,
         stacked_share=config.stacked_share,
@@ -72,7 +75,14 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
     dim = front.config.embedding_dim
     student = HeadStudent(front, bank.basis, bank.centre, *_closed_form(config, rows, dim))
     return student, CopyTask(
-        config, training, validation, student=student, rows=rows, teacher=teacher, start=start
+        config,
+        training,
+        validation,
+        student=student,
+        rows=rows,
+        seen=seen,
+        teacher=teacher,
+        start=start,
     )
 
 
@@ -91,19 +101,20 @@ class CopyTask:
         *,
         student: HeadStudent,
         rows: Tensor,
+        seen: Survey,
         teacher: TeacherRows | None,
         start: str | None,
     ) -> None:
         """A task over a bank's rows, (pictures, 1 + views, K), float16."""
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
-        self._rows, self._start = rows, start
+        self._rows, self._contents, self._start = rows, seen.contents, start
         neighbours = None
         if config.neighbours:
             plain = student.head(rows[:, 0].float()).detach().numpy()
             neighbours = nearest_pictures(plain, config.neighbours)
         self._draws = Draws(
-            picture_probabilities(config, training),
+            kind_probabilities(config.kind_weights, seen.kinds),
             neighbours,
             seed=config.seed,
             batch_size=config.batch_size,
@@ -113,14 +124,13 @@ class CopyTask:
 
     def identity(self) -> dict[str, Any]:
         """Pictures by number and digest of their ids; the teacher; where the front came from."""
-        return {
-            "training_pictures": len(self._training),
-            "training_ids_sha256": ids_digest(self._training.ids),
-            "validation_pictures": len(self._validation),
-            "validation_ids_sha256": ids_digest(self._validation.ids),
-            "teacher": None if self._teacher is None else self._teacher.name,
-            "start": self._start,
-        }
+        return identity(
+            self._training,
+            self._validation,
+            contents=self._contents,
+            teacher=self._teacher,
+            start=self._start,
+        )
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Features of this process's pictures and of one edited copy of each."""

@@ -30,6 +30,7 @@ class ViewBank:
         pictures: PictureSet,
         folder: Path,
         *,
+        contents: str,
         size: int,
         seed: int,
         views: int,
@@ -39,7 +40,8 @@ class ViewBank:
 
         Args:
             pictures: to learn from.
-            folder: where they are kept; another set, seed or size has other names.
+            folder: where they are kept; other pictures, seeds or sizes have other names.
+            contents: digest of the pictures, from `Survey`.
             size: side of the network's input.
             seed: of the views.
             views: edited copies of each picture.
@@ -47,10 +49,10 @@ class ViewBank:
         """
         self._pictures, self._size = pictures, size
         self._seed, self._views, self._stacked_share = seed, views, stacked_share
-        about = json.dumps([list(pictures.ids), size, seed, views, stacked_share])
+        about = json.dumps([contents, size, seed, views, stacked_share])
         digest = hashlib.sha256(about.encode()).hexdigest()[:16]
         shape = (1 + views, 3, size, size)
-        self._store = PartStore(folder, f"views-{digest}", len(pictures), shape)
+        self._store = PartStore(folder, f"views-{digest}", len(pictures), shape, "uint8")
         self._parts: Sequence[UInt8[np.ndarray, "P V 3 S S"]] = ()
 
     def build(self, world: World, counting: Counting) -> None:
