@@ -25,6 +25,8 @@ FORMAT = "lipsim-embeddings-1"
 VECTORS, IDS, RECORD = "embeddings.npy", "ids.txt", "embeddings.json"
 _MOST_RECORD_BYTES = 1 << 20
 _MOST_PICKLE_BYTES = 1 << 20
+_ROWS_AT_ONCE = 4096
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
 
 
 def write_embeddings(
@@ -57,8 +59,7 @@ def write_embeddings(
     for name, array in (beside or {}).items():
         np.save(aside / f"{name}.npy", array, allow_pickle=False)
     (aside / IDS).write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
-    with (aside / VECTORS).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _sha256(aside / VECTORS)
     about = {"format": FORMAT, "count": shape[0], "dim": shape[1], "sha256": digest}
     text = json.dumps({**about, "record": dict(record)}, indent=1, sort_keys=True)
     (aside / RECORD).write_text(text + "\n", encoding="utf-8")
@@ -94,22 +95,26 @@ class PrecomputedEmbeddings:
         name: of the teacher that made them.
         dim: length of an embedding.
         count: how many there are; None in the published layout, where nobody counted.
+        sha256: of the file of all embeddings, which has it; None in the published layout.
         record: what made them, for the record of a checkpoint.
     """
 
     def __init__(self, path: Path) -> None:
         """Opens a folder that `write_embeddings` made, or one of the published layout.
 
+        One of ours is read once as a whole, some rows at a time, and held against its record.
+
         The published layout is <class>/<stem>.pkl below path, with the ids of the ImageNet layout,
         <class>/<stem>.JPEG: path is then the folder of one split.
 
         Raises:
-            MetricError: nothing of that kind is there, or it is damaged.
+            MetricError: nothing of that kind is there, or it is damaged, or not what its record
+                says.
         """
         rows = _OwnFolder(path) if (path / RECORD).exists() else _PublishedFolder(path)
         self._rows: _Rows = rows
         self.name, self.dim, self.record = rows.name, rows.dim, rows.record
-        self.count = rows.count
+        self.count, self.sha256 = rows.count, rows.sha256
 
     def rows(self, ids: Sequence[str]) -> Float32[np.ndarray, "N D"]:
         """The embeddings of these pictures, in their order.
@@ -130,6 +135,7 @@ class _Rows(Protocol):
     name: str
     dim: int
     count: int | None
+    sha256: str | None
     record: Mapping[str, str]
 
     def row(self, picture: str) -> Float[np.ndarray, " D"]: ...
@@ -140,24 +146,36 @@ class _OwnFolder:
 
     def __init__(self, path: Path) -> None:
         about = _read_record(path)
+        file = path / VECTORS
         try:
-            vectors = np.load(path / VECTORS, mmap_mode="r", allow_pickle=False)
+            digest = _sha256(file)
             ids = (path / IDS).read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError, EOFError) as exc:
+        except (OSError, ValueError) as exc:
             raise MetricError(f"{path} is damaged: {exc}") from exc
-        if vectors.ndim != 2 or vectors.dtype not in (np.float32, np.float16):
+        if digest != about["sha256"]:
             raise MetricError(
-                f"{path / VECTORS}: float32 or float16 (N, D) was wanted, "
-                f"{vectors.dtype} {vectors.shape} came"
+                f"{file}: sha256 {about['sha256']} was wanted by {RECORD}, {digest} came"
             )
         _check_ids(ids, str(path / IDS))
+        vectors = _open_rows(file)
+        if about.get("count") != len(vectors) or about.get("dim") != vectors.shape[1]:
+            wanted = f"({about.get('count')!r:.40}, {about.get('dim')!r:.40})"
+            raise MetricError(f"{file}: {wanted} was wanted by {RECORD}, {vectors.shape} came")
         if len(ids) != len(vectors):
             raise MetricError(f"{path}: {len(vectors)} embeddings, but {len(ids)} ids")
+        for first in range(0, len(ids), _ROWS_AT_ONCE):
+            finite = np.isfinite(vectors[first : first + _ROWS_AT_ONCE]).all(axis=1)
+            if not finite.all():
+                bad = ids[first + int(np.argmin(finite))]
+                raise MetricError(
+                    f"{file}: finite numbers were wanted, the embedding of {bad} is not finite"
+                )
         self._path, self._vectors = path, vectors
         self._places = {one: place for place, one in enumerate(ids)}
         self.dim: int = vectors.shape[1]
         self.count: int | None = len(ids)
-        self.record: Mapping[str, str] = about["record"] | {"embeddings_sha256": about["sha256"]}
+        self.sha256: str | None = digest
+        self.record: Mapping[str, str] = about["record"] | {"embeddings_sha256": digest}
         self.name = self.record.get("teacher", "unknown")
 
     def row(self, picture: str) -> Float[np.ndarray, " D"]:
@@ -179,6 +197,7 @@ class _PublishedFolder:
         self.name = "unknown"
         self.dim = len(_read_pickle(first))
         self.count: int | None = None
+        self.sha256: str | None = None
         self.record: Mapping[str, str] = {"teacher": self.name, "layout": "published"}
 
     def row(self, picture: str) -> Float[np.ndarray, " D"]:
@@ -205,6 +224,24 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in (fields.get("sha256"), *held.values())):
         raise MetricError(f"{file}: a record of texts and a sha256 were wanted")
     return fields
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _open_rows(file: Path) -> Float[np.ndarray, "N D"]:
+    try:
+        vectors = np.lib.format.open_memmap(file, mode="r")
+    except (OSError, ValueError, OverflowError) as exc:
+        raise MetricError(f"{file} is damaged: {exc}") from exc
+    if vectors.ndim != 2 or 0 in vectors.shape or vectors.dtype not in _DTYPES:
+        raise MetricError(
+            f"{file}: float32 or float16 (N, D), neither of them 0, was wanted, "
+            f"{vectors.dtype} {vectors.shape} came"
+        )
+    return vectors
 
 
 def _read_pickle(file: Path) -> Float[np.ndarray, " D"]:

@@ -1,5 +1,6 @@
 """Embeddings on disk: what is written is read, and what is damaged or hostile is refused."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -26,7 +27,8 @@ def test_what_is_written_is_read_in_any_order(folder):
     found = PrecomputedEmbeddings(folder)
     assert (found.name, found.dim, found.count) == ("someone", 4, 3)
     assert found.record.items() >= RECORD.items()
-    assert len(found.record["embeddings_sha256"]) == 64
+    digest = hashlib.sha256((folder / "embeddings.npy").read_bytes()).hexdigest()
+    assert found.sha256 == found.record["embeddings_sha256"] == digest
     rows = found.rows([IDS[2], IDS[0], IDS[2]])
     assert rows.dtype == np.float32
     assert np.array_equal(rows, VECTORS[[2, 0, 2]])
@@ -122,14 +124,60 @@ def test_ids_of_another_number_are_refused(folder):
         PrecomputedEmbeddings(folder)
 
 
-def test_poison_on_disk_is_refused_when_it_is_asked_for(folder):
-    poisoned = VECTORS.copy()
-    poisoned[1, 2] = np.inf
-    np.save(folder / "embeddings.npy", poisoned)
-    found = PrecomputedEmbeddings(folder)
-    assert found.rows([IDS[0]]).shape == (1, 4)
-    with pytest.raises(MetricError, match=r"a/2\.png is not finite"):
-        found.rows(IDS)
+@pytest.mark.parametrize("other", [VECTORS[::-1], VECTORS + 1, VECTORS[:, :0], VECTORS[:2]])
+def test_embeddings_that_are_not_those_of_the_record_are_refused(folder, other):
+    wanted = PrecomputedEmbeddings(folder).sha256
+    np.save(folder / "embeddings.npy", other)
+    came = hashlib.sha256((folder / "embeddings.npy").read_bytes()).hexdigest()
+    words = rf"embeddings\.npy: sha256 {wanted} was wanted by embeddings\.json, {came} came"
+    with pytest.raises(MetricError, match=words):
+        PrecomputedEmbeddings(folder)
+
+
+def poisoned(value):
+    vectors = VECTORS.copy()
+    vectors[1, 2] = value
+    return vectors
+
+
+def test_a_record_of_other_counts_is_refused(folder):
+    whole = json.loads((folder / "embeddings.json").read_text())
+    for change in ({"count": 2}, {"dim": 5}, {"count": None}, {"dim": "4"}):
+        (folder / "embeddings.json").write_text(json.dumps(whole | change))
+        with pytest.raises(MetricError, match=r"npy: \(.*\) was wanted by .*, \(3, 4\) came"):
+            PrecomputedEmbeddings(folder)
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        (VECTORS[:, :0], r"neither of them 0, was wanted, float32 \(3, 0\) came"),
+        (VECTORS.astype(np.int64), r"float32 or float16 .*, int64 \(3, 4\) came"),
+        (VECTORS[0], r"float32 \(4,\) came"),
+        (np.array([{"a": 1}], dtype=object), "damaged"),
+        (poisoned(np.inf), r"the embedding of a/2\.png is not finite"),
+        (poisoned(np.nan), r"the embedding of a/2\.png is not finite"),
+    ],
+)
+def test_what_no_writer_leaves_is_refused_though_its_record_agrees(folder, other, words):
+    np.save(folder / "embeddings.npy", other)
+    about = json.loads((folder / "embeddings.json").read_text())
+    about["sha256"] = hashlib.sha256((folder / "embeddings.npy").read_bytes()).hexdigest()
+    about |= {"count": len(other), "dim": other.shape[-1]}
+    (folder / "embeddings.json").write_text(json.dumps(about))
+    with pytest.raises(MetricError, match=rf"embeddings\.npy.*({words})"):
+        PrecomputedEmbeddings(folder)
+
+
+def test_bytes_that_are_no_array_are_refused_though_their_sha256_agrees(folder):
+    whole = (folder / "embeddings.npy").read_bytes()
+    about = json.loads((folder / "embeddings.json").read_text())
+    for content in (b"", whole[:-4], whole[:20], b"PK\x03\x04 no archive"):
+        (folder / "embeddings.npy").write_bytes(content)
+        about["sha256"] = hashlib.sha256(content).hexdigest()
+        (folder / "embeddings.json").write_text(json.dumps(about))
+        with pytest.raises(MetricError, match=r"embeddings\.npy is damaged"):
+            PrecomputedEmbeddings(folder)
 
 
 @pytest.fixture
@@ -145,7 +193,7 @@ def published(tmp_path):
 
 def test_the_published_layout_is_read_by_the_ids_of_imagenet(published):
     found = PrecomputedEmbeddings(published)
-    assert (found.dim, found.count) == (4, None)
+    assert (found.dim, found.count, found.sha256) == (4, None, None)
     rows = found.rows(["n02/n02_7.JPEG", "n01/n01_1.JPEG"])
     assert np.array_equal(rows, VECTORS[[2, 0]])
 
