@@ -45,9 +45,10 @@ def read_nights(root: Path, split: str) -> list[Triplet]:
         split: one of NIGHTS_SPLITS; `test` is both of its halves.
 
     Raises:
-        DataError: the table is missing, lacks a column, or has a row without votes or with a value
-            that is none of its column's; a picture of the split is missing or outside root; or the
-            split is unknown or empty. The message says file, row and column.
+        DataError: the table is missing, lacks a column, or has a row without votes, with the id of
+            an earlier one or with a value that is none of its column's; a picture of the split is
+            missing or outside root; or the split is unknown or empty. The message says file, row
+            and column.
     """
     if split not in NIGHTS_SPLITS:
         raise DataError(f"NIGHTS has the splits {', '.join(NIGHTS_SPLITS)}; {split!r} came")
@@ -73,15 +74,15 @@ class _Row:
     votes: int
     paths: tuple[str, str, str]
     split: str
-    is_imagenet: bool | None
+    is_imagenet: bool
     prompt: str
 
 
-def _belongs(row_split: str, is_imagenet: bool | None, split: str) -> bool:
+def _belongs(row_split: str, is_imagenet: bool, split: str) -> bool:
     if split == "test_imagenet":
-        return row_split == "test" and is_imagenet is True
+        return row_split == "test" and is_imagenet
     if split == "test_no_imagenet":
-        return row_split == "test" and is_imagenet is False
+        return row_split == "test" and not is_imagenet
     return row_split == split
 
 
@@ -92,6 +93,7 @@ def _judged_rows(table: Path) -> Iterator[_Row]:
     except UnicodeDecodeError as exc:
         raise DataError(f"{table} is not UTF-8: {exc}") from exc
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    lines: dict[str, int] = {}  # of each id
     try:
         header = next(reader, list[str]())
         columns = _columns(table, header)
@@ -103,7 +105,10 @@ def _judged_rows(table: Path) -> Iterator[_Row]:
                 raise DataError(f"{where}: {len(header)} columns were wanted, {len(values)} came")
             votes = _votes(values[columns["votes"]], where)
             if votes >= FEWEST_VOTES:
-                yield _row(table, reader.line_num, values, columns, votes)
+                row = _row(table, reader.line_num, values, columns, votes)
+                if (first := lines.setdefault(row.id, row.line)) != row.line:
+                    raise DataError(f"{where}: the id {row.id!r:.80} is on line {first} already")
+                yield row
     except csv.Error as exc:
         raise DataError(f"{table}, line {reader.line_num}: no CSV: {exc}") from exc
 
@@ -130,8 +135,7 @@ def _row(table: Path, line: int, values: list[str], columns: dict[str, int], vot
     if split not in _ROW_SPLITS:
         raise DataError(f"{where}: split is one of {', '.join(_ROW_SPLITS)}; {split!r:.80} came")
     text = values[columns["is_imagenet"]]
-    # Only the test split is divided by it; elsewhere it may be empty.
-    if text not in _TRUE | _FALSE and (text or split == "test"):
+    if text not in _TRUE | _FALSE:
         raise DataError(f"{where}: is_imagenet is True or False; {text!r:.80} came")
     return _Row(
         table,
@@ -141,7 +145,7 @@ def _row(table: Path, line: int, values: list[str], columns: dict[str, int], vot
         votes=votes,
         paths=(values[4], values[5], values[6]),
         split=split,
-        is_imagenet=text in _TRUE if text else None,
+        is_imagenet=text in _TRUE,
         prompt=values[columns["prompt"]] if "prompt" in columns else "",
     )
 

@@ -14,7 +14,8 @@ from model.errors import DataError
 
 COLUMNS = ["id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path",
            "split", "is_imagenet", "prompt"]  # fmt: skip
-ROW = ["1", "0", "1", "8", "r.png", "a.png", "b.png", "train", "True", "p"]
+FIRST = ["0", "0", "1", "8", "r.png", "a.png", "b.png", "train", "True", "p"]
+ROW = ["1", *FIRST[1:]]
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def nights(tmp_path):
 
 
 def write(root, columns=COLUMNS, row=ROW):
-    (root / "data.csv").write_text(f"{','.join(columns)}\n{','.join(ROW)}\n{','.join(row)}\n")
+    (root / "data.csv").write_text(f"{','.join(columns)}\n{','.join(FIRST)}\n{','.join(row)}\n")
 
 
 def without(name):
@@ -74,7 +75,8 @@ def test_wrong_columns_are_refused_by_name_and_place(nights, columns, words):
         *(("split", v, "split is one of train, val, test; ") for v in
           ("", "Train", "train ", "test_imagenet", "0")),
         *(("is_imagenet", v, "is_imagenet is True or False; ") for v in
-          ("yes", "1", "0", "tRUE", "None", "True ")),
+          ("yes", "1", "0", "tRUE", "fALSE", "None", "True ", "")),
+        ("id", "0", "the id '0' is on line 2 already"),
         ("ref_path", "", "ref_path: a path below the folder was wanted"),
         ("ref_path", "/etc/passwd", "ref_path: .* leads outside"),
         ("left_path", "../a.png", "left_path: .* leads outside"),
@@ -98,12 +100,15 @@ def test_a_wrong_value_is_refused_with_line_and_column(nights, column, value, wo
     assert len(str(caught.value)) < 700
 
 
-def test_a_test_row_must_say_which_half_it_is_of(nights):
-    write(nights, row=[*ROW[:7], "val", "", "p"])
-    assert read_nights(nights, "val")[0].is_imagenet is None
-    write(nights, row=[*ROW[:7], "test", "", "p"])
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_row_of_any_split_must_say_which_half_it_is_of(nights, split):
+    for words, is_imagenet in (("True TRUE true", True), ("False FALSE false", False)):
+        for word in words.split():
+            write(nights, row=[*ROW[:7], split, word, "p"])
+            assert read_nights(nights, split)[-1].is_imagenet is is_imagenet
+    write(nights, row=[*ROW[:7], split, "", "p"])
     with pytest.raises(DataError, match="line 3: is_imagenet is True or False; '' came"):
-        read_nights(nights, "train")
+        read_nights(nights, split)
 
 
 @pytest.mark.parametrize(

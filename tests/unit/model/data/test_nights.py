@@ -56,7 +56,8 @@ def tables(draw):
         "prompt": st.text("ab ,\"'\n;é", max_size=6),
         "x": st.text("0.x", max_size=3),
     }
-    rows = draw(st.lists(st.tuples(*(columns[name] for name in header)), max_size=12))
+    row = st.tuples(*(columns[name] for name in header))
+    rows = draw(st.lists(row, max_size=12, unique_by=lambda values: values[0]))
     out = io.StringIO()
     csv.writer(out, lineterminator=draw(st.sampled_from(["\n", "\r\n"]))).writerows([header, *rows])
     blank = draw(st.sampled_from(["", "\n"]))
