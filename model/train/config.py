@@ -125,6 +125,9 @@ class TrainConfig:
         for name in ("beta1", "beta2", "ema_decay"):
             if not getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be below 1, got {getattr(self, name)!r}")
+        for name in ("stacked_share", "stranger_share"):
+            if not getattr(self, name) <= 1:
+                raise TrainingError(f"{name} must be at most 1, got {getattr(self, name)!r}")
 
     def with_changes(self, changes: Mapping[str, object]) -> "TrainConfig":
         """This config with some fields changed, their types held to.

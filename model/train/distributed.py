@@ -58,18 +58,20 @@ def joined(device: str) -> Generator[str]:
         device: "cpu", or "cuda", which becomes this process's own card.
 
     Raises:
-        TrainingError: an accelerator is wanted and there is none; the others do not answer; or one
-            of them ends while we work.
+        TrainingError: an accelerator is wanted and there is none; torch cannot use the device; the
+            others do not answer; or one of them ends while we work.
     """
     kind = device.split(":", maxsplit=1)[0]
     if kind == "cuda" and not torch.cuda.is_available():
         raise TrainingError(f"device {device} is wanted, but this torch finds no accelerator")
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield device
-        return
-    if kind == "cuda":
+    is_alone = "RANK" not in os.environ or "WORLD_SIZE" not in os.environ
+    if kind == "cuda" and not is_alone:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    _check_usable(device)
+    if is_alone:
+        yield device
+        return
     backend = "nccl" if kind == "cuda" else "gloo"
     with lost_company():
         distributed.init_process_group(backend, timeout=_PATIENCE)
@@ -136,6 +138,18 @@ def share_of(batch_size: int, rank: int, world: int) -> range:
         raise TrainingError(f"batch_size {batch_size} is not divisible by {world} processes")
     each = batch_size // world
     return range(rank * each, (rank + 1) * each)
+
+
+def _check_usable(device: str) -> None:
+    """Refuse a device that torch does not know, or that can hold no numbers here."""
+    try:
+        torch.zeros(1, device=device).item()
+    except RuntimeError as exc:
+        why = str(exc).partition("\n")[0]
+        raise TrainingError(
+            f"device must be one that this torch can use, like cpu or cuda, got {device!r:.40}: "
+            f"{why:.100}"
+        ) from exc
 
 
 class _GatherRows(torch.autograd.Function):

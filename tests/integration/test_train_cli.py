@@ -128,6 +128,9 @@ def test_the_default_model_can_be_fine_tuned_too(nights, tmp_path):
         (("--recipe", "nope"), "no recipe is called 'nope'"),
         (("--set", "stepz=3"), "did you mean steps"),
         (("--device", "cuda"), "this torch finds no accelerator"),
+        (("--device", "banana"), "device must be one that this torch can use, like cpu or cuda, "
+         "got 'banana'"),
+        (("--device", "meta"), "got 'meta'"),
         (("--teacher", "nobody"), "no teacher is called 'nobody'"),
         (("--embeddings", "absent"), "absent"),
         (("--data", "nowhere"), "nothing is at nowhere"),
@@ -135,7 +138,7 @@ def test_the_default_model_can_be_fine_tuned_too(nights, tmp_path):
         (("--set", "input_size=60"), "input_size must be a multiple of 16"),
         (("--from", "absent.safetensors"), "no checkpoint file at absent.safetensors"),
     ],
-)
+)  # fmt: skip
 def test_what_cannot_be_done_is_one_line_and_exit_1(pictures, tmp_path, changes, complaint):
     code, _, told = call(
         "distill", "--data", pictures, "--out", tmp_path / "run", *TINY, "--steps", 1, *changes
@@ -144,6 +147,14 @@ def test_what_cannot_be_done_is_one_line_and_exit_1(pictures, tmp_path, changes,
     assert complaint in told
     assert told.startswith("error: ")
     assert len(told.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_fine_tuning_refuses_an_unknown_device_too(nights, tmp_path):
+    start = ("--data", nights, "--from", DEFAULT_CHECKPOINT, "--out", tmp_path / "run")
+    code, _, told = call("finetune", *start, "--steps", 1, "--device", "banana")
+    assert code == 1
+    assert "got 'banana'" in told
     assert not (tmp_path / "run").exists()
 
 

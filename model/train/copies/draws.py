@@ -65,7 +65,8 @@ def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.nd
         kinds: of the pictures.
 
     Raises:
-        TrainingError: a weight is no number, or nothing is left to draw.
+        TrainingError: a weight, be it of a kind that no picture has, is no finite number of at
+            least 0, or nothing is left to draw.
     """
     try:
         pairs = [pair.split("=") for pair in kind_weights.split(",") if pair.strip()]
@@ -74,10 +75,19 @@ def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.nd
         raise TrainingError(
             f'kind_weights must be like "clipart=4,photo=3", got {kind_weights!r:.60}'
         ) from None
+    if not all(0 <= weight < float("inf") for weight in table.values()):
+        raise TrainingError(
+            f"kind_weights must be finite and not negative, got {kind_weights!r:.60}"
+        )
     weights = np.array([table.get(kind, 1.0) for kind in kinds])
-    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
-        raise TrainingError(f"kind_weights must be positive, got {kind_weights!r:.60}")
-    return weights / weights.sum()
+    with np.errstate(over="ignore"):
+        total = weights.sum()
+    if not 0 < total < np.inf:
+        raise TrainingError(
+            f"kind_weights must have a positive, finite sum over the pictures, got "
+            f"{kind_weights!r:.60}"
+        )
+    return weights / total
 
 
 def nearest_pictures(embeddings: Float[np.ndarray, "P D"], count: int) -> Int64[np.ndarray, "P K"]:

@@ -55,6 +55,10 @@ def test_the_second_step_never_falls_back_to_another_loss():
         ({"learning_rate": 0}, "learning_rate must be positive"),
         ({"batch_size": "0"}, "batch_size must be positive"),
         ({"ema_decay": 1}, "ema_decay must be below 1"),
+        ({"stacked_share": 1.1}, "stacked_share must be at most 1, got 1.1"),
+        ({"stacked_share": -0.1}, "stacked_share must be finite and not negative"),
+        ({"stranger_share": "2"}, "stranger_share must be at most 1, got 2.0"),
+        ({"stranger_share": 0}, "stranger_share must be positive"),
         ({"tensorboard": "maybe"}, "tensorboard must be of type bool"),
         ({"objective": "rmse"}, "objective must be one of hinge, radius"),
         ({"precision": "float16"}, "precision must be one of float32, bfloat16"),
@@ -64,6 +68,12 @@ def test_the_second_step_never_falls_back_to_another_loss():
 def test_what_is_no_run_is_refused_by_name(changes, complaint):
     with pytest.raises(TrainingError, match=complaint):
         TrainConfig().with_changes(changes)
+
+
+def test_shares_may_be_as_large_as_everything():
+    config = TrainConfig().with_changes({"stacked_share": 1, "stranger_share": 1})
+    assert config.stacked_share == config.stranger_share == 1
+    assert TrainConfig().with_changes({"stacked_share": 0}).stacked_share == 0
 
 
 def test_texts_become_what_the_field_is():

@@ -17,8 +17,19 @@ def test_pictures_are_drawn_by_the_weight_of_their_kind():
     assert all(sorted(draws.pictures(step)) == [1, 2, 3] for step in range(20))
     with pytest.raises(TrainingError, match='like "clipart=4,photo=3"'):
         kind_probabilities("clipart", kinds)
-    with pytest.raises(TrainingError, match="must be positive"):
-        kind_probabilities("clipart=-1", kinds)
+
+
+@pytest.mark.parametrize("kind", ["clipart", "nobody"])
+@pytest.mark.parametrize("weight", ["-1", "nan", "inf", "1e999"])
+def test_a_weight_is_refused_even_if_no_picture_is_of_its_kind(kind, weight):
+    with pytest.raises(TrainingError, match=f"finite and not negative, got '{kind}={weight}'"):
+        kind_probabilities(f"{kind}={weight}", ["clipart", "photo"])
+
+
+@pytest.mark.parametrize("weights", ["clipart=0,photo=0", "clipart=1e308,photo=1e308"])
+def test_weights_that_are_no_distribution_together_are_refused(weights):
+    with pytest.raises(TrainingError, match="a positive, finite sum over the pictures"):
+        kind_probabilities(weights, ["clipart", "photo"])
 
 
 def test_a_step_has_its_own_pictures_and_always_the_same():
