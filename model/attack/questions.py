@@ -61,11 +61,18 @@ class Evictions:
         space: "input" attacks the metric's square, "upload" the pixels before the resize.
         device: where gradients run.
         progress: told of each picture that is embedded.
+
+    Raises:
+        AttackError: there are not two pictures, so nothing can take another's place.
     """
 
     def __init__(
         self, pictures: PictureSet, metric: Metric, *, space: str, device: str, progress: Progress
     ) -> None:
+        if len(pictures) < 2:
+            raise AttackError(
+                f"nothing was attacked: eviction needs at least two pictures, {len(pictures)} came"
+            )
         self._pictures = pictures
         self._subject = subject_of(metric, device=device)
         self._space, self._device = space, device
@@ -207,7 +214,7 @@ def open_questions(
         progress: told how much of the gallery is embedded.
 
     Raises:
-        AttackError: an argument is none of those.
+        AttackError: an argument is none of those, or eviction is asked of a single picture.
         DataError: the data cannot be read.
     """
     if objective not in OBJECTIVES:

@@ -123,7 +123,7 @@ class Run:
         say: told what begins.
 
     Raises:
-        AttackError: the plan cannot be carried out on this metric.
+        AttackError: the plan cannot be carried out on this metric, or no answer can be turned.
     """
 
     def __init__(self, blocks: Sequence[Block], plan: Plan, *, seed: int, say: Say) -> None:
@@ -141,6 +141,7 @@ class Run:
             raise AttackError(f"{subject.name} certifies nothing to find the hardest questions by")
         self._subject, self._plan, self._seed, self._say = subject, plan, seed, say
         self._ledgers = [Ledger(block) for block in blocks]
+        self._check_something_to_attack()
 
     def carry_out(self) -> Result:
         """Attack, and hold what was found against what was proved."""
@@ -169,6 +170,22 @@ class Run:
             seconds=end - start,
             hard_seconds=end - hard_start,
         )
+
+    def _check_something_to_attack(self) -> None:
+        """Refuse to report that attacks found nothing where there was nothing to find."""
+        can_turn, wanted = self._all("is_right"), "one question answered rightly"
+        right = int(can_turn.sum())
+        if self._subject.is_certified:
+            wanted += ", with a positive and finite certified radius"
+            radii = self._all("certified_radii")
+            can_turn = can_turn & (radii > 0.0) & (radii < np.inf)
+        if not can_turn.any():
+            came = f"{right} of {self._count} were answered rightly"
+            if right:
+                came += ", none with such a radius"
+            raise AttackError(
+                f"nothing was attacked: {self._subject.name} needs at least {wanted}; {came}"
+            )
 
     @property
     def _count(self) -> int:

@@ -96,7 +96,7 @@ def evaluate_pictures(path: Path, request: Request, tasks: frozenset[str]) -> Ou
         outcome.data["origins"] = identify(f"made into {pictures.name}", sheet.origins)
     for name, metric in request.metrics.items():
         proof, epsilons = proof_of(metric), request.epsilons
-        if retrieval.TASK in tasks:
+        if retrieval.TASK in tasks and len(sheet.ids) > 1:
             outcome.add(retrieval.measure_retrieval(name, gathered, epsilons=epsilons, proof=proof))
         if copies.TASK in tasks:
             outcome.add((copies.measure_copies(name, gathered, proof=proof), None))
@@ -194,6 +194,7 @@ def _something(outcome: Outcome, tasks: frozenset[str], path: Path) -> Outcome:
         EvaluationError: it did.
     """
     reasons = {
+        retrieval.TASK: "at least two pictures were wanted, one came",
         copies.TASK: "too few pictures to take some of them out",
         neighbours.TASK: f"no label has {neighbours.SMALLEST_CLASS} pictures",
     }

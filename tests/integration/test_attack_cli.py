@@ -1,6 +1,7 @@
 """`python -m model.attack` on real pictures: the CNN falls, ours holds, and a lie is caught."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,34 @@ def test_what_is_wrong_with_the_command_line_is_said_in_one_line(pictures: Path,
     for epsilon in ("none", "0", "1/0", "-1", "nan"):
         done = attack(pictures, "--epsilon", epsilon, "--out", tmp_path / "out")
         assert done.exit_code == 2
+
+
+@pytest.mark.parametrize("metric", ["blockmean8", "phash"])
+def test_a_single_picture_cannot_be_evicted(pictures: Path, tmp_path: Path, metric: str):
+    (tmp_path / "one").mkdir()
+    file = min(pictures.iterdir())
+    (tmp_path / "one" / file.name).write_bytes(file.read_bytes())
+    done = attack(tmp_path / "one", "--metric", metric, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert "nothing was attacked: eviction needs at least two pictures, 1 came" in done.stderr
+    assert "No counter-example" not in done.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_triplets_that_are_all_judged_otherwise_leave_nothing_to_attack(
+    triplets: Path, tmp_path: Path
+):
+    root = tmp_path / "nights"
+    shutil.copytree(triplets, root)
+    header, *rows = [line.split(",") for line in (root / "data.csv").read_text().splitlines()]
+    swapped = [header, *([row[0], row[2], row[1], *row[3:]] for row in rows)]
+    (root / "data.csv").write_text("\n".join(",".join(row) for row in swapped) + "\n")
+    for metric in ("blockmean8", "phash"):
+        done = attack(
+            root, "--objective", "2afc", "--metric", metric, "--queries", 4, "--out", tmp_path / "o"
+        )
+        assert done.exit_code == 1
+        assert f"nothing was attacked: {metric} needs at least one question" in done.stderr
+        assert "0 of 4 were answered rightly" in done.stderr
+        assert "No counter-example" not in done.output
+        assert not (tmp_path / "o").exists()

@@ -255,6 +255,8 @@ def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
         (["retrieval", "{corpus}", "--metric", "raw", "--metric", "raw"], "two metrics"),
         (["knn", "{corpus}", "--limit", "3", "--metric", "raw"], "no label has 6"),
         (["copies", "{corpus}", "--limit", "1", "--metric", "raw"], "too few"),
+        (["retrieval", "{corpus}", "--limit", "1", "--metric", "raw"], "at least two pictures"),
+        (["all", "{corpus}", "--limit", "1", "--metric", "raw"], "at least two pictures"),
         (["retrieval", "{corpus}", "--expect", "{corpus}/none.toml"], "none.toml"),
     ],
 )

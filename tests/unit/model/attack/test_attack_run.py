@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from model.attack.block import Block
+from model.attack.decisions import FirstPlace
 from model.attack.plan import MEDIAN, Plan, fitting, grid
 from model.attack.report import as_json, as_markdown, write_report
 from model.attack.run import Result, Run
+from model.attack.subjects import unit_rows
 from model.errors import AttackError
 
 PLAN = Plan(
@@ -133,3 +135,19 @@ def test_the_presets_fit_the_metrics_they_are_for():
             for plan in grid(name, **kinds):
                 assert plan == fitting(plan, is_certified, is_black_box)
                 assert not is_black_box or plan.attacks == ("square",)
+
+
+def test_answers_that_cannot_be_turned_are_nothing_to_attack(block: Block):
+    gallery = np.repeat(unit_rows(block.vectors[:1]), 2, axis=0)
+    # Equal rows rank by number for good: the second is never first, nor the first anything else.
+    for entry, words in (
+        (0, "1 of 1 were answered rightly, none with"),
+        (1, "0 of 1 were answered rightly"),
+    ):
+        decision = FirstPlace(gallery[None], np.array([entry]), block.vectors[:1])
+        one = replace(
+            block, decision=decision, ids=["q"], pictures=block.pictures[:1],
+            vectors=block.vectors[:1],
+        )  # fmt: skip
+        with pytest.raises(AttackError, match=f"nothing was attacked: raw .*; {words}"):
+            Run([one], PLAN, seed=0, say=lambda _: None)
