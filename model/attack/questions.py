@@ -118,10 +118,19 @@ class Choices:
         metric: embeds all three pictures.
         space: "input" attacks the metric's square, "upload" the pixels before the resize.
         device: where gradients run.
+
+    Raises:
+        AttackError: every vote is a tie.
     """
 
     def __init__(self, root: Path, split: str, metric: Metric, *, space: str, device: str) -> None:
-        self._triplets = [one for one in read_triplets(root, split) if one.vote != 0.5]
+        triplets = read_triplets(root, split)
+        self._triplets = [one for one in triplets if one.vote != 0.5]
+        if not self._triplets:
+            raise AttackError(
+                f"nothing was attacked: at least one triplet whose vote is no tie was wanted, "
+                f"{len(triplets)} ties came"
+            )
         self._subject = subject_of(metric, device=device)
         self._space, self._device = space, device
 
@@ -129,13 +138,22 @@ class Choices:
         return len(self._triplets)
 
     def blocks(self, count: int, seed: int) -> list[Block]:
-        """Triplets in blocks of one reference size."""
+        """Triplets in blocks of one reference size.
+
+        Raises:
+            AttackError: the metric tells no triplet's alternatives apart.
+        """
         triplets = [self._triplets[i] for i in _draw(len(self), count, seed)]
         pixels = [load_triplet_pixels(one) for one in triplets]
         alternatives = self._embed([picture for one in pixels for picture in one[1:]])
         pairs: Float32[np.ndarray, "Q 2 D"] = alternatives.reshape(len(triplets), 2, -1)
         # Two alternatives that look the same leave nothing to decide, or to attack.
         differ = [i for i, pair in enumerate(pairs) if (pair[0] != pair[1]).any()]
+        if not differ:
+            raise AttackError(
+                f"nothing was attacked: {self._subject.name} must tell the alternatives of at "
+                f"least one triplet apart, {len(triplets)} that look the same came"
+            )
         pairs, pixels = pairs[differ], [pixels[i] for i in differ]
         triplets = [triplets[i] for i in differ]
         right = np.array([int(one.vote > 0.5) for one in triplets], dtype=np.int64)
@@ -214,7 +232,7 @@ def open_questions(
         progress: told how much of the gallery is embedded.
 
     Raises:
-        AttackError: an argument is none of those, or eviction is asked of a single picture.
+        AttackError: an argument is none of those, or there is nothing that could be attacked.
         DataError: the data cannot be read.
     """
     if objective not in OBJECTIVES:

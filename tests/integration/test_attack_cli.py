@@ -169,3 +169,26 @@ def test_triplets_that_are_all_judged_otherwise_leave_nothing_to_attack(
         assert "0 of 4 were answered rightly" in done.stderr
         assert "No counter-example" not in done.output
         assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("vote", "is_same", "words"),
+    [
+        ("0.5", False, "at least one triplet whose vote is no tie was wanted, 12 ties came"),
+        ("1", True, "blockmean8 must tell the alternatives of at least one triplet apart, 4 that"),
+    ],
+)
+def test_triplets_without_a_choice_leave_nothing_to_attack(
+    triplets: Path, tmp_path: Path, vote: str, is_same: bool, words: str
+):
+    root = tmp_path / "nights"
+    shutil.copytree(triplets, root)
+    header, *rows = [line.split(",") for line in (root / "data.csv").read_text().splitlines()]
+    for row in rows:
+        row[2], row[6] = vote, row[5] if is_same else row[6]
+    (root / "data.csv").write_text("\n".join(",".join(row) for row in [header, *rows]) + "\n")
+    done = attack(
+        root, "--objective", "2afc", "--metric", "blockmean8", "--queries", 4, "--out", tmp_path
+    )
+    assert done.exit_code == 1
+    assert f"error: nothing was attacked: {words}" in done.stderr
