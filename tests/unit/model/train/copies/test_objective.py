@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from model.train.copies.objective import (
@@ -89,6 +89,8 @@ def test_strangers_set_the_threshold_that_own_margins_are_held_to(count, dim, sh
     keys = _rows(count, dim, [seed, 1])
     queries = keys + 0.5 * _rows(count, dim, [seed, 2])
     units = keys / keys.norm(dim=1, keepdim=True)
+    # Pictures that count as equal are left out of a loss: the loop below knows none.
+    assume(float(torch.pdist(units).min()) > 0.02)
 
     def margin(query, top, others):
         gaps = [(query @ (units[top] - units[j])) / (units[top] - units[j]).norm() for j in others]
