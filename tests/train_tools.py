@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +26,7 @@ from torch import Tensor
 from model.data.pictures import Picture
 from model.errors import RetrievalError
 from model.presets import PublishedConfig
-from model.train.config import TrainConfig
+from model.train.config import TrainConfig, load_recipe
 from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined
 from model.train.losses import cosine_hinge, radius_hinge
@@ -33,6 +34,7 @@ from model.train.sampling import Part, example_at, view_generator
 from model.train.sll_student import SllStudent
 from model.train.student import Student
 from model.train.targets import OnlineTargets
+from model.train.task import Sources, Task, build
 from model.train.trainer import train
 
 SMALL = PublishedConfig(2, 4, 3, 2, 6, 8, input_size=32)
@@ -53,6 +55,9 @@ QUICK = TrainConfig(
     tensorboard=False,
     estimate_steps=5,
 )
+
+
+_DRAWINGS = Path(__file__).parents[1] / "examples" / "gallery" / "clipart"
 
 
 class LinearTeacher:
@@ -156,6 +161,33 @@ def quick(name: str, config: TrainConfig, seed: int = 0) -> tuple[SllStudent, An
     training, validation = Part(shown, range(10)), Part(shown, range(10, 14))
     targets = OnlineTargets(LinearTeacher())
     return student, DistillTask(config, training, validation, targets, input_size=SMALL.input_size)
+
+
+def drawings(folder: Path, count: int) -> Path:
+    """The folder, with so many of the bundled drawings in it."""
+    for path in sorted(_DRAWINGS.glob("*.webp"))[:count]:
+        shutil.copy(path, folder)
+    return folder
+
+
+def small_recipe(name: str, **changes: Any) -> TrainConfig:
+    """A recipe on edited copies, of a few steps over pictures that say nothing of themselves."""
+    small = {"batch_size": 8, "views": 2, "warmup_steps": 1, "save_every": 1, "estimate_steps": 4}
+    unsaid = {"train_split": "", "validation_split": "", "kind_weights": "", "tensorboard": False}
+    return load_recipe(name).with_changes({**small, **unsaid, **changes})
+
+
+def built(config: TrainConfig, pictures: Path, work: Path | None = None,
+          **sources: Path) -> tuple[Student, Task]:  # fmt: skip
+    """The student and the task of a config, over a folder of pictures."""
+    return build(config, Sources(pictures, work=work, **sources))
+
+
+def check_dealing(task: Task) -> None:
+    """The batch of two processes is the batch of one."""
+    whole, halves = task.batch(3, 0, 1), [task.batch(3, rank, 2) for rank in (0, 1)]
+    for name, rows in whole.items():
+        assert np.array_equal(rows, np.concatenate([half[name] for half in halves]))
 
 
 def outcome(out: Path) -> dict[str, Any]:

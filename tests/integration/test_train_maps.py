@@ -1,37 +1,25 @@
 """The default model's maps: every weight trained, gone on with, and a start for the next head."""
 
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from train_tools import built, check_dealing, drawings, small_recipe
 
 from model.embedder import DEFAULT_CHECKPOINT
 from model.errors import TrainingError
-from model.train.config import load_recipe
-from model.train.task import Sources, build
 from model.train.trainer import train
 
-_GALLERY = Path(__file__).parents[2] / "examples" / "gallery" / "clipart"
-_CONFIG = load_recipe("wave-64-maps").with_changes(
-    {
-        "steps": 3, "batch_size": 8, "views": 2, "warmup_steps": 1, "train_split": "",
-        "validation_split": "", "kind_weights": "", "save_every": 1, "tensorboard": False,
-        "estimate_steps": 4, "precision": "float32",
-    }
-)  # fmt: skip
+_CONFIG = small_recipe("wave-64-maps", steps=3, precision="float32")
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    for path in sorted(_GALLERY.glob("*.webp"))[:24]:
-        shutil.copy(path, folder)
-    return folder
+    return drawings(tmp_path_factory.mktemp("pictures"), 24)
 
 
-def _built(pictures, work, config=_CONFIG):
-    return build(config, Sources(pictures, start=DEFAULT_CHECKPOINT, work=work))
+def _built(pictures, work):
+    return built(_CONFIG, pictures, work, start=DEFAULT_CHECKPOINT)
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +63,13 @@ def test_inputs_that_were_cut_short_and_a_stopped_run_end_the_same(finished, pic
 
 def test_the_batch_of_two_processes_is_the_batch_of_one(pictures, finished):
     _, task = _built(pictures, finished[0])
-    whole, halves = task.batch(3, 0, 1), [task.batch(3, rank, 2) for rank in (0, 1)]
-    for name, rows in whole.items():
-        assert np.array_equal(rows, np.concatenate([half[name] for half in halves]))
+    check_dealing(task)
 
 
 def test_its_result_is_a_front_for_the_next_head(finished, pictures, tmp_path):
     out, checkpoint = finished
-    config = load_recipe("wave-64").with_changes(
-        {"steps": 1, "batch_size": 8, "views": 1, "head_basis": 16, "train_split": "",
-         "validation_split": "", "validate_every": 0, "tensorboard": False}
-    )  # fmt: skip
-    sources = Sources(pictures, start=out / "best.safetensors", work=tmp_path)
-    student, task = build(config, sources)
+    config = small_recipe("wave-64", steps=1, views=1, head_basis=16, validate_every=0)
+    student, task = built(config, pictures, tmp_path, start=out / "best.safetensors")
     assert task.identity()["start"] == checkpoint.fingerprint
     exported = student.export()
     assert np.allclose(
@@ -97,9 +79,9 @@ def test_its_result_is_a_front_for_the_next_head(finished, pictures, tmp_path):
 
 def test_a_start_is_needed_and_must_be_a_wavelet_network(pictures, tmp_path):
     with pytest.raises(TrainingError, match="give --from"):
-        build(_CONFIG, Sources(pictures, work=tmp_path))
+        built(_CONFIG, pictures, tmp_path)
     with pytest.raises(TrainingError, match="needs a folder"):
-        build(_CONFIG, Sources(pictures, start=DEFAULT_CHECKPOINT))
+        _built(pictures, None)
 
 
 def test_other_pictures_of_the_same_names_are_another_run(finished, pictures, tmp_path):

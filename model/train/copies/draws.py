@@ -1,22 +1,25 @@
-"""Which pictures a batch holds: by the weight of their kind, and beside what looks like them.
+"""Which pictures and copies a batch holds: by kind, and beside what looks like them.
 
 A picture's hardest competitors are the few that look like it, and a random batch seldom holds one:
 so half of a batch may be drawn, and each picture brings a neighbour.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from model.errors import TrainingError
+from model.train.config import TrainConfig
+from model.train.distributed import share_of
+from model.train.sampling import view_generator
 
 _DRAW = 5
 _BLOCK = 1024
 
 
 class Draws:
-    """The pictures of each step's global batch, a pure function of seed and step."""
+    """The pictures of each step's global batch and a copy of each: functions of seed and step."""
 
     def __init__(
         self,
@@ -25,6 +28,7 @@ class Draws:
         *,
         seed: int,
         batch_size: int,
+        views: int = 1,
     ) -> None:
         """Draws by weight.
 
@@ -33,6 +37,7 @@ class Draws:
             neighbours: the pictures that look most like each; None: every picture is drawn.
             seed: of the run.
             batch_size: pictures of a step; even where there are neighbours.
+            views: edited copies that there are of each.
 
         Raises:
             TrainingError: it is odd.
@@ -40,7 +45,20 @@ class Draws:
         if neighbours is not None and batch_size % 2:
             raise TrainingError(f"with neighbours, batch_size must be even, got {batch_size}")
         self._weights, self._neighbours = weights, neighbours
-        self._seed, self._count = seed, batch_size
+        self._seed, self._count, self._views = seed, batch_size, views
+
+    def pairs(
+        self, step: int, rank: int, world: int
+    ) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
+        """This process's pictures, and for each which of its copies is seen, from 1 on.
+
+        Raises:
+            TrainingError: the batch cannot be dealt out evenly.
+        """
+        share = share_of(self._count, rank, world)
+        generators = (view_generator(self._seed, step * self._count + place) for place in share)
+        views = [1 + generator.integers(self._views) for generator in generators]
+        return self.pictures(step)[share], np.array(views)
 
     def pictures(self, step: int) -> Int64[np.ndarray, " B"]:
         """Their numbers; a drawn one stands before its neighbour."""
@@ -55,6 +73,26 @@ class Draws:
         """Pictures by weight; none twice where there are enough."""
         is_scarce = bool(count > np.count_nonzero(self._weights))
         return rng.choice(len(self._weights), count, replace=is_scarce, p=self._weights)
+
+
+def draws_of(
+    config: TrainConfig, kinds: Sequence[str], embed: Callable[[], Float[np.ndarray, "P D"]]
+) -> Draws:
+    """The draws that a config asks for.
+
+    Args:
+        config: weights of kinds, neighbours, batch size, views and seed.
+        kinds: of the pictures.
+        embed: gives raw embeddings of all pictures; called only where neighbours are wanted.
+
+    Raises:
+        TrainingError: the weights are none, or the batch is odd where pictures bring neighbours.
+    """
+    weights = kind_probabilities(config.kind_weights, kinds)
+    neighbours = nearest_pictures(embed(), config.neighbours) if config.neighbours else None
+    return Draws(
+        weights, neighbours, seed=config.seed, batch_size=config.batch_size, views=config.views
+    )
 
 
 def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.ndarray, " P"]:

@@ -36,6 +36,7 @@ class FeatureBank:
         self,
         front: WaveStudent,
         pictures: PictureSet,
+        folder: Path,
         *,
         contents: str,
         seed: int,
@@ -48,6 +49,7 @@ class FeatureBank:
         Args:
             front: its maps are used, its head is not.
             pictures: to learn from.
+            folder: where parts are kept; another front, set or seed has other names.
             contents: digest of the pictures, from `Survey`.
             seed: of the views.
             views: edited copies of each picture.
@@ -62,30 +64,21 @@ class FeatureBank:
         )
         self.centre = rows.mean(dim=0)
         self.basis = _row_space(rows - self.centre, dim)
+        shape = (1 + views, self.basis.shape[1])
+        stem = f"features-{self._digest()}"
+        self._store = PartStore(folder, stem, len(pictures), shape, "float16")
 
-    def build(self, folder: Path, world: World, counting: Counting) -> None:
-        """Computes the parts that are not there yet, this process's share of them.
+    def build(self, world: World, counting: Counting) -> None:
+        """Computes the parts that are not there yet, this process's share of them."""
+        self._store.build(self._row, "features", world, counting)
 
-        Args:
-            folder: where parts are kept; another front, set or seed has other names.
-            world: this process's place.
-            counting: passes numbers through, and shows how many have passed.
-        """
-        self._store(folder).build(self._row, "features", world, counting)
-
-    def load(self, folder: Path) -> Float16[np.ndarray, "P V K"]:
+    def load(self) -> Float16[np.ndarray, "P V K"]:
         """All rows, in the order of the pictures.
 
         Raises:
             TrainingError: a part is missing or damaged.
         """
-        return np.concatenate(self._store(folder).load())
-
-    def _store(self, folder: Path) -> PartStore:
-        shape = (1 + self._views, self.basis.shape[1])
-        return PartStore(
-            folder, f"features-{self._digest()}", len(self._pictures), shape, "float16"
-        )
+        return np.concatenate(self._store.load())
 
     def _digest(self) -> str:
         """Of everything the features depend on."""

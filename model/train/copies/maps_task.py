@@ -6,7 +6,6 @@ It starts from a network whose head was fitted, and the head is fitted again aft
 a head reads best are what this task is for. Its inputs are made once (`view_bank`).
 """
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -14,27 +13,16 @@ import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
-from model.data.pictures import PictureSet
 from model.errors import TrainingError
-from model.progress import Progress
 from model.train.config import TrainConfig
 from model.train.copies.criterion import copies_loss
-from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
-from model.train.copies.sources import (
-    TeacherRows,
-    checked_pictures,
-    identity,
-    survey,
-    teacher_rows,
-    validation_inputs,
-)
+from model.train.copies.draws import draws_of
+from model.train.copies.part_store import build_together
+from model.train.copies.sources import Material, gathered, validation_inputs, wave_student
 from model.train.copies.validation import validation_scores
 from model.train.copies.view_bank import ViewBank
 from model.train.copies.wave_student import WaveStudent
-from model.train.distributed import current, share_of, wait_for_all
-from model.train.sampling import view_generator
 from model.train.student import Student
-from model.train.students import stored_student
 from model.train.task import Sources
 
 _PER_PASS = 64
@@ -52,50 +40,24 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
         DataError: a picture is bad; the message names its file.
         MetricError: a teacher's stored embeddings are missing or damaged.
     """
-    if sources.work is None:
-        raise TrainingError("the task maps needs a folder to keep its inputs in")
     if sources.start is None:
         raise TrainingError("the task maps starts from a network with a fitted head: give --from")
-    student, start = stored_student(sources.start)
-    if not isinstance(student, WaveStudent):
-        raise TrainingError("the task maps trains wavelet networks, preset wave-64, alone")
-    training, validation = checked_pictures(config, sources)
-    seen = survey(training)
+    student, start = wave_student(config, sources)
+    material = gathered(config, sources, start)
     bank = ViewBank(
-        training,
-        sources.work / "inputs",
-        contents=seen.contents,
+        material.training,
+        material.folder / "inputs",
+        contents=material.survey.contents,
         size=student.config.input_size,
         seed=config.seed,
         views=config.views,
         stacked_share=config.stacked_share,
     )
-    world = current()
-    bank.build(world, Progress(sys.stderr if world.leads else None).counting)
-    wait_for_all(sources.device)
+    build_together(bank.build, sources.device)
     bank.open()
-    neighbours = None
-    if config.neighbours:
-        plain = _embeddings(student.eval(), bank, len(training))
-        neighbours = nearest_pictures(plain, config.neighbours)
-    draws = Draws(
-        kind_probabilities(config.kind_weights, seen.kinds),
-        neighbours,
-        seed=config.seed,
-        batch_size=config.batch_size,
-    )
+    task = MapsTask(config, material, student, bank)
     student.training_copies = config.training_copies
-    return student, MapsTask(
-        config,
-        training,
-        validation,
-        size=student.config.input_size,
-        bank=bank,
-        draws=draws,
-        contents=seen.contents,
-        teacher=teacher_rows(config, sources, training),
-        start=start,
-    )
+    return student, task
 
 
 class MapsTask:
@@ -106,54 +68,32 @@ class MapsTask:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        training: PictureSet,
-        validation: PictureSet,
-        *,
-        size: int,
-        bank: ViewBank,
-        draws: Draws,
-        contents: str,
-        teacher: TeacherRows | None,
-        start: str,
+        self, config: TrainConfig, material: Material, student: WaveStudent, bank: ViewBank
     ) -> None:
         """A task over a bank that was opened."""
-        self.examples = len(training)
-        self._config, self._training, self._validation = config, training, validation
-        self._bank, self._draws, self._contents = bank, draws, contents
-        self._teacher, self._start = teacher, start
+        self.examples = len(material.training)
+        self._config, self._material, self._bank = config, material, bank
+
+        def embeddings() -> Float64[np.ndarray, "P D"]:
+            return _embeddings(student.eval(), bank, self.examples)
+
+        self._draws = draws_of(config, material.survey.kinds, embeddings)
         self._plain, self._queries, self._originals = validation_inputs(
-            config.seed, validation, size
+            config.seed, material.validation, student.config.input_size
         )
 
     def identity(self) -> dict[str, Any]:
         """Pictures by number and digest of their ids; the teacher; the network started from."""
-        return identity(
-            self._training,
-            self._validation,
-            contents=self._contents,
-            teacher=self._teacher,
-            start=self._start,
-        )
+        return self._material.identity()
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Inputs of this process's pictures and of one edited copy of each, in 8 bits."""
-        config = self._config
-        drawn = self._draws.pictures(step)
-        share = share_of(config.batch_size, rank, world)
-        pictures = [int(drawn[place]) for place in share]
-        generators = (
-            view_generator(config.seed, step * config.batch_size + place) for place in share
-        )
-        views = [1 + int(generator.integers(config.views)) for generator in generators]
-        batch = {
-            "plain": self._bank.inputs(pictures, [0] * len(pictures)),
+        pictures, views = self._draws.pairs(step, rank, world)
+        return {
+            "plain": self._bank.inputs(pictures, np.zeros_like(views)),
             "edited": self._bank.inputs(pictures, views),
+            **self._material.targets(pictures),
         }
-        if self._teacher is None:
-            return batch
-        return {**batch, "targets": self._teacher.rows[torch.tensor(pictures)]}
 
     def loss(
         self, student: Student, batch: dict[str, Tensor]
@@ -194,9 +134,9 @@ def _embedded(student: Student, inputs: Float[Tensor, "B 3 S S"]) -> Float64[np.
 
 def _embeddings(student: Student, bank: ViewBank, count: int) -> Float64[np.ndarray, "P D"]:
     """Of all training pictures as they are."""
-    parts = [range(first, min(first + 32, count)) for first in range(0, count, 32)]
+    parts = np.array_split(np.arange(count), range(32, count, 32))
     return np.concatenate(
-        [_embedded(student, _floats(bank.inputs(part, [0] * len(part)))) for part in parts]
+        [_embedded(student, _floats(bank.inputs(part, np.zeros_like(part)))) for part in parts]
     )
 
 

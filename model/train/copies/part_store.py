@@ -5,6 +5,7 @@ share the parts between them.
 """
 
 import io
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from model.errors import TrainingError
-from model.train.distributed import World
+from model.progress import Progress
+from model.train.distributed import World, current, wait_for_all
 from model.train.run_state import replacing
 
 PART = 256
@@ -97,3 +99,15 @@ class PartStore:
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{self.stem}-{part:05d}.npy"
+
+
+def build_together(build: Callable[[World, Counting], None], device: str) -> None:
+    """Lets every process build its share; returns once all have.
+
+    Args:
+        build: given this process's place, and what shows how far it is.
+        device: where the processes meet.
+    """
+    world = current()
+    build(world, Progress(sys.stderr if world.leads else None).counting)
+    wait_for_all(device)

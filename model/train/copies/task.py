@@ -6,40 +6,28 @@ The front is a scattering network, or that of a checkpoint; it is held. The head
 closed form and is trained with large batches of features computed once.
 """
 
-import sys
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from torch import Tensor
 from torch.nn import functional
 
 from model.data.pictures import PictureSet
-from model.errors import TrainingError
-from model.presets import WaveConfig
-from model.progress import Progress
 from model.train.config import TrainConfig
 from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
 from model.train.copies.criterion import copies_loss
-from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
+from model.train.copies.draws import draws_of
 from model.train.copies.feature_bank import FeatureBank, features_of
 from model.train.copies.head_student import HeadStudent
-from model.train.copies.sources import (
-    Survey,
-    TeacherRows,
-    checked_pictures,
-    identity,
-    survey,
-    teacher_rows,
-    validation_inputs,
-)
+from model.train.copies.part_store import build_together
+from model.train.copies.sources import Material, gathered, validation_inputs, wave_student
 from model.train.copies.validation import validation_scores
 from model.train.copies.views import network_input
 from model.train.copies.wave_student import WaveStudent
-from model.train.distributed import current, share_of, wait_for_all
-from model.train.sampling import evenly, view_generator
+from model.train.sampling import evenly
 from model.train.student import Student
-from model.train.students import fresh_student, stored_student
 from model.train.task import Sources
 
 _FITTED_ON = 512
@@ -51,39 +39,29 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
 
     Raises:
         TrainingError: the student is no wavelet network, or there is no folder to keep features in.
+        CheckpointError: the checkpoint cannot be loaded.
         DataError: a picture is bad; the message names its file.
         MetricError: a teacher's stored embeddings are missing or damaged.
     """
-    if sources.work is None:
-        raise TrainingError("the task copies needs a folder to keep features in")
-    training, validation = checked_pictures(config, sources)
-    teacher, seen = teacher_rows(config, sources, training), survey(training)
-    front, start = _front(config, sources, training)
+    front, start = wave_student(config, sources)
+    material = gathered(config, sources, start)
+    if start is None:
+        _fit(front, material.training)
     bank = FeatureBank(
         front,
-        training,
-        contents=seen.contents,
+        material.training,
+        material.folder / "features",
+        contents=material.survey.contents,
         seed=config.seed,
         views=config.views,
         stacked_share=config.stacked_share,
         dim=config.head_basis,
     )
-    world, folder = current(), sources.work / "features"
-    bank.build(folder, world, Progress(sys.stderr if world.leads else None).counting)
-    wait_for_all(sources.device)
-    rows = torch.from_numpy(bank.load(folder))
+    build_together(bank.build, sources.device)
+    rows = torch.from_numpy(bank.load())
     dim = front.config.embedding_dim
     student = HeadStudent(front, bank.basis, bank.centre, *_closed_form(config, rows, dim))
-    return student, CopyTask(
-        config,
-        training,
-        validation,
-        student=student,
-        rows=rows,
-        seen=seen,
-        teacher=teacher,
-        start=start,
-    )
+    return student, CopyTask(config, material, student, rows)
 
 
 class CopyTask:
@@ -94,61 +72,32 @@ class CopyTask:
     """
 
     def __init__(
-        self,
-        config: TrainConfig,
-        training: PictureSet,
-        validation: PictureSet,
-        *,
-        student: HeadStudent,
-        rows: Tensor,
-        seen: Survey,
-        teacher: TeacherRows | None,
-        start: str | None,
+        self, config: TrainConfig, material: Material, student: HeadStudent, rows: Tensor
     ) -> None:
         """A task over a bank's rows, (pictures, 1 + views, K), float16."""
-        self.examples = len(training)
-        self._config, self._training, self._validation = config, training, validation
-        self._rows, self._contents, self._start = rows, seen.contents, start
-        neighbours = None
-        if config.neighbours:
-            plain = student.head(rows[:, 0].float()).detach().numpy()
-            neighbours = nearest_pictures(plain, config.neighbours)
-        self._draws = Draws(
-            kind_probabilities(config.kind_weights, seen.kinds),
-            neighbours,
-            seed=config.seed,
-            batch_size=config.batch_size,
+        self.examples = len(material.training)
+        self._config, self._material, self._rows = config, material, rows
+
+        def embeddings() -> Float32[np.ndarray, "P D"]:
+            return student.head(rows[:, 0].float()).detach().numpy()
+
+        self._draws = draws_of(config, material.survey.kinds, embeddings)
+        self._plain, self._queries, self._originals = _validation_rows(
+            config, material.validation, student
         )
-        self._teacher = teacher
-        self._plain, self._queries, self._originals = _validation_rows(config, validation, student)
 
     def identity(self) -> dict[str, Any]:
         """Pictures by number and digest of their ids; the teacher; where the front came from."""
-        return identity(
-            self._training,
-            self._validation,
-            contents=self._contents,
-            teacher=self._teacher,
-            start=self._start,
-        )
+        return self._material.identity()
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Features of this process's pictures and of one edited copy of each."""
-        config = self._config
-        share = share_of(config.batch_size, rank, world)
-        chosen = torch.from_numpy(self._draws.pictures(step)[share])
-        views = [
-            1
-            + int(
-                view_generator(config.seed, step * config.batch_size + place).integers(config.views)
-            )
-            for place in share
-        ]
-        batch = {
-            "plain": self._rows[chosen, 0].float(),
-            "edited": self._rows[chosen, torch.tensor(views)].float(),
+        pictures, views = self._draws.pairs(step, rank, world)
+        return {
+            "plain": self._rows[pictures, 0].float(),
+            "edited": self._rows[pictures, views].float(),
+            **self._material.targets(pictures),
         }
-        return batch if self._teacher is None else {**batch, "targets": self._teacher.rows[chosen]}
 
     def loss(
         self, student: Student, batch: dict[str, Tensor]
@@ -178,23 +127,13 @@ def _trained(student: Student) -> HeadStudent:
     return student
 
 
-def _front(
-    config: TrainConfig, sources: Sources, training: PictureSet
-) -> tuple[WaveStudent, str | None]:
-    """The held front: a checkpoint's, or a scattering network fitted to some pictures."""
-    if sources.start is not None:
-        student, fingerprint = stored_student(sources.start)
-    else:
-        student, fingerprint = fresh_student(config), None
-    if not isinstance(student, WaveStudent) or not isinstance(student.config, WaveConfig):
-        raise TrainingError("the task copies trains wavelet networks, preset wave-64, alone")
-    if fingerprint is None:
-        places = evenly(len(training), _FITTED_ON)
-        inputs = [
-            network_input(training[place].pixels(), student.config.input_size) for place in places
-        ]
-        fit_narrowing_maps(student, torch.from_numpy(np.stack(inputs)))
-    return student, fingerprint
+def _fit(front: WaveStudent, training: PictureSet) -> None:
+    """Fits a scattering network's narrowing maps to some pictures."""
+    inputs = [
+        network_input(training[place].pixels(), front.config.input_size)
+        for place in evenly(len(training), _FITTED_ON)
+    ]
+    fit_narrowing_maps(front, torch.from_numpy(np.stack(inputs)))
 
 
 def _closed_form(config: TrainConfig, rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from model.data.pictures import PictureSet
@@ -67,7 +67,9 @@ class ViewBank:
         """
         self._parts = self._store.load(mapped=True)
 
-    def inputs(self, pictures: Sequence[int], views: Sequence[int]) -> UInt8[Tensor, "B 3 S S"]:
+    def inputs(
+        self, pictures: Int64[np.ndarray, " B"], views: Int64[np.ndarray, " B"]
+    ) -> UInt8[Tensor, "B 3 S S"]:
         """One view of each picture."""
         rows = [
             self._parts[picture // PART][picture % PART, view]
