@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from model.console import Output
+from model.errors import EvaluationError
 from model.evaluate.expectations import Verdict, judge, parse_epsilon, read_expectations
 from model.evaluate.measurement import DEFAULT_EPSILONS, Book
 from model.evaluate.plots import require_matplotlib, write_plots
@@ -120,9 +121,11 @@ def _measure(
     triplets: Path | None,
 ) -> Results:
     # torch takes seconds to import, and a wrong command line should not wait for it.
+    from model.devices import check_device  # noqa: PLC0415
     from model.evaluate import run  # noqa: PLC0415
     from model.evaluate.subjects import describe, load_metrics  # noqa: PLC0415
 
+    check_device(options.device, EvaluationError)
     metrics = load_metrics(options.metrics, with_baselines=options.baselines, device=options.device)
     request = run.Request(
         metrics=metrics,

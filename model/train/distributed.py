@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
+from model.devices import check_device
 from model.errors import TrainingError
 
 _PATIENCE = timedelta(minutes=10)
@@ -62,16 +63,15 @@ def joined(device: str) -> Generator[str]:
             others do not answer; or one of them ends while we work.
     """
     kind = device.split(":", maxsplit=1)[0]
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise TrainingError(f"device {device} is wanted, but this torch finds no accelerator")
     is_alone = "RANK" not in os.environ or "WORLD_SIZE" not in os.environ
     if kind == "cuda" and not is_alone:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
-    _check_usable(device)
+    check_device(device, TrainingError)
     if is_alone:
         yield device
         return
+    if kind == "cuda":
+        torch.cuda.set_device(device)
     backend = "nccl" if kind == "cuda" else "gloo"
     with lost_company():
         distributed.init_process_group(backend, timeout=_PATIENCE)
@@ -138,18 +138,6 @@ def share_of(batch_size: int, rank: int, world: int) -> range:
         raise TrainingError(f"batch_size {batch_size} is not divisible by {world} processes")
     each = batch_size // world
     return range(rank * each, (rank + 1) * each)
-
-
-def _check_usable(device: str) -> None:
-    """Refuse a device that torch does not know, or that can hold no numbers here."""
-    try:
-        torch.zeros(1, device=device).item()
-    except RuntimeError as exc:
-        why = str(exc).partition("\n")[0]
-        raise TrainingError(
-            f"device must be one that this torch can use, like cpu or cuda, got {device!r:.40}: "
-            f"{why:.100}"
-        ) from exc
 
 
 class _GatherRows(torch.autograd.Function):

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from model.console import Output
 from model.data.pictures import PictureSet, open_pictures
-from model.errors import MetricError
+from model.devices import check_device
+from model.errors import MetricError, TrainingError
 from model.progress import Progress
 from model.teachers.load import TEACHER_HELP, load_teacher
 from model.teachers.precomputed import PrecomputedEmbeddings, write_embeddings
@@ -237,6 +238,7 @@ def teach(  # noqa: PLR0917 (typer makes options of them)
     """Ask a teacher once for the embedding of every picture; after a stop, the same goes on."""
     output = Output(as_json)
     with output.errors():
+        check_device(device, TrainingError)
         limit_threads(threads)
         found = precompute(
             open_pictures(pictures, split=split),

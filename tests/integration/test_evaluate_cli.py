@@ -258,6 +258,7 @@ def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
         (["retrieval", "{corpus}", "--limit", "1", "--metric", "raw"], "at least two pictures"),
         (["all", "{corpus}", "--limit", "1", "--metric", "raw"], "at least two pictures"),
         (["retrieval", "{corpus}", "--expect", "{corpus}/none.toml"], "none.toml"),
+        (["retrieval", "{corpus}", "--device", "banana"], "like cpu or cuda, got 'banana'"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line_and_writes_nothing(

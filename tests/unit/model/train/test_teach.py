@@ -283,6 +283,7 @@ def test_the_command_says_what_it_made(pictures, tmp_path):
         (["--teacher", "dreamsim:ensemble"], 1, "needs --weights FOLDER"),
         (["--split", "none"], 1, "none"),
         (["--size", "7"], 1, "at least 32"),
+        (["--device", "banana"], 1, "like cpu or cuda, got 'banana'"),
         (["--batch", "0"], 2, "--batch"),
         (["--framing", "stretch"], 2, "--framing"),
     ],
