@@ -1,7 +1,7 @@
 """`python -m model.attack`: attack metrics, and hold what is found against what is proved.
 
-Exit codes: 0 done; 1 a certificate was broken, or nothing was done and the reason is printed;
-2 the command line is wrong; 130 interrupted.
+Exit codes: 0 done; 1 a certificate was broken, or a metric was not attacked and the reason is
+printed; 2 the command line is wrong; 130 interrupted.
 """
 
 import sys
@@ -138,42 +138,55 @@ def _attack_all(
 ) -> None:
     # torch takes seconds to import, and --help does without it.
     from model.attack import report  # noqa: PLC0415
-    from model.attack.lpips import PREFIX, load_lpips  # noqa: PLC0415
-    from model.attack.questions import open_questions  # noqa: PLC0415
-    from model.attack.run import Result, Run  # noqa: PLC0415
-    from model.metrics.load import load_metric  # noqa: PLC0415
+    from model.attack.questions import Questions, open_questions  # noqa: PLC0415
+    from model.attack.series import Findings, attack_each, candidate  # noqa: PLC0415
+    from model.devices import check_device  # noqa: PLC0415
+    from model.metrics.metric import Metric  # noqa: PLC0415
 
+    device, space = setting["device"], setting["space"]
+    check_device(device, AttackError)
     progress = Progress(sys.stderr)
-    results: list[Result] = []
-    for spec in specs:
-        load = load_lpips if spec.startswith(PREFIX) else load_metric
-        metric = load(spec, weights=weights, device=setting["device"])
-        questions = open_questions(
+
+    def plans(metric: Metric) -> tuple[Plan, ...]:
+        is_certified, is_black_box = metric.lipschitz_bound is not None, metric.input_size is None
+        chosen = _plans(custom, setting["grid"], is_certified, is_black_box)
+        return tuple(one if queries is None else replace(one, queries=queries) for one in chosen)
+
+    def ask(metric: Metric) -> Questions:
+        return open_questions(
             data,
             metric,
             objective=setting["objective"],
             split=setting["split"],
-            space=setting["space"],
+            space=space,
             threshold=setting["threshold"] or 0.1,
-            device=setting["device"],
+            device=device,
             progress=progress,
         )
-        is_certified = metric.lipschitz_bound is not None
-        is_black_box = metric.input_size is None
-        for plan in _plans(custom, setting["grid"], is_certified, is_black_box):
-            plan = plan if queries is None else replace(plan, queries=queries)  # noqa: PLW2901
-            blocks = questions.blocks(plan.queries, setting["seed"])
-            results.append(Run(blocks, plan, seed=setting["seed"], say=progress.step).carry_out())
-            # Each result is on disk before the next hours begin.
-            report.write_report(out, results, setting)
-    fields = report.as_json(results, setting)
-    output.show(fields, report.as_markdown(results, setting))
+
+    def keep(found: Findings) -> None:
+        report.write_report(out, found.results, setting, found.refusals)
+
+    candidates = [
+        candidate(spec, plans, weights=weights, space=space, device=device) for spec in specs
+    ]
+    found = attack_each(candidates, ask, seed=setting["seed"], say=progress.step, keep=keep)
+    fields = report.as_json(found.results, setting, found.refusals)
+    output.show(fields, report.as_markdown(found.results, setting, found.refusals))
+    _conclude(fields, out)
+
+
+def _conclude(fields: dict[str, Any], out: Path) -> None:
+    """Fails where a certificate was broken, or a metric was left out; says which."""
+    for one in fields["not_attacked"]:
+        typer.echo(f"error: {one['metric']} was not attacked: {one['reason']}", err=True)
     if fields["counter_examples"]:
         typer.echo(
             f"error: {fields['counter_examples']} counter-examples: a certificate is wrong; the "
             f"perturbations are in {out}",
             err=True,
         )
+    if fields["counter_examples"] or fields["not_attacked"]:
         raise typer.Exit(EXIT_ERROR)
 
 

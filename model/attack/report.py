@@ -11,45 +11,58 @@ from typing import Any
 import numpy as np
 
 from model.attack.plan import Plan
-from model.attack.run import Result, Share
+from model.attack.run import Refusal, Result, Share
 
 JSON_NAME = "attack.json"
 MARKDOWN_NAME = "attack.md"
 
 
-def as_json(results: Sequence[Result], setting: dict[str, Any]) -> dict[str, Any]:
+def as_json(
+    results: Sequence[Result], setting: dict[str, Any], refusals: Sequence[Refusal] = ()
+) -> dict[str, Any]:
     """Everything that is known, in plain types; an infinite radius is null.
 
     Args:
         results: one a plan and metric.
         setting: what the command was asked, by name.
+        refusals: metrics that could not be attacked, or not to the end.
     """
     return {
         "setting": setting,
         "counter_examples": sum(len(one.counter_examples) for one in results),
         "runs": [_run_fields(one) for one in results],
+        "not_attacked": [asdict(one) for one in refusals],
     }
 
 
-def as_markdown(results: Sequence[Result], setting: dict[str, Any]) -> str:
+def as_markdown(
+    results: Sequence[Result], setting: dict[str, Any], refusals: Sequence[Refusal] = ()
+) -> str:
     """One table of shares, one of radii, and what they mean."""
     lines = ["# Attacks", ""]
     lines += [f"- {name}: {value}" for name, value in setting.items() if value is not None]
     lines += ["", *_share_table(results), "", *_radius_table(results), ""]
     lines += [_verdict(results), ""]
+    for one in refusals:
+        lines += [f"**{one.metric} was not attacked:** {one.reason}", ""]
     return "\n".join(lines)
 
 
-def write_report(out: Path, results: Sequence[Result], setting: dict[str, Any]) -> None:
+def write_report(
+    out: Path,
+    results: Sequence[Result],
+    setting: dict[str, Any],
+    refusals: Sequence[Refusal] = (),
+) -> None:
     """Write the JSON, the Markdown, and each counter-example, each aside and then renamed.
 
     A counter-example is an .npz of `picture` and `delta`, (3, H, W) float64, with
     `certified_radius` and `length`.
     """
     out.mkdir(parents=True, exist_ok=True)
-    fields = as_json(results, setting)
+    fields = as_json(results, setting, refusals)
     _write_text(out / JSON_NAME, json.dumps(fields, indent=1, allow_nan=False) + "\n")
-    _write_text(out / MARKDOWN_NAME, as_markdown(results, setting))
+    _write_text(out / MARKDOWN_NAME, as_markdown(results, setting, refusals))
     for result in results:
         for number, found in enumerate(result.counter_examples):
             name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{result.metric}-{found.id}")[:100]

@@ -12,6 +12,7 @@ from model.attack.campaign import attack_within, hunt, search_shortest
 from model.attack.ledger import CounterExample, Ledger
 from model.attack.library import check_attack
 from model.attack.plan import MEDIAN, Plan
+from model.attack.subjects import Subject
 from model.errors import AttackError
 
 Say = Callable[[str], None]
@@ -65,6 +66,19 @@ class Answer:
     found_by: str | None
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A metric that could not be attacked, or not to the end of its plans.
+
+    Attributes:
+        metric: its name.
+        reason: why.
+    """
+
+    metric: str
+    reason: str
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What came of a plan on one metric.
@@ -113,6 +127,22 @@ class Result:
         return float(np.median(radii)) if radii else None
 
 
+def check_plan(plan: Plan, subject: Subject) -> None:
+    """Refuse a plan that cannot be carried out on a metric, before anything is.
+
+    Raises:
+        AttackError: an attack, the norm or a search does not go with the metric.
+    """
+    for attack in plan.attacks:
+        check_attack(attack, subject, plan.norm)
+    if MEDIAN in plan.epsilons and plan.norm != "l2":
+        raise AttackError("the median certified radius is a budget in l2 only")
+    if plan.shortest_steps and subject.network is None:
+        raise AttackError(f"{subject.name} has no gradients to search the shortest along")
+    if plan.hard_queries and not subject.is_certified:
+        raise AttackError(f"{subject.name} certifies nothing to find the hardest questions by")
+
+
 class Run:
     """The questions of one metric under attack.
 
@@ -129,17 +159,10 @@ class Run:
     def __init__(self, blocks: Sequence[Block], plan: Plan, *, seed: int, say: Say) -> None:
         if not blocks or not any(block.ids for block in blocks):
             raise AttackError("there is no question to attack")
-        subject = blocks[0].subject
         for block in blocks:
-            for attack in plan.attacks:
-                check_attack(attack, block.subject, plan.norm)
-        if MEDIAN in plan.epsilons and plan.norm != "l2":
-            raise AttackError("the median certified radius is a budget in l2 only")
-        if plan.shortest_steps and subject.network is None:
-            raise AttackError(f"{subject.name} has no gradients to search the shortest along")
-        if plan.hard_queries and not subject.is_certified:
-            raise AttackError(f"{subject.name} certifies nothing to find the hardest questions by")
-        self._subject, self._plan, self._seed, self._say = subject, plan, seed, say
+            check_plan(plan, block.subject)
+        self._subject, self._plan = blocks[0].subject, plan
+        self._seed, self._say = seed, say
         self._ledgers = [Ledger(block) for block in blocks]
         self._check_something_to_attack()
 

@@ -2,10 +2,14 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 from typer.testing import CliRunner
 
 from model.attack.__main__ import app
@@ -79,7 +83,7 @@ def test_a_metric_that_claims_too_much_ends_with_exit_code_1(
     def boast(spec: str, **options):
         return Boaster(8) if spec == "boaster" else load_metric(spec, **options)
 
-    monkeypatch.setattr("model.metrics.load.load_metric", boast)
+    monkeypatch.setattr("model.attack.series.load_metric", boast)
     arguments = (
         pictures, "--queries", 4, "--epsilon", 0.5, "--steps", 10, "--shortest-steps", 30,
     )  # fmt: skip
@@ -130,6 +134,7 @@ def test_what_is_wrong_with_the_command_line_is_said_in_one_line(pictures: Path,
         ((pictures, "--metric", "raw", "--space", "moon"), "a space must be one of"),
         ((pictures, "--grid", "huge"), "a grid must be one of"),
         ((tmp_path / "nowhere", "--metric", "raw"), "nowhere"),
+        ((pictures, "--metric", "raw", "--device", "banana"), "got 'banana'"),
     ):
         done = attack(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 1, done.output
@@ -138,6 +143,59 @@ def test_what_is_wrong_with_the_command_line_is_said_in_one_line(pictures: Path,
     for epsilon in ("none", "0", "1/0", "-1", "nan"):
         done = attack(pictures, "--epsilon", epsilon, "--out", tmp_path / "out")
         assert done.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--metric", "nobody"), "no metric is called 'nobody'"),
+        (("--metric", "phash", "--attack", "pgd"), "phash has no gradients, so pgd cannot"),
+        (("--metric", "phash", "--space", "upload"), "phash is attacked on square pictures only"),
+    ],
+)
+def test_a_metric_that_the_plan_cannot_attack_is_refused_before_another_is(
+    pictures: Path, tmp_path: Path, arguments: tuple[str, ...], words: str
+):
+    done = attack(pictures, "--metric", "blockmean8", *arguments, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+    assert words in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_that_answers_nothing_rightly_does_not_end_the_others(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Blind(BlockMeans):
+        """Block means that see the same in every picture."""
+
+        def __init__(self) -> None:
+            super().__init__(8)
+            self.name = "blind"
+
+        def embed(self, pictures: Sequence[np.ndarray]) -> np.ndarray:
+            return np.ones((len(pictures), self.dim))
+
+        def network(self, x: Tensor) -> Tensor:
+            return torch.ones(len(x), self.dim, dtype=x.dtype)
+
+    def load(spec: str, **options: Any):
+        return Blind() if spec == "blind" else load_metric(spec, **options)
+
+    monkeypatch.setattr("model.attack.series.load_metric", load)
+    done = attack(
+        pictures, "--metric", "blind", "--metric", "blockmean8", "--queries", 4, "--epsilon", 0.5,
+        "--steps", 5, "--restarts", 1, "--shortest-steps", 5, "--out", tmp_path, "--json",
+    )  # fmt: skip
+    assert done.exit_code == 1
+    said = "error: blind was not attacked: nothing was attacked: blind needs at least one question"
+    assert said in done.stderr
+    report = json.loads((tmp_path / "attack.json").read_text())
+    assert json.loads(done.stdout) == report
+    assert [run["metric"] for run in report["runs"]] == ["blockmean8"]
+    assert [one["metric"] for one in report["not_attacked"]] == ["blind"]
+    assert "**blind was not attacked:** nothing" in (tmp_path / "attack.md").read_text()
 
 
 @pytest.mark.parametrize("metric", ["blockmean8", "phash"])
