@@ -5,17 +5,17 @@
 import contextlib
 import copy
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from model.errors import TrainingError
 from model.train.config import TrainConfig
 from model.train.distributed import World
-from model.train.run_state import Best, RunFolder
+from model.train.run_state import BEST, STATE, Best, RunFolder
 from model.train.schedules import progress_of
+from model.train.state_check import unlike_moments, unlike_tensors
 from model.train.student import Student
 from model.train.task import Task
 
@@ -92,20 +92,33 @@ class Run:
         Raises:
             TrainingError: it does not fit the student, or is damaged.
         """
-        self.best = self.folder.load_best()
-        state = self.folder.load_state()
+        state, best = self.folder.load_state(), self.folder.load_best()
         if state is None:
             return
-        try:
-            self.step, self.seconds = state["step"], state["seconds"]
-            self.student.load_state_dict(state["student"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            for name, value in state["average"].items():
-                self.average[name].copy_(value)
-        except (KeyError, RuntimeError, ValueError) as exc:
-            reason = f"{type(exc).__name__}: {exc}"[:300]
-            raise TrainingError(f"the state in {self.folder.path} does not fit: {reason}") from exc
+        if why := self._unlike_ours(state):
+            raise self.folder.damaged(STATE, why)
+        if best is not None and (why := unlike_tensors(best.weights, self.student.state_dict())):
+            raise self.folder.damaged(BEST, f"weights: {why}")
+        self.best = best
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.student.load_state_dict(state["student"])
+        # The groups say what the config says, and are not believed from a file.
+        groups = self.optimizer.state_dict()["param_groups"]
+        moments = state["optimizer"]["state"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        for name, value in state["average"].items():
+            self.average[name].copy_(value)
         self._started = time.monotonic() - self.seconds
+
+    def _unlike_ours(self, state: Mapping[str, Any]) -> str | None:
+        """Why a saved state is not of this student and config."""
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        reasons = {
+            "student": unlike_tensors(state["student"], self.student.state_dict()),
+            "average": unlike_tensors(state["average"], self.average),
+            "optimizer": unlike_moments(state["optimizer"].get("state"), parameters),
+        }
+        return next((f"{name}: {why}" for name, why in reasons.items() if why), None)
 
     def follow(self) -> None:
         """Moves the averaged weights a little towards the present ones."""

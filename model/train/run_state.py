@@ -9,10 +9,9 @@ state. Tensors are read back with `weights_only=True`, so a state can carry no c
 import contextlib
 import json
 import os
-import pickle
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
@@ -20,8 +19,18 @@ from torch import Tensor
 
 from model.errors import TrainingError
 from model.train.config import TrainConfig, differences
+from model.train.state_check import unlike_members
 
+RUN, STATE, BEST = "run.json", "state.pt", "best.pt"
 _SCHEMA = "lipsim-run-1"
+_STATE_MEMBERS: Mapping[str, type] = {
+    "step": int, "seconds": float, "student": dict, "optimizer": dict, "average": dict
+}  # fmt: skip
+_BEST_MEMBERS: Mapping[str, type] = {"step": int, "score": float, "weights": dict}
+_OUTCOME_MEMBERS: Mapping[str, type] = {
+    "step": int, "scores": dict, "fingerprint": str,
+    "lipschitz_bound": float, "lipschitz_estimate": float,
+}  # fmt: skip
 
 
 class Best(NamedTuple):
@@ -52,7 +61,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self._run, self._state, self._best, self._lock = (
-            path / name for name in ("run.json", "state.pt", "best.pt", "lock")
+            path / name for name in (RUN, STATE, BEST, "lock")
         )
 
     @contextlib.contextmanager
@@ -88,7 +97,8 @@ class RunFolder:
         """Notes the run's config and data, or holds them against those of the run that is here.
 
         Raises:
-            TrainingError: the run that is here has another config or other data; names what.
+            TrainingError: the run that is here has another config or other data; names what. Or
+                its record is damaged.
         """
         ours = {**config.to_json(), **{f"data.{key}": value for key, value in identity.items()}}
         ours = json.loads(json.dumps(ours))  # tuples become lists, as they will be read
@@ -96,8 +106,8 @@ class RunFolder:
             self._write_json(self._run, {"schema": _SCHEMA, "run": ours})
             return
         stored = self._read_json(self._run)
-        if stored.get("schema") != _SCHEMA:
-            raise TrainingError(f"{self._run} is not the record of a run")
+        if stored.get("schema") != _SCHEMA or not isinstance(stored.get("run"), dict):
+            raise self.damaged(RUN, "it is not the record of a run")
         unlike = differences(stored["run"], ours)
         if unlike:
             raise TrainingError(
@@ -111,7 +121,7 @@ class RunFolder:
 
     def load_state(self) -> dict[str, Any] | None:
         """The state to go on from, or None where there is none yet."""
-        return self._read_tensors(self._state)
+        return self._read_members(self._state, _STATE_MEMBERS)
 
     def save_best(self, best: Best) -> None:
         """Replaces the best weights."""
@@ -119,8 +129,15 @@ class RunFolder:
 
     def load_best(self) -> Best | None:
         """The best weights, or None where nothing was validated yet."""
-        stored = self._read_tensors(self._best)
-        return None if stored is None else Best(**stored)
+        stored = self._read_members(self._best, _BEST_MEMBERS)
+        return None if stored is None else Best(*(stored[name] for name in Best._fields))
+
+    def damaged(self, name: str, why: str) -> TrainingError:
+        """What to say of a file that was cut short or changed, and what to do about it."""
+        return TrainingError(
+            f"{self.path / name} is damaged: {why}; delete {self.path} and start again, or take "
+            f"another --out"
+        )
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Says that the run is finished, and how."""
@@ -128,7 +145,12 @@ class RunFolder:
 
     def read_report(self) -> dict[str, Any] | None:
         """The finished run's report, or None."""
-        return self._read_json(self.report) if self.report.exists() else None
+        if not self.report.exists():
+            return None
+        report = self._read_json(self.report)
+        if why := unlike_members(report.get("best"), _OUTCOME_MEMBERS):
+            raise self.damaged(self.report.name, f"best: {why}")
+        return report
 
     def _write_json(self, path: Path, value: Mapping[str, Any]) -> None:
         text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
@@ -136,22 +158,40 @@ class RunFolder:
             aside.write_text(text, encoding="utf-8")
 
     def _read_json(self, path: Path) -> dict[str, Any]:
+        with _readable(path) as file:
+            data = file.read()
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as exc:
-            raise TrainingError(f"{path} cannot be read: {exc}") from exc
+            found = json.loads(data)
+        except (ValueError, RecursionError) as exc:
+            raise self.damaged(path.name, f"no JSON: {exc}") from exc
+        if not isinstance(found, dict):
+            raise self.damaged(path.name, f"a JSON object was wanted, got {type(found).__name__}")
+        return found
 
     def _write_tensors(self, path: Path, value: Mapping[str, Any]) -> None:
         with replacing(path) as aside:
             torch.save(dict(value), aside)
 
-    def _read_tensors(self, path: Path) -> dict[str, Any] | None:
+    def _read_members(self, path: Path, kinds: Mapping[str, type]) -> dict[str, Any] | None:
+        """What torch saved, with members of these names and kinds; None where there is no file."""
         if not path.exists():
             return None
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as exc:
-            raise TrainingError(f"{path} is damaged: {str(exc)[:200]}") from exc
+        with _readable(path) as file:
+            try:
+                found = torch.load(file, map_location="cpu", weights_only=True)
+            except Exception as exc:  # given strange bytes, torch raises nearly anything
+                why = str(exc).partition("\n")[0]
+                raise self.damaged(path.name, f"{type(exc).__name__}: {why:.200}") from exc
+        if why := unlike_members(found, kinds):
+            raise self.damaged(path.name, why)
+        return found
+
+
+def _readable(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as exc:
+        raise TrainingError(f"{path} cannot be read: {exc}") from exc
 
 
 @contextlib.contextmanager

@@ -17,8 +17,8 @@ def test_states_and_best_weights_come_back_as_they_were(tmp_path):
     folder = RunFolder(tmp_path)
     assert folder.load_state() is None
     assert folder.load_best() is None
-    state = {"step": 3, "student": {"a": torch.arange(4.0)}, "optimizer": {"state": {0: {}}}}
-    folder.save_state(state)
+    tensors = {"student": {"a": torch.arange(4.0)}, "optimizer": {"state": {0: {}}}, "average": {}}
+    folder.save_state({"step": 3, "seconds": 1.0, **tensors})
     folder.save_best(Best(2, 0.5, {"a": torch.ones(2)}))
     loaded, best = folder.load_state(), folder.load_best()
     assert loaded is not None
@@ -86,7 +86,7 @@ def test_another_config_or_other_data_is_refused_by_the_names_of_what_differs(tm
     with pytest.raises(TrainingError, match="is not the record of a run"):
         folder.agree(config, {})
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"run\.json cannot be read"):
+    with pytest.raises(TrainingError, match=r"run\.json is damaged: no JSON"):
         folder.agree(config, {})
 
 

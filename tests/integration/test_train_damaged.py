@@ -1,0 +1,161 @@
+"""A run's folder that was cut short or changed by hand: the file is named, and what to do."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from train_tools import QUICK, outcome, quick
+
+from model.errors import TrainingError
+from model.train.trainer import train
+
+
+def run(out):
+    return train(*quick("distill", QUICK), QUICK, out)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A run that ended in the middle, after two validations."""
+    out = tmp_path_factory.mktemp("stopped")
+    student, task = quick("distill", QUICK)
+    real_loss, left = task.loss, iter(range(10))
+
+    def stopping(student, batch):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return real_loss(student, batch)
+
+    task.loss = stopping
+    with pytest.raises(KeyboardInterrupt):
+        train(student, task, QUICK, out)
+    return out
+
+
+@pytest.fixture
+def folder(stopped, tmp_path):
+    return shutil.copytree(stopped, tmp_path / "run")
+
+
+def refused(folder, name, words):
+    """The run in the folder is refused, by this file's name and for this reason."""
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(TrainingError) as caught:
+        run(folder)
+    message = str(caught.value)
+    assert message.startswith(f"{folder / name} is damaged: ")
+    assert words in message
+    assert f"delete {folder} and start again, or take another --out" in message
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no JSON"),
+        ('{"schema": "lips', "no JSON"),
+        ("\xff", "no JSON"),
+        ("[" * 100_000, "no JSON"),
+        ("[]", "a JSON object was wanted, got list"),
+        ("{}", "it is not the record of a run"),
+        ('{"schema": "lipsim-run-1"}', "it is not the record of a run"),
+        ('{"schema": "lipsim-run-1", "run": [1]}', "it is not the record of a run"),
+    ],
+)
+def test_a_damaged_record_is_named(folder, text, words):
+    (folder / "run.json").write_bytes(text.encode("latin-1"))
+    refused(folder, "run.json", words)
+
+
+@pytest.mark.parametrize("name", ["state.pt", "best.pt"])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_tensors_that_were_cut_short_are_named(folder, name, share):
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(share * len(whole))])
+    refused(folder, name, "")
+
+
+@pytest.mark.parametrize(
+    "damage", [b"\x80\x02}q\x00.", b"\x80\x02h\x00.", b"\x80\x02X\x01\x00.", b"\x80\x02]q\x00a."]
+)
+def test_bytes_that_are_nothing_of_ours_are_named(folder, damage):
+    (folder / "state.pt").write_bytes(damage)
+    refused(folder, "state.pt", "")
+
+
+def _without(name):
+    return lambda state: state.pop(name)
+
+
+def _changed(value, *names):
+    def change(state):
+        for name in names[:-1]:
+            state = state[name]
+        state[names[-1]] = value
+
+    return change
+
+
+WEIGHT = "linear.1.weight"
+STATES = {
+    "no step": (_without("step"), "step is missing"),
+    "text step": (_changed("3", "step"), "step must be of type int, got str"),
+    "step before the first": (_changed(-3, "step"), "step must not be negative, got -3"),
+    "endless seconds": (_changed(float("nan"), "seconds"), "seconds must be finite, got nan"),
+    "no average": (_without("average"), "average is missing"),
+    "list of tensors": (_changed([], "student"), "student must be of type dict, got list"),
+    "no weight": (lambda s: s["student"].pop(WEIGHT), f"student: {WEIGHT} is missing"),
+    "no averaged weight": (lambda s: s["average"].pop(WEIGHT), f"average: {WEIGHT} is missing"),
+    "weight of one": (_changed(torch.zeros(1), "average", WEIGHT), f"{WEIGHT} must be float32 ("),
+    "numbers": (_changed([1.0], "student", WEIGHT), f"{WEIGHT} must be a tensor, got list"),
+    "a stranger": (_changed(torch.zeros(1), "student", "x"), "student: there is no place for 'x'"),
+    "no moments": (lambda s: s["optimizer"].pop("state"), "optimizer: moments by number"),
+    "few moments": (lambda s: s["optimizer"]["state"].pop(0), "parameters were wanted, got"),
+    "half moments": (
+        lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"),
+        "optimizer: parameter 0: exp_avg_sq is missing",
+    ),
+}
+BEST = {
+    "no score": (_without("score"), "score is missing"),
+    "text score": (_changed("high", "score"), "score must be of type float, got str"),
+    "no weight": (lambda b: b["weights"].pop(WEIGHT), f"weights: {WEIGHT} is missing"),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "words"),
+    [("state.pt", *case) for case in STATES.values()]
+    + [("best.pt", *case) for case in BEST.values()],
+    ids=[f"state: {name}" for name in STATES] + [f"best: {name}" for name in BEST],
+)
+def test_members_that_are_missing_or_of_another_kind_are_named(folder, name, change, words):
+    stored = torch.load(folder / name, weights_only=True)
+    change(stored)
+    torch.save(stored, folder / name)
+    refused(folder, name, words)
+
+
+def test_tensors_that_are_no_mapping_are_named(folder):
+    torch.save([torch.zeros(3)], folder / "state.pt")
+    refused(folder, "state.pt", "named members were wanted, got list")
+
+
+def test_a_damaged_report_is_named(folder):
+    run(folder)
+    report = json.loads((folder / "report.json").read_text())
+    del report["best"]["fingerprint"]
+    (folder / "report.json").write_text(json.dumps(report))
+    refused(folder, "report.json", "best: fingerprint is missing")
+
+
+def test_what_the_optimizer_was_told_and_lines_of_the_log_need_not_be_believed(folder, tmp_path):
+    run(tmp_path / "whole")
+    state = torch.load(folder / "state.pt", weights_only=True)
+    state["optimizer"]["param_groups"] = [{"params": "none"}]
+    torch.save(state, folder / "state.pt")
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\n[1]\n")
+    run(folder)
+    assert outcome(folder) == outcome(tmp_path / "whole")
