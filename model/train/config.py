@@ -27,6 +27,12 @@ _POSITIVE = (
     "head_basis", "within_scale", "total_scale", "radius_margin", "temperature",
     "relative_margin", "relative_temperature", "stranger_share", "teacher_temperature",
 )  # fmt: skip
+_AT_LEAST: Mapping[str, float] = {"within_scale": 1e-6, "total_scale": 1e-6}
+"""With these and those below, float64 tells every term of the closed-form head from the others."""
+_AT_MOST: Mapping[str, float] = {
+    "stacked_share": 1, "stranger_share": 1, "within_scale": 1e6, "total_scale": 1e6,
+    "batch_size": 65_536,  # the losses look at every pair: 4 billion
+}  # fmt: skip
 _FREE = frozenset(
     {"workers", "log_every", "save_every", "tensorboard", "checked_examples", "estimate_steps"}
 )
@@ -118,16 +124,22 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not 0 <= value < float("inf"):
-                raise TrainingError(f"{field.name} must be finite and not negative, got {value!r}")
+                raise self._must_be(field.name, "finite and not negative")
         for name in _POSITIVE:
             if not getattr(self, name) > 0:
-                raise TrainingError(f"{name} must be positive, got {getattr(self, name)!r}")
+                raise self._must_be(name, "positive")
         for name in ("beta1", "beta2", "ema_decay"):
             if not getattr(self, name) < 1:
-                raise TrainingError(f"{name} must be below 1, got {getattr(self, name)!r}")
-        for name in ("stacked_share", "stranger_share"):
-            if not getattr(self, name) <= 1:
-                raise TrainingError(f"{name} must be at most 1, got {getattr(self, name)!r}")
+                raise self._must_be(name, "below 1")
+        for name, least in _AT_LEAST.items():
+            if not getattr(self, name) >= least:
+                raise self._must_be(name, f"at least {least:g}")
+        for name, most in _AT_MOST.items():
+            if not getattr(self, name) <= most:
+                raise self._must_be(name, f"at most {most:g}")
+
+    def _must_be(self, name: str, wanted: str) -> TrainingError:
+        return TrainingError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
 
     def with_changes(self, changes: Mapping[str, object]) -> "TrainConfig":
         """This config with some fields changed, their types held to.

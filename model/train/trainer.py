@@ -29,6 +29,7 @@ from model.train.config import TrainConfig
 from model.train.distributed import averaged, current, lost_company, share_of, wait_for_all
 from model.train.interrupts import Interrupts
 from model.train.logs import MetricLog, Narrator, duration
+from model.train.memory import memory_for
 from model.train.proof import write_proved
 from model.train.run import Run
 from model.train.run_state import Best, RunFolder, replacing
@@ -131,7 +132,8 @@ def _take_steps(run: Run, narrator: Narrator) -> None:
         if run.step and _is_validation_due(run):  # its state is saved before it is validated
             _validate(run, log, narrator)
         while not run.is_over:
-            measured = _step(run, objective, next(coming), is_stopped=interrupts.came)
+            with memory_for(config.batch_size):
+                measured = _step(run, objective, next(coming), is_stopped=interrupts.came)
             is_stopped = measured.pop("stopped") > 0 and not run.is_over
             is_line_due = run.step % config.log_every == 0 or run.is_over
             if log is not None and is_line_due:

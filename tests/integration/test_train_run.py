@@ -206,6 +206,33 @@ def test_a_state_of_another_network_is_refused(tmp_path):
         run(Scripted([]), tmp_path)
 
 
+@pytest.mark.parametrize(("greedy", "workers"), [("loss", 0), ("batch", 0), ("batch", 1)])
+def test_a_step_that_finds_no_memory_says_what_to_set(tmp_path, greedy, workers):
+    class Greedy(Scripted):
+        def loss(self, student, batch):
+            if greedy == "loss":
+                torch.empty(10**15)
+            return super().loss(student, batch)
+
+        def batch(self, step, rank, world):
+            if greedy == "batch":
+                np.empty(10**15)
+            return super().batch(step, rank, world)
+
+    config = QUICK.with_changes({"workers": workers})
+    with pytest.raises(TrainingError, match=r"step of batch_size 4 does not fit .* a smaller one"):
+        run(Greedy([]), tmp_path, config)
+
+
+def test_an_error_that_is_not_about_memory_is_not_taken_for_one(tmp_path):
+    class Broken(Scripted):
+        def loss(self, *_):
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        run(Broken([]), tmp_path)
+
+
 def test_short_arithmetic_trains_to_about_the_same_place(tmp_path):
     config = QUICK.with_changes({"precision": "bfloat16"})
     run(quick("distill", config)[1], tmp_path / "short", config)
