@@ -29,6 +29,7 @@ from index_builder.embedding import EmbedderLike
 from index_builder.errors import SourceError
 from index_builder.format import Manifest
 from index_builder.gallery_index import GalleryIndex
+from index_builder.query_groups import merged_groups
 from index_builder.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
 from index_builder.writer import seal_calibration, writing
 from model.angle import embedding_norm
@@ -80,12 +81,14 @@ class _Outcome:
 
     Attributes:
         label: what is known of the query.
+        pixels: name of the decoded pixels that it was made from.
         hit: margin of its original, as far as proved; None if it has none in the gallery.
         alarm: the largest margin of any other entry with the original left out, from above.
         alarm_row: that entry.
     """
 
     label: Label
+    pixels: str
     hit: float | None
     alarm: float
     alarm_row: int
@@ -137,12 +140,13 @@ def calibrate_index(
     ):
         _check_size(index, k)
         jobs, total = pairs.jobs(index, seed, limits, progress)
-        outcomes: list[_Outcome] = []
+        measured: list[_Outcome] = []
         with progress.counter("measuring", total, "queries") as advance:
             for queries in embedded_queries(jobs, embedder, limits):
                 for outcome in _measure(index, queries, k):
-                    outcomes.append(outcome)
+                    measured.append(outcome)
                     advance()
+        outcomes = _grouped(measured)
         points, left_out = _operating_points(outcomes, seed)
         if not points:
             reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
@@ -230,6 +234,15 @@ def _operating_point(
     return point
 
 
+def _grouped(outcomes: list[_Outcome]) -> list[_Outcome]:
+    """The outcomes under the groups of their pictures, known once every file was seen."""
+    groups = merged_groups([one.label.group for one in outcomes], [one.pixels for one in outcomes])
+    return [
+        replace(one, label=replace(one.label, group=group))
+        for one, group in zip(outcomes, groups, strict=True)
+    ]
+
+
 def _groups(outcomes: Iterable[_Outcome]) -> set[str]:
     return {one.label.group for one in outcomes}
 
@@ -279,7 +292,7 @@ def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> 
     """A query's margins, or None where more candidates are needed."""
     label = query.label
     if embedding_norm(query.vector).value == 0.0:
-        return _Outcome(label, None if label.row is None else 0.0, 0.0, 0)
+        return _Outcome(label, query.pixels, None if label.row is None else 0.0, 0.0, 0)
     hit, is_tight = None, True
     without = candidates
     if label.row is not None:
@@ -297,7 +310,7 @@ def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> 
         return None
     worst = int(np.argmax(others.seen))
     alarm = float(np.clip(others.seen[worst], 0.0, 1.0))
-    return _Outcome(label, hit, alarm, int(without.rows[top[worst]]))
+    return _Outcome(label, query.pixels, hit, alarm, int(without.rows[top[worst]]))
 
 
 def _left_out_of(candidates: Candidates, is_own: np.ndarray) -> Candidates:

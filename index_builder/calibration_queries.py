@@ -1,7 +1,8 @@
 """Queries whose answer is known: edited copies of pictures in the gallery, or a list of pairs.
 
 A query belongs to a group, and groups are never split between the half that thresholds are chosen
-on and the half that they are measured on: all copies of one picture are one group.
+on and the half that they are measured on: all copies of one picture are one group. What makes two
+files one picture is in `index_builder.query_groups`.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,7 @@ from index_builder.embedding import EmbedderLike
 from index_builder.errors import ItemNotFoundError, SourceError
 from index_builder.gallery_index import GalleryIndex
 from index_builder.manifests import csv_rows, path_problem
+from index_builder.query_groups import pixels_name
 from index_builder.sources import Problem, Source, read_inside
 from model.data.edits import EDIT_KINDS, edit
 from model.errors import ImageError
@@ -43,7 +45,8 @@ class Label:
     """What is known of one query.
 
     Attributes:
-        group: what it must not be parted from.
+        group: what it must not be parted from; empty until its file was seen, where neither
+            original nor bytes are known.
         kind: of edit, or what a list calls it.
         row: the entry it is a copy of; None if its original is not in the gallery.
         name: for people: the file, and how it was edited.
@@ -66,9 +69,16 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One embedded query and what is known of it."""
+    """One embedded query and what is known of it.
+
+    Attributes:
+        label: as listed.
+        pixels: name of the decoded pixels that it was made from.
+        vector: the raw embedding, (d,).
+    """
 
     label: Label
+    pixels: str
     vector: Float64[np.ndarray, " D"]
 
 
@@ -103,6 +113,8 @@ class Pairs(Protocol):
 class SyntheticPairs:
     """Edited copies of those pictures of a collection whose bytes are in the index.
 
+    Files of one entry, such as one picture saved twice, are one picture: one of them is used.
+
     Args:
         open_source: opens the collection; it is read twice.
         source: its name.
@@ -130,7 +142,9 @@ class SyntheticPairs:
             for content, _, _ in _contents(source):
                 found.add(content)
                 advance()
-        chosen = sorted(found & rows.keys(), key=lambda content: _hash(seed, content))
+        # Of the files of an entry the one of the smallest hash: it comes last and stays.
+        pictures = {rows[content]: content for content in sorted(found & rows.keys(), reverse=True)}
+        chosen = sorted(pictures.values(), key=lambda content: _hash(seed, content))
         if not chosen:
             raise SourceError(
                 f"no file of {self.source} is in index {index.name!r} {index.version}: calibrate "
@@ -214,17 +228,30 @@ def embedded_queries(
 
 def _embed(jobs: list[_Job], embedder: EmbedderLike, limits: DecodeLimits) -> list[Query]:
     labels = [label for job in jobs for label in job.labels]
-    inputs = [pixels for job in jobs for pixels in _inputs(job, embedder.input_size, limits)]
+    inputs: list[Float64[np.ndarray, "3 S S"]] = []
+    names: list[str] = []
+    for job in jobs:
+        pixels = _decoded(job, limits)
+        inputs += _inputs(job, pixels, embedder.input_size)
+        names += [pixels_name(pixels)] * len(job.labels)
     vectors = embedder.embed_pixels(np.stack(inputs))
-    return [Query(label, vector) for label, vector in zip(labels, vectors, strict=True)]
+    return [
+        Query(replace(label, group=label.group or name), name, vector)
+        for label, name, vector in zip(labels, names, vectors, strict=True)
+    ]
 
 
-def _inputs(job: _Job, side: int, limits: DecodeLimits) -> Iterator[Float64[np.ndarray, "3 S S"]]:
-    """The network's input of each query of a job."""
+def _decoded(job: _Job, limits: DecodeLimits) -> UInt8[np.ndarray, "H W 3"]:
     try:
-        pixels = decode_image(job.data, limits).pixels
+        return decode_image(job.data, limits).pixels
     except ImageError as exc:
         raise SourceError(f"{job.labels[0].name} cannot be used: {exc}") from exc
+
+
+def _inputs(
+    job: _Job, pixels: UInt8[np.ndarray, "H W 3"], side: int
+) -> Iterator[Float64[np.ndarray, "3 S S"]]:
+    """The network's input of each query of a job."""
     if job.seed is None:
         yield resize_operator(pixels.shape[0], pixels.shape[1], side).apply(pixels)
         return
@@ -290,7 +317,7 @@ def _label(fields: dict[str, str], where: str, index: GalleryIndex) -> Label:
     if not is_kind(kind):
         raise SourceError(f"{where}: a kind is 1 to 64 printable characters, got {kind[:80]!r}")
     if not item_id:
-        return Label(f"path {path}", kind, None, path)
+        return Label("", kind, None, path)
     try:
         row = index.entry_by_id(item_id).row
     except ItemNotFoundError as exc:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from index_builder.build import BuildReport, build_index
 from index_builder.gallery_index import GalleryIndex
@@ -49,6 +50,14 @@ def picture(seed: int, side: int = 12, file_format: str = "PNG") -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, file_format)
+    return file.getvalue()
+
+
+def saved_again(data: bytes, number: int) -> bytes:
+    """A PNG file of the same pixels and other bytes."""
+    note, file = PngInfo(), io.BytesIO()
+    note.add_text("Comment", f"saved {number}")
+    Image.open(io.BytesIO(data)).save(file, "PNG", pnginfo=note)
     return file.getvalue()
 
 

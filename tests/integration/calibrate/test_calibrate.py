@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 from calibrate_tools import LIMITS, PICTURES, calibrate, copies
-from index_tools import TinyEmbedder, build, write_folder
+from index_tools import TinyEmbedder, build, picture, saved_again, write_folder
 from PIL import Image
 
 from index_builder import layout
@@ -128,6 +128,26 @@ def test_a_gallery_full_of_copies_has_no_threshold_that_tells_copies_apart(tmp_p
     report = calibrate(tmp_path, copies(folder, 660))
     assert report.calibration.point("balanced").total.recall < 0.05
     assert "twin-" in report.alarms[0].query + report.alarms[0].id
+
+
+def test_one_picture_saved_in_many_files_is_one_picture(tmp_path):
+    """Other bytes, equal pixels: 720 files of 60 drawings are one entry each and prove nothing."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for seed in range(60):
+        for number in range(12):
+            data = saved_again(picture(seed), number)
+            (folder / f"{seed:02d}-{number:02d}.png").write_bytes(data)
+    build(tmp_path, folder)
+    with GalleryIndex.open(tmp_path) as index:
+        jobs, total = copies(folder, 6400).jobs(index, 0, LIMITS, Progress())
+        groups = {label.group for job in jobs for label in job.labels}
+        assert (index.size, total, len(groups)) == (60, 60 * len(EDIT_KINDS), 60)
+    with pytest.raises(
+        SourceError, match=r"1 % cannot be claimed .* from (2\d|30) pictures a half"
+    ):
+        calibrate(tmp_path, copies(folder, 6400))
+    assert verify_index(tmp_path, "default").version == "v000001"
 
 
 def _one_level_off(path):

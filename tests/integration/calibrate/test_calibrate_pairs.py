@@ -3,8 +3,8 @@
 import csv
 
 import pytest
-from calibrate_tools import calibrate
-from index_tools import black_picture, write_folder
+from calibrate_tools import PICTURES, calibrate
+from index_tools import black_picture, picture, saved_again, write_folder
 
 from index_builder.calibration_queries import LabelledPairs
 from index_builder.errors import SourceError
@@ -39,6 +39,32 @@ def test_a_labelled_list_gives_positives_and_negatives_of_every_kind(data_dir, t
     assert measured["stranger"].positives == 0
     assert measured["stranger"].negatives > 100
     assert measured["same"].negatives == measured["same"].positives
+
+
+def test_a_picture_counts_once_whatever_its_files_are_called(data_dir, tmp_path):
+    """By another path, linked, copied, saved again: one stranger is no 660 strangers."""
+    folder = write_folder(tmp_path / "queries", 330)
+    (folder / "q.png").write_bytes(picture(20_000))
+    rows = [(f"{n:04d}.png", f"{n:04d}.png") for n in range(330)]
+    rows += [("./" * n + "q.png", "") for n in range(200)]
+    for n in range(200):
+        (folder / f"link{n}.png").hardlink_to(folder / "q.png")
+        (folder / f"copy{n}.png").write_bytes((folder / "q.png").read_bytes())
+        (folder / f"again{n}.png").write_bytes(saved_again(picture(20_000), n))
+        rows += [(f"{kind}{n}.png", "") for kind in ("link", "copy", "again")]
+    with pytest.raises(SourceError, match=r"from 1\d\d pictures a half, it takes 299"):
+        calibrate(data_dir, write_pairs(folder, rows))
+
+
+def test_a_file_listed_with_its_original_and_without_is_one_picture(data_dir, tmp_path):
+    folder = write_folder(tmp_path / "queries", PICTURES)
+    rows = [(f"{n:04d}.png", f"{n:04d}.png") for n in range(PICTURES)]
+    rows += [(f"{n:04d}.png", "") for n in range(4)]
+    # Two originals that one file is said to be a copy of hang together too.
+    rows += [("0010.png", "0011.png")]
+    calibration = calibrate(data_dir, write_pairs(folder, rows)).calibration
+    assert calibration.queries == PICTURES + 5
+    assert calibration.pictures == PICTURES - 1
 
 
 BAD_LISTS = [
