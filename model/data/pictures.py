@@ -159,16 +159,19 @@ def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
         return ShardPictures([path])
     if not path.is_dir():
         raise DataError(f"a folder of pictures or of tar shards was wanted, nothing is at {path}")
-    shards = sorted(file for file in path.iterdir() if _is_shard(file))
+    shards = _shards(path)
     if split is None:
         return ShardPictures(shards, name=str(path)) if shards else FolderPictures(path)
-    for wanted in (split, _SPLIT_ALIASES.get(split, split)):
-        if found := [shard for shard in shards if wanted in re.split(r"[-_.]", shard.name)]:
-            return ShardPictures(found, name=f"{path}:{split}")
-        if not shards and (path / wanted).is_dir():
-            return FolderPictures(path / wanted)
-    what = f"shards {split}-*.tar" if shards else f"folder {split}"
-    raise DataError(f"no {what} in {path}")
+    found = _part(path, shards, split)
+    if not found:
+        what = f"shards {split}-*.tar" if shards else f"folder {split}"
+        raise DataError(f"no {what} in {path}")
+    return ShardPictures(found, name=f"{path}:{split}") if shards else FolderPictures(found[0])
+
+
+def has_split(path: Path, split: str) -> bool:
+    """Whether a folder has a part of that name: shards, or a folder in it."""
+    return path.is_dir() and bool(_part(path, _shards(path), split))
 
 
 def check_pictures(
@@ -219,6 +222,20 @@ def _problem_of(pictures: PictureSet, index: int) -> str | None:
     except DataError as error:
         return str(error)
     return None
+
+
+def _shards(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if _is_shard(file))
+
+
+def _part(path: Path, shards: list[Path], split: str) -> list[Path]:
+    """The shards of a split, or its folder; nothing where there is no such split."""
+    for wanted in (split, _SPLIT_ALIASES.get(split, split)):
+        if found := [shard for shard in shards if wanted in re.split(r"[-_.]", shard.name)]:
+            return found
+        if not shards and (path / wanted).is_dir():
+            return [path / wanted]
+    return []
 
 
 def _is_shard(path: Path) -> bool:

@@ -22,6 +22,7 @@ from model.metrics.metric import Metric
 
 PICTURE_TASKS = frozenset({retrieval.TASK, copies.TASK, neighbours.TASK})
 _LABELS = frozenset({neighbours.TASK})
+_TRAINING = "train"
 _USUAL_SPLITS = ("test", "val", "validation")
 
 
@@ -74,7 +75,8 @@ def evaluate_pictures(path: Path, request: Request, tasks: frozenset[str]) -> Ou
 
     Raises:
         DataError: the set cannot be read.
-        EvaluationError: a task has nothing to measure in it, or it is not the set of the hashes.
+        EvaluationError: a task has nothing to measure in it, it is not the set of the hashes, or
+            all of it is there to train on.
     """
     if tasks == _LABELS and request.split is None and _has_training_part(path):
         return _evaluate_votes(path, request)
@@ -143,27 +145,40 @@ def evaluate_triplets(path: Path, request: Request) -> Outcome:
 
 
 def usual_split(path: Path) -> str | None:
-    """The part of a data set that is there to be measured on; None where it has no parts."""
+    """The part of a data set that is there to be measured on; None where it has no parts.
+
+    Raises:
+        EvaluationError: it is shards of a training part and of no other: what a metric was trained
+            on says little of it, so that has to be asked for.
+    """
     if not path.is_dir():
         return None
-    parts: set[str] = set()
+    folders: set[str] = set()
+    shards: set[str] = set()
     for entry in path.iterdir():
         if entry.is_dir():
-            parts.add(entry.name)
+            folders.add(entry.name)
         elif ".tar" in entry.name.lower():
-            parts.update(re.split(r"[-_.]", entry.name))
-    return next((split for split in _USUAL_SPLITS if split in parts), None)
+            shards.update(re.split(r"[-_.]", entry.name))
+    usual = next((split for split in _USUAL_SPLITS if split in folders | shards), None)
+    # A folder called train may be a label: pictures of trains.
+    if usual is None and _TRAINING in shards:
+        raise EvaluationError(
+            f"{path} has a training part, but none of {', '.join(_USUAL_SPLITS)}; "
+            f"to measure what was trained on, say --split {_TRAINING}"
+        )
+    return usual
 
 
 def _has_training_part(path: Path) -> bool:
-    return (path / "train").is_dir() and any((path / s).is_dir() for s in _USUAL_SPLITS)
+    return (path / _TRAINING).is_dir() and any((path / s).is_dir() for s in _USUAL_SPLITS)
 
 
 def _evaluate_votes(path: Path, request: Request) -> Outcome:
     """The DINO protocol: the training part votes on the other part's labels."""
     outcome = Outcome()
     parts: list[Gathered] = []
-    for split in ("train", usual_split(path)):
+    for split in (_TRAINING, usual_split(path)):
         pictures = open_pictures(path, split=split)
         part = gather(
             pictures,

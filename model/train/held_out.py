@@ -1,7 +1,9 @@
 """Which pictures a run learns from, and which it is measured on."""
 
-from model.data.pictures import PictureSet, open_pictures
-from model.errors import TrainingError
+from pathlib import Path
+
+from model.data.pictures import PictureSet, has_split, open_pictures
+from model.errors import DataError, TrainingError
 from model.train.config import TrainConfig
 from model.train.sampling import Part, evenly, held_out
 from model.train.task import Sources
@@ -14,12 +16,23 @@ def training_and_validation(config: TrainConfig, sources: Sources) -> tuple[Pict
         DataError: there is no such data, or no such split of it.
         TrainingError: there is one picture alone.
     """
-    pictures = open_pictures(sources.data, split=config.train_split or None)
+    pictures = _opened(sources.data, config.train_split, "`--set train_split=` takes all there is")
     if config.validation_split:
-        validation = open_pictures(sources.data, split=config.validation_split)
+        instead = "`--set validation_split=` holds pictures out of the training part instead"
+        validation = _opened(sources.data, config.validation_split, instead)
         return pictures, Part(validation, evenly(len(validation), config.validation_examples))
     if len(pictures) < 2:
         raise TrainingError(f"one picture cannot be trained and validated on: {pictures.name}")
     out = held_out(pictures.ids, config.validation_examples)
     inside = sorted(set(range(len(pictures))).difference(out))
     return Part(pictures, inside), Part(pictures, out)
+
+
+def _opened(data: Path, split: str, instead: str) -> PictureSet:
+    """A part of the data; where there is no such part, the error says what may be done instead."""
+    try:
+        return open_pictures(data, split=split or None)
+    except DataError as exc:
+        if not data.is_dir() or has_split(data, split):
+            raise
+        raise DataError(f"{exc}; {instead}") from exc

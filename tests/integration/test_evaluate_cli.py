@@ -245,6 +245,18 @@ def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
     assert record["data"]["val"]["files"] == 4
 
 
+def test_what_was_trained_on_is_measured_only_where_it_is_asked_for(tmp_path):
+    with ShardWriter(tmp_path / "shards", "train") as writer:
+        for number in range(8):
+            writer.add(f"{number}", encoded(picture(number), "PNG"), "png")
+    usual = ["retrieval", tmp_path / "shards", "--metric", "blockmean8", "--no-plots"]
+    result = run(*usual, "--out", tmp_path / "out")
+    assert result.exit_code == EXIT_ERROR
+    assert "say --split train" in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert run(*usual, "--split", "train", "--out", tmp_path / "out").exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

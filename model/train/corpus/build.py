@@ -37,10 +37,18 @@ from model.train.corpus.recipe import (
     folder_source,
     load_recipe,
 )
+from model.train.corpus.split import usual_group
 from model.train.interrupts import stopped_as_interrupted
 
 # What composites are made of, in each process that draws them.
 _materials: list[Materials] = []
+
+_WITHOUT = {
+    "train": "there is nothing to train on",
+    "validation": "train with `--set validation_split=`, which holds training pictures out",
+    "test": "there is nothing to measure on but what trains",
+}
+"""What it means that a split is empty."""
 
 
 def build_corpus(
@@ -130,12 +138,16 @@ def corpus(  # noqa: PLR0917 (typer makes options of them)
         if hashes is not None:
             write_hashes(manifest, hashes)
     _show(output, out, manifest)
+    _warn_of_empty_splits(manifest)
 
 
 def _with_options(recipe: Recipe, folders: Sequence[str], composites: int | None) -> Recipe:
     for text in folders:
-        taken = {source.name for source in recipe.sources}
-        recipe = replace(recipe, sources=(*recipe.sources, folder_source(text, taken)))
+        source = folder_source(text, {source.name for source in recipe.sources})
+        paths = [entry.path for entry in _files(source, Path(source.folder))]
+        # The rule is part of the recipe that corpus.json records, so that the corpus says it.
+        source = replace(source, group=usual_group(paths))
+        recipe = replace(recipe, sources=(*recipe.sources, source))
     return recipe if composites is None else replace(recipe, composites=composites)
 
 
@@ -162,15 +174,25 @@ def _list(
     """Every file of every source that could be a picture."""
     tasks: list[tuple[FileEntry, Source, int]] = []
     for source in recipe.sources:
-        try:
-            files = list_files(_base(source, bases) / source.root, source.include, source.exclude)
-        except CorpusError as error:
-            raise CorpusError(f"source {source.name}: {error}") from error
-        if not files:
-            raise CorpusError(f"source {source.name}: no image file is under {source.root or '.'}")
+        files = _files(source, _base(source, bases))
         tell.step(f"source {source.name}: {len(files)} files")
         tasks += [(entry, source, recipe.seed) for entry in files]
     return tasks
+
+
+def _files(source: Source, base: Path) -> list[FileEntry]:
+    """The image files of a source, at least one.
+
+    Raises:
+        CorpusError: there is none, or they cannot be listed.
+    """
+    try:
+        files = list_files(base / source.root, source.include, source.exclude)
+    except CorpusError as error:
+        raise CorpusError(f"source {source.name}: {error}") from error
+    if not files:
+        raise CorpusError(f"source {source.name}: no image file is under {source.root or '.'}")
+    return files
 
 
 def _prepare(
@@ -238,3 +260,10 @@ def _show(output: Output, out: Path, manifest: dict[str, Any]) -> None:
     lines.append("left out: " + (", ".join(f"{n} {r}" for r, n in reasons.items()) or "nothing"))
     lines.append(f"all of it is in {out / 'corpus.json'}")
     output.show({"out": str(out), **fields, "refused": reasons}, "\n".join(lines))
+
+
+def _warn_of_empty_splits(manifest: dict[str, Any]) -> None:
+    """Say on stderr which split has no picture, and what that means."""
+    for split in SPLITS:
+        if not manifest["counts"][split]["all"]:
+            typer.echo(f"warning: the split {split} is empty: {_WITHOUT[split]}", err=True)

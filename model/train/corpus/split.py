@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from model.train.corpus.recipe import SPLITS, Source
@@ -22,10 +24,18 @@ def group_of(source: Source, path: str) -> str:
     if source.group.startswith("folder:"):
         depth = int(source.group.partition(":")[2])
         return "/".join(pure.parts[:-1][:depth])
-    stem = pure.stem.lower()
-    while (shorter := _TAIL.sub("", stem)) != stem:
-        stem = shorter
-    return stem or pure.parent.as_posix()
+    return _bare(pure) or pure.parent.as_posix()
+
+
+def usual_group(paths: Sequence[str]) -> str:
+    """The rule for a folder of which nothing is known but its files: `stem`, or `file`.
+
+    A camera numbers everything it takes (IMG_0001.png ...): by `stem` all of that were one group,
+    and so in one split. Where more than a quarter of the pictures would share a name, or have
+    none, a name says nothing of what belongs together.
+    """
+    (_, most), *_ = Counter(_bare(PurePosixPath(path)) for path in paths).most_common(1)
+    return "file" if most > max(1, len(paths) / 4) else "stem"
 
 
 def split_of(source: Source, path: str) -> str:
@@ -43,6 +53,14 @@ def label_of(source: Source, path: str) -> str | None:
     """The folder under the source's root, or None where there is none or no labels are kept."""
     folder = PurePosixPath(path).parent.as_posix()
     return folder if source.label == "folder" and folder != "." else None
+
+
+def _bare(path: PurePosixPath) -> str:
+    """A file's name in lower case without what numbers it at its end; empty for a number."""
+    stem = path.stem.lower()
+    while (shorter := _TAIL.sub("", stem)) != stem:
+        stem = shorter
+    return stem
 
 
 def uniform(text: str) -> float:

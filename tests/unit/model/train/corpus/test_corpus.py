@@ -294,6 +294,33 @@ def test_a_folder_alone_makes_a_corpus_from_the_command_line(tmp_path):
     assert [line[0] for line in lines] == [one["sha256"] for one in manifest["test_files"]]
 
 
+def test_a_cameras_folder_is_split_by_file_and_the_corpus_says_so(tmp_path):
+    for number in range(60):
+        save(tmp_path / "in" / f"IMG_{number:04}.png", picture(number))
+    folder_of_photos(tmp_path / "named", 20)
+    sources = ["--source", f"folder:{tmp_path / 'in'}", "--source", f"folder:{tmp_path / 'named'}"]
+    done = run(tmp_path / "out", "--recipe", "none", "--workers", 1, *sources)
+    assert done.exit_code == 0, done.output
+    assert "warning" not in done.stderr
+    manifest = json.loads((tmp_path / "out" / "corpus.json").read_text())
+    groups = {one["name"]: one["group"] for one in manifest["recipe"]["sources"]}
+    assert groups == {"in": "file", "named": "stem"}
+    assert all("in" in manifest["counts"][split]["by_source"] for split in SPLITS)
+
+
+def test_an_empty_split_is_named_on_stderr(tmp_path):
+    folder_of_photos(tmp_path / "in", 3)
+    done = run(
+        tmp_path / "out", "--recipe", "none", "--workers", 1, "--source", f"folder:{tmp_path}/in"
+    )
+    assert done.exit_code == 0, done.output
+    counts = json.loads((tmp_path / "out" / "corpus.json").read_text())["counts"]
+    empty = [split for split in SPLITS if not counts[split]["all"]]
+    assert empty
+    named = [line.split()[3] for line in done.stderr.splitlines() if line.startswith("warning")]
+    assert named == empty
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

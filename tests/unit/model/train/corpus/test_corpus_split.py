@@ -1,7 +1,7 @@
 import pytest
 
 from model.train.corpus.recipe import Source
-from model.train.corpus.split import group_of, label_of, split_of
+from model.train.corpus.split import group_of, label_of, split_of, usual_group
 
 
 def source(**fields):
@@ -57,6 +57,20 @@ def test_splits_stay_where_they_are():
     shares = {"train": 0.6, "validation": 0.05, "test": 0.35}
     found = [split_of(source(shares=shares), f"{name}.png") for name in names]
     assert found == ["train", "train", "test", "test", "test", "test"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "rule"),
+    [
+        ([f"IMG_{n:04}.png" for n in range(20)], "file"),
+        ([f"{n % 10}/{n:04}.png" for n in range(20)], "file"),
+        ([*(f"IMG_{n:04}.png" for n in range(6)), *(f"{c}.png" for c in "abcdefghijkl")], "file"),
+        ([f"{c}_{n}x{n}.png" for c in "abcde" for n in (64, 128)], "stem"),
+        (["cat.png", "dog.png"], "stem"),
+    ],
+)
+def test_a_folder_whose_names_are_numbers_alone_is_grouped_by_file(paths, rule):
+    assert usual_group(paths) == rule
 
 
 def test_labels_are_folders_below_the_root():
