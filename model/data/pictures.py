@@ -32,6 +32,8 @@ PICTURE_LIMITS = DecodeLimits(
 )
 # One split, two names: ImageNet says the short one.
 _SPLIT_ALIASES = {"validation": "val", "val": "validation"}
+# What splits are called, in the order in which they are named to people.
+_SPLITS = ("train", "val", "validation", "test")
 _SHOWN_PROBLEMS = 10
 _CHUNK = 1024
 
@@ -172,6 +174,23 @@ def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
 def has_split(path: Path, split: str) -> bool:
     """Whether a folder has a part of that name: shards, or a folder in it."""
     return path.is_dir() and bool(_part(path, _shards(path), split))
+
+
+def splits_of(path: Path) -> list[str]:
+    """The splits that a set of pictures has by their usual names; none where it is all one.
+
+    Shards of a training part alone are all one: whoever takes everything takes that. So is a
+    folder with one folder of such a name, which may be a label: pictures of trains.
+    """
+    if not path.is_dir():
+        return []
+    shards = _shards(path)
+    if not shards:
+        folders = [split for split in _SPLITS if (path / split).is_dir()]
+        return folders if len(folders) > 1 else []
+    words = {word for shard in shards for word in re.split(r"[-_.]", shard.name)}
+    found = [split for split in _SPLITS if split in words]
+    return [] if found == [_SPLITS[0]] else found
 
 
 def check_pictures(

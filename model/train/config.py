@@ -73,7 +73,7 @@ class TrainConfig:
     precision: str = "float32"  # of large products while training: "float32" or "bfloat16"
 
     # --- Data ---
-    train_split: str = ""  # as the data names it; "": the data has no splits
+    train_split: str = ""  # as the data names it; "": all of it, refused where it has splits
     validation_split: str = ""  # likewise; "": pictures held out of training, chosen by hash
     validation_examples: int = 512  # at most this many are validated on
     checked_examples: int = 20_000  # so many are decoded before the first step; 0: all of them

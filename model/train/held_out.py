@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from model.data.pictures import PictureSet, has_split, open_pictures
+from model.data.pictures import PictureSet, has_split, open_pictures, splits_of
 from model.errors import DataError, TrainingError
 from model.train.config import TrainConfig
 from model.train.sampling import Part, evenly, held_out
@@ -14,9 +14,18 @@ def training_and_validation(config: TrainConfig, sources: Sources) -> tuple[Pict
 
     Raises:
         DataError: there is no such data, or no such split of it.
-        TrainingError: there is one picture alone.
+        TrainingError: there is one picture alone, or no split is named of data that has some.
     """
-    pictures = _opened(sources.data, config.train_split, "`--set train_split=` takes all there is")
+    splits = splits_of(sources.data)
+    if splits and not config.train_split:
+        raise TrainingError(
+            f"{sources.data} has the splits {', '.join(splits)}, and the run names none: it would "
+            f"learn from all of them, what is measured too; say `--set train_split={splits[0]}`"
+        )
+    instead = "`--set train_split=` takes all there is"
+    if splits:
+        instead = f"it has the splits {', '.join(splits)}"
+    pictures = _opened(sources.data, config.train_split, instead)
     if config.validation_split:
         instead = "`--set validation_split=` holds pictures out of the training part instead"
         validation = _opened(sources.data, config.validation_split, instead)

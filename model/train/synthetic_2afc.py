@@ -20,7 +20,7 @@ from PIL import Image
 
 from model.console import Output
 from model.data.nights import FEWEST_VOTES, TABLE
-from model.data.pictures import PictureSet, open_pictures
+from model.data.pictures import PictureSet, open_pictures, splits_of
 from model.errors import DataError
 from model.progress import Progress
 from model.train.corpus.packing import written_aside
@@ -209,6 +209,11 @@ def synthetic_2afc(  # noqa: PLR0917 (typer makes options of them)
     """Make judged triplets of any pictures, in the layout of NIGHTS, for trying things out."""
     output = Output(as_json, "nothing was written")
     with output.errors():
+        # Triplets are trained on: those of a test split would be learnt without a word.
+        if split is None and (splits := splits_of(pictures)):
+            raise DataError(
+                f"{pictures} has the splits {', '.join(splits)}: say which with --split"
+            )
         counts = write_synthetic_2afc(
             open_pictures(pictures, split=split), out, triplets, seed, Progress(sys.stderr)
         )

@@ -22,7 +22,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from model.console import Output
-from model.data.pictures import PictureSet, open_pictures
+from model.data.pictures import PictureSet, open_pictures, splits_of
 from model.devices import check_device
 from model.errors import MetricError, TrainingError
 from model.progress import Progress
@@ -251,4 +251,6 @@ def teach(  # noqa: PLR0917 (typer makes options of them)
         )
     fields = {"out": str(out), "count": found.count, "dim": found.dim, "record": found.record}
     text = f"{found.count} embeddings of {found.dim} numbers by {found.name} in {out}"
+    if splits := splits_of(pictures):
+        text += f", of the splits {', '.join(splits)}" if split is None else f", of {split}"
     output.show(fields, text)

@@ -4,7 +4,7 @@ import pytest
 from image_files import encoded, photo
 
 from model.data.shards import ShardWriter
-from model.errors import DataError
+from model.errors import DataError, TrainingError
 from model.train.config import TrainConfig
 from model.train.held_out import training_and_validation
 from model.train.task import Sources
@@ -42,3 +42,42 @@ def test_data_that_is_not_there_is_refused_for_that(tmp_path):
     with pytest.raises(DataError, match="nothing is at") as refused:
         training_and_validation(SPLITS, Sources(tmp_path / "none"))
     assert "--set" not in str(refused.value)
+
+
+def save(root, *names):
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(encoded(photo(seed=number), "PNG"))
+    return root
+
+
+def test_data_with_splits_is_not_trained_on_whole_because_the_run_names_none(shards, tmp_path):
+    unsaid = TrainConfig(validation_examples=2)
+    assert len(training_and_validation(unsaid, Sources(shards))[0]) == 5, "all there is trains"
+    for split in ("validation", "test"):
+        with ShardWriter(tmp_path / "shards", split) as writer:
+            writer.add(split, encoded(photo(seed=9), "PNG"), "png")
+    folders = save(tmp_path / "folders", "train/a/0.png", "val/a/1.png", "test/a/2.png")
+    for data, splits in ((shards, "train, validation, test"), (folders, "train, val, test")):
+        message = rf"has the splits {splits}, .* say `--set train_split=train`"
+        with pytest.raises(TrainingError, match=message):
+            training_and_validation(unsaid, Sources(data))
+        with pytest.raises(TrainingError, match=message):
+            training_and_validation(
+                dataclasses.replace(unsaid, validation_split="validation"), Sources(data)
+            )
+    said = dataclasses.replace(unsaid, train_split="train")
+    assert len(training_and_validation(said, Sources(shards))[0]) == 5
+
+
+def test_one_folder_called_like_a_split_is_a_label(tmp_path):
+    trains = save(tmp_path / "toys", *(f"{toy}/{n}.png" for toy in ("train", "cat") for n in "012"))
+    unsaid = TrainConfig(validation_examples=2)
+    assert len(training_and_validation(unsaid, Sources(trains))[0]) == 5
+
+
+def test_a_split_that_is_not_there_is_answered_with_those_that_are(tmp_path):
+    with ShardWriter(tmp_path / "shards", "test") as writer:
+        writer.add("0", encoded(photo(), "PNG"), "png")
+    with pytest.raises(DataError, match=r"no shards train-.*; it has the splits test$"):
+        training_and_validation(SPLITS, Sources(tmp_path / "shards"))

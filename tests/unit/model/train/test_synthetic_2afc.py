@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from image_files import encoded, photo
 from PIL import Image
+from typer.testing import CliRunner
 
 from model.data.pictures import open_pictures
 from model.data.triplets import load_triplet_pixels, read_nights
 from model.errors import CorpusError, DataError
+from model.train.__main__ import app
 from model.train.distortions import FAMILIES
 from model.train.synthetic_2afc import draw_triplet, plan_triplets, square, write_synthetic_2afc
 
@@ -178,3 +180,16 @@ def test_the_command_says_what_it_made_or_why_not(pictures, tmp_path):
     assert json.loads(again.stdout)["error"]["type"] == "CorpusError"
     assert again.stderr.strip().startswith("error: ")
     assert "Traceback" not in again.stderr
+
+
+def test_pictures_with_splits_are_drawn_from_one_of_them(tmp_path):
+    for split in ("train", "test"):
+        (tmp_path / "in" / split).mkdir(parents=True)
+        for n in range(10):
+            (tmp_path / "in" / split / f"{n}.png").write_bytes(encoded(photo(seed=n), "PNG"))
+    arguments = ["synthetic-2afc", str(tmp_path / "in"), str(tmp_path / "out"), "--triplets", "10"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "has the splits train, test: say which with --split" in done.stderr
+    assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(app, [*arguments, "--split", "train"]).exit_code == 0

@@ -276,6 +276,16 @@ def test_the_command_says_what_it_made(pictures, tmp_path):
     assert PrecomputedEmbeddings(tmp_path / "out").count == 11
 
 
+def test_the_command_says_which_splits_it_asked_for(tmp_path):
+    for split in ("train", "test"):
+        make_pictures(tmp_path / "pictures" / split, 2)
+    arguments = ["teach", str(tmp_path / "pictures"), "--size", "32"]
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "all")])
+    assert done.stdout.splitlines()[-1].endswith("all, of the splits train, test")
+    done = CliRunner().invoke(app, [*arguments, str(tmp_path / "one"), "--split", "train"])
+    assert done.stdout.splitlines()[-1].endswith("one, of train")
+
+
 @pytest.mark.parametrize(
     ("extra", "code", "words"),
     [
