@@ -36,7 +36,8 @@ class Request:
         seed: of the edits.
         split: the part of the data; None for test where there is one, else val, else everything.
         limit: take at most so many pictures or triplets, evenly spread; None for all.
-        hashes: list of the sha256 that the pictures must have; None for any pictures.
+        hashes: list of the sha256 that the pictures must have; None for any pictures. Triplets
+            are outside it.
         counting: opens a progress bar.
     """
 
@@ -175,10 +176,14 @@ def _has_training_part(path: Path) -> bool:
 
 
 def _evaluate_votes(path: Path, request: Request) -> Outcome:
-    """The DINO protocol: the training part votes on the other part's labels."""
+    """The DINO protocol: the training part votes on the other part's labels.
+
+    A list of hashes is about the other part, as it is for the other tasks on the same folder.
+    """
     outcome = Outcome()
     parts: list[Gathered] = []
-    for split in (_TRAINING, usual_split(path)):
+    # The part that is measured first: what the list refuses need not wait for the other.
+    for split in (usual_split(path), _TRAINING):
         pictures = open_pictures(path, split=split)
         part = gather(
             pictures,
@@ -188,9 +193,12 @@ def _evaluate_votes(path: Path, request: Request) -> Outcome:
             limit=request.limit,
             with_queries=False,
         )
+        if request.hashes is not None and split != _TRAINING:
+            is_part = request.limit is not None
+            check_hashes(part.sheet.origins, request.hashes, is_part=is_part)
         outcome.data[str(split)] = identify(pictures.name, part.sheet.digests)
         parts.append(part)
-    train, test = parts
+    test, train = parts
     for name in request.metrics:
         outcome.measurements += neighbours.measure_votes(
             name,

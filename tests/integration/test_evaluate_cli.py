@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -243,6 +244,15 @@ def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
     assert values["blockmean8", "voted_accuracy", "all", "", 10, *[None] * 5] == 1.0
     assert record["data"]["train"]["files"] == 12
     assert record["data"]["val"]["files"] == 4
+    hashes = tmp_path / "hashes"
+    shutil.copy(out / "val.sha256.txt", hashes)
+    votes = ["knn", tmp_path / "data", "--metric", "blockmean8", "--no-plots", "--hashes", hashes]
+    assert run(*votes, "--out", tmp_path / "again").exit_code == 0
+    hashes.write_text("f" * 64)
+    refused = run(*votes, "--out", tmp_path / "refused")
+    assert refused.exit_code == EXIT_ERROR
+    assert "1 of its 1 are missing, 4 others came" in refused.stderr
+    assert not (tmp_path / "refused").exists()
 
 
 def test_what_was_trained_on_is_measured_only_where_it_is_asked_for(tmp_path):
