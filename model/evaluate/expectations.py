@@ -11,6 +11,8 @@ from model.errors import EvaluationError
 from model.evaluate.measurement import FIELDS, Book
 
 _OWN = ("name", "at_least", "at_most", "above", "gain")
+_COUNTS = frozenset({"k"})
+_NUMBERS = frozenset({"epsilon", "rate"})
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ def read_expectations(path: Path) -> list[Expectation]:
     """
     try:
         tables: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", [])
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    # ValueError: bad UTF-8, bad TOML, or a number of thousands of digits.
+    except (OSError, ValueError, RecursionError) as exc:
         raise EvaluationError(f"{path}: no file of expectations: {exc}") from exc
     if not isinstance(tables, list) or not tables:
         raise EvaluationError(f"{path}: at least one [[expect]] table was wanted")
@@ -101,13 +104,27 @@ def _read_one(raw: Any, where: str) -> Expectation:
     limits = {name: _number(table, name, where) for name in ("at_least", "at_most", "gain")}
     if not isinstance(table.get("above", ""), str):
         raise EvaluationError(f"{where}: above must be a metric's name, got {table['above']!r}")
-    selector = {name: table[name] for name in FIELDS if name in table}
-    if isinstance(selector.get("epsilon"), str):
+    if "gain" in table and "above" not in table:
+        raise EvaluationError(f"{where}: gain says by how much above another, and above is missing")
+    selector = {name: _selected(table, name, where) for name in FIELDS if name in table}
+    return Expectation(table["name"], selector, above=table.get("above"), **limits)
+
+
+def _selected(table: Mapping[str, Any], name: str, where: str) -> str | int | float | None:
+    """A field's value of the type that measurements have it in: any other would never be found."""
+    value = table[name]
+    if name == "epsilon" and isinstance(value, str):
         try:
-            selector["epsilon"] = parse_epsilon(selector["epsilon"])
+            return parse_epsilon(value)
         except ValueError as exc:
             raise EvaluationError(f"{where}: {exc}") from exc
-    return Expectation(table["name"], selector, above=table.get("above"), **limits)
+    if name in _NUMBERS:
+        return _number(table, name, where)
+    kind, called = (int, "a whole number") if name in _COUNTS else (str, "text")
+    # `type`, as true is 1 to Python.
+    if type(value) is not kind:
+        raise EvaluationError(f"{where}: {name} must be {called}, got {value!r:.60}")
+    return value
 
 
 def _number(table: Mapping[str, Any], name: str, where: str) -> float | None:
@@ -115,8 +132,14 @@ def _number(table: Mapping[str, Any], name: str, where: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EvaluationError(f"{where}: {name} must be a number, got {value!r}")
-    return float(value)
+        raise EvaluationError(f"{where}: {name} must be a number, got {value!r:.60}")
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise EvaluationError(f"{where}: {name} must be a finite number")
+    return number
 
 
 def _judge_one(wanted: Expectation, book: Book, headline: str) -> Verdict:

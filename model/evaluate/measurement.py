@@ -63,9 +63,7 @@ class Book:
         found = (
             getattr(one, field)
             for one in self._all
-            if all(
-                _rounded(getattr(one, name)) == _rounded(value) for name, value in wanted.items()
-            )
+            if all(getattr(one, name) == value for name, value in wanted.items())
         )
         return list(dict.fromkeys(found))
 
@@ -150,9 +148,5 @@ FIELDS = tuple(name for name in _DEFAULTS if name not in {"value", "count"})
 
 
 def _key(fields: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(_rounded(fields[name]) for name in FIELDS)
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers to three digits: 0.141 is how everybody writes 36/255."""
-    return round(value, 3) if isinstance(value, float) else value
+    """What a measurement is found by; numbers are compared exactly, two budgets may lie close."""
+    return tuple(fields[name] for name in FIELDS)

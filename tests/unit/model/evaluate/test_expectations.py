@@ -40,7 +40,6 @@ CERTIFIED = (
         (RECALL + 'above = "ours"', False),
         (RECALL + 'above = "ours"\ngain = 0.0', True),
         (RECALL + 'by = "edit"\ngroup = "shift"\nat_least = 0.6', True),
-        (CERTIFIED + "epsilon = 0.141\nat_least = 0.89", True),
         (CERTIFIED + 'epsilon = "36/255"\nat_least = 0.89', True),
     ],
 )
@@ -57,11 +56,25 @@ def test_a_line_is_met_or_not(tmp_path, lines, is_met):
         RECALL + 'metric = "phash"\nat_least = 0.0',
         RECALL + 'above = "phash"\nat_least = 0.0',
         CERTIFIED + "epsilon = 0.15\nat_least = 0.0",
+        CERTIFIED + "epsilon = 0.141\nat_least = 0.0",
     ],
 )
 def test_what_was_not_measured_is_not_met(tmp_path, lines):
     (verdict,) = verdicts(tmp_path, lines)
     assert not verdict.is_met
+
+
+def test_a_budget_close_to_another_is_not_taken_for_it(tmp_path):
+    shares = {1.4396: 0.8, 1.4404: 0.7, 0.5: 0.9, 0.5004: 0.6}
+    book = Book([
+        Measurement("retrieval", "ours", "certified_recall", share, 100, k=1, epsilon=epsilon,
+                    unit="input", formula="ours")
+        for epsilon, share in shares.items()
+    ])  # fmt: skip
+    path = tmp_path / "expect.toml"
+    path.write_text("".join(f"{CERTIFIED}epsilon = {e}\nat_least = 0\n" for e in shares))
+    found = [verdict.measured for verdict in judge(read_expectations(path), book, "ours")]
+    assert found == list(shares.values())
 
 
 def test_a_failed_line_says_what_was_wanted_and_what_came(tmp_path):
@@ -84,6 +97,18 @@ def test_a_failed_line_says_what_was_wanted_and_what_came(tmp_path):
         (RECALL + "at_least = 0.9\nepsilonn = 1", "'epsilonn'"),
         (RECALL + 'at_least = 0.9\nepsilon = "half"', "half"),
         ("[[expect", "no file of expectations"),
+        ("x = " + "[" * 20_000, "no file of expectations"),
+        ("x = 1" + "0" * 5000, "no file of expectations"),
+        (RECALL + "at_least = 1" + "0" * 309, "at_least must be a finite number"),
+        (RECALL + "at_least = 0x1" + "0" * 5000, "at_least must be a finite number"),
+        (RECALL + "at_least = nan", "at_least must be a finite number"),
+        (RECALL.replace('"recall"', '["recall"]') + "at_least = 0", "figure must be text"),
+        (RECALL + "metric = {a = 1}\nat_least = 0", "metric must be text"),
+        (RECALL.replace("k = 1", "k = true") + "at_least = 0", "k must be a whole number"),
+        (RECALL.replace("k = 1", "k = 1.0") + "at_least = 0", "k must be a whole number"),
+        (CERTIFIED + "epsilon = true\nat_least = 0", "epsilon must be a number"),
+        (RECALL + 'rate = "1 %"\nat_least = 0', "rate must be a number"),
+        (RECALL + "at_least = 0.9\ngain = 0.1", "gain says by how much above another"),
     ],
 )
 def test_a_file_that_means_nothing_is_refused(tmp_path, text, message):

@@ -53,17 +53,18 @@ def test_a_curve_is_the_credit_of_cases_with_a_larger_radius(rng):
     assert curve.shares(at) == pytest.approx(wanted)
 
 
-def test_a_book_finds_by_every_field_and_rounds_numbers_to_three_digits():
+def test_a_book_finds_by_every_field_and_numbers_exactly():
     rows = [
         Measurement("2afc", "m", "certified_score", 0.1, 5, epsilon=36 / 255, unit="input"),
         Measurement("2afc", "m", "certified_score", 0.2, 5, epsilon=36 / 255, unit="upload"),
     ]
     book = Book(rows)
     fields = {"task": "2afc", "metric": "m", "figure": "certified_score"}
-    assert book.find(**fields, epsilon=0.141, unit="upload").value == 0.2
-    assert book.find(**fields, epsilon=0.141) is None
-    assert book.find(**fields, epsilon=0.142, unit="upload") is None
-    assert book.values("unit", **fields, epsilon=0.141) == ["input", "upload"]
+    assert book.find(**fields, epsilon=36 / 255, unit="upload").value == 0.2
+    assert book.find(**fields, epsilon=36 / 255) is None
+    assert book.find(**fields, epsilon=0.141, unit="upload") is None
+    assert book.values("unit", **fields, epsilon=36 / 255) == ["input", "upload"]
+    assert book.values("unit", **fields, epsilon=0.141) == []
 
 
 def test_groups_are_by_name_and_an_empty_name_is_in_none():
