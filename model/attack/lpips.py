@@ -22,8 +22,8 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from model.errors import MetricError
+from model.libraries import import_foreign
 from model.metrics.metric import Pixels, squares
-from model.teachers.foreign import import_foreign
 from model.teachers.weights import read_tensors
 
 PREFIX = "lpips:"

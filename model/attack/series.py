@@ -9,6 +9,7 @@ from model.attack.plan import Plan
 from model.attack.questions import Questions
 from model.attack.run import Refusal, Result, Run, Say, check_plan
 from model.attack.subjects import subject_of, through_resize
+from model.attack.toolbox import require_library
 from model.errors import AttackError, EmbeddingError, MetricError, RetrievalError
 from model.metrics.load import load_metric
 from model.metrics.metric import Metric
@@ -56,7 +57,7 @@ def candidate(
     Raises:
         AttackError: a plan cannot be carried out on this metric.
         MetricError: there is no such metric, or its weights cannot be used.
-        DependencyError: its library is not installed.
+        DependencyError: its library, or that of an attack, is not installed.
         CheckpointError: the checkpoint file cannot be used.
     """
     load = load_lpips if spec.startswith(PREFIX) else load_metric
@@ -68,6 +69,7 @@ def candidate(
     chosen = plans(metric)
     for plan in chosen:
         check_plan(plan, subject)
+        require_library(plan.attacks, plan.norm)
     return Candidate(metric, chosen)
 
 

@@ -10,7 +10,7 @@ here these are set from a seed for the time of a call and put back. What else is
 import contextlib
 import logging
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from functools import partial
 from typing import Any
 
@@ -23,9 +23,20 @@ from model.attack import square
 from model.attack.block import Budget
 from model.attack.probe import AllTurnedError, Probe
 from model.errors import DependencyError
+from model.libraries import install_hint
 
 # The ratio loss divides by the gap between the first class and the third.
 _RATIO_CLASSES = 3
+
+
+def require_library(attacks: Sequence[str], norm: str) -> None:
+    """Find out before a long run that its attacks cannot be run.
+
+    Raises:
+        DependencyError: one of them is the library's, and that is not installed.
+    """
+    if not all(_is_ours(attack, norm) for attack in attacks):
+        _library()
 
 
 def attack_probe(
@@ -44,10 +55,15 @@ def attack_probe(
         DependencyError: the library is not installed.
     """
     with _seeded(seed), contextlib.suppress(AllTurnedError):
-        if attack == "square" and budget.norm == "l2":
+        if _is_ours(attack, budget.norm):
             square.search(probe, budget.epsilon, budget.steps, np.random.default_rng(seed))
         else:
             _run(attack, probe, budget, starts_off)
+
+
+def _is_ours(attack: str, norm: str) -> bool:
+    """Whether an attack does without the library."""
+    return attack == "square" and norm == "l2"
 
 
 def _run(attack: str, probe: Probe, budget: Budget, starts_off: bool) -> None:
@@ -151,7 +167,7 @@ def _library() -> _Library:
         library = _Library()
     except ImportError as exc:
         raise DependencyError(
-            "attacks need adversarial-robustness-toolbox: pip install '.[train]'"
+            f"attacks need adversarial-robustness-toolbox: {install_hint('train')}"
         ) from exc
     # It tells of each batch at a level that some programs print.
     logging.getLogger("art").setLevel(logging.ERROR)

@@ -11,6 +11,7 @@ import numpy as np
 
 from model.errors import DependencyError
 from model.evaluate.results import RadiusCurve, write_aside
+from model.libraries import install_hint
 
 _TITLES = {"retrieval": "Certified recall@1", "2afc": "Certified 2AFC score"}
 _POINTS = 400
@@ -48,7 +49,7 @@ def _figure() -> Any:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError as exc:
         raise DependencyError(
-            "plots need matplotlib: pip install '.[train]', or pass --no-plots"
+            f"plots need matplotlib: {install_hint('train')}; or pass --no-plots"
         ) from exc
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     FigureCanvasAgg(figure)

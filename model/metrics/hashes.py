@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from PIL import Image
 
+from model.libraries import import_foreign
 from model.metrics.metric import Pixels, check_pixels
-from model.teachers.foreign import import_foreign
 
 
 class HashMetric:

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 
+from model.libraries import import_foreign
 from model.metrics.metric import DifferentiableMetric
-from model.teachers.foreign import import_foreign
 
 
 @dataclass(frozen=True)

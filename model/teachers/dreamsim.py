@@ -26,7 +26,7 @@ from typing import Any
 from torch import Tensor
 
 from model.errors import MetricError
-from model.teachers.foreign import import_foreign
+from model.libraries import import_foreign
 from model.teachers.frozen import FrozenTeacher, Recipe
 from model.teachers.weights import folder_record
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import MetricError
-from model.teachers.foreign import import_foreign
+from model.libraries import import_foreign
 from model.teachers.frozen import FrozenTeacher, Recipe
 from model.teachers.weights import load_strictly, read_tensors, weights_record
 

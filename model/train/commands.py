@@ -11,9 +11,12 @@ import typer
 
 from model.console import Output
 from model.errors import TrainingError
+from model.presets import PRESETS, WaveConfig
 from model.train.config import TrainConfig, load_recipe, parse_settings, recipe_names
+from model.train.copies.wave_student import require_wavelets
 from model.train.distributed import current, joined
 from model.train.interrupts import stopped_as_interrupted
+from model.train.logs import require_event_files
 from model.train.run_state import RunFolder
 from model.train.task import Sources, Task, build
 from model.train.trainer import claimed, train_in
@@ -121,12 +124,25 @@ def _run(
     with output.errors(), stopped_as_interrupted():
         config = load_recipe(recipe).with_changes(parse_settings(settings or []))
         config = config.with_changes({k: v for k, v in flags.items() if v is not None})
+        _require_libraries(config, sources)
         # Claimed before anything is computed or kept: a second run is refused at once.
         with joined(sources.device) as device, claimed(out, device) as folder:
             student, task = build(config, dataclasses.replace(sources, device=device, work=out))
             train_in(folder, student, task, _with_an_end(config, task), device=device)
             if current().leads:
                 _show(output, folder)
+
+
+def _require_libraries(config: TrainConfig, sources: Sources) -> None:
+    """Find out before anything is read that a library of the run is missing.
+
+    Raises:
+        DependencyError: one is; a teacher's is looked for when the teacher is loaded, first of all.
+    """
+    if config.tensorboard:
+        require_event_files()
+    if sources.start is None and isinstance(PRESETS[config.preset], WaveConfig):
+        require_wavelets()
 
 
 def _with_an_end(config: TrainConfig, task: Task) -> TrainConfig:

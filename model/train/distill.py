@@ -32,8 +32,8 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"
         DataError: a picture is bad; the message names its file.
         MetricError: the teacher, or its stored embeddings, cannot be used.
     """
-    training, validation = training_and_validation(config, sources)
     targets = targets_of(config, sources)
+    training, validation = training_and_validation(config, sources)
     _check(training, targets, config)
     _check(validation, targets, config)
     start = None

@@ -12,7 +12,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from model.errors import DependencyError
+from model.libraries import import_foreign
 from model.train.run_state import replacing
+
+
+def require_event_files() -> None:
+    """Find out before a long run that its event files cannot be written.
+
+    Raises:
+        DependencyError: tensorboard is not installed.
+    """
+    try:
+        import_foreign("tensorboard", "a run's log", "tensorboard", "train")
+    except DependencyError as exc:
+        raise DependencyError(f"{exc}; or run with --set tensorboard=false") from exc
 
 
 class MetricLog:
@@ -130,11 +143,7 @@ def _forget_after(path: Path, step: int) -> None:
 
 def _event_writer(folder: Path, from_step: int) -> Any:
     """TensorBoard's writer; it hides what an earlier attempt wrote after this step."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra's)
-    except ImportError as exc:
-        raise DependencyError(
-            "event files need tensorboard: pip install 'lipsim-retrieval[train]', or run with "
-            "--set tensorboard=false"
-        ) from exc
+    require_event_files()
+    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra's)
+
     return SummaryWriter(str(folder), purge_step=from_step + 1)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,16 @@ def triplets(pictures: Path, tmp_path_factory) -> Path:
 
 def attack(*arguments: object):
     return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def test_a_missing_library_is_one_line_before_a_picture_is_read(monkeypatch, tmp_path: Path):
+    for module in [name for name in sys.modules if name.partition(".")[0] == "art"]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "art", None)
+    done = attack(tmp_path / "no-pictures", "--metric", "blockmean8", "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1
+    assert "adversarial-robustness-toolbox: `make setup` in a clone, or pip" in done.stderr
 
 
 def test_the_teacher_falls_where_ours_holds(pictures: Path, tmp_path: Path):

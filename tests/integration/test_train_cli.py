@@ -150,6 +150,18 @@ def test_what_cannot_be_done_is_one_line_and_exit_1(pictures, tmp_path, changes,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("library", ["pywt", "tensorboard"])
+def test_a_missing_library_is_one_line_before_a_picture_is_read(monkeypatch, tmp_path, library):
+    monkeypatch.setitem(sys.modules, library, None)
+    code, said, complaint = call(
+        "distill", "--recipe", "wave-64", "--data", tmp_path / "none", "--out", tmp_path / "run"
+    )
+    assert (code, said) == (1, "")
+    assert complaint.count("\n") == 1
+    assert "`make setup` in a clone, or pip install 'lipsim-retrieval[train]'" in complaint
+    assert not (tmp_path / "run").exists()
+
+
 def test_fine_tuning_refuses_an_unknown_device_too(nights, tmp_path):
     start = ("--data", nights, "--from", DEFAULT_CHECKPOINT, "--out", tmp_path / "run")
     code, _, told = call("finetune", *start, "--steps", 1, "--device", "banana")

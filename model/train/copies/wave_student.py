@@ -8,6 +8,7 @@ validated, kept or exported is one.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.libraries import import_foreign
 from model.presets import WaveConfig
 from model.train.student import Student
 from model.wave import ShiftedCopies, WaveletLevel
@@ -167,10 +169,16 @@ def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:
 
 def sym4_lowpass() -> Float64[np.ndarray, " 8"]:
     """The eight taps of the sym4 wavelet's low-pass filter."""
-    import pywt  # noqa: PLC0415 (a library of the workshop alone)
+    return np.array(require_wavelets().Wavelet("sym4").dec_lo, dtype=np.float64)
 
-    wavelet = pywt.Wavelet("sym4")  # pyright: ignore[reportAttributeAccessIssue]
-    return np.array(wavelet.dec_lo, dtype=np.float64)
+
+def require_wavelets() -> Any:
+    """The library of wavelets; asked for before a long run, it says in time that there is none.
+
+    Raises:
+        DependencyError: it is not installed.
+    """
+    return import_foreign("pywt", "a fresh wavelet network", "PyWavelets", "train")
 
 
 def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:

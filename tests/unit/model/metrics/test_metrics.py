@@ -183,7 +183,7 @@ def test_what_is_no_picture_is_refused(metrics, name, bad):
 @pytest.mark.parametrize(("name", "library"), [("phash", "imagehash"), ("pdq", "pdqhash")])
 def test_a_missing_extra_is_one_clear_line(monkeypatch, name, library):
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(DependencyError, match=rf"{library}.*pip install '\.\[") as caught:
+    with pytest.raises(DependencyError, match=rf"{library}.*pip install '") as caught:
         load_metric(name)
     assert "\n" not in str(caught.value)
 

@@ -176,7 +176,9 @@ def test_an_absent_package_is_one_clear_line(name, package, monkeypatch, dreamsi
     torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
     monkeypatch.setitem(sys.modules, package, None)
     weights = folder if package == "dreamsim" else tmp_path / "w.pth"
-    with pytest.raises(DependencyError, match=r"needs .*pip install '\.\[teachers\]'$") as caught:
+    with pytest.raises(
+        DependencyError, match=r"needs .*pip install 'lipsim-retrieval\[teachers\]'$"
+    ) as caught:
         load_teacher(name, weights=weights)
     assert "\n" not in str(caught.value)
 

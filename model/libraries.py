@@ -6,6 +6,13 @@ from typing import Any
 from model.errors import DependencyError
 
 
+def install_hint(extra: str) -> str:
+    """How an extra of ours is installed, for a message."""
+    pip = f"pip install 'lipsim-retrieval[{extra}]'"
+    # What the Makefile sets up has this extra alone of those that name libraries here.
+    return f"`make setup` in a clone, or {pip}" if extra == "train" else pip
+
+
 def import_foreign(module: str, needed_by: str, package: str, extra: str) -> Any:
     """A library's module; none of ours has types, so what comes out is narrowed by the caller.
 
@@ -25,5 +32,5 @@ def import_foreign(module: str, needed_by: str, package: str, extra: str) -> Any
         is_there = not (isinstance(exc, ModuleNotFoundError) and exc.name in (module, None))
         reason = f", which cannot be imported ({exc})" if is_there else ""
         raise DependencyError(
-            f"{needed_by} needs {package}{reason}: pip install '.[{extra}]'"
+            f"{needed_by} needs {package}{reason}: {install_hint(extra)}"
         ) from exc
