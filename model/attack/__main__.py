@@ -28,8 +28,8 @@ MetricOption = Annotated[
     list[str] | None,
     typer.Option(
         "--metric",
-        help="wave-64, a checkpoint file, raw, blockmean16, phash, pdq, teacher:NAME[@SIDE], "
-        "lpips:TRUNK[@SIDE]; repeatable.",
+        help="Metric to attack, or NAME=METRIC: wave-64, a checkpoint file, raw, blockmean16, "
+        "phash, pdq, teacher:NAME[@SIDE], lpips:TRUNK[@SIDE]; repeatable.",
     ),
 ]
 ObjectiveOption = Annotated[

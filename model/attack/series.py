@@ -11,7 +11,7 @@ from model.attack.run import Refusal, Result, Run, Say, check_plan
 from model.attack.subjects import subject_of, through_resize
 from model.attack.toolbox import require_library
 from model.errors import AttackError, EmbeddingError, MetricError, RetrievalError
-from model.metrics.load import load_metric
+from model.metrics.load import load_metric, named, renamed
 from model.metrics.metric import Metric
 from model.resize import resize_operator
 
@@ -48,7 +48,7 @@ def candidate(
     """Loads a metric and holds its plans against it; no picture is read.
 
     Args:
-        spec: names the metric, as on the command line.
+        spec: names the metric, as on the command line: SPEC or NAME=SPEC.
         plans: what the metric is to be attacked with.
         weights: of a teacher, or of LPIPS's trunk.
         space: "input" or "upload".
@@ -60,8 +60,10 @@ def candidate(
         DependencyError: its library, or that of an attack, is not installed.
         CheckpointError: the checkpoint file cannot be used.
     """
+    name, spec = named(spec)
     load = load_lpips if spec.startswith(PREFIX) else load_metric
     metric = load(spec, weights=weights, device=device)
+    metric = metric if name is None else renamed(metric, name)
     subject = subject_of(metric, device=device)
     if space == "upload":  # of any size: a metric without gradients is refused for all
         side = subject.height
@@ -91,9 +93,12 @@ def attack_each(
         keep: given all there is after each result: it is to be safe before the next hours begin.
 
     Raises:
-        AttackError: no metric could be attacked.
+        AttackError: two metrics have one name, or no metric could be attacked.
         DataError: the data cannot be read.
     """
+    names = [one.metric.name for one in candidates]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise AttackError(f"two metrics are called {twice!r}; write OTHER=SPEC to rename one")
     found, errors = Findings(), dict[str, RetrievalError]()
     for one in candidates:
         try:

@@ -38,7 +38,8 @@ MetricOption = Annotated[
     typer.Option(
         "--metric",
         help="Metric to measure, or NAME=METRIC; repeatable. wave-64 (the default), a checkpoint"
-        " file, raw, blockmean16, blockmean8, phash, pdq, teacher:NAME.",
+        " file, raw, blockmean16, blockmean8, phash, pdq, teacher:NAME, or teacher:NAME@64, which"
+        " sees a 64 x 64 picture.",
     ),
 ]
 BaselinesOption = Annotated[

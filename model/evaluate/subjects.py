@@ -5,7 +5,7 @@ from typing import Any
 
 from model.errors import DependencyError, EvaluationError
 from model.evaluate.radii import Proof
-from model.metrics.load import load_metric
+from model.metrics.load import load_metric, named
 from model.metrics.metric import Metric
 from model.metrics.ours import EmbedderMetric
 
@@ -72,6 +72,6 @@ def describe(name: str, metric: Metric) -> dict[str, Any]:
 
 
 def _load(spec: str, device: str) -> tuple[str, Metric]:
-    name, equals, rest = spec.partition("=")
-    metric = load_metric(rest if equals else spec, device=device)
-    return (name if equals else metric.name), metric
+    name, rest = named(spec)
+    metric = load_metric(rest, device=device)
+    return name or metric.name, metric

@@ -1,5 +1,6 @@
 """One line of text to a metric."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,23 @@ METRIC_HELP = (
     f"{_DEFAULT} (the checkpoint that ships), a checkpoint file, {', '.join(_BASELINES)}, "
     "or teacher:NAME, with @64 at its end for a teacher behind a 64 x 64 picture"
 )
+
+
+def named(text: str) -> tuple[str | None, str]:
+    """The name that a command line gives a metric, or None, and the metric's spec.
+
+    Args:
+        text: NAME=SPEC or SPEC; a file with "=" in its path is a SPEC.
+    """
+    name, equals, spec = text.partition("=")
+    return (name, spec) if equals and name and not Path(text).is_file() else (None, text)
+
+
+def renamed(metric: Metric, name: str) -> Metric:
+    """The same metric under another name."""
+    other = copy.copy(metric)
+    vars(other)["name"] = name
+    return other
 
 
 def load_metric(spec: str, *, weights: Path | None = None, device: str = "cpu") -> Metric:

@@ -54,6 +54,20 @@ def attack(*arguments: object):
     return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
+def test_a_metric_is_reported_by_the_name_that_it_is_given(pictures: Path, tmp_path: Path):
+    quick = ("--queries", 2, "--epsilon", 0.5, "--steps", 1, "--restarts", 1, "--shortest-steps", 0)
+    done = attack(
+        pictures, "--metric", "blockmean8", "--metric", "mine=blockmean8", "--out", tmp_path,
+        *quick, "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert [one["metric"] for one in json.loads(done.stdout)["runs"]] == ["blockmean8", "mine"]
+    assert "mine: " in done.stderr
+    done = attack(pictures, "--metric", "raw", "--metric", "raw", "--out", tmp_path, *quick)
+    assert done.exit_code == 1
+    assert "two metrics are called 'raw'; write OTHER=SPEC" in done.stderr
+
+
 def test_a_missing_library_is_one_line_before_a_picture_is_read(monkeypatch, tmp_path: Path):
     for module in [name for name in sys.modules if name.partition(".")[0] == "art"]:
         monkeypatch.delitem(sys.modules, module)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from model.embedder import DEFAULT_CHECKPOINT, Embedder
 from model.errors import DependencyError, MetricError
-from model.metrics.load import load_metric
+from model.metrics.load import load_metric, named
 from model.metrics.metric import DifferentiableMetric, Metric, squares
 from model.metrics.pixels import BlockMeans
 from model.resize import resize_operator
@@ -178,6 +178,16 @@ def test_a_side_that_is_none_is_refused(side):
 def test_what_is_no_picture_is_refused(metrics, name, bad):
     with pytest.raises((MetricError, TypeError)):
         metrics[name].embed([PICTURES[0], bad])
+
+
+def test_a_name_stands_before_the_spec_but_a_path_with_an_equals_sign_is_a_path(tmp_path):
+    assert named("mine=teacher:x@64") == ("mine", "teacher:x@64")
+    assert named("phash") == (None, "phash")
+    (tmp_path / "lr=1").mkdir()
+    path = tmp_path / "lr=1" / "best.safetensors"
+    path.write_bytes(b"x")
+    assert named(str(path)) == (None, str(path))
+    assert named(f"mine={path}") == ("mine", str(path))
 
 
 @pytest.mark.parametrize(("name", "library"), [("phash", "imagehash"), ("pdq", "pdqhash")])
