@@ -139,7 +139,8 @@ def calibrate_index(
         ) as index,
     ):
         _check_size(index, k)
-        jobs, total = pairs.jobs(index, seed, limits, progress)
+        jobs, total, groups = pairs.jobs(index, seed, limits, progress)
+        _check_pictures(groups, seed)
         measured: list[_Outcome] = []
         with progress.counter("measuring", total, "queries") as advance:
             for queries in embedded_queries(jobs, embedder, limits):
@@ -149,8 +150,7 @@ def calibrate_index(
         outcomes = _grouped(measured)
         points, left_out = _operating_points(outcomes, seed)
         if not points:
-            reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
-            raise SourceError(f"no operating point can be claimed ({reasons}); nothing was changed")
+            raise _nothing_claimed(left_out)
         calibration = Calibration(
             statistic=STATISTIC,
             k=k,
@@ -179,6 +179,40 @@ def _check_size(index: GalleryIndex, k: int) -> None:
         )
 
 
+def _check_pictures(groups: Sequence[str], seed: int) -> None:
+    """Refuse before measuring what could not be claimed without a single false alarm.
+
+    Raises:
+        SourceError: there are too few pictures for every operating point.
+    """
+    known = set(groups) - {""}
+    held_out = sum(is_held_out(seed, group) for group in known)
+    # At most: groups only become fewer when files are seen, and those not known yet may fall
+    # into either half.
+    pictures = min(held_out, len(known) - held_out) + list(groups).count("")
+    too_few = [
+        _too_few(name, target, pictures)
+        for name, target in TARGETS.items()
+        if pictures < trials_needed(target)
+    ]
+    if len(too_few) == len(TARGETS):
+        raise _nothing_claimed(too_few)
+
+
+def _too_few(name: str, target: float, pictures: int) -> LeftOut:
+    needed = trials_needed(target)
+    reason = (
+        f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures "
+        f"a half, it takes {needed}: give {2 * needed + needed // 10} pictures or more"
+    )
+    return LeftOut(name, target, reason)
+
+
+def _nothing_claimed(left_out: Sequence[LeftOut]) -> SourceError:
+    reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
+    return SourceError(f"no operating point can be claimed ({reasons}); nothing was changed")
+
+
 def _operating_points(
     outcomes: list[_Outcome], seed: int
 ) -> tuple[list[OperatingPoint], list[LeftOut]]:
@@ -205,12 +239,7 @@ def _operating_point(
     pictures = min(len(_groups(choosing)), len(_groups(measuring)))
     threshold = choose_threshold([one.alarm for one in choosing], target)
     if threshold is None or pictures < trials_needed(target):
-        needed = trials_needed(target)
-        reason = (
-            f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures "
-            f"a half, it takes {needed}: give {2 * needed + needed // 10} pictures or more"
-        )
-        return LeftOut(name, target, reason)
+        return _too_few(name, target, pictures)
     if not threshold < 1.0:
         reason = "wrong entries have margins up to 1: look for duplicates in the gallery"
         return LeftOut(name, target, reason)

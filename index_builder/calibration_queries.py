@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -82,6 +82,20 @@ class Query:
     vector: Float64[np.ndarray, " D"]
 
 
+class Listing(NamedTuple):
+    """What is known of the queries before a file is decoded.
+
+    Attributes:
+        jobs: the files in turn.
+        total: how many queries they give.
+        groups: of them; "" for each query whose group its file will tell.
+    """
+
+    jobs: Iterable[_Job]
+    total: int
+    groups: list[str]
+
+
 @runtime_checkable
 class Pairs(Protocol):
     """Where queries come from."""
@@ -101,8 +115,8 @@ class Pairs(Protocol):
     @abstractmethod
     def jobs(
         self, index: GalleryIndex, seed: int, limits: DecodeLimits, progress: Progress
-    ) -> tuple[Iterable[_Job], int]:
-        """The files in turn, and how many queries they give.
+    ) -> Listing:
+        """The files in turn, how many queries they give, and of which groups.
 
         Raises:
             SourceError: there are none, or a file cannot be read.
@@ -132,7 +146,7 @@ class SyntheticPairs:
         seed: int,
         limits: DecodeLimits,  # noqa: ARG002 (the source knows how many bytes a file may have)
         progress: Progress,
-    ) -> tuple[Iterable[_Job], int]:
+    ) -> Listing:
         """Choose pictures by hash, so that the choice depends on the gallery and the seed only."""
         rows = {item.content_sha256: item.row for item in index.items.items()}
         source = self._open_source()
@@ -152,7 +166,7 @@ class SyntheticPairs:
             )
         kinds = _kinds_of(chosen, self._queries)
         total = sum(map(len, kinds.values()))
-        return self._jobs(rows, kinds, seed), total
+        return Listing(self._jobs(rows, kinds, seed), total, list(kinds))
 
     def _jobs(self, rows: dict[str, int], kinds: dict[str, list[str]], seed: int) -> Iterator[_Job]:
         waiting = set(kinds)
@@ -184,7 +198,7 @@ class LabelledPairs:
         seed: int,  # noqa: ARG002 (nothing is drawn)
         limits: DecodeLimits,
         progress: Progress,  # noqa: ARG002
-    ) -> tuple[Iterable[_Job], int]:
+    ) -> Listing:
         """Check the whole list, then read its files in turn."""
         labels: list[tuple[str, Label]] = []
         for number, fields in csv_rows(self._path):
@@ -192,7 +206,8 @@ class LabelledPairs:
             labels.append((where, _label(fields, where, index)))
         if not labels:
             raise SourceError(f"{self._path.name} lists no query")
-        return self._jobs(labels, limits), len(labels)
+        groups = [label.group for _, label in labels]
+        return Listing(self._jobs(labels, limits), len(labels), groups)
 
     def _jobs(self, labels: list[tuple[str, Label]], limits: DecodeLimits) -> Iterator[_Job]:
         root = self._path.resolve().parent

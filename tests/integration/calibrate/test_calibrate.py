@@ -50,7 +50,7 @@ def test_the_rates_are_those_of_brute_force_on_the_half_not_chosen_by(data_dir, 
     point = report.calibration.point("balanced")
     assert (report.calibration.k, report.calibration.seed) == (k, 5)
     with GalleryIndex.open(data_dir) as index:
-        jobs, total = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
+        jobs, total, _ = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
         batches = embedded_queries(jobs, TinyEmbedder(), LIMITS)
         queries = [query for batch in batches for query in batch]
         assert len(queries) == total == report.calibration.queries == 640
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_calibration_and_another_seed_another(
 def test_kinds_are_in_balance_and_as_many_pictures_as_possible_take_part(data_dir, pictures):
     with GalleryIndex.open(data_dir) as index:
         for wanted, expected in ((60, 60), (1000, 1000), (10**6, 12 * PICTURES)):
-            jobs, total = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
+            jobs, total, _ = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
             labels = [label for job in jobs for label in job.labels]
             assert len(labels) == total == expected
             assert len({label.group for label in labels}) == min(wanted, PICTURES)
@@ -108,8 +108,10 @@ def test_kinds_are_in_balance_and_as_many_pictures_as_possible_take_part(data_di
 @pytest.mark.parametrize("pictures_given", [40, 590])
 def test_too_few_pictures_claim_nothing_and_change_nothing(data_dir, tmp_path, pictures_given):
     few = write_folder(tmp_path / "few", pictures_given)
-    with pytest.raises(SourceError) as refusal:
-        calibrate(data_dir, copies(few, 600))
+    told = tmp_path / "told"
+    with told.open("w") as stream, pytest.raises(SourceError) as refusal:
+        calibrate(data_dir, copies(few, 600), progress=Progress(stream))
+    assert "measuring" not in told.read_text()  # the number of pictures is known before
     message = str(refusal.value)
     assert "no operating point can be claimed" in message
     assert "balanced: 1 % cannot be claimed with 95 % confidence from" in message
@@ -140,7 +142,7 @@ def test_one_picture_saved_in_many_files_is_one_picture(tmp_path):
             (folder / f"{seed:02d}-{number:02d}.png").write_bytes(data)
     build(tmp_path, folder)
     with GalleryIndex.open(tmp_path) as index:
-        jobs, total = copies(folder, 6400).jobs(index, 0, LIMITS, Progress())
+        jobs, total, _ = copies(folder, 6400).jobs(index, 0, LIMITS, Progress())
         groups = {label.group for job in jobs for label in job.labels}
         assert (index.size, total, len(groups)) == (60, 60 * len(EDIT_KINDS), 60)
     with pytest.raises(
@@ -175,7 +177,7 @@ def test_pictures_that_are_not_in_the_index_take_no_part(data_dir, tmp_path, pic
 def labels_of(data_dir, source, queries=PICTURES):
     """Every query that would be made of a source, and the bytes it would be made from."""
     with GalleryIndex.open(data_dir) as index:
-        jobs, total = copies(source, queries).jobs(index, 0, LIMITS, Progress())
+        jobs, total, _ = copies(source, queries).jobs(index, 0, LIMITS, Progress())
         found = {
             (label.group, label.kind, label.row): job.data for job in jobs for label in job.labels
         }

@@ -67,6 +67,8 @@ def test_a_file_listed_with_its_original_and_without_is_one_picture(data_dir, tm
     assert calibration.pictures == PICTURES - 1
 
 
+# Enough pictures for an operating point, were it not for the line before them.
+ENOUGH = [("0000.png", f"{n:04d}.png") for n in range(PICTURES)]
 BAD_LISTS = [
     ([], ("path", "id"), "lists no query"),
     ([("0000.png",)], ("path",), "wanted a header line with columns id and path"),
@@ -74,8 +76,8 @@ BAD_LISTS = [
     ([("", "0000.png")], ("path", "id"), "line 2: wanted a path, got none"),
     ([("../in.png", "")], ("path", "id"), "line 2: path '../in.png' leaves the manifest's folder"),
     ([("/etc/passwd", "")], ("path", "id"), "leaves the manifest's folder"),
-    ([("absent.png", "")], ("path", "id"), "line 2: 'absent.png': there is no such file"),
-    ([("bad.png", "")], ("path", "id"), "bad.png cannot be used"),
+    ([("absent.png", ""), *ENOUGH], ("path", "id"), "line 2: 'absent.png': there is no such file"),
+    ([("bad.png", ""), *ENOUGH], ("path", "id"), "bad.png cannot be used"),
     ([("0000.png", "", "a\tb")], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
     ([("0000.png", "", "x" * 65)], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
     ([("0000.png", "0000.png")], ("path", "id"), "no operating point can be claimed"),
