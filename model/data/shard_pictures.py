@@ -164,6 +164,11 @@ def _parse_json(data: bytes, path: Path, key: str) -> dict[str, Any]:
         raise DataError(f"{key}.json of {path} is no JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise DataError(f"{key}.json of {path} is no JSON object")
+    try:
+        # What is read is written again, into reports and lists.
+        json.dumps(value, ensure_ascii=False).encode()
+    except (UnicodeEncodeError, RecursionError) as exc:
+        raise DataError(f"{key}.json of {path} holds what is no text in UTF-8") from exc
     return cast("dict[str, Any]", value)
 
 

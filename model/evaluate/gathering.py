@@ -1,6 +1,7 @@
 """One pass over the data for all metrics: pictures are read, edited and embedded once."""
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from jaxtyping import Float64, Int64, UInt8
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.files import read_bytes
 from model.data.pictures import PICTURE_LIMITS, Picture, PictureSet, decode
-from model.errors import EvaluationError
+from model.errors import DataError, EvaluationError
 from model.evaluate.radii import Resizes
 from model.metrics.metric import Metric
 from model.progress import Advance
 from model.resize import resize_operator
 
 _PICTURES_PER_PASS = 16
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 Pixels = UInt8[np.ndarray, "_H _W 3"]
 Counting = Callable[[str, int], AbstractContextManager[Advance]]
@@ -129,13 +131,20 @@ def gather(
 
 
 def _row(picture: Picture) -> tuple[str, ...]:
-    """A picture's line of the sheet."""
+    """A picture's line of the sheet.
+
+    Raises:
+        DataError: what its data says it was made of is no sha256.
+    """
     digest = hashlib.sha256(picture.data).hexdigest()
     origin, source, kind = (picture.fields.get(name) for name in ("sha256", "source", "kind"))
+    origin = digest if origin is None else str(origin).lower()
+    if not _SHA256.fullmatch(origin):
+        raise DataError(f"{picture.where}: its sha256 must be 64 hex digits, got {origin!a:.80}")
     return (
         picture.id,
         digest,
-        str(origin or digest),
+        origin,
         picture.label or "",
         str(source or ""),
         str(kind or ""),

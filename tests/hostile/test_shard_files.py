@@ -40,6 +40,8 @@ def tar(path, members, tar_format=tarfile.PAX_FORMAT):
         ([("a.png", PNG), ("a.json", b"[" * 100_000)], "a.json .* is no JSON"),
         ([("a.png", PNG), ("a.json", b"\xff")], "a.json .* is no JSON"),
         ([("a.png", PNG), ("a.json", b"[]")], "no JSON object"),
+        ([("a.png", PNG), ("a.json", b'{"source": "s\\ud800"}')], "a.json .* no text in UTF-8"),
+        ([("a.png", PNG), ("a.json", b'{"a": [{"\\udfff": 1}]}')], "a.json .* no text in UTF-8"),
         ([("a.png", PNG), ("a.json", b'{"label": true}')], "no text and no whole number"),
         ([("a.png", PNG), ("a.json", b'{"label": [1]}')], "no text and no whole number"),
         ([("a.png", PNG), ("a.json", b'{"label": "\\n"}')], "cannot be printed"),
