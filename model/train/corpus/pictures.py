@@ -117,6 +117,9 @@ def prepare(task: tuple[FileEntry, Source, int]) -> list[Prepared | Refused]:
         task: the file, its source, and the recipe's seed (for crops).
     """
     entry, source, seed = task
+    name = entry.path.encode(errors="backslashreplace").decode()
+    if name != entry.path:
+        return [Refused(source.name, name, "file name", "the name is no text in UTF-8")]
     try:
         data = entry.read(_LIMITS.max_image_bytes)
         pixels = decode_image(data, _LIMITS).pixels

@@ -234,6 +234,22 @@ def test_what_cannot_be_used_is_counted_by_reason_and_stops_nothing(tmp_path):
     assert "231424000" in named["bomb.png"]
 
 
+def test_a_name_that_is_no_text_is_counted_and_stops_nothing(tmp_path):
+    save(tmp_path / "in" / "sound.png", picture(1))
+    data = (tmp_path / "in" / "sound.png").read_bytes()
+    folder = os.fsencode(tmp_path / "in")
+    os.mkdir(os.path.join(folder, b"\xe9t\xe9"))
+    for name in (b"bad\xff\xfe.png", b"\xe9t\xe9/a.png"):
+        with open(os.path.join(folder, name), "wb") as file:
+            file.write(data)
+    done = run(tmp_path / "out", "--recipe", "none", "--source", f"folder:{tmp_path / 'in'}")
+    assert done.exit_code == 0, done.output
+    refused = json.loads((tmp_path / "out" / "corpus.json").read_text())["refused"]
+    assert refused["by_reason"] == {"file name": 2}
+    named = [one["path"] for one in refused["first"]]
+    assert named == [r"bad\udcff\udcfe.png", r"\udce9t\udce9/a.png"]
+
+
 def test_a_limit_keeps_that_many_of_a_source(tmp_path, tree):
     source = photos_source(tree / "photos", most=7)
     manifest = build_corpus(tmp_path / "out", recipe(source), tmp_path / "cache", workers=1)
