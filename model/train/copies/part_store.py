@@ -1,9 +1,11 @@
 """Rows of pictures, computed once and kept: files of a few hundred pictures each.
 
 A part is written aside and renamed, so an interrupted store is gone on with; several processes
-share the parts between them.
+share the parts between them. Its sha256 is kept beside it: rows that were moved or changed are
+numbers like any others, and nothing else would tell.
 """
 
+import hashlib
 import io
 import sys
 import zipfile
@@ -54,16 +56,25 @@ class PartStore:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         share = list(range(self._parts))[world.rank :: world.size]
-        missing = [part for part in share if not self._path(part).exists()]
+        # Without its digest a part was interrupted, or is of an older version: it is made again.
+        missing = [
+            part
+            for part in share
+            if not (self._path(part).exists() and self._digest_path(part).exists())
+        ]
         if not missing:
             return
         for part in counting(f"{what}, parts of {PART} pictures", missing, len(missing)):
             places = range(part * PART, min((part + 1) * PART, self.pictures))
             whole = io.BytesIO()
             np.save(whole, np.stack([row(place) for place in places]), allow_pickle=False)
+            # Gone first: whoever is killed between the two files must not leave a wrong pair.
+            self._digest_path(part).unlink(missing_ok=True)
             # Not np.save to the file: numpy does not notice when the last bytes find no room.
             with replacing(self._path(part)) as aside, aside.open("wb") as file:
                 file.write(whole.getbuffer())
+            with replacing(self._digest_path(part)) as aside:
+                aside.write_text(_digest(whole.getvalue()), encoding="ascii")
 
     def load(self, *, mapped: bool = False) -> Sequence[Any]:
         """The parts in the order of the pictures, each (pictures, *shape).
@@ -72,14 +83,23 @@ class PartStore:
             mapped: leave them on the disk, and read what is asked for.
 
         Raises:
-            TrainingError: a part is missing or damaged.
+            TrainingError: a part is missing, damaged or not the one that was written.
         """
         return [self._read(part, mapped=mapped) for part in range(self._parts)]
 
     def _read(self, part: int, *, mapped: bool) -> Any:
         path, count = self._path(part), min(PART, self.pictures - part * PART)
         try:
-            rows: Any = np.load(path, allow_pickle=False, mmap_mode="r" if mapped else None)
+            data = path.read_bytes()
+            if _digest(data).encode() != self._digest_path(part).read_bytes():
+                raise TrainingError(
+                    f"{path} is not as it was written, its sha256 is another: delete it and go on"
+                )
+            rows: Any = np.load(
+                path if mapped else io.BytesIO(data),
+                allow_pickle=False,
+                mmap_mode="r" if mapped else None,
+            )
         except (OSError, ValueError, EOFError, zipfile.BadZipFile) as exc:
             raise TrainingError(f"{path} cannot be read, delete it and go on: {exc}") from exc
         wanted = f"{self.dtype} numbers of shape {(count, *self.shape)}"
@@ -99,6 +119,13 @@ class PartStore:
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{self.stem}-{part:05d}.npy"
+
+    def _digest_path(self, part: int) -> Path:
+        return self._path(part).with_suffix(".npy.sha256")
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def build_together(build: Callable[[World, Counting], None], device: str) -> None:

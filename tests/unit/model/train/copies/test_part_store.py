@@ -1,5 +1,6 @@
 """Rows of pictures on disk: made once, gone on with, and believed only as far as they can be."""
 
+import hashlib
 import io
 
 import numpy as np
@@ -41,7 +42,7 @@ def test_rows_come_back_in_the_order_of_the_pictures(built):
 def test_processes_share_the_parts_and_what_is_there_stays(tmp_path):
     store = _store(tmp_path)
     store.build(_row, "rows", World(1, 2), _counting)
-    (last,) = tmp_path.iterdir()
+    (last,) = tmp_path.glob("*.npy")
     before = last.stat().st_mtime_ns
     store.build(_row, "rows", World(0, 1), _counting)
     assert last.stat().st_mtime_ns == before
@@ -68,10 +69,33 @@ _DAMAGED = {
 
 
 @pytest.mark.parametrize("damage", _DAMAGED)
-def test_a_damaged_part_is_refused_by_name(built, tmp_path, damage):
+@pytest.mark.parametrize("has_its_digest", [False, True])
+def test_a_damaged_part_is_refused_by_name(built, tmp_path, damage, has_its_digest):
     (tmp_path / "rows-00000.npy").write_bytes(_DAMAGED[damage])
+    if has_its_digest:
+        digest = hashlib.sha256(_DAMAGED[damage]).hexdigest()
+        (tmp_path / "rows-00000.npy.sha256").write_text(digest)
     with pytest.raises(TrainingError, match=r"rows-00000\.npy .*delete it"):
         built.load()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_part_whose_rows_were_moved_is_refused_by_name(built, tmp_path, mapped):
+    part = tmp_path / "rows-00000.npy"
+    np.save(part, np.roll(np.load(part), 1, axis=0))
+    with pytest.raises(TrainingError, match=r"rows-00000\.npy .*sha256 is another: delete it"):
+        built.load(mapped=mapped)
+    part.unlink()
+    built.build(_row, "rows", World(), _counting)
+    assert np.concatenate(built.load())[0, 0] == 0
+
+
+def test_a_part_that_nobody_vouches_for_is_computed_again(built, tmp_path):
+    part = tmp_path / "rows-00000.npy"
+    np.save(part, np.roll(np.load(part), 1, axis=0))
+    (tmp_path / "rows-00000.npy.sha256").unlink()
+    built.build(_row, "rows", World(), _counting)
+    assert np.concatenate(built.load())[0, 0] == 0
 
 
 def test_a_part_that_is_interrupted_is_not_there(tmp_path):
