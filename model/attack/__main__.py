@@ -66,7 +66,9 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
         str, typer.Option(help="input (the metric's square) or upload (pixels before the resize).")
     ] = "input",
     split: Annotated[str | None, typer.Option(help="Part of the data; the test part.")] = None,
-    threshold: Annotated[float, typer.Option(help="Match distance, for distance.")] = 0.1,
+    threshold: Annotated[
+        float, typer.Option(help="Match distance, for distance; in (0, 2).")
+    ] = 0.1,
     grid_name: Annotated[
         str | None,
         typer.Option("--grid", help=f"A preset instead of the options below: {', '.join(GRIDS)}."),
@@ -121,7 +123,15 @@ def attack(  # noqa: PLR0917 (typer makes options of them)
         }  # fmt: skip
         specs = metric or list(_GRID_METRICS if grid_name else _GRID_METRICS[:1])
         _attack_all(
-            specs, custom, setting, queries, data=data, weights=weights, out=out, output=output
+            specs,
+            custom,
+            setting,
+            queries,
+            threshold=threshold,
+            data=data,
+            weights=weights,
+            out=out,
+            output=output,
         )
 
 
@@ -131,6 +141,7 @@ def _attack_all(
     setting: dict[str, Any],
     queries: int | None,
     *,
+    threshold: float,
     data: Path,
     weights: Path | None,
     out: Path,
@@ -159,7 +170,7 @@ def _attack_all(
             objective=setting["objective"],
             split=setting["split"],
             space=space,
-            threshold=setting["threshold"] or 0.1,
+            threshold=threshold,
             device=device,
             progress=progress,
         )

@@ -105,9 +105,9 @@ def train_in(
     if world.leads:
         folder.agree(config, task.identity())
     wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
-    if folder.read_report() is not None:
+    if (report := folder.read_report()) is not None:
         narrator.say(f"{folder.path} holds this run, finished")
-        return load_checkpoint(folder.best)
+        return _finished(folder, report["best"]["fingerprint"])
     run = Run(student.to(device), task, config, folder, device=device, world=world)
     run.resume()
     wait_for_all(device)  # nobody writes to it before all have read
@@ -209,6 +209,17 @@ def _conclude(run: Run, narrator: Narrator) -> Checkpoint:
         narrator.say(f"kept the weights of step {winner['step']}: {folder.best}")
     wait_for_all(run.device)
     return load_checkpoint(folder.best)
+
+
+def _finished(folder: RunFolder, fingerprint: str) -> Checkpoint:
+    """The checkpoint that a finished run reported, and no other that lies in its place."""
+    checkpoint = load_checkpoint(folder.best)
+    if checkpoint.fingerprint != fingerprint:
+        raise folder.damaged(
+            folder.best.name,
+            f"its fingerprint is {checkpoint.fingerprint}, the report's is {fingerprint}",
+        )
+    return checkpoint
 
 
 def _finish(run: Run, path: Path, step: int, narrator: Narrator) -> dict[str, Any]:

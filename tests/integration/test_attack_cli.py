@@ -152,6 +152,7 @@ def test_a_distance_and_a_hash_are_attacked_too(pictures: Path, tmp_path: Path):
 
 
 def test_what_is_wrong_with_the_command_line_is_said_in_one_line(pictures: Path, tmp_path: Path):
+    distance = (pictures, "--metric", "raw", "--objective", "distance")
     for arguments, words in (
         ((pictures, "--metric", "nobody"), "no metric is called"),
         ((pictures, "--metric", "phash", "--attack", "pgd"), "phash has no gradients"),
@@ -160,6 +161,9 @@ def test_what_is_wrong_with_the_command_line_is_said_in_one_line(pictures: Path,
         ((pictures, "--grid", "huge"), "a grid must be one of"),
         ((tmp_path / "nowhere", "--metric", "raw"), "nowhere"),
         ((pictures, "--metric", "raw", "--device", "banana"), "got 'banana'"),
+        ((*distance, "--threshold", 0), "a distance threshold must be in (0, 2), got 0.0"),
+        ((*distance, "--threshold", -1), "a distance threshold must be in (0, 2), got -1.0"),
+        ((*distance, "--threshold", "nan"), "a distance threshold must be in (0, 2), got nan"),
     ):
         done = attack(*arguments, "--out", tmp_path / "out")
         assert done.exit_code == 1, done.output

@@ -150,6 +150,14 @@ def test_a_damaged_report_is_named(folder):
     refused(folder, "report.json", "best: fingerprint is missing")
 
 
+def test_another_checkpoint_in_the_place_of_the_reported_one_is_named(folder, tmp_path):
+    run(folder)
+    config = QUICK.with_changes({"seed": 1})
+    other = train(*quick("distill", config, seed=1), config, tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "best.safetensors", folder)
+    refused(folder, "best.safetensors", f"its fingerprint is {other.fingerprint}, the report's is")
+
+
 def test_what_the_optimizer_was_told_and_lines_of_the_log_need_not_be_believed(folder, tmp_path):
     run(tmp_path / "whole")
     state = torch.load(folder / "state.pt", weights_only=True)
