@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 
 import pytest
 import torch
@@ -134,13 +135,7 @@ def test_event_files_are_written_or_what_they_need_is_said(tmp_path, monkeypatch
         log.write(1, "train", {"loss": 1.0})
     assert list((tmp_path / "events").glob("events.out.tfevents.*"))
 
-    def missing(name: str, *rest: object) -> object:
-        if "tensorboard" in name:
-            raise ImportError(name)
-        return real(name, *rest)
-
-    real = __import__
-    monkeypatch.setattr("builtins.__import__", missing)
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(DependencyError, match=r"\[train\].*--set tensorboard=false"):
         MetricLog(tmp_path / "m", tmp_path / "events", 0)
     monkeypatch.undo()
