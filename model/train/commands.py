@@ -127,6 +127,8 @@ def _run(
         _require_libraries(config, sources)
         # Claimed before anything is computed or kept: a second run is refused at once.
         with joined(sources.device) as device, claimed(out, device) as folder:
+            if current().leads:
+                folder.agree_settings(config)
             student, task = build(config, dataclasses.replace(sources, device=device, work=out))
             train_in(folder, student, task, _with_an_end(config, task), device=device)
             if current().leads:

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.data.pictures import PictureSet, check_pictures
+from model.data.pictures import PictureSet
 from model.errors import TrainingError
 from model.resize import resize_operator
 from model.train.config import TrainConfig
@@ -21,6 +21,7 @@ from model.train.student import Student
 from model.train.students import fresh_student, stored_student
 from model.train.targets import Targets, targets_of
 from model.train.task import Sources
+from model.train.telling import check_told
 from model.train.views import framed, two_views
 
 
@@ -34,8 +35,6 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"
     """
     targets = targets_of(config, sources)
     training, validation = training_and_validation(config, sources)
-    _check(training, targets, config)
-    _check(validation, targets, config)
     start = None
     if sources.start is None:
         student = fresh_student(config, targets.dim)
@@ -46,6 +45,9 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"
             f"the student's embeddings must be as long as the teacher's, {targets.dim}, "
             f"got {student.config.embedding_dim}"
         )
+    # Last, since it takes long: what else is wrong is said at once.
+    _check(training, targets, config, "training")
+    _check(validation, targets, config, "validation")
     size = student.config.input_size
     return student, DistillTask(config, training, validation, targets, input_size=size, start=start)
 
@@ -180,12 +182,12 @@ class DistillTask:
         return rows @ views @ columns.T
 
 
-def _check(pictures: PictureSet, targets: Targets, config: TrainConfig) -> None:
+def _check(pictures: PictureSet, targets: Targets, config: TrainConfig, what: str) -> None:
     """Tries this process's share of the pictures, and of their stored targets."""
     world = current()
     places = evenly(len(pictures), config.checked_examples)[world.rank :: world.size]
     part = Part(pictures, places)
-    check_pictures(part, workers=config.workers or 1)
+    check_told(part, what, config.workers)
     for chunk in _chunks(len(part), config.batch_size):
         targets.stored([part.ids[place] for place in chunk])
 

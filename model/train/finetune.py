@@ -19,6 +19,7 @@ from model.train.sampling import evenly, example_at, ids_digest
 from model.train.student import Student
 from model.train.students import stored_student
 from model.train.task import Sources
+from model.train.telling import telling
 from model.train.views import framed
 
 RADII = (36 / 255, 72 / 255, 108 / 255, 255 / 255)
@@ -95,9 +96,11 @@ class FinetuneTask:
         """
         world, most = current(), self._config.checked_examples
         with ThreadPoolExecutor(self._config.workers or 1) as pool:
-            for triplets in (self._training, self._validation):
+            for what, triplets in (("training", self._training), ("validation", self._validation)):
                 places = evenly(len(triplets), most)[world.rank :: world.size]
-                for _ in pool.map(load_triplet_pixels, [triplets[place] for place in places]):
+                tried = pool.map(load_triplet_pixels, [triplets[place] for place in places])
+                told = f"decoding {what} triplets to try them"
+                for _ in telling().counting(told, tried, len(places)):
                     pass
 
     def identity(self) -> dict[str, Any]:

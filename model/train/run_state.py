@@ -93,6 +93,19 @@ class RunFolder:
                 for folder in made:
                     folder.rmdir()
 
+    def agree_settings(self, config: TrainConfig) -> None:
+        """Holds the config against that of the run that is here, before any data is read.
+
+        Raises:
+            TrainingError: the run that is here has another, or its record is damaged.
+        """
+        if not self._run.exists():
+            return
+        stored, ours = self._stored_run(), config.to_json()
+        if not config.steps and config.epochs:  # as many as the data says
+            ours["steps"] = stored.get("steps")
+        self._refuse({name: stored.get(name) for name in ours}, ours)
+
     def agree(self, config: TrainConfig, identity: Mapping[str, Any]) -> None:
         """Notes the run's config and data, or holds them against those of the run that is here.
 
@@ -105,10 +118,18 @@ class RunFolder:
         if not self._run.exists():
             self._write_json(self._run, {"schema": _SCHEMA, "run": ours})
             return
+        self._refuse(self._stored_run(), ours)
+
+    def _stored_run(self) -> dict[str, Any]:
+        """Config and data of the run that is here."""
         stored = self._read_json(self._run)
         if stored.get("schema") != _SCHEMA or not isinstance(stored.get("run"), dict):
             raise self.damaged(RUN, "it is not the record of a run")
-        unlike = differences(stored["run"], ours)
+        return stored["run"]
+
+    def _refuse(self, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        """Refuses another run than the one that is here; names what differs."""
+        unlike = differences(stored, ours)
         if unlike:
             raise TrainingError(
                 f"{self.path} holds another run; take another folder, or the same settings: "

@@ -97,6 +97,17 @@ def test_the_same_command_again_only_says_so_and_another_is_refused(taught, pict
     assert "seed: 0 there, 1 here; steps: 3 there, 4 here" in told
 
 
+def test_another_setting_is_refused_before_a_picture_is_read(taught, tmp_path):
+    data = ("--data", tmp_path / "no-such-pictures", "--out", taught)
+    code, _, told = call("distill", *data, *TINY, *QUICK, "--steps", 4)
+    assert code == 1
+    assert "holds another run" in told
+    assert "steps: 3 there, 4 here" in told
+    assert "data." not in told
+    code, _, told = call("distill", *data, *TINY, *QUICK, "--steps", 3)
+    assert "no-such-pictures" in told
+
+
 @pytest.mark.parametrize("objective", ["hinge", "radius"])
 def test_fine_tuning_starts_from_what_was_distilled(taught, nights, tmp_path, objective):
     start = ("--data", nights, "--from", taught / "best.safetensors", "--out", tmp_path / "run")

@@ -48,6 +48,14 @@ def test_a_bank_that_was_cut_short_and_a_second_run_give_the_same_network(
     assert train(student, task, _CONFIG, tmp_path / "again").fingerprint == checkpoint.fingerprint
 
 
+def test_what_is_made_before_the_first_step_is_told(pictures, tmp_path, capfd):
+    built(_CONFIG, pictures, tmp_path)
+    told = capfd.readouterr().err
+    for what in ("decoding training pictures", "hashing training", "fitting the channel maps",
+                 "features that the basis", "closed form", "copying validation"):  # fmt: skip
+        assert what in told
+
+
 def test_the_closed_form_start_finds_most_copies_already(pictures, tmp_path):
     student, task = built(_CONFIG, pictures, tmp_path)
     scores = task.validate(student)

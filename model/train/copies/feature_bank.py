@@ -18,6 +18,7 @@ from model.train.copies.views import edited, network_input
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import World
 from model.train.sampling import evenly
+from model.train.telling import telling
 
 _PER_PASS = 32
 _BASIS_ROWS = 3072
@@ -59,9 +60,9 @@ class FeatureBank:
         self._front, self._pictures = front.eval(), pictures
         self._seed, self._views, self._stacked_share = seed, views, stacked_share
         self._contents = contents
-        rows = torch.cat(
-            [self._features(place, copies=1) for place in evenly(len(pictures), _BASIS_ROWS // 2)]
-        )
+        places = evenly(len(pictures), _BASIS_ROWS // 2)
+        told = telling().counting("features that the basis is taken from", places, len(places))
+        rows = torch.cat([self._features(place, copies=1) for place in told])
         self.centre = rows.mean(dim=0)
         self.basis = _row_space(rows - self.centre, dim)
         shape = (1 + views, self.basis.shape[1])

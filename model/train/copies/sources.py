@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from model.data.edits import edit, query_kinds
-from model.data.pictures import PictureSet, check_pictures
+from model.data.pictures import PictureSet
 from model.errors import TrainingError
 from model.teachers.precomputed import PrecomputedEmbeddings
 from model.train.config import TrainConfig
@@ -23,6 +23,7 @@ from model.train.held_out import training_and_validation
 from model.train.sampling import Part, evenly, ids_digest
 from model.train.students import fresh_student, stored_student
 from model.train.task import Sources
+from model.train.telling import check_told, telling
 
 _QUERY = 4
 """What the generators of validation queries are for."""
@@ -147,7 +148,8 @@ def validation_inputs(
     """
     plain: list[np.ndarray] = []
     queries: list[np.ndarray] = []
-    for place in range(len(validation)):
+    places = range(len(validation))
+    for place in telling().counting("copying validation pictures", places, len(places)):
         pixels = validation[place].pixels()
         plain.append(network_input(pixels, size))
         for number, kind in enumerate(query_kinds(place)):
@@ -164,9 +166,9 @@ def _checked_pictures(config: TrainConfig, sources: Sources) -> tuple[PictureSet
         TrainingError: there are too few.
     """
     training, validation = training_and_validation(config, sources)
-    for pictures in (training, validation):
+    for what, pictures in (("training", training), ("validation", validation)):
         checked = Part(pictures, evenly(len(pictures), config.checked_examples))
-        check_pictures(checked, workers=config.workers or 1)
+        check_told(checked, what, config.workers)
     return training, validation
 
 
@@ -174,7 +176,8 @@ def _survey(pictures: PictureSet) -> Survey:
     """Looks at every picture once; none is decoded."""
     kinds: list[str] = []
     digest = hashlib.sha256()
-    for place in range(len(pictures)):
+    places = range(len(pictures))
+    for place in telling().counting("hashing training pictures", places, len(places)):
         picture = pictures[place]
         kinds.append(str(picture.fields.get("kind", "")))
         digest.update(f"{hashlib.sha256(picture.data).hexdigest()} {picture.id}\n".encode())

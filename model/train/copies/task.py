@@ -29,6 +29,7 @@ from model.train.copies.wave_student import WaveStudent
 from model.train.sampling import evenly
 from model.train.student import Student
 from model.train.task import Sources
+from model.train.telling import telling
 
 _FITTED_ON = 512
 """Pictures that the narrowing maps of a fresh front are fitted to."""
@@ -59,6 +60,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
     )
     build_together(bank.build, sources.device)
     rows = torch.from_numpy(bank.load())
+    telling().step("solving for the head in closed form")
     dim = front.config.embedding_dim
     student = HeadStudent(front, bank.basis, bank.centre, *_closed_form(config, rows, dim))
     return student, CopyTask(config, material, student, rows)
@@ -129,9 +131,10 @@ def _trained(student: Student) -> HeadStudent:
 
 def _fit(front: WaveStudent, training: PictureSet) -> None:
     """Fits a scattering network's narrowing maps to some pictures."""
+    places = evenly(len(training), _FITTED_ON)
     inputs = [
         network_input(training[place].pixels(), front.config.input_size)
-        for place in evenly(len(training), _FITTED_ON)
+        for place in telling().counting("fitting the channel maps", places, len(places))
     ]
     fit_narrowing_maps(front, torch.from_numpy(np.stack(inputs)))
 
