@@ -7,7 +7,7 @@ from model.evaluate.expectations import Verdict
 from model.evaluate.measurement import Book
 from model.evaluate.radii import OURS, PUBLISHED
 from model.evaluate.results import Results
-from model.evaluate.tables import Column, budget_columns, by_metric, compared, divided, table
+from model.evaluate.tables import Column, budget_columns, by_metric, cases, compared, divided, table
 
 _PUBLISHED = "published formula (unsound where the embedding norm is below 1)"
 _INPUT = "l2 over the network's input in [0, 1]"
@@ -35,9 +35,11 @@ def write_report(results: Results, verdicts: Sequence[Verdict], plots: Sequence[
 
 
 def summary(results: Results) -> str:
-    """The table of main figures, which stands first in the report."""
+    """The table of main figures, which stands first in the report, and of how many cases it is."""
     book = Book(results.measurements)
-    return by_metric(book, [str(metric["name"]) for metric in results.metrics], _main_columns(book))
+    names, columns = [str(metric["name"]) for metric in results.metrics], _main_columns(book)
+    counts = [f"{count} ({', '.join(titles)})" for count, titles in cases(book, names, columns)]
+    return f"{by_metric(book, names, columns)}\n\nPercent of so many cases: {'; '.join(counts)}."
 
 
 def _main_columns(book: Book) -> list[Column]:

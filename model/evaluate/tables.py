@@ -33,6 +33,22 @@ def by_metric(book: Book, names: Sequence[str], columns: Sequence[Column]) -> st
     return table(["metric", *(title for title, _ in columns)], rows)
 
 
+def cases(
+    book: Book, names: Sequence[str], columns: Sequence[Column]
+) -> list[tuple[int, list[str]]]:
+    """Numbers of cases, each with the titles of the columns whose shares are of so many.
+
+    A column's number is that of the first metric that it was measured of.
+    """
+    titles: dict[int, list[str]] = {}
+    for title, fields in columns:
+        found = (book.find(**fields, metric=name) for name in names)
+        first = next((one for one in found if one is not None), None)
+        if first is not None:
+            titles.setdefault(first.count, []).append(title)
+    return list(titles.items())
+
+
 def compared(
     book: Book,
     names: Sequence[str],

@@ -4,7 +4,7 @@ from model.evaluate.expectations import Verdict
 from model.evaluate.measurement import Group, Measurement, shares_above
 from model.evaluate.plots import write_plots
 from model.evaluate.radii import OURS, PUBLISHED, Claim
-from model.evaluate.report import write_report
+from model.evaluate.report import summary, write_report
 from model.evaluate.results import RadiusCurve, Results, identify
 
 METRICS = [
@@ -40,6 +40,17 @@ def test_a_certified_share_is_only_shown_where_something_is_proved():
     assert "| metric | score | 0.141 (36/255) | 0.5 | 1 |" in rows
     assert "| ours | 75.0 | 75.0 | 50.0 | 25.0 |" in rows
     assert "| hash | 75.0 | - | - | - |" in rows
+
+
+def test_the_summary_says_of_how_many_cases_its_shares_are():
+    said = summary(triplet_results())
+    assert said.endswith("Percent of so many cases: 4 (2AFC, 2AFC certified at 0.5).")
+    rows = [
+        Measurement("retrieval", "hash", "recall", 1.0, 22, k=1),
+        Measurement("knn", "hash", "label_accuracy", 1.0, 11, k=1),
+    ]
+    results = Results("c", 0, None, None, {}, METRICS, rows)
+    assert summary(results).endswith("cases: 22 (recall@1); 11 (1-NN).")
 
 
 def test_the_published_formula_is_called_unsound_with_its_count():
