@@ -35,6 +35,7 @@ from index_builder.console import (
     MaxErrorsOption,
     MaxPixelsOption,
     SourceArgument,
+    as_lines,
     limits_from,
     load_embedder,
 )
@@ -118,7 +119,7 @@ def list_command(
     with output.errors():
         if ids:
             served = item_ids(data_dir, index or "default")
-            output.show({"index": index or "default", "ids": served}, "\n".join(served))
+            output.show({"index": index or "default", "ids": served}, as_lines(served))
             return
         names = layout.list_indexes(data_dir) if index is None else [index]
         found = [_describe(data_dir, name) for name in names]
@@ -127,7 +128,7 @@ def list_command(
             + ", ".join(f"{v}{' (served)' if v == one['served'] else ''}" for v in one["versions"])
             for one in found
         ]
-        output.show({"indexes": found}, "\n".join(lines) or f"no indexes in {data_dir}")
+        output.show({"indexes": found}, as_lines(lines) or f"no indexes in {data_dir}")
 
 
 @app.command()
@@ -158,7 +159,7 @@ def info(
         if manifest.calibration is not None:
             lines += [f"  {line}" for line in describe(manifest.calibration)]
         lines += [f"  quarantined {q.path}: {q.code}: {q.reason}" for q in quarantined]
-        output.show(fields, "\n".join(lines))
+        output.show(fields, as_lines(lines))
 
 
 @app.command()
@@ -306,7 +307,7 @@ def _show_calibration(output: Output, index: str, report: CalibrationReport) -> 
         "alarms": [asdict(alarm) for alarm in report.alarms],
         "seconds": report.seconds,
     }
-    output.show(fields, "\n".join(lines))
+    output.show(fields, as_lines(lines))
 
 
 def _build(
@@ -363,7 +364,7 @@ def _show_report(output: Output, index: str, report: BuildReport) -> None:
         "operating_points_dropped": report.dropped,
         "quarantined": [asdict(entry) for entry in report.quarantined],
     }
-    output.show(fields, "\n".join(lines))
+    output.show(fields, as_lines(lines))
 
 
 def _describe(data_dir: Path, name: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the commands share: their options, and what they stand for."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -72,3 +73,18 @@ def load_embedder(checkpoint: Path | None) -> EmbedderLike:
     # The pipeline runs passes side by side.
     limit_threads(1)
     return Embedder.load(checkpoint)
+
+
+def as_lines(lines: Iterable[str]) -> str:
+    """Lines for a person, with what a file's name may bring along escaped.
+
+    A name may hold newlines and a terminal's commands: none may look like a line of ours.
+    """
+    return "\n".join("".join(map(_visible, line)) for line in lines)
+
+
+def _visible(character: str) -> str:
+    # Python's own escapes; a byte that is no UTF-8 is a lone surrogate here, which has one too.
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")

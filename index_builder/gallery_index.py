@@ -273,15 +273,25 @@ class GalleryIndex:
 
     def _check_model(self, fingerprint: str | None, decode_policy: str | None) -> None:
         manifest = self.manifest
-        for what, wanted, got in (
-            ("model", fingerprint, manifest.model_fingerprint),
-            ("decode policy", decode_policy, manifest.decode_policy),
+        for what, wanted, got, way_out in (
+            (
+                "model",
+                fingerprint,
+                manifest.model_fingerprint,
+                "or say `--checkpoint FILE` with the model it was made by",
+            ),
+            (
+                "decode policy",
+                decode_policy,
+                manifest.decode_policy,
+                "or use the release it was made by",
+            ),
         ):
             if wanted is not None and wanted != got:
                 raise IndexModelMismatchError(
                     f"index {self.name!r} {self.version} was made by {what} {got[:16]}, the "
                     f"queries come from {wanted[:16]}: rebuild it with `python -m index_builder "
-                    f"build SOURCE --index {self.name}`, or load the model it was made by"
+                    f"build SOURCE --index {self.name}`, {way_out}"
                 )
 
 

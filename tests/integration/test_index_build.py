@@ -73,7 +73,9 @@ def test_another_model_embeds_everything_again(tmp_path):
     build(tmp_path, folder)
     report = build(tmp_path, folder, seed=1)
     assert some(report.manifest.counts) == {"unchanged": 5, "embedded": 5}
-    with pytest.raises(IndexModelMismatchError, match=r"made by model 0{15}.*rebuild it"):
+    with pytest.raises(
+        IndexModelMismatchError, match=r"made by model 0{15}.*rebuild it.*--checkpoint FILE"
+    ):
         GalleryIndex.open(tmp_path, embedder_fingerprint=TinyEmbedder(2).fingerprint)
     with pytest.raises(IndexModelMismatchError, match="decode policy lipsim-decode-1"):
         GalleryIndex.open(tmp_path, decode_policy="lipsim-decode-2")

@@ -39,6 +39,19 @@ def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+def test_what_a_file_is_called_cannot_look_like_a_line_of_ours(tmp_path):
+    folder = write_folder(tmp_path / "in", 3)
+    (folder / "a\n\x1b[2Kdefault v000009 (served).png").write_bytes(b"no picture")
+    (folder / "é.png").write_bytes(picture(9))
+    build(tmp_path, folder)
+    told = invoke("info", "--data-dir", tmp_path).stdout
+    assert "\x1b" not in told
+    assert "quarantined a\\n\\x1b[2Kdefault v000009 (served).png" in told
+    assert not any(line.startswith("default v000009") for line in told.splitlines())
+    listed = invoke("list", "--ids", "--data-dir", tmp_path).stdout.splitlines()
+    assert "é.png" in listed
+
+
 def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
     folder = write_folder(tmp_path / "in", 12)
     env = {"LIPSIM_DATA_DIR": str(tmp_path / "data")}
