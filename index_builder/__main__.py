@@ -298,6 +298,12 @@ def _copies_of(source: Path | None, queries: int, limits: DecodeLimits) -> Synth
 def _show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
     lines = [f"{index} {_summary(report.manifest)} in {report.seconds:.1f} s"]
     lines += [f"  {line}" for line in describe(report.calibration)]
+    own = report.self_matches
+    lines += [
+        f"  {name}: {count} of {own.pictures} gallery pictures would not match themselves at this "
+        "threshold"
+        for name, count in own.unmatched.items()
+    ]
     lines.append("  wrong entries of the largest margins (a near-duplicate would show here):")
     lines += [f"    {one.margin:.4f} {one.query} -> {one.id}" for one in report.alarms]
     fields = {
@@ -305,6 +311,7 @@ def _show_calibration(output: Output, index: str, report: CalibrationReport) -> 
         **_counts(report.manifest),
         "calibration": calibration_fields(report.calibration),
         "alarms": [asdict(alarm) for alarm in report.alarms],
+        "self_matches": asdict(own),
         "seconds": report.seconds,
     }
     output.show(fields, as_lines(lines))

@@ -31,6 +31,7 @@ from index_builder.format import Manifest
 from index_builder.gallery_index import GalleryIndex
 from index_builder.query_groups import merged_groups
 from index_builder.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
+from index_builder.self_match import SelfMatches, self_matches
 from index_builder.writer import seal_calibration, writing
 from model.angle import embedding_norm
 from model.certificate import Candidates
@@ -66,12 +67,14 @@ class CalibrationReport:
         manifest: of the version now served.
         calibration: what it holds.
         alarms: the worst wrong entries of all queries; a near-duplicate in the gallery shows here.
+        self_matches: how many pictures of the gallery a copy of themselves would not match.
         seconds: wall time.
     """
 
     manifest: Manifest
     calibration: Calibration
     alarms: list[Alarm]
+    self_matches: SelfMatches
     seconds: float
 
 
@@ -164,9 +167,10 @@ def calibrate_index(
             left_out=tuple(left_out),
         )
         alarms = _worst(index, outcomes)
+        own = self_matches(index.vectors, k, {one.name: one.threshold for one in points})
         progress.step("writing and verifying the version")
         manifest = seal_calibration(paths, index.manifest, calibration)
-    return CalibrationReport(manifest, calibration, alarms, time.monotonic() - started)
+    return CalibrationReport(manifest, calibration, alarms, own, time.monotonic() - started)
 
 
 def _check_size(index: GalleryIndex, k: int) -> None:

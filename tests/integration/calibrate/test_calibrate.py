@@ -130,6 +130,9 @@ def test_a_gallery_full_of_copies_has_no_threshold_that_tells_copies_apart(tmp_p
     report = calibrate(tmp_path, copies(folder, 660))
     assert report.calibration.point("balanced").total.recall < 0.05
     assert "twin-" in report.alarms[0].query + report.alarms[0].id
+    # Not even a copy of the very bytes would match.
+    assert report.self_matches.pictures == 660
+    assert report.self_matches.unmatched == {"balanced": 660}
 
 
 def test_one_picture_saved_in_many_files_is_one_picture(tmp_path):
