@@ -62,7 +62,7 @@ GRIDS = ("default", "full")
 def grid(name: str, *, is_certified: bool, is_black_box: bool) -> tuple[Plan, ...]:
     """The plans of a preset for one metric.
 
-    `default` is made for one processor core and half an hour. A metric that falls to one restart
+    `default` is made for one processor core and 20 minutes. A metric that falls to one restart
     gains nothing from ten, so metrics without a certificate get the shorter plan. `full` is made
     for an accelerator.
 
