@@ -14,7 +14,7 @@ from model.errors import TrainingError
 from model.presets import PRESETS, WaveConfig
 from model.train.config import TrainConfig, load_recipe, parse_settings, recipe_names
 from model.train.copies.wave_student import require_wavelets
-from model.train.distributed import current, joined
+from model.train.distributed import current, joined, wait_for_all
 from model.train.interrupts import stopped_as_interrupted
 from model.train.logs import require_event_files
 from model.train.run_state import RunFolder
@@ -130,6 +130,7 @@ def _run(
             if current().leads:
                 folder.agree_settings(config)
             student, task = build(config, dataclasses.replace(sources, device=device, work=out))
+            wait_for_all(device)  # nothing is kept before every process has tried its pictures
             train_in(folder, student, task, _with_an_end(config, task), device=device)
             if current().leads:
                 _show(output, folder)
