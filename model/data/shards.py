@@ -88,8 +88,8 @@ class ShardWriter:
             json_fields: what KEY.json says; no such member if None.
 
         Raises:
-            DataError: the key, suffix or picture cannot be read back, the key came before, or the
-                writer is closed.
+            DataError: the key, suffix, picture or members cannot be read back, the key came before,
+                or the writer is closed.
         """
         if self._is_closed:
             raise DataError(f"the shards of {self._split} are closed; {key!r} comes too late")
@@ -101,11 +101,10 @@ class ShardWriter:
             raise DataError(f"a picture was wanted for {key!r}, 0 bytes came")
         if key in self._keys:
             raise DataError(f"key {key!r} was added before")
-        self._keys.add(key)
         members = [(f"{key}.{ext}", image_bytes)]
         if json_fields is not None:
-            text = json.dumps(json_fields, sort_keys=True, allow_nan=False)
-            members.append((f"{key}.json", text.encode()))
+            members.append((f"{key}.json", _as_json(key, json_fields)))
+        self._keys.add(key)
         size = sum(TAR_BLOCK + len(data) + -len(data) % TAR_BLOCK for _, data in members)
         archive = self._archive
         if archive is None or self._shard_bytes + size > self._max_bytes:
@@ -150,6 +149,15 @@ def split_name(name: str) -> tuple[str, str] | None:
     if match is None or _NOTES.match(name) is not None:
         return None
     return match[1], match[2].lower()
+
+
+def _as_json(key: str, fields: dict[str, Any]) -> bytes:
+    try:
+        # Readers refuse what no report could repeat, so it is not written either.
+        json.dumps(fields, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"text in UTF-8 was wanted for {key}.json, got {fields!r:.200}") from error
+    return json.dumps(fields, sort_keys=True, allow_nan=False).encode()
 
 
 def _can_be_read_back(key: str) -> bool:
