@@ -17,7 +17,7 @@ from model.errors import EmbeddingError
 from model.image import DecodedImage, decode_image
 from model.lipschitz import product_bound
 from model.network import Network, build_network
-from model.resize import resize_operator
+from model.network_input import NetworkInput, network_input
 from model.rounding import round_up
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "wave-64.safetensors"
@@ -179,21 +179,23 @@ class Embedder:
 
     def embed_images(self, images: Sequence[DecodedImage]) -> list[ImageEmbedding]:
         """Raw embeddings of decoded images of any sizes, in their order."""
+        return self.embed_inputs([network_input(image, self.input_size) for image in images])
+
+    def embed_inputs(self, inputs: Sequence[NetworkInput]) -> list[ImageEmbedding]:
+        """Raw embeddings of images that `network_input` has resized, in their order."""
         side = self.input_size
-        resizes = [resize_operator(image.height, image.width, side) for image in images]
-        inputs = np.empty((len(images), 3, side, side))
-        for place, resize, image in zip(inputs, resizes, images, strict=True):
-            place[...] = resize.apply(image.pixels)
-        vectors = self.embed_pixels(inputs)
+        values = np.empty((len(inputs), 3, side, side))
+        for place, given in zip(values, inputs, strict=True):
+            place[...] = given.values
         return [
             ImageEmbedding(
                 vector=vector,
-                gain=resize.gain,
-                forward_error=self._error_with_resize(resize.input_error),
-                height=image.height,
-                width=image.width,
+                gain=given.gain,
+                forward_error=self._error_with_resize(given.input_error),
+                height=given.height,
+                width=given.width,
             )
-            for vector, resize, image in zip(vectors, resizes, images, strict=True)
+            for vector, given in zip(self.embed_pixels(values), inputs, strict=True)
         ]
 
     def _error_with_resize(self, input_error: float) -> float:

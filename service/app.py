@@ -14,6 +14,10 @@ from model.errors import RetrievalError
 from model.image import DecodeLimits
 from model.threads import limit_threads
 from service import docs, openapi
+from service.batcher import Batcher
+from service.budgets import ByteBudget, Places
+from service.decoding.pool import DecodePool
+from service.engine import Engine
 from service.errors import (
     INTERNAL,
     METHOD_NOT_ALLOWED,
@@ -24,7 +28,7 @@ from service.errors import (
     row_of,
 )
 from service.guard import BodyGuard, RequestLog
-from service.pool import Admission, ByteBudget, WorkerPool
+from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes.state import State
@@ -112,27 +116,42 @@ def body_limit(max_image_bytes: int) -> Callable[[str, str], int]:
 
 
 def _make_runtime(settings: Settings, on_fatal: Callable[[Exception], None] | None) -> Runtime:
+    async def open_pipeline(engine: Engine) -> Pipeline:
+        return await _open_pipeline(settings, engine)
+
     return Runtime(
         data_dir=settings.data_dir,
         checkpoint=settings.checkpoint,
         arithmetic=settings.arithmetic,
-        limits=DecodeLimits(
+        receiving=Places(settings.max_concurrent_requests, "are being received"),
+        open_pipeline=open_pipeline,
+        poll_interval_s=settings.index_poll_interval_s,
+        on_fatal=on_fatal,
+    )
+
+
+async def _open_pipeline(settings: Settings, engine: Engine) -> Pipeline:
+    decoders = DecodePool(
+        DecodeLimits(
             max_image_bytes=settings.max_image_bytes,
             max_pixels=settings.max_image_pixels,
             max_side=settings.max_image_side,
             formats=settings.allowed_formats,
         ),
-        pool=WorkerPool(
-            workers=settings.workers,
-            max_queue=settings.max_queue,
-            queue_timeout_s=settings.queue_timeout_s,
-            work_timeout_s=settings.request_timeout_s,
-            prepare_thread=prepare_thread(settings.threads_per_worker),
-        ),
-        admission=Admission(settings.max_concurrent_requests),
-        poll_interval_s=settings.index_poll_interval_s,
-        on_fatal=on_fatal,
+        size=engine.embedder.input_size,
+        processes=settings.workers,
+        timeout_s=settings.decode_timeout_s,
     )
+    await decoders.start()
+    batcher = Batcher(
+        engine.answer,
+        threads=settings.workers,
+        max_batch=settings.max_batch,
+        work_timeout_s=settings.request_timeout_s,
+        prepare_thread=prepare_thread(settings.threads_per_worker),
+    )
+    places = Places(settings.max_queue, "are in work or waiting")
+    return Pipeline(decoders, batcher, places, queue_timeout_s=settings.queue_timeout_s)
 
 
 async def _answer_ours(_request: Request, error: RetrievalError) -> Response:

@@ -14,6 +14,7 @@ RetrievalError
     ├── NotReadyError             the model or the indexes are still loading
     ├── IndexUnavailableError     the index is there, and was refused at opening
     └── DeadlineError             the work took too long
+        └── DecodeTimeoutError    decoding the image did
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ from typing import NamedTuple
 from index_builder import errors as index_errors
 from model import errors as model_errors
 from model.errors import RetrievalError
+
+# Seconds after which to come back, where nothing better is known.
+RETRY_AFTER_S = 1
 
 
 class ServiceError(RetrievalError):
@@ -75,6 +79,11 @@ class ClientGoneError(ServiceError):
 class OverloadedError(ServiceError):
     """Too many requests wait already, or this one waited too long for a worker."""
 
+    def __init__(self, message: str, *, retry_after_s: int = RETRY_AFTER_S) -> None:
+        """Keep the seconds after which asking again is worth it."""
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
+
 
 class NotReadyError(ServiceError):
     """The model, or the first look at the indexes, is not finished."""
@@ -86,6 +95,10 @@ class IndexUnavailableError(ServiceError):
 
 class DeadlineError(ServiceError):
     """The work on this request took longer than allowed."""
+
+
+class DecodeTimeoutError(DeadlineError):
+    """Decoding the image took longer than allowed; the process that did it was ended."""
 
 
 class Row(NamedTuple):
@@ -117,6 +130,7 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
     NotReadyError: Row(503, "not_ready", "The service is not ready yet"),
     IndexUnavailableError: Row(503, "index_unavailable", "The index cannot be served"),
     DeadlineError: Row(504, "timeout", "The work took too long"),
+    DecodeTimeoutError: Row(504, "decode_timeout", "The image took too long to decode"),
     model_errors.DependencyError: _INTERNAL,
     model_errors.ImageError: Row(422, "bad_image", "The image cannot be used"),
     model_errors.EmptyImageError: Row(422, "empty_image", "The image is empty"),
@@ -160,8 +174,6 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
 ROUTE_NOT_FOUND = Row(404, "route_not_found", "No such route")
 METHOD_NOT_ALLOWED = Row(405, "method_not_allowed", "Method not allowed on this route")
 INTERNAL = _INTERNAL
-
-RETRY_AFTER_S = 1
 
 
 def row_of(error: RetrievalError) -> Row:

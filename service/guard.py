@@ -10,8 +10,8 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.budgets import ByteBudget
 from service.errors import INTERNAL, BadRequestError, BodyTimeoutError, BodyTooLargeError
-from service.pool import ByteBudget
 from service.problems import problem_response, response_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the

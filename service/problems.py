@@ -7,7 +7,7 @@ import structlog
 from starlette.responses import Response
 
 from model.errors import RetrievalError
-from service.errors import RETRY_AFTER_S, InvalidParameterError, Row, row_of
+from service.errors import RETRY_AFTER_S, InvalidParameterError, OverloadedError, Row, row_of
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -52,4 +52,7 @@ def response_of(error: RetrievalError) -> Response:
     errors: list[dict[str, str]] = []
     if isinstance(error, InvalidParameterError):
         errors = [problem._asdict() for problem in error.problems]
-    return problem_response(row, str(error) if row.is_public else None, errors)
+    headers: dict[str, str] = {}
+    if isinstance(error, OverloadedError):
+        headers["Retry-After"] = str(error.retry_after_s)
+    return problem_response(row, str(error) if row.is_public else None, errors, headers)

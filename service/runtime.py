@@ -1,7 +1,7 @@
 """What lives as long as the service: the model, the shelf of indexes, the workers, the watcher."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,10 +11,11 @@ import structlog
 
 from index_builder.faiss_backend import load_faiss
 from model.embedder import Embedder
-from model.image import DecodedImage, DecodeLimits
+from model.image import DecodedImage
+from service.budgets import Places
 from service.engine import Engine
 from service.errors import NotReadyError
-from service.pool import Admission, WorkerPool
+from service.pipeline import Pipeline
 from service.schemas.parts import DEFAULT_INDEX
 from service.shelf import Shelf
 
@@ -47,15 +48,14 @@ class Runtime:
         data_dir: Path,
         checkpoint: Path | None,
         arithmetic: Arithmetic,
-        limits: DecodeLimits,
-        pool: WorkerPool,
-        admission: Admission,
+        receiving: Places,
+        open_pipeline: Callable[[Engine], Awaitable[Pipeline]],
         poll_interval_s: float,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
-        self.pool = pool
-        self.admission = admission
-        self.limits = limits
+        self.receiving = receiving
+        self._open_pipeline = open_pipeline
+        self._pipeline: Pipeline | None = None
         self._data_dir = data_dir
         self._checkpoint = checkpoint
         self._arithmetic: Arithmetic = arithmetic
@@ -78,6 +78,17 @@ class Runtime:
         if self._engine is None:
             raise NotReadyError(_ADVICE["model_refused" if self._is_refused else "loading_model"])
         return self._engine
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """What images go through, once the model is loaded.
+
+        Raises:
+            NotReadyError: it is not, yet.
+        """
+        if self._pipeline is None:
+            raise NotReadyError(_ADVICE["model_refused" if self._is_refused else "loading_model"])
+        return self._pipeline
 
     @property
     def serving_engine(self) -> Engine:
@@ -103,7 +114,7 @@ class Runtime:
         serves, and the default one too if there is one.
         """
         reason: Reason | None = None
-        if self._engine is None:
+        if self._engine is None or self._pipeline is None:
             reason = "model_refused" if self._is_refused else "loading_model"
         elif not self._has_looked:
             reason = "loading_indexes"
@@ -125,21 +136,24 @@ class Runtime:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await asyncio.to_thread(self._loader.shutdown, wait=True, cancel_futures=True)
-        await asyncio.to_thread(self.pool.close)
+        if self._pipeline is not None:
+            await self._pipeline.close()
         if self._engine is not None:
             self._engine.shelf.close()
 
     async def _watch(self) -> None:
         try:
             embedder = await self._load(self._load_model)
+            shelf = Shelf(self._data_dir, embedder.fingerprint, embedder.decode_policy)
+            engine = Engine(embedder, shelf)
+            self._pipeline = await self._open_pipeline(engine)
         except Exception as error:  # Whatever it is, waiting cannot cure it.
             self._is_refused = True
             log.exception("model_refused")
             if self._on_fatal is not None:
                 self._on_fatal(error)
             return
-        shelf = Shelf(self._data_dir, embedder.fingerprint, embedder.decode_policy)
-        self._engine = Engine(embedder, shelf, self.limits)
+        self._engine = engine
         while True:
             try:
                 await self._load(shelf.refresh)

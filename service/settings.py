@@ -61,13 +61,17 @@ class Settings(BaseSettings):
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
-        description="Threads that decode, embed and search; default: one per core.",
+        description="Processes that decode, and threads that embed and search; default: one of "
+        "each per core.",
+    )
+    max_batch: int = Field(
+        default=16, ge=1, description="Most requests whose images share one pass of the network."
     )
     threads_per_worker: int = Field(
         default=1, ge=1, description="Threads that torch and FAISS use inside one worker."
     )
     max_queue: int = Field(
-        default=64, ge=0, description="Requests that may wait for a worker; more is 503."
+        default=64, ge=1, description="Requests in work or waiting for it; more is 503."
     )
     max_concurrent_requests: int = Field(
         default=128, ge=1, description="Requests whose bodies may be held at once; more is 503."
@@ -79,10 +83,15 @@ class Settings(BaseSettings):
         "four times max_image_bytes.",
     )
     queue_timeout_s: float = Field(
-        default=10.0, gt=0, description="Longest wait for a worker; longer is 503."
+        default=10.0, gt=0, description="Longest wait for work to begin; longer is 503."
+    )
+    decode_timeout_s: float = Field(
+        default=10.0, gt=0, description="Longest decoding of one image; longer is 504."
     )
     request_timeout_s: float = Field(
-        default=30.0, gt=0, description="Longest work on one request once begun; longer is 504."
+        default=30.0,
+        gt=0,
+        description="Longest embedding and search once begun; longer is 504.",
     )
     max_connections: int = Field(
         default=512,

@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.answers import encode, json_response
+from service.answers import json_response
 from service.body import read_upload
+from service.jobs import EmbedJob
 from service.routes.state import ServiceState
 from service.schemas.embed import EmbedAnswer, EmbedOptions
 
@@ -15,11 +16,11 @@ router = APIRouter(tags=["embed"])
 @router.post("/embed", response_model=EmbedAnswer, summary="Alias of /v1/embed")
 async def embed(request: Request, state: ServiceState) -> Response:
     """The raw embedding (float64, never normalised) and the fingerprint it belongs to."""
-    with state.runtime.admission.admit():
-        engine = state.runtime.engine
+    runtime = state.runtime
+    with runtime.receiving.take():
+        pipeline = runtime.pipeline
         upload = await read_upload(request, ("image",), EmbedOptions)
-        image = upload.images[0]
-        content = await state.runtime.pool.run(
-            lambda waited_s: encode(engine.embed(image, waited_s))
+        content = await pipeline.answer(
+            request, upload.images, lambda images, watch: EmbedJob(images[0], watch)
         )
     return json_response(content)

@@ -1,5 +1,6 @@
 """The indexes in service, and the items in them."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -7,11 +8,11 @@ from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
 from service.answers import json_response
-from service.engine import describe_index
 from service.routes.state import ServiceState, check_query
 from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
 from service.shelf import Shelf, ShelfEntry
 from service.verdicts import operating_points
+from service.wire import describe_index
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 
@@ -37,7 +38,7 @@ async def item(name: str, id: ItemId, state: ServiceState) -> Response:
     """The entry that holds this id: its metadata, and the other ids with an equal vector."""
     shelf = state.runtime.serving_engine.shelf
 
-    def work(_waited_s: float) -> Item:
+    def work() -> Item:
         with shelf.lease(name) as index:
             entry = index.entry_by_id(id)
             return Item(
@@ -51,7 +52,7 @@ async def item(name: str, id: ItemId, state: ServiceState) -> Response:
                 index=describe_index(index),
             )
 
-    return json_response(await state.runtime.pool.run(work))
+    return json_response(await asyncio.to_thread(work))
 
 
 @router.get(
@@ -63,14 +64,14 @@ async def thumbnail(name: str, id: ItemId, state: ServiceState) -> Response:
     """A small picture of one item, as the index version holds it."""
     shelf = state.runtime.serving_engine.shelf
 
-    def work(_waited_s: float) -> bytes:
+    def work() -> bytes:
         with shelf.lease(name) as index:
             picture = index.thumbnail(id)
         if picture is None:
             raise ItemNotFoundError("the item has no thumbnail")
         return picture
 
-    picture = await state.runtime.pool.run(work)
+    picture = await asyncio.to_thread(work)
     return Response(picture, media_type=THUMBNAIL_MEDIA_TYPE)
 
 

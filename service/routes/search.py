@@ -3,9 +3,10 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.answers import encode, json_response
+from service.answers import json_response
 from service.body import read_upload
 from service.errors import FieldProblem, InvalidParameterError
+from service.jobs import SearchJob
 from service.routes.state import ServiceState
 from service.schemas.search import SearchAnswer, SearchOptions
 
@@ -20,16 +21,19 @@ async def search(request: Request, state: ServiceState) -> Response:
     The image comes as the multipart field `image`, as `image_base64` in JSON, or as the raw body;
     the options as form fields, JSON members, or query parameters. One option may be given once.
     """
-    with state.runtime.admission.admit():
-        engine = state.runtime.serving_engine
+    runtime = state.runtime
+    with runtime.receiving.take():
+        runtime.serving_engine  # noqa: B018 - refuses before the body is read
         upload = await read_upload(request, ("image",), SearchOptions)
-        options, image = upload.options, upload.images[0]
+        options = upload.options
         k = options.k if "k" in options.model_fields_set else state.limits.default_k
         if k > state.limits.max_k:
             raise InvalidParameterError(
                 [FieldProblem("k", f"should be at most {state.limits.max_k}")]
             )
-        content = await state.runtime.pool.run(
-            lambda waited_s: encode(engine.search(image, options, k, waited_s))
+        content = await runtime.pipeline.answer(
+            request,
+            upload.images,
+            lambda images, watch: SearchJob(images[0], options, k, watch),
         )
     return json_response(content)

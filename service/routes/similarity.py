@@ -3,8 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.answers import encode, json_response
+from service.answers import json_response
 from service.body import read_upload
+from service.jobs import SimilarityJob
 from service.routes.state import ServiceState
 from service.schemas.similarity import SimilarityAnswer, SimilarityOptions
 
@@ -19,11 +20,13 @@ async def similarity(request: Request, state: ServiceState) -> Response:
     The images come as the multipart fields `image_a` and `image_b`, or as `image_a_base64` and
     `image_b_base64` in JSON; a raw body cannot hold two.
     """
-    with state.runtime.admission.admit():
-        engine = state.runtime.engine
+    runtime = state.runtime
+    with runtime.receiving.take():
+        pipeline = runtime.pipeline
         upload = await read_upload(request, ("image_a", "image_b"), SimilarityOptions)
-        image_a, image_b = upload.images
-        content = await state.runtime.pool.run(
-            lambda waited_s: encode(engine.compare(image_a, image_b, upload.options, waited_s))
+        content = await pipeline.answer(
+            request,
+            upload.images,
+            lambda images, watch: SimilarityJob(images[0], images[1], upload.options, watch),
         )
     return json_response(content)

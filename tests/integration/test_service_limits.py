@@ -246,7 +246,7 @@ def test_work_that_takes_too_long_is_504_and_waiting_too_long_503(data_dir: Path
     with open_client(settings) as client:
         response = client.post("/v1/search", files={"image": picture})
         assert (response.status_code, response.json()["code"]) == (504, "timeout")
-    settings = Settings(data_dir=data_dir, workers=1, queue_timeout_s=0.001)
+    settings = Settings(data_dir=data_dir, workers=1, max_batch=1, queue_timeout_s=0.02)
     with open_client(settings) as client, ThreadPoolExecutor(6) as threads:
         answers = list(
             threads.map(lambda _: client.post("/v1/search", files={"image": picture}), range(6))

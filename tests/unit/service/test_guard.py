@@ -2,13 +2,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from service.budgets import ByteBudget
 from starlette.datastructures import Headers
 
 from service import guard
 from service.app import body_limit
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.guard import BodyGuard, CountedBody, RequestLog
-from service.pool import ByteBudget
 
 
 def messages(*chunks: bytes, is_complete: bool = True) -> list[dict[str, Any]]:

@@ -1,0 +1,39 @@
+"""A decoded upload on its way into the network: resized, with what a certificate must know of that.
+
+No torch here: the service does this part in processes of their own, which should start quickly.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from model.image import DecodedImage
+from model.resize import resize_operator
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkInput:
+    """An upload in the network's square.
+
+    Attributes:
+        values: in [0, 1] up to rounding, (3, S, S), float64.
+        gain: upper bound of the l2 norm of the resize from the upload.
+        input_error: upper bound of the l2 distance to the same resize in real arithmetic.
+        height: of the upload, pixels.
+        width: of the upload, pixels.
+    """
+
+    values: Float64[np.ndarray, "3 S S"]
+    gain: float
+    input_error: float
+    height: int
+    width: int
+
+
+def network_input(image: DecodedImage, size: int) -> NetworkInput:
+    """The input of a network whose square has this side."""
+    resize = resize_operator(image.height, image.width, size)
+    return NetworkInput(
+        resize.apply(image.pixels), resize.gain, resize.input_error, image.height, image.width
+    )

@@ -1,0 +1,107 @@
+"""What the service and its decode processes say to each other: lengths, JSON and raw arrays.
+
+A question is a length, a flag and the bytes of an image file. An answer is two lengths, a JSON
+header and the bytes of an array. Nothing that is read can run code, on either side: a decode
+process that an image has taken over can answer wrongly about images, and no more.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from model.errors import (
+    EmptyImageError,
+    ImageBytesError,
+    ImageDecodeError,
+    ImageError,
+    ImageFormatError,
+    ImageSizeError,
+)
+from model.network_input import NetworkInput
+
+QUESTION = struct.Struct("<Q?")
+ANSWER = struct.Struct("<IQ")
+
+MAX_HEADER_BYTES = 4096
+
+_ERRORS: dict[str, type[ImageError]] = {
+    kind.__name__: kind
+    for kind in (
+        EmptyImageError,
+        ImageBytesError,
+        ImageDecodeError,
+        ImageError,
+        ImageFormatError,
+        ImageSizeError,
+    )
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """An image ready for the network.
+
+    Attributes:
+        sha256: of the file, hex.
+        pixels_sha256: of the decoded pixels (H, W, 3, uint8, row by row), hex; None if it was not
+            asked for.
+        format: of the content, as the decode policy names it.
+        input: what the network is given.
+    """
+
+    sha256: str
+    pixels_sha256: str | None
+    format: str
+    input: NetworkInput
+
+
+def pack_image(image: PreparedImage) -> bytes:
+    """An answer that holds a prepared image."""
+    given = image.input
+    return _pack(
+        {
+            "sha256": image.sha256,
+            "pixels_sha256": image.pixels_sha256,
+            "format": image.format,
+            "gain": given.gain,
+            "input_error": given.input_error,
+            "height": given.height,
+            "width": given.width,
+        },
+        given.values.astype("<f8", copy=False).tobytes(),
+    )
+
+
+def pack_error(error: ImageError) -> bytes:
+    """An answer that says why there is none."""
+    kind = type(error).__name__ if type(error).__name__ in _ERRORS else "ImageError"
+    return _pack({"error": kind, "message": str(error)[:1000]}, b"")
+
+
+def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
+    """The prepared image of an answer.
+
+    Args:
+        header: its JSON.
+        array: its float64 values.
+        size: side of the network's square.
+
+    Raises:
+        ImageError: the answer says that the image cannot be used.
+        ValueError: it is no answer of ours.
+    """
+    says: dict[str, Any] = json.loads(header)
+    if "error" in says:
+        raise _ERRORS[says["error"]](says["message"])
+    # JSON writes a float64 with all the digits that it takes to read the same one back.
+    values = np.frombuffer(array, "<f8").reshape(3, size, size)
+    given = NetworkInput(values, says["gain"], says["input_error"], says["height"], says["width"])
+    return PreparedImage(says["sha256"], says["pixels_sha256"], says["format"], given)
+
+
+def _pack(header: dict[str, object], array: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return ANSWER.pack(len(text), len(array)) + text + array

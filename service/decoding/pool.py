@@ -1,0 +1,198 @@
+"""The service's side of decoding: a free process for each image, killed when it takes too long."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from model.errors import EmptyImageError, ImageDecodeError
+from model.image import DecodeLimits
+from service.decoding.frames import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
+from service.decoding.process import limits_as_json
+from service.errors import DecodeTimeoutError, OverloadedError
+from service.stopwatch import Stopwatch
+
+_ROOT = Path(__file__).parents[2]
+# A library's own threads would make each other wait, and one image must not take every core.
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# Nothing else of the service's environment is needed there, least of all its keys.
+_KEPT = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "TMPDIR", "VIRTUAL_ENV")
+
+log = structlog.stdlib.get_logger()
+
+
+class DecodePool:
+    """A fixed number of decode processes; images beyond that wait their turn.
+
+    Whoever stops waiting for an image does not stop its decoding, which its time limit ends: a
+    client that hangs up again and again would otherwise cost a new process each time.
+    """
+
+    def __init__(
+        self, limits: DecodeLimits, *, size: int, processes: int, timeout_s: float
+    ) -> None:
+        self._processes = [_DecodeProcess(limits, size) for _ in range(processes)]
+        self._free: asyncio.Queue[_DecodeProcess] = asyncio.Queue()
+        self._timeout_s = timeout_s
+        self._tasks: set[asyncio.Task[PreparedImage]] = set()
+
+    async def start(self) -> None:
+        """Begin every process, and see that each answers.
+
+        Raises:
+            ImageDecodeError: one does not.
+        """
+        await asyncio.gather(*(process.check() for process in self._processes))
+        for process in self._processes:
+            self._free.put_nowait(process)
+
+    async def prepare(
+        self, data: bytes, *, watch: Stopwatch, patience_s: float, wants_pixels: bool = False
+    ) -> PreparedImage:
+        """The image of a file's bytes, ready for the network.
+
+        Args:
+            data: the file, whole.
+            watch: gets the time until a process was free, and that of decoding.
+            patience_s: longest wait for a free process.
+            wants_pixels: hash the decoded pixels too.
+
+        Raises:
+            ImageError: the bytes are no image that the decode policy accepts, or decoding them
+                ended the process.
+            OverloadedError: no process was free in time.
+            DecodeTimeoutError: decoding took too long, and was ended.
+        """
+        turn = _Turn(data, watch, patience_s, wants_pixels)
+        task = asyncio.create_task(self._run(turn))
+        self._tasks.add(task)
+        task.add_done_callback(self._finish)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not turn.has_begun:
+                task.cancel()
+            raise
+
+    async def close(self) -> None:
+        """End every process."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*(process.end() for process in self._processes))
+
+    async def _run(self, turn: "_Turn") -> PreparedImage:
+        try:
+            async with asyncio.timeout(turn.patience_s):
+                process = await self._free.get()
+        except TimeoutError as error:
+            raise OverloadedError("no decode process was free in time") from error
+        turn.has_begun = True
+        turn.watch.lap("queue")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await process.prepare(turn.data, wants_pixels=turn.wants_pixels)
+        except TimeoutError as error:
+            await process.end()
+            await process.start()
+            log.warning("decode_timeout", limit_s=self._timeout_s)
+            raise DecodeTimeoutError(
+                f"the image took longer than {self._timeout_s:g} s to decode"
+            ) from error
+        finally:
+            turn.watch.lap("decode")
+            self._free.put_nowait(process)
+
+    def _finish(self, task: "asyncio.Task[PreparedImage]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # Nobody may be waiting for it any more.
+
+
+@dataclass(eq=False)
+class _Turn:
+    """One image on its way through the pool."""
+
+    data: bytes
+    watch: Stopwatch
+    patience_s: float
+    wants_pixels: bool
+    has_begun: bool = False
+
+
+class _DecodeProcess:
+    """One decode process; it serves one image at a time."""
+
+    def __init__(self, limits: DecodeLimits, size: int) -> None:
+        self._arguments = limits_as_json(limits, size)
+        self._size = size
+        self._process: asyncio.subprocess.Process | None = None
+        self._is_proven = False
+
+    async def start(self) -> None:
+        """Begin the process, if there is none."""
+        if self._process is not None and self._process.returncode is None:
+            return
+        self._is_proven = False
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "service.decoding.process",
+            self._arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=1 << 20,
+            cwd=_ROOT,
+            env={name: os.environ[name] for name in _KEPT if name in os.environ} | _ONE_THREAD,
+            # Ctrl-C at the terminal is the service's to act on.
+            start_new_session=True,
+        )
+
+    async def check(self) -> None:
+        """See that the process does its work: it must refuse an empty file."""
+        with contextlib.suppress(EmptyImageError):
+            await self.prepare(b"", wants_pixels=False)
+
+    async def prepare(self, data: bytes, *, wants_pixels: bool) -> PreparedImage:
+        """As `DecodePool.prepare`; an image is blamed only for ending a process that just began."""
+        while True:
+            was_proven = self._is_proven
+            try:
+                return await self._ask(data, wants_pixels=wants_pixels)
+            except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+                log.warning("decode_process_ended", exit_code=await self.end(), why=repr(error))
+                if not was_proven:
+                    raise ImageDecodeError(
+                        "decoding the image ended the program that did it"
+                    ) from error
+
+    async def end(self) -> int | None:
+        """Kill the process, whatever it does."""
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        if process.returncode is None:
+            process.kill()
+        return await process.wait()
+
+    async def _ask(self, data: bytes, *, wants_pixels: bool) -> PreparedImage:
+        await self.start()
+        process = self._process
+        assert process is not None  # noqa: S101 - `start` has made one.
+        assert process.stdin is not None  # noqa: S101
+        assert process.stdout is not None  # noqa: S101
+        process.stdin.write(QUESTION.pack(len(data), wants_pixels))
+        process.stdin.write(data)
+        await process.stdin.drain()
+        head = await process.stdout.readexactly(ANSWER.size)
+        header_length, array_length = ANSWER.unpack(head)
+        if header_length > MAX_HEADER_BYTES or array_length not in (0, 24 * self._size**2):
+            raise ValueError("an answer of a decode process has a wrong length")
+        header = await process.stdout.readexactly(header_length)
+        array = await process.stdout.readexactly(array_length)
+        self._is_proven = True
+        return unpack(header, array, self._size)

@@ -1,0 +1,77 @@
+"""What the worker threads are given: prepared images, options, and where the time went so far."""
+
+from dataclasses import dataclass
+
+from service.decoding.frames import PreparedImage
+from service.schemas.search import SearchOptions
+from service.schemas.similarity import SimilarityOptions
+from service.stopwatch import Stopwatch
+
+
+@dataclass(frozen=True)
+class Question:
+    """What searches must have in common to be one search of several queries."""
+
+    index: str
+    k: int
+    max_distance: float | None
+    require_exact: bool
+    operating_point: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class SearchJob:
+    """The nearest entries of one image."""
+
+    image: PreparedImage
+    options: SearchOptions
+    k: int
+    watch: Stopwatch
+
+    @property
+    def images(self) -> tuple[PreparedImage, ...]:
+        """What must be embedded."""
+        return (self.image,)
+
+    @property
+    def question(self) -> Question:
+        """What is asked of the index."""
+        options = self.options
+        return Question(
+            options.index,
+            self.k,
+            options.max_distance,
+            options.require_exact,
+            options.operating_point,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityJob:
+    """The distance of two images."""
+
+    image_a: PreparedImage
+    image_b: PreparedImage
+    options: SimilarityOptions
+    watch: Stopwatch
+
+    @property
+    def images(self) -> tuple[PreparedImage, ...]:
+        """What must be embedded."""
+        return (self.image_a, self.image_b)
+
+
+@dataclass(frozen=True, eq=False)
+class EmbedJob:
+    """The raw embedding of one image."""
+
+    image: PreparedImage
+    watch: Stopwatch
+
+    @property
+    def images(self) -> tuple[PreparedImage, ...]:
+        """What must be embedded."""
+        return (self.image,)
+
+
+Job = SearchJob | SimilarityJob | EmbedJob

@@ -1,0 +1,94 @@
+"""From the images of one request to its answer: decoded, put in a batch, answered or given up."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.types import Receive
+
+from service.batcher import Batcher
+from service.budgets import Places
+from service.decoding.frames import PreparedImage
+from service.decoding.pool import DecodePool
+from service.errors import ClientGoneError
+from service.jobs import Job
+from service.stopwatch import Stopwatch
+
+T = TypeVar("T")
+
+MakeJob = Callable[[list[PreparedImage], Stopwatch], Job]
+
+
+class Pipeline:
+    """The stages that every image goes through; waiting for them has one budget, work its own."""
+
+    def __init__(
+        self,
+        decoders: DecodePool,
+        batcher: Batcher[Job, bytes],
+        places: Places,
+        *,
+        queue_timeout_s: float,
+    ) -> None:
+        self._decoders = decoders
+        self._batcher = batcher
+        self._places = places
+        self._queue_timeout_s = queue_timeout_s
+
+    async def answer(self, request: Request, images: tuple[bytes, ...], make_job: MakeJob) -> bytes:
+        """The answer to one request, as JSON.
+
+        Args:
+            request: its body was read; whoever sent it may hang up, and then nothing more is done.
+            images: the files it holds.
+            make_job: from the prepared images, the job of the worker threads.
+
+        Raises:
+            ImageError: an image cannot be used.
+            OverloadedError: too many requests wait already, or this one waited too long.
+            DeadlineError: decoding or the work after it took too long.
+            ClientGoneError: nobody waits for the answer any more.
+            RetrievalError: whatever else the job's own work raises.
+        """
+        with self._places.take():
+            return await _unless_gone(request.receive, self._answer(images, make_job))
+
+    async def close(self) -> None:
+        """Finish the batches in hand, end the decode processes."""
+        await asyncio.to_thread(self._batcher.close)
+        await self._decoders.close()
+
+    async def _answer(self, images: tuple[bytes, ...], make_job: MakeJob) -> bytes:
+        watch = Stopwatch()
+        # One after the other: a request of two images is no heavier on the others than two of one.
+        prepared = [
+            await self._decoders.prepare(data, watch=watch, patience_s=self._patience_s(watch))
+            for data in images
+        ]
+        job = make_job(prepared, watch)
+        return await self._batcher.run(job, patience_s=self._patience_s(watch))
+
+    def _patience_s(self, watch: Stopwatch) -> float:
+        """What is left of the time that a request may wait; the time at work is not counted."""
+        return max(0.0, self._queue_timeout_s - watch.seconds.get("queue", 0.0))
+
+
+async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """The result of the work, which is cancelled when the client hangs up."""
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(_disconnected(receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientGoneError("the connection closed before the answer was ready")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Wait until the client is gone; its body was read, so nothing else can come."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

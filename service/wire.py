@@ -1,0 +1,131 @@
+"""Certificates, entries and embeddings as answers have them."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from index_builder.certified_search import Answer
+from index_builder.gallery_index import GalleryIndex
+from model.embedder import Claim, ImageEmbedding
+from model.errors import CertificateError
+from service.decoding.frames import PreparedImage
+from service.schemas.parts import UNIT, IndexInfo
+from service.schemas.search import AnswerCertificate, QueryInfo, SearchOptions, SearchResult
+
+MEANING = {
+    "program": "Any image of the same size whose decoded pixels differ from the query's by less "
+    "than a radius (l2) gets, from this program, index version and model, an answer that agrees in "
+    "what that radius is about.",
+    "real-arithmetic": "Any image of the same size whose decoded pixels differ from the query's by "
+    "less than a radius (l2) gets, from this index version and this network in real arithmetic, an "
+    "answer that agrees in what that radius is about; float32 rounding is not covered.",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """One image of a request: what came and was seen, and where it lies."""
+
+    image: PreparedImage
+    embedding: ImageEmbedding
+
+    @property
+    def norm(self) -> float:
+        """l2 norm of the raw embedding."""
+        return math.sqrt(math.fsum(np.square(self.embedding.vector)))
+
+    def info(self) -> dict[str, object]:
+        """The members of `ImageInfo`."""
+        return {
+            "sha256": self.image.sha256,
+            "width": self.embedding.width,
+            "height": self.embedding.height,
+            "format": self.image.format,
+            "embedding_norm": self.norm,
+            "gain": self.embedding.gain,
+        }
+
+
+def describe_index(index: GalleryIndex) -> IndexInfo:
+    """The index version as an answer names it."""
+    return IndexInfo(name=index.name, version=index.version, size=index.size)
+
+
+def describe_query(query: Embedded, *, include_vector: bool) -> QueryInfo:
+    """The query as an answer names it."""
+    vector = {"vector": query.embedding.vector.tolist()} if include_vector else {}
+    return QueryInfo.model_validate({**query.info(), **vector})
+
+
+def describe_results(
+    answer: Answer, index: GalleryIndex, query: Embedded, options: SearchOptions
+) -> list[SearchResult]:
+    """The entries of an answer, each with what is proved about it."""
+    proof = answer.certificate
+    entries = index.entries(answer.candidates.rows[proof.positions].tolist())
+    values = 3 * query.embedding.height * query.embedding.width
+    results: list[SearchResult] = []
+    for place, entry in enumerate(entries):
+        radius = wire_radius(float(proof.certified_radii[place]))
+        result: dict[str, object] = {
+            "rank": place + 1,
+            "id": entry.id,
+            "distance": float(proof.distances[place]),
+            "similarity": float(proof.similarities[place]),
+            "certified_radius": radius,
+            "certified_rms_8bit": None if radius is None else rms_8bit(radius, values),
+            "margin": wire_radius(float(proof.margins[place])),
+            **_verdict(answer, place),
+            "exact": bool(proof.exact[place]),
+            "duplicates": entry.duplicates,
+        }
+        if options.epsilon is not None:
+            result["certified"] = radius is None or options.epsilon < radius
+        if options.include_metadata:
+            result["metadata"] = entry.metadata
+        results.append(SearchResult.model_validate(result))
+    return results
+
+
+def _verdict(answer: Answer, place: int) -> dict[str, object]:
+    verdicts = answer.verdicts
+    if verdicts is None:
+        return {"match": None, "match_margin": None, "match_radius": None}
+    return {
+        "match": bool(verdicts.matches[place]),
+        "match_margin": float(verdicts.margins[place]),
+        "match_radius": wire_radius(float(verdicts.radii[place])),
+    }
+
+
+def describe_certificate(answer: Answer, claim: Claim) -> AnswerCertificate:
+    """What is proved about the answer as a whole."""
+    proof = answer.certificate
+    return AnswerCertificate(
+        top1_radius=wire_radius(proof.top1_radius),
+        set_radius=wire_radius(proof.set_radius),
+        order_radius=wire_radius(proof.order_radius),
+        unit=UNIT,
+        norm="l2",
+        strict=True,
+        meaning=MEANING[claim],
+    )
+
+
+def rms_8bit(radius: float, values: int) -> float:
+    """An l2 radius over [0, 1] values as 8-bit levels per value, rounded down."""
+    return max(0.0, math.nextafter(255.0 * radius / math.sqrt(values), 0.0) * (1.0 - 1e-15))
+
+
+def wire_radius(radius: float | None) -> float | None:
+    """A radius as JSON has it: infinity, "nothing can change it", is null.
+
+    Raises:
+        CertificateError: it is NaN or negative, which no certificate gives.
+    """
+    if radius is None or radius == math.inf:
+        return None
+    if math.isnan(radius) or radius < 0.0:
+        raise CertificateError(f"a radius must be >= 0, got {radius}")
+    return radius

@@ -1,0 +1,187 @@
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+
+from service.batcher import Batcher
+from service.errors import DeadlineError, OverloadedError
+
+Work = Callable[[Sequence[int]], Sequence[int | Exception]]
+Story = Callable[["Batcher[int, int]"], Awaitable[None]]
+
+
+def run(story: Story, work: Work, **bounds: float) -> None:
+    """Tell a story with a batcher of one thread, and see that it closes."""
+    limits = {"threads": 1, "max_batch": 4, "work_timeout_s": 5.0, **bounds}
+    batcher: Batcher[int, int] = Batcher(work, **limits, prepare_thread=lambda: None)
+
+    async def whole() -> None:
+        try:
+            await story(batcher)
+        finally:
+            await asyncio.to_thread(batcher.close)
+
+    asyncio.run(whole())
+
+
+class Gate:
+    """Work that waits for a gate, and remembers the batches that it was given."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.batches: list[list[int]] = []
+
+    def __call__(self, jobs: Sequence[int]) -> Sequence[int | Exception]:
+        self.batches.append(list(jobs))
+        assert self.opened.wait(5)
+        return [job + 100 for job in jobs]
+
+
+def submit(batcher: "Batcher[int, int]", job: int, patience_s: float = 5.0) -> "asyncio.Task[int]":
+    return asyncio.create_task(batcher.run(job, patience_s=patience_s))
+
+
+def test_what_waits_while_a_thread_is_at_work_is_its_next_batch():
+    gate = Gate()
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        first = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        others = [submit(batcher, job) for job in range(1, 7)]
+        await asyncio.sleep(0.05)
+        assert batcher.waiting == 6
+        gate.opened.set()
+        assert await asyncio.gather(first, *others) == [100, 101, 102, 103, 104, 105, 106]
+
+    run(story, gate)
+    assert gate.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_free_threads_share_what_waits():
+    sizes: list[int] = []
+    meeting = threading.Barrier(2)
+
+    def work(jobs: Sequence[int]) -> Sequence[int]:
+        sizes.append(len(jobs))
+        meeting.wait(5)
+        return jobs
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        await asyncio.sleep(0.05)
+        # One thread alone would wait at the barrier for ever.
+        await asyncio.gather(*(submit(batcher, job) for job in range(2)))
+
+    run(story, work, threads=2)
+    assert sizes == [1, 1]
+
+
+def test_an_error_in_the_place_of_an_answer_is_that_callers_alone():
+    def work(jobs: Sequence[int]) -> Sequence[int | Exception]:
+        return [ValueError("three") if job == 3 else job for job in jobs]
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        tasks = [submit(batcher, job) for job in range(5)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [r for r in results if not isinstance(r, ValueError)] == [0, 1, 2, 4]
+        assert isinstance(results[3], ValueError)
+
+    run(story, work)
+
+
+def test_a_batch_that_breaks_is_tried_one_by_one():
+    calls: list[list[int]] = []
+
+    def work(jobs: Sequence[int]) -> Sequence[int | Exception]:
+        calls.append(list(jobs))
+        time.sleep(0.1 if 0 in jobs else 0.0)
+        if 2 in jobs:
+            raise MemoryError("two is too much")
+        return list(jobs)
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        tasks = [submit(batcher, 0)]
+        await asyncio.sleep(0.05)
+        tasks += [submit(batcher, job) for job in range(1, 4)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [results[i] for i in (0, 1, 3)] == [0, 1, 3]
+        assert isinstance(results[2], MemoryError)
+
+    run(story, work)
+    assert calls == [[0], [1, 2, 3], [1], [2], [3]]
+
+
+def test_a_job_that_waits_too_long_is_refused_and_never_run():
+    gate = Gate()
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        first = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        with pytest.raises(OverloadedError, match="no worker"):
+            await batcher.run(1, patience_s=0.05)
+        gate.opened.set()
+        assert await first == 100
+        assert await batcher.run(2, patience_s=5.0) == 102
+
+    run(story, gate)
+    assert gate.batches == [[0], [2]]
+
+
+def test_a_job_whose_caller_has_gone_is_passed_over():
+    gate = Gate()
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        first = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        gone, kept = submit(batcher, 1), submit(batcher, 2)
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        gate.opened.set()
+        assert await asyncio.gather(first, kept) == [100, 102]
+
+    run(story, gate)
+    assert gate.batches == [[0], [2]]
+
+
+def test_work_that_takes_too_long_is_answered_so_and_its_thread_goes_on():
+    def work(jobs: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.3 if 0 in jobs else 0.0)
+        return jobs
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        with pytest.raises(DeadlineError, match=r"0\.1 s"):
+            await batcher.run(0, patience_s=5.0)
+        assert await batcher.run(1, patience_s=5.0) == 1
+
+    run(story, work, work_timeout_s=0.1)
+
+
+def test_the_wait_is_not_charged_to_the_work():
+    def work(jobs: Sequence[int]) -> Sequence[int]:
+        time.sleep(0.2)
+        return jobs
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        tasks = [submit(batcher, job) for job in range(4)]
+        assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+
+    run(story, work, max_batch=1, work_timeout_s=0.5)
+
+
+def test_closing_ends_the_threads_though_jobs_wait():
+    gate = Gate()
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        first, second = submit(batcher, 0), submit(batcher, 1, patience_s=0.3)
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        await asyncio.sleep(0.05)
+        gate.opened.set()
+        await closing
+        assert await first in (100,)
+        with pytest.raises(OverloadedError):
+            await second
+
+    run(story, gate, max_batch=1)
