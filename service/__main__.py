@@ -48,8 +48,10 @@ def serve(
         refusals.append(error)
         server.should_exit = True
 
+    app = create_app(settings, on_fatal=stop)
     server = make_server(
-        create_app(settings, on_fatal=stop),
+        app,
+        gate=app.state.gate,
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,

@@ -27,6 +27,7 @@ from service.errors import (
     Row,
     row_of,
 )
+from service.gate import make_gate
 from service.guard import BodyGuard, RequestLog
 from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
@@ -51,11 +52,13 @@ def create_app(
         settings: the deployment.
         on_fatal: told, on the event loop, when the checkpoint is refused; None: only /readyz says.
     """
+    receiving = Places(settings.max_concurrent_requests, "are being received")
+    working = Places(settings.max_queue, "are in work or waiting")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         limit_threads(settings.threads_per_worker)
-        runtime = _make_runtime(settings, on_fatal)
+        runtime = _make_runtime(settings, receiving, working, on_fatal)
         app.state.service = State(runtime, limits_of(settings))
         runtime.start()
         try:
@@ -85,6 +88,7 @@ def create_app(
     app.exception_handler(RequestValidationError)(_answer_validation)
     app.exception_handler(HTTPException)(_answer_router)
     openapi.install(app, limits_of(settings))
+    app.state.gate = make_gate(receiving, working)
     return app
 
 
@@ -115,22 +119,27 @@ def body_limit(max_image_bytes: int) -> Callable[[str, str], int]:
     return limit
 
 
-def _make_runtime(settings: Settings, on_fatal: Callable[[Exception], None] | None) -> Runtime:
+def _make_runtime(
+    settings: Settings,
+    receiving: Places,
+    working: Places,
+    on_fatal: Callable[[Exception], None] | None,
+) -> Runtime:
     async def open_pipeline(engine: Engine) -> Pipeline:
-        return await _open_pipeline(settings, engine)
+        return await _open_pipeline(settings, engine, working)
 
     return Runtime(
         data_dir=settings.data_dir,
         checkpoint=settings.checkpoint,
         arithmetic=settings.arithmetic,
-        receiving=Places(settings.max_concurrent_requests, "are being received"),
+        receiving=receiving,
         open_pipeline=open_pipeline,
         poll_interval_s=settings.index_poll_interval_s,
         on_fatal=on_fatal,
     )
 
 
-async def _open_pipeline(settings: Settings, engine: Engine) -> Pipeline:
+async def _open_pipeline(settings: Settings, engine: Engine, working: Places) -> Pipeline:
     decoders = DecodePool(
         DecodeLimits(
             max_image_bytes=settings.max_image_bytes,
@@ -150,8 +159,7 @@ async def _open_pipeline(settings: Settings, engine: Engine) -> Pipeline:
         work_timeout_s=settings.request_timeout_s,
         prepare_thread=prepare_thread(settings.threads_per_worker),
     )
-    places = Places(settings.max_queue, "are in work or waiting")
-    return Pipeline(decoders, batcher, places, queue_timeout_s=settings.queue_timeout_s)
+    return Pipeline(decoders, batcher, working, queue_timeout_s=settings.queue_timeout_s)
 
 
 async def _answer_ours(_request: Request, error: RetrievalError) -> Response:

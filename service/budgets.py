@@ -33,6 +33,11 @@ class Places:
         self._departures: deque[float] = deque(maxlen=_REMEMBERED)
         self.taken = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one would be refused."""
+        return self.taken >= self._capacity
+
     @contextmanager
     def take(self) -> Generator[None]:
         """Hold one place for the time of a request.
@@ -40,7 +45,7 @@ class Places:
         Raises:
             OverloadedError: every place is taken.
         """
-        if self.taken >= self._capacity:
+        if self.is_full:
             raise OverloadedError(
                 f"{self._capacity} requests {self._doing} already",
                 retry_after_s=self.retry_after_s(),

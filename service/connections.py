@@ -8,15 +8,22 @@ import asyncio
 import resource
 import socket
 import time
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
-import h11
 import structlog
 import uvicorn
+from starlette.responses import Response
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
-from service.errors import RETRY_AFTER_S
+from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
+from service.gate import Gate
+from service.problems import response_of
 
 # Descriptors for everything that is no connection: indexes (two versions of each during a swap),
 # the event loop, logs, and connections that are accepted only to be refused.
@@ -27,10 +34,11 @@ RESERVED_FILES = 128
 _ACCEPTED_A_TURN = 8
 _BACKLOG = 2048
 
-_REFUSAL = (
+_CONNECTION_REFUSAL = (
     f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\n"
     "Connection: close\r\nContent-Length: 0\r\n\r\n"
 ).encode()
+_MAX_HEADER_BYTES = 64 * 1024
 
 log = structlog.stdlib.get_logger()
 
@@ -47,54 +55,116 @@ class BoundedServer(uvicorn.Server):
                     same.listen(_BACKLOG)
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpToolsProtocol):
     """One HTTP connection: refused when there are too many, closed when its headers stay away.
 
     The time runs from the connection's begin, and on a kept connection from the first byte of the
-    next request; between requests uvicorn's own keep-alive time runs.
+    next request; between requests uvicorn's own keep-alive time runs. A request that the service
+    has no place for is refused as soon as its headers are read, before it costs a task.
     """
 
     header_timeout_s: float
     max_connections: int
-    refusals: "RareLine"
+    gate: Gate
+    connection_refusals: "RareLine"
+    request_refusals: "RareLine"
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it at once."""
-        self._header_timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._header_bytes: int | None = None  # None: no headers are being read.
         if len(self.connections) >= self.max_connections:
             self.transport = transport
-            self.refusals.write(max_connections=self.max_connections)
-            transport.write(_REFUSAL)
+            self.connection_refusals.write(max_connections=self.max_connections)
+            transport.write(_CONNECTION_REFUSAL)
             transport.close()
             return
         super().connection_made(transport)
-        self._watch_headers()
+        self._start_timer()
 
     def data_received(self, data: bytes) -> None:
-        """Read on; the clock runs while a request has begun whose headers are incomplete."""
+        """Read on; the clock runs while anything but a request's body is expected."""
         super().data_received(data)
-        self._watch_headers()
+        if self.transport.is_closing():
+            return
+        if self._header_bytes is not None:
+            self._header_bytes += len(data)
+            if self._header_bytes > _MAX_HEADER_BYTES:
+                self.send_400_response("The request headers are too long.")
+                return
+        if self._header_bytes is not None or self._has_unanswered_bytes():
+            self._start_timer()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP request, in the words of every other refusal."""
+        self.transport.write(whole_answer(response_of(MalformedRequestError(msg)), closes=True))
+        self.transport.close()
+
+    def on_message_begin(self) -> None:
+        """Begin to count the headers of a request."""
+        super().on_message_begin()
+        self._header_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Serve the request, or refuse it at the gate."""
+        self._header_bytes = None
+        self._stop_timer()
+        seconds = self._seconds_to_come_back()
+        if seconds is None:
+            super().on_headers_complete()
+        else:
+            self.cycle = _RefusedCycle()
+            self.request_refusals.write()
+            self.transport.write(refusal(seconds))
+
+    def on_message_complete(self) -> None:
+        """End the body; that of a refused request is followed by the keep-alive time."""
+        if isinstance(self.cycle, _RefusedCycle):
+            self.on_response_complete()
+        else:
+            super().on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
         super().connection_lost(exc)
 
-    def _watch_headers(self) -> None:
-        # Also when the bytes were the rest of a body refused: they ended the keep-alive time.
-        if self.conn.their_state is not h11.IDLE:
-            self._stop_timer()
-        elif self._header_timer is None:
-            self._header_timer = self.loop.call_later(self.header_timeout_s, self._give_up)
+    def _seconds_to_come_back(self) -> int | None:
+        """What the gate says; it is only asked where an early answer cannot be lost."""
+        parser = self.parser
+        if parser is None or self.expect_100_continue or self._is_at_work():
+            return None
+        return self.gate(parser.get_method(), self.url) if parser.should_keep_alive() else None
+
+    def _is_at_work(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def _has_unanswered_bytes(self) -> bool:
+        """Whether bytes came that belong to no request at work, like the body of a refused one."""
+        return not self._is_at_work() and self.timeout_keep_alive_task is None
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.header_timeout_s, self._give_up)
 
     def _stop_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _give_up(self) -> None:
         # Not `close`, which would wait for a client that does not read its last answer either.
         self.transport.abort()
+
+
+class _RefusedCycle(RequestResponseCycle):
+    """Stands for a request that was answered by the protocol itself: its body is read past."""
+
+    def __init__(self) -> None:
+        self.response_complete = True
+        self.disconnected = False
+        self.message_event = asyncio.Event()
 
 
 class RareLine:
@@ -114,9 +184,24 @@ class RareLine:
             self._due, self._written = 0, now
 
 
+@lru_cache(maxsize=64)
+def refusal(seconds: int) -> bytes:
+    """The whole answer to a request that is refused before it costs anything."""
+    error = OverloadedError("too many requests are in work already", retry_after_s=seconds)
+    return whole_answer(response_of(error))
+
+
+def whole_answer(response: Response, *, closes: bool = False) -> bytes:
+    """A response as it goes over the wire."""
+    headers = [*response.raw_headers, *([(b"connection", b"close")] if closes else ())]
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return STATUS_LINE[response.status_code] + lines + b"\r\n" + bytes(response.body)
+
+
 def make_server(
     app: ASGIApp,
     *,
+    gate: Gate,
     host: str,
     port: int,
     header_timeout_s: float,
@@ -130,7 +215,9 @@ def make_server(
 
     Protocol.header_timeout_s = header_timeout_s
     Protocol.max_connections = bound_connections(max_connections)
-    Protocol.refusals = RareLine("connection_refused")
+    Protocol.gate = staticmethod(gate)
+    Protocol.connection_refusals = RareLine("connection_refused")
+    Protocol.request_refusals = RareLine("requests_refused")
     return BoundedServer(
         uvicorn.Config(
             app,

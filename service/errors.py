@@ -2,6 +2,7 @@
 
 RetrievalError
 └── ServiceError
+    ├── MalformedRequestError     what came is no HTTP request
     ├── BadRequestError           the body cannot be parsed: multipart, JSON or base64
     ├── MissingFieldError         a required field is not there
     ├── InvalidParameterError     a value, a name, or the same option twice
@@ -30,6 +31,10 @@ RETRY_AFTER_S = 1
 
 class ServiceError(RetrievalError):
     """Something about one request, or about the state of the service."""
+
+
+class MalformedRequestError(ServiceError):
+    """What came over the connection is no HTTP request that may be trusted."""
 
 
 class BadRequestError(ServiceError):
@@ -116,6 +121,7 @@ _INTERNAL = Row(500, "internal_error", "Internal error", is_public=False)
 ERROR_TABLE: dict[type[RetrievalError], Row] = {
     RetrievalError: _INTERNAL,
     ServiceError: _INTERNAL,
+    MalformedRequestError: Row(400, "malformed_request", "This is not an HTTP request"),
     BadRequestError: Row(400, "malformed_body", "The body cannot be parsed"),
     MissingFieldError: Row(400, "missing_field", "A required field is missing"),
     InvalidParameterError: Row(400, "invalid_parameter", "A parameter is not valid"),

@@ -11,8 +11,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.budgets import ByteBudget
-from service.errors import INTERNAL, BadRequestError, BodyTimeoutError, BodyTooLargeError
-from service.problems import problem_response, response_of
+from service.errors import INTERNAL, BodyTimeoutError, BodyTooLargeError
+from service.problems import problem_response
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
@@ -140,11 +140,6 @@ class BodyGuard:
             await send(message)
 
         try:
-            if "transfer-encoding" in headers and "content-length" in headers:
-                # Whoever passed it on may have believed the other one (RFC 9112, 6.3).
-                refusal = BadRequestError("Transfer-Encoding and Content-Length exclude each other")
-                await response_of(refusal)(scope, receive, send_gently)
-                return
             await self._app(scope, body.receive, send_gently)
         finally:
             body.let_go()

@@ -42,6 +42,7 @@ class Post(NamedTuple):
 
 
 _BODY_CODES = (
+    "malformed_request",
     "malformed_body",
     "missing_field",
     "invalid_parameter",
@@ -56,6 +57,7 @@ _BODY_CODES = (
     "unembeddable_image",
     "overloaded",
     "not_ready",
+    "decode_timeout",
     "timeout",
 )
 _POSTS = {
@@ -71,10 +73,8 @@ _ITEM_CODES = (
     "invalid_parameter",
     "index_not_found",
     "item_not_found",
-    "overloaded",
     "not_ready",
     "index_unavailable",
-    "timeout",
 )
 _GET_CODES: dict[str, tuple[str, ...]] = {
     "/v1/indexes": ("invalid_parameter", "not_ready"),

@@ -46,8 +46,10 @@ def run_builder(*arguments: object) -> None:
 @contextmanager
 def open_client(settings: Settings) -> Iterator[httpx.Client]:
     """The application behind a real server in a thread, started and no longer loading."""
+    app = create_app(settings)
     server = make_server(
-        create_app(settings),
+        app,
+        gate=app.state.gate,
         host=settings.host,
         port=0,
         header_timeout_s=settings.header_timeout_s,

@@ -234,7 +234,7 @@ def test_two_lengths_that_may_disagree_are_refused(small: httpx.Client):
         both = b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n"
         connection.sendall(HEAD + both + b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         status, problem, head = read_answer(connection)
-        assert (status, problem["code"]) == (400, "malformed_body")
+        assert (status, problem["code"]) == (400, "malformed_request")
         assert b"connection: close" in head
         # What may be a second request, or the rest of the first, is never answered.
         assert connection.recv(65536) == b""

@@ -2,11 +2,11 @@ import asyncio
 from typing import Any
 
 import pytest
-from service.budgets import ByteBudget
 from starlette.datastructures import Headers
 
 from service import guard
 from service.app import body_limit
+from service.budgets import ByteBudget
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.guard import BodyGuard, CountedBody, RequestLog
 
