@@ -27,6 +27,7 @@ from PIL import (
     PngImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     TiffImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
     WebPImagePlugin,  # noqa: F401  # pyright: ignore[reportUnusedImport]
+    features,
 )
 
 from model.container import Container, exif_orientation, truncated
@@ -54,6 +55,14 @@ _ALIASES = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
 # Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
 MOST_PIXELS = 89_478_485
 _COMPOSITE_ROWS = 64
+_LIBRARIES = {
+    "pillow": "pil",
+    "libjpeg": "jpg",
+    "libjpeg_turbo": "libjpeg_turbo",
+    "zlib": "zlib",
+    "libwebp": "webp",
+    "libavif": "avif",
+}
 _READERS: dict[str, Callable[[bytes], Container]] = {
     "JPEG": read_jpeg,
     "PNG": read_png,
@@ -100,6 +109,12 @@ class DecodeLimits:
             raise ValueError(f"formats must be some of {wanted}; got {came}")
         if "HEIF" in self.formats:
             _register_heif()
+
+
+def decoder_versions() -> dict[str, str]:
+    """Versions of what turns bytes into pixels here: Pillow and the libraries it was built with."""
+    found = {name: features.version(key) for name, key in _LIBRARIES.items()}
+    return {name: version for name, version in found.items() if version is not None}
 
 
 def format_names(names: Iterable[str]) -> frozenset[str]:

@@ -18,8 +18,10 @@ from model.angle import certify_pair
 from model.certificate import Candidates
 from model.embedder import Embedder
 from model.errors import RetrievalError
+from model.image import decoder_versions
 from service.answers import encode
 from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
+from service.schemas.audit import Audit, AuditedOptions
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
 from service.schemas.parts import UNIT, ImageInfo, ModelInfo
@@ -132,6 +134,7 @@ class Engine:
         job, query = search.job, search.query
         results = describe_results(answer, index, query, job.options)
         job.watch.lap("certify")
+        audit = {"audit": self._audit(job, index)} if job.options.include_audit else {}
         return SearchAnswer(
             query=describe_query(query, include_vector=job.options.include_vector),
             index=describe_index(index),
@@ -140,6 +143,23 @@ class Engine:
             results=results,
             certificate=describe_certificate(answer, self.embedder.claim),
             timings_ms=SearchTimings(**job.watch.timings_ms()),
+            **audit,
+        )
+
+    def _audit(self, job: SearchJob, index: GalleryIndex) -> Audit:
+        question = job.question
+        return Audit(
+            record="lipsim-audit-1",
+            pixels_sha256=job.image.pixels_sha256 or "",
+            decode_policy=self.embedder.decode_policy,
+            decoders=decoder_versions(),
+            index_seal=index.manifest.seal(),
+            options=AuditedOptions(
+                k=question.k,
+                max_distance=question.max_distance,
+                require_exact=question.require_exact,
+                operating_point=question.operating_point,
+            ),
         )
 
     def _compare(self, job: SimilarityJob, a: Embedded, b: Embedded) -> bytes | Exception:

@@ -14,6 +14,7 @@ RetrievalError
     ├── OverloadedError           the queue is full, or the wait was too long
     ├── NotReadyError             the model or the indexes are still loading
     ├── IndexUnavailableError     the index is there, and was refused at opening
+    ├── ReplayError               a recorded answer cannot be repeated with what is here
     └── DeadlineError             the work took too long
         └── DecodeTimeoutError    decoding the image did
 """
@@ -96,6 +97,10 @@ class NotReadyError(ServiceError):
 
 class IndexUnavailableError(ServiceError):
     """The index exists, but no version of it could be opened."""
+
+
+class ReplayError(ServiceError):
+    """A recorded answer cannot be repeated: another image, model, index version, or no record."""
 
 
 class DeadlineError(ServiceError):

@@ -36,13 +36,21 @@ class Pipeline:
         self._places = places
         self._queue_timeout_s = queue_timeout_s
 
-    async def answer(self, request: Request, images: tuple[bytes, ...], make_job: MakeJob) -> bytes:
+    async def answer(
+        self,
+        request: Request,
+        images: tuple[bytes, ...],
+        make_job: MakeJob,
+        *,
+        wants_pixels: bool = False,
+    ) -> bytes:
         """The answer to one request, as JSON.
 
         Args:
             request: its body was read; whoever sent it may hang up, and then nothing more is done.
             images: the files it holds.
             make_job: from the prepared images, the job of the worker threads.
+            wants_pixels: hash the decoded pixels of each image too.
 
         Raises:
             ImageError: an image cannot be used.
@@ -52,18 +60,24 @@ class Pipeline:
             RetrievalError: whatever else the job's own work raises.
         """
         with self._places.take():
-            return await _unless_gone(request.receive, self._answer(images, make_job))
+            return await _unless_gone(
+                request.receive, self._answer(images, make_job, wants_pixels=wants_pixels)
+            )
 
     async def close(self) -> None:
         """Finish the batches in hand, end the decode processes."""
         await asyncio.to_thread(self._batcher.close)
         await self._decoders.close()
 
-    async def _answer(self, images: tuple[bytes, ...], make_job: MakeJob) -> bytes:
+    async def _answer(
+        self, images: tuple[bytes, ...], make_job: MakeJob, *, wants_pixels: bool
+    ) -> bytes:
         watch = Stopwatch()
         # One after the other: a request of two images is no heavier on the others than two of one.
         prepared = [
-            await self._decoders.prepare(data, watch=watch, patience_s=self._patience_s(watch))
+            await self._decoders.prepare(
+                data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
+            )
             for data in images
         ]
         job = make_job(prepared, watch)

@@ -35,5 +35,6 @@ async def search(request: Request, state: ServiceState) -> Response:
             request,
             upload.images,
             lambda images, watch: SearchJob(images[0], options, k, watch),
+            wants_pixels=options.include_audit,
         )
     return json_response(content)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from service.schemas.audit import Audit
 from service.schemas.indexes import OperatingPoint
 from service.schemas.parts import (
     DEFAULT_INDEX,
@@ -58,6 +59,10 @@ class SearchOptions(Options):
     )
     include_vector: bool = Field(default=False, description="Return the query's embedding.")
     include_metadata: bool = Field(default=True, description="Return the metadata of each result.")
+    include_audit: bool = Field(
+        default=False,
+        description="Return what `python -m service.replay` needs to repeat the answer offline.",
+    )
 
 
 class QueryInfo(ImageInfo):
@@ -145,3 +150,4 @@ class SearchAnswer(Wire):
     results: list[SearchResult]
     certificate: AnswerCertificate
     timings_ms: SearchTimings
+    audit: Audit | None = Field(default=None, description="Only with include_audit.")

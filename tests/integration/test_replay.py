@@ -1,0 +1,174 @@
+"""Answers are recorded from a real server, and repeated offline in another state of the machine."""
+
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from pathlib import Path
+
+import httpx
+import pytest
+import typer
+from service_helpers import draw_picture, encode, run_builder
+
+from model.embedder import Embedder
+from model.errors import RetrievalError
+from model.image import DecodeLimits
+from service.errors import ReplayError
+from service.replay import Replayer, main
+
+QUERIES = [encode(draw_picture(500 + i, 150 + 9 * i, 120 + 5 * i), "JPEG") for i in range(12)]
+
+
+def ask(client: httpx.Client, image: bytes, **options: object) -> dict:
+    form = {name: str(value) for name, value in options.items()} | {"include_audit": "true"}
+    return client.post("/v1/search", files={"image": image}, data=form).raise_for_status().json()
+
+
+@pytest.fixture(scope="module")
+def records(client: httpx.Client) -> list[dict]:
+    """Answers of one server, asked all at once, so that they came from batches."""
+    with ThreadPoolExecutor(12) as threads:
+        return list(threads.map(lambda image: ask(client, image, k=5), QUERIES))
+
+
+@pytest.fixture
+def replayer(data_dir: Path):
+    replayer = Replayer(Embedder.load(), data_dir, DecodeLimits())
+    yield replayer
+    replayer.close()
+
+
+def test_every_answer_holds_when_it_is_repeated_alone(records: list[dict], replayer: Replayer):
+    for record, image in zip(records, QUERIES, strict=True):
+        outcome = replayer.replay(record, image)
+        assert outcome.differences == ()
+        assert outcome.largest_change <= outcome.tolerance + 1e-9
+
+
+@pytest.mark.parametrize(
+    "options", [{"max_distance": 0.6}, {"require_exact": True}, {"k": 60}, {"k": 1}]
+)
+def test_whatever_was_asked_is_asked_again(
+    client: httpx.Client, replayer: Replayer, options: dict[str, object]
+):
+    for image in QUERIES[:3]:
+        assert replayer.replay(ask(client, image, **options), image).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("results", 0, "certified_radius"), 1e6, "certified_radius"),
+        (("results", 0, "certified_radius"), 1e-3, "certified_radius"),
+        (("results", 0, "certified_radius"), None, "certified_radius"),
+        (("results", 0, "id"), "somebody-else", "is not in the answer"),
+        (("certificate", "top1_radius"), 1e6, "top1_radius"),
+        (("certificate", "set_radius"), None, "set_radius"),
+    ],
+)
+def test_an_answer_that_claims_something_else_does_not_hold(
+    records: list[dict], replayer: Replayer, place: tuple, value: object, says: str
+):
+    forged = deepcopy(records[0])
+    *way, last = place
+    member = forged
+    for step in way:
+        member = member[step]
+    member[last] = value
+    outcome = replayer.replay(forged, QUERIES[0])
+    assert len(outcome.differences) == 1
+    assert says in outcome.differences[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "says"),
+    [
+        (("audit", "pixels_sha256"), "0" * 64, "decodes to other pixels"),
+        (("audit", "index_seal"), "0" * 64, "another version of that name"),
+        (("audit", "record"), "lipsim-audit-9", "wanted a record"),
+        (("model", "fingerprint"), "0" * 64, "of model 000000000000"),
+        (("model", "arithmetic"), "float32", "float32"),
+        (("query", "sha256"), "0" * 64, "about file 000000000000"),
+        (("index", "version"), "v009999", "v009999"),
+        (("index", "name"), "../secret", "secret"),
+    ],
+)
+def test_what_is_not_here_is_named(
+    records: list[dict], replayer: Replayer, place: tuple[str, str], value: str, says: str
+):
+    other = deepcopy(records[0])
+    other[place[0]][place[1]] = value
+    with pytest.raises((RetrievalError, ValueError), match=says):
+        replayer.replay(other, QUERIES[0])
+
+
+@pytest.mark.parametrize("broken", [{}, {"audit": None}, {"audit": {"options": {}}}])
+def test_what_is_no_record_is_refused(replayer: Replayer, broken: dict):
+    with pytest.raises(ReplayError, match="no answer to a search with include_audit"):
+        replayer.replay(broken, QUERIES[0])
+
+
+def run_replay(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command, with another number of threads than the server had."""
+    command = [sys.executable, "-m", "service.replay", *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_the_command_repeats_many_and_says_which_do_not_hold(
+    records: list[dict], data_dir: Path, tmp_path: Path
+):
+    images = tmp_path / "images"
+    images.mkdir()
+    for number, image in enumerate(QUERIES):
+        (images / f"{number}.bin").write_bytes(image)
+    whole = tmp_path / "records.jsonl"
+    whole.write_text("\n".join(json.dumps(record) for record in records))
+    done = run_replay(whole, images, "--data-dir", data_dir)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "12 answers: 12 hold, 0 do not" in done.stdout
+    forged = deepcopy(records[3])
+    forged["results"][0]["certified_radius"] *= 2
+    whole.write_text("\n".join(json.dumps(record) for record in [*records[:3], forged]))
+    done = run_replay(whole, images, "--data-dir", data_dir)
+    assert done.returncode == 1
+    assert "record 4" in done.stdout
+    (images / "3.bin").unlink()
+    done = run_replay(whole, images, "--data-dir", data_dir)
+    assert done.returncode == 2
+    assert "no file here has the SHA-256" in done.stdout
+
+
+@pytest.mark.parametrize("text", ["", "no json", "[1]", '"a"', "1\n2"])
+def test_a_file_that_holds_no_records_is_an_error_and_no_traceback(
+    tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "records").write_text(text)
+    (tmp_path / "image").write_bytes(b"x")
+    with pytest.raises(typer.Exit) as ended:
+        main(tmp_path / "records", tmp_path / "image", tmp_path)
+    assert ended.value.exit_code == 2
+    said = capsys.readouterr()
+    assert "replay" in said.out + said.err
+
+
+def test_a_version_that_was_replaced_is_still_repeated(tmp_path: Path):
+    from service_helpers import open_client  # noqa: PLC0415
+
+    from service.settings import Settings  # noqa: PLC0415
+
+    gallery, data_dir = tmp_path / "gallery", tmp_path / "data"
+    gallery.mkdir()
+    for number in range(6):
+        (gallery / f"{number}.png").write_bytes(encode(draw_picture(600 + number)))
+    run_builder("build", gallery, "--data-dir", data_dir)
+    with open_client(Settings(data_dir=data_dir)) as client:
+        record = ask(client, QUERIES[0], k=3)
+    (gallery / "0.png").unlink()
+    run_builder("build", gallery, "--data-dir", data_dir)
+    replayer = Replayer(Embedder.load(), data_dir, DecodeLimits())
+    assert replayer.replay(record, QUERIES[0]).differences == ()
+    replayer.close()
