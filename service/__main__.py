@@ -52,11 +52,13 @@ def serve(
     server = make_server(
         app,
         gate=app.state.gate,
+        drain=app.state.drain,
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
         max_connections=settings.max_connections,
         shutdown_timeout_s=settings.shutdown_timeout_s,
+        drain_delay_s=settings.drain_delay_s,
     )
     server.run()
     if refusals:

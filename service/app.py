@@ -17,6 +17,7 @@ from service import docs, openapi
 from service.batcher import Batcher
 from service.budgets import ByteBudget, Places
 from service.decoding.pool import DecodePool
+from service.drain import Drain
 from service.engine import Engine
 from service.errors import (
     INTERNAL,
@@ -55,10 +56,12 @@ def create_app(
     receiving = Places(settings.max_concurrent_requests, "are being received")
     working = Places(settings.max_queue, "are in work or waiting")
 
+    drain = Drain()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         limit_threads(settings.threads_per_worker)
-        runtime = _make_runtime(settings, receiving, working, on_fatal)
+        runtime = _make_runtime(settings, receiving, working, drain, on_fatal)
         app.state.service = State(runtime, limits_of(settings))
         runtime.start()
         try:
@@ -89,6 +92,7 @@ def create_app(
     app.exception_handler(HTTPException)(_answer_router)
     openapi.install(app, limits_of(settings))
     app.state.gate = make_gate(receiving, working)
+    app.state.drain = drain
     return app
 
 
@@ -123,6 +127,7 @@ def _make_runtime(
     settings: Settings,
     receiving: Places,
     working: Places,
+    drain: Drain,
     on_fatal: Callable[[Exception], None] | None,
 ) -> Runtime:
     async def open_pipeline(engine: Engine) -> Pipeline:
@@ -133,6 +138,7 @@ def _make_runtime(
         checkpoint=settings.checkpoint,
         arithmetic=settings.arithmetic,
         receiving=receiving,
+        drain=drain,
         open_pipeline=open_pipeline,
         poll_interval_s=settings.index_poll_interval_s,
         on_fatal=on_fatal,

@@ -6,9 +6,11 @@ nobody could connect, probes included.
 
 import asyncio
 import resource
+import signal
 import socket
 import time
 from functools import lru_cache
+from types import FrameType
 from typing import Any, cast
 
 import structlog
@@ -21,6 +23,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
+from service.drain import Drain
 from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
 from service.gate import Gate
 from service.problems import response_of
@@ -44,7 +47,33 @@ log = structlog.stdlib.get_logger()
 
 
 class BoundedServer(uvicorn.Server):
-    """uvicorn with both bounds; `make_server` configures it."""
+    """uvicorn with both bounds, and a time between "not ready" and the end; see `make_server`."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_delay_s: float) -> None:
+        """A server that is told to stop goes on for so long, so that nobody sends it more."""
+        super().__init__(config)
+        self._drain = drain
+        self._drain_delay_s = drain_delay_s
+        self._ends_at: float | None = None
+        self._first_signal = signal.SIGTERM
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; a second signal does not wait."""
+        if self._drain.has_begun or self._drain_delay_s == 0.0:
+            self._drain.begin()
+            super().handle_exit(sig, frame)
+            return
+        self._drain.begin()
+        self._first_signal = signal.Signals(sig)
+        self._ends_at = time.monotonic() + self._drain_delay_s
+        log.info("draining", seconds=self._drain_delay_s)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to stop."""
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self._ends_at = None
+            super().handle_exit(self._first_signal, None)
+        return await super().on_tick(counter)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen; a burst of clients waits in the kernel, not in descriptors of ours."""
@@ -66,6 +95,7 @@ class BoundedProtocol(HttpToolsProtocol):
     header_timeout_s: float
     max_connections: int
     gate: Gate
+    drain: Drain
     connection_refusals: "RareLine"
     request_refusals: "RareLine"
 
@@ -112,6 +142,8 @@ class BoundedProtocol(HttpToolsProtocol):
         seconds = self._seconds_to_come_back()
         if seconds is None:
             super().on_headers_complete()
+            # Whoever sent it must find another server for the next one.
+            self.cycle.keep_alive = self.cycle.keep_alive and not self.drain.has_begun
         else:
             self.cycle = _RefusedCycle()
             self.request_refusals.write()
@@ -202,11 +234,13 @@ def make_server(
     app: ASGIApp,
     *,
     gate: Gate,
+    drain: Drain,
     host: str,
     port: int,
     header_timeout_s: float,
     max_connections: int,
     shutdown_timeout_s: int,
+    drain_delay_s: float = 0.0,
 ) -> BoundedServer:
     """A server of one application; it keeps `max_connections` below the process's file limit."""
 
@@ -216,6 +250,7 @@ def make_server(
     Protocol.header_timeout_s = header_timeout_s
     Protocol.max_connections = bound_connections(max_connections)
     Protocol.gate = staticmethod(gate)
+    Protocol.drain = drain
     Protocol.connection_refusals = RareLine("connection_refused")
     Protocol.request_refusals = RareLine("requests_refused")
     return BoundedServer(
@@ -231,7 +266,9 @@ def make_server(
             log_config=None,
             server_header=False,
             timeout_graceful_shutdown=shutdown_timeout_s,
-        )
+        ),
+        drain,
+        drain_delay_s,
     )
 
 

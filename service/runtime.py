@@ -13,6 +13,7 @@ from index_builder.faiss_backend import load_faiss
 from model.embedder import Embedder
 from model.image import DecodedImage
 from service.budgets import Places
+from service.drain import Drain
 from service.engine import Engine
 from service.errors import NotReadyError
 from service.pipeline import Pipeline
@@ -21,9 +22,12 @@ from service.shelf import Shelf
 
 T = TypeVar("T")
 Arithmetic = Literal["float64", "float32"]
-Reason = Literal["loading_model", "model_refused", "loading_indexes", "no_index", "index_refused"]
+Reason = Literal[
+    "draining", "loading_model", "model_refused", "loading_indexes", "no_index", "index_refused"
+]
 
 _ADVICE: dict[Reason, str] = {
+    "draining": "the service was told to stop: send nothing more",
     "loading_model": "the model is being loaded and its bounds proved",
     "model_refused": "the checkpoint was refused; see the log",
     "loading_indexes": "the indexes are being opened and verified",
@@ -49,11 +53,13 @@ class Runtime:
         checkpoint: Path | None,
         arithmetic: Arithmetic,
         receiving: Places,
+        drain: Drain,
         open_pipeline: Callable[[Engine], Awaitable[Pipeline]],
         poll_interval_s: float,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self.receiving = receiving
+        self._drain = drain
         self._open_pipeline = open_pipeline
         self._pipeline: Pipeline | None = None
         self._data_dir = data_dir
@@ -114,7 +120,9 @@ class Runtime:
         serves, and the default one too if there is one.
         """
         reason: Reason | None = None
-        if self._engine is None or self._pipeline is None:
+        if self._drain.has_begun:
+            reason = "draining"
+        elif self._engine is None or self._pipeline is None:
             reason = "model_refused" if self._is_refused else "loading_model"
         elif not self._has_looked:
             reason = "loading_indexes"

@@ -107,6 +107,12 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(
         default=30.0, gt=0, description="Longest time a body may take to arrive; longer is 408."
     )
+    drain_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="Time between a signal to stop, from which /readyz says no, and the end of "
+        "accepting; as long as your load balancer takes to notice.",
+    )
     shutdown_timeout_s: int = Field(
         default=30, ge=0, description="Time that requests in flight get to finish at shutdown."
     )

@@ -19,7 +19,14 @@ class Ready(Wire):
 
     status: Literal["ready", "not_ready"]
     reason: (
-        Literal["loading_model", "model_refused", "loading_indexes", "no_index", "index_refused"]
+        Literal[
+            "draining",
+            "loading_model",
+            "model_refused",
+            "loading_indexes",
+            "no_index",
+            "index_refused",
+        ]
         | None
     ) = Field(description="null when ready.")
     detail: str | None

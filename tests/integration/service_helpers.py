@@ -50,11 +50,13 @@ def open_client(settings: Settings) -> Iterator[httpx.Client]:
     server = make_server(
         app,
         gate=app.state.gate,
+        drain=app.state.drain,
         host=settings.host,
         port=0,
         header_timeout_s=settings.header_timeout_s,
         max_connections=settings.max_connections,
         shutdown_timeout_s=settings.shutdown_timeout_s,
+        drain_delay_s=settings.drain_delay_s,
     )
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,94 @@
+"""The service is told to stop while it is asked: what it took, it answers."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from service_helpers import Server, draw_picture, encode
+
+StartServer = Callable[..., Server]
+
+
+@pytest.fixture
+def big() -> bytes:
+    return encode(draw_picture(700, 1200, 900), "JPEG")
+
+
+def test_what_was_taken_when_the_signal_came_is_answered(
+    data_dir: Path, start_server: StartServer, big: bytes
+):
+    server = start_server(data_dir)
+    server.wait_ready()
+    sent = threading.Barrier(13)
+
+    def ask() -> int:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            client.get("/livez")  # Connected: what is sent now is taken.
+            sent.wait(20)
+            return client.post("/v1/search", files={"image": big}).status_code
+
+    with ThreadPoolExecutor(12) as threads:
+        answers = [threads.submit(ask) for _ in range(12)]
+        sent.wait(20)
+        time.sleep(0.2)
+        server.process.send_signal(signal.SIGTERM)
+        assert {answer.result() for answer in answers} == {200}
+    assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_service_that_drains_says_so_and_loses_nobody(
+    data_dir: Path, start_server: StartServer, big: bytes
+):
+    server = start_server(data_dir, drain_delay_s=2.0)
+    server.wait_ready()
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        assert client.get("/readyz").status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["reason"]) == (503, "draining")
+        assert ready.headers["connection"] == "close"
+        statuses = []
+        while server.process.poll() is None:
+            try:
+                statuses.append(client.post("/v1/search", files={"image": big}).status_code)
+            except httpx.ConnectError:
+                break
+        assert len(statuses) > 1
+        assert set(statuses) == {200}
+    assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_second_signal_does_not_wait(data_dir: Path, start_server: StartServer):
+    server = start_server(data_dir, drain_delay_s=600)
+    server.wait_ready()
+    server.process.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert server.process.poll() is None
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_decode_processes_end_with_the_service_however_it_ends(
+    data_dir: Path, start_server: StartServer
+):
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        server = start_server(data_dir, workers=2)
+        server.wait_ready()
+        children = [int(p) for p in _children(server.process.pid)]
+        assert len(children) == 2
+        server.process.send_signal(how)
+        server.process.wait(30)
+        deadline = time.monotonic() + 20
+        while any(Path(f"/proc/{child}/cmdline").exists() for child in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def _children(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
