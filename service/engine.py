@@ -78,6 +78,17 @@ class Engine:
             answers |= self._search(question, group)
         return [answers[place] for place in range(len(jobs))]
 
+    def check(self, question: Question) -> None:
+        """Refuse a search that nothing could answer, before its image is looked at.
+
+        Raises:
+            IndexNotFoundError: there is no such index.
+            IndexUnavailableError: there is one, and no version of it could be opened.
+            UnknownOperatingPointError: its version has no operating point of that name.
+        """
+        with self.shelf.lease(question.index) as index:
+            find_point(index, question.operating_point)
+
     def describe_model(self, forward_error: float) -> ModelInfo:
         """The model as an answer names it, with the error bound of that answer's images."""
         return ModelInfo.model_validate(

@@ -19,31 +19,26 @@ class Question:
     operating_point: str | None
 
 
+def question_of(options: SearchOptions, k: int) -> Question:
+    """What a search with these options, and k as settled, asks of its index."""
+    return Question(
+        options.index, k, options.max_distance, options.require_exact, options.operating_point
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class SearchJob:
     """The nearest entries of one image."""
 
     image: PreparedImage
     options: SearchOptions
-    k: int
+    question: Question
     watch: Stopwatch
 
     @property
     def images(self) -> tuple[PreparedImage, ...]:
         """What must be embedded."""
         return (self.image,)
-
-    @property
-    def question(self) -> Question:
-        """What is asked of the index."""
-        options = self.options
-        return Question(
-            options.index,
-            self.k,
-            options.max_distance,
-            options.require_exact,
-            options.operating_point,
-        )
 
 
 @dataclass(frozen=True, eq=False)

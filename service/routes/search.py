@@ -6,8 +6,9 @@ from starlette.responses import Response
 from service.answers import json_response
 from service.body import read_upload
 from service.errors import FieldProblem, InvalidParameterError
-from service.jobs import SearchJob
+from service.jobs import SearchJob, question_of
 from service.routes.state import ServiceState
+from service.schemas.info import Limits
 from service.schemas.search import SearchAnswer, SearchOptions
 
 router = APIRouter(tags=["search"])
@@ -23,18 +24,27 @@ async def search(request: Request, state: ServiceState) -> Response:
     """
     runtime = state.runtime
     with runtime.receiving.take():
-        runtime.serving_engine  # noqa: B018 - refuses before the body is read
+        engine = runtime.serving_engine  # Refuses before the body is read.
         upload = await read_upload(request, ("image",), SearchOptions)
         options = upload.options
-        k = options.k if "k" in options.model_fields_set else state.limits.default_k
-        if k > state.limits.max_k:
-            raise InvalidParameterError(
-                [FieldProblem("k", f"should be at most {state.limits.max_k}")]
-            )
+        question = question_of(options, _settle_k(options, state.limits))
+        engine.check(question)
         content = await runtime.pipeline.answer(
             request,
             upload.images,
-            lambda images, watch: SearchJob(images[0], options, k, watch),
+            lambda images, watch: SearchJob(images[0], options, question, watch),
             wants_pixels=options.include_audit,
         )
     return json_response(content)
+
+
+def _settle_k(options: SearchOptions, limits: Limits) -> int:
+    """What was asked for, or the deployment's default.
+
+    Raises:
+        InvalidParameterError: it is more than one search may ask for.
+    """
+    k = options.k if "k" in options.model_fields_set else limits.default_k
+    if k > limits.max_k:
+        raise InvalidParameterError([FieldProblem("k", f"should be at most {limits.max_k}")])
+    return k

@@ -25,6 +25,9 @@ Story = Callable[[DecodePool], Awaitable[None]]
 def run(story: Story, *, processes: int = 1, timeout_s: float = 20.0) -> None:
     """Tell a story with real decode processes, and see that none is left."""
 
+    others.clear()
+    others.update(children())
+
     async def whole() -> None:
         pool = DecodePool(
             DecodeLimits(max_side=2000), size=SIZE, processes=processes, timeout_s=timeout_s
@@ -39,8 +42,12 @@ def run(story: Story, *, processes: int = 1, timeout_s: float = 20.0) -> None:
     asyncio.run(whole())
 
 
+others: set[int] = set()
+"""Decode processes that another test's server has in this very process."""
+
+
 def children() -> list[int]:
-    """Decode processes of this one, alive."""
+    """Decode processes of this one, alive; not those of others."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
@@ -51,7 +58,7 @@ def children() -> list[int]:
                 continue
             if parent == os.getpid() and b"service.decoding.process" in command:
                 found.append(int(entry.name))
-    return found
+    return [process for process in found if process not in others]
 
 
 async def prepare(
