@@ -27,6 +27,7 @@ from service.drain import Drain
 from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
 from service.gate import Gate
 from service.problems import response_of
+from service.rare_line import RareLine
 
 # Descriptors for everything that is no connection: indexes (two versions of each during a swap),
 # the event loop, logs, and connections that are accepted only to be refused.
@@ -96,8 +97,8 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections: int
     gate: Gate
     drain: Drain
-    connection_refusals: "RareLine"
-    request_refusals: "RareLine"
+    connection_refusals: RareLine
+    request_refusals: RareLine
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it at once."""
@@ -199,23 +200,6 @@ class _RefusedCycle(RequestResponseCycle):
         self.message_event = asyncio.Event()
 
 
-class RareLine:
-    """A log line written once a second at most, with the number of times it was due."""
-
-    def __init__(self, event: str) -> None:
-        self._event = event
-        self._due = 0
-        self._written = float("-inf")
-
-    def write(self, **values: Any) -> None:
-        """Write the line, or only count it."""
-        self._due += 1
-        now = time.monotonic()
-        if now - self._written >= 1.0:
-            log.warning(self._event, count=self._due, **values)
-            self._due, self._written = 0, now
-
-
 @lru_cache(maxsize=64)
 def refusal(seconds: int) -> bytes:
     """The whole answer to a request that is refused before it costs anything."""
@@ -241,8 +225,13 @@ def make_server(
     max_connections: int,
     shutdown_timeout_s: int,
     drain_delay_s: float = 0.0,
+    trusted_proxies: str = "",
 ) -> BoundedServer:
-    """A server of one application; it keeps `max_connections` below the process's file limit."""
+    """A server of one application; it keeps `max_connections` below the process's file limit.
+
+    `trusted_proxies` are the addresses whose `X-Forwarded-For` and `X-Forwarded-Proto` count,
+    comma-separated. None by default: uvicorn's own default believes everybody on this machine.
+    """
 
     class Protocol(BoundedProtocol):
         pass
@@ -265,6 +254,8 @@ def make_server(
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies,
             timeout_graceful_shutdown=shutdown_timeout_s,
         ),
         drain,
