@@ -1,18 +1,22 @@
-"""`python -m service`: serve; print every setting; print the OpenAPI document."""
+"""`python -m service`: serve; API keys; print every setting; print the OpenAPI document."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from service import key_commands
 from service.app import create_app
+from service.binding import check_binding
 from service.connections import make_server
+from service.errors import KeysFileError, UnsafeBindingError
 from service.logs import configure_logs
 from service.settings import Settings, shown, shown_default, variable_name
 
@@ -48,7 +52,7 @@ def serve(
         refusals.append(error)
         server.should_exit = True
 
-    app = create_app(settings, on_fatal=stop)
+    app = _open_app(settings, stop)
     server = make_server(
         app,
         gate=app.state.gate,
@@ -59,12 +63,32 @@ def serve(
         max_connections=settings.max_connections,
         shutdown_timeout_s=settings.shutdown_timeout_s,
         drain_delay_s=settings.drain_delay_s,
+        trusted_proxies=settings.trusted_proxies,
     )
     server.run()
     if refusals:
         Console(stderr=True).print(f"cannot serve: {refusals[0]}", markup=False)
     if refusals or not server.started:
         raise typer.Exit(1)
+
+
+def _open_app(settings: Settings, on_fatal: Callable[[Exception], None]) -> FastAPI:
+    try:
+        check_binding(
+            settings.host,
+            has_keys=settings.keys_file is not None,
+            may_lack_keys=settings.allow_no_keys,
+        )
+        return create_app(settings, on_fatal=on_fatal)
+    except (KeysFileError, UnsafeBindingError) as error:
+        console = Console(stderr=True, soft_wrap=True)
+        console.print(f"cannot serve: {error}", markup=False, highlight=False)
+        raise typer.Exit(2) from error
+
+
+cli.command("key")(key_commands.make_key)
+cli.command("keys")(key_commands.list_keys)
+cli.command("revoke")(key_commands.revoke_key)
 
 
 @cli.command("settings")

@@ -14,8 +14,10 @@ from model.errors import RetrievalError
 from model.image import DecodeLimits
 from model.threads import limit_threads
 from service import docs, openapi
+from service.access import Access
 from service.batcher import Batcher
 from service.budgets import ByteBudget, Places
+from service.counters import LocalCounters
 from service.decoding.pool import DecodePool
 from service.drain import Drain
 from service.engine import Engine
@@ -30,8 +32,10 @@ from service.errors import (
 )
 from service.gate import make_gate
 from service.guard import BodyGuard, RequestLog
+from service.keys import KeyRing
 from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
+from service.quota import Quota, parse_rate
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes.state import State
 from service.runtime import Runtime, prepare_thread
@@ -52,7 +56,11 @@ def create_app(
     Args:
         settings: the deployment.
         on_fatal: told, on the event loop, when the checkpoint is refused; None: only /readyz says.
+
+    Raises:
+        KeysFileError: there is to be a file of keys, and it cannot be read or is damaged.
     """
+    keys = None if settings.keys_file is None else KeyRing(settings.keys_file)
     receiving = Places(settings.max_concurrent_requests, "are being received")
     working = Places(settings.max_queue, "are in work or waiting")
 
@@ -60,6 +68,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
+        _log_keys(keys, settings.host)
         limit_threads(settings.threads_per_worker)
         runtime = _make_runtime(settings, receiving, working, drain, on_fatal)
         app.state.service = State(runtime, limits_of(settings))
@@ -81,6 +90,13 @@ def create_app(
     for part in (search, similarity, embed, indexes, info, health, docs):
         app.include_router(part.router)
     app.add_middleware(
+        Access,
+        keys=keys,
+        quota=Quota(LocalCounters()),
+        rate=parse_rate(settings.rate_limit) if settings.rate_limit else None,
+    )
+    # Around Access: it reads nothing by itself, and lets a client that is refused see why.
+    app.add_middleware(
         BodyGuard,
         limit=body_limit(settings.max_image_bytes),
         timeout_s=settings.body_timeout_s,
@@ -94,6 +110,13 @@ def create_app(
     app.state.gate = make_gate(receiving, working)
     app.state.drain = drain
     return app
+
+
+def _log_keys(keys: KeyRing | None, host: str) -> None:
+    if keys is None:
+        log.warning("no_keys", meaning="whoever reaches the service may ask", host=host)
+    else:
+        log.info("keys_in_force", keys=len(keys.keys))
 
 
 def limits_of(settings: Settings) -> Limits:

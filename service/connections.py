@@ -11,7 +11,7 @@ import socket
 import time
 from functools import lru_cache
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import structlog
 import uvicorn

@@ -2,6 +2,11 @@
 
 RetrievalError
 └── ServiceError
+    ├── KeysFileError             the file of API keys cannot be read, is damaged, or has the name
+    ├── UnsafeBindingError        the network would be served without keys
+    ├── UnauthorizedError         no key, or none that is in force
+    ├── ForbiddenError            the key's scope is too small
+    ├── QuotaError                the caller has used up its requests for now
     ├── MalformedRequestError     what came is no HTTP request
     ├── BadRequestError           the body cannot be parsed: multipart, JSON or base64
     ├── MissingFieldError         a required field is not there
@@ -32,6 +37,31 @@ RETRY_AFTER_S = 1
 
 class ServiceError(RetrievalError):
     """Something about one request, or about the state of the service."""
+
+
+class KeysFileError(ServiceError):
+    """The file of API keys cannot be read or written, is damaged, or says no to a change."""
+
+
+class UnsafeBindingError(ServiceError):
+    """Other machines could reach the service, and nobody would need a key."""
+
+
+class UnauthorizedError(ServiceError):
+    """The request has no key, or one that is unknown or expired: it is not said which."""
+
+
+class ForbiddenError(ServiceError):
+    """The key is in force, and its scope is too small for the path."""
+
+
+class QuotaError(ServiceError):
+    """The caller has used up the requests of its window."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        """Keep the seconds after which the next window has begun."""
+        self.retry_after_s = retry_after_s
+        super().__init__(message)
 
 
 class MalformedRequestError(ServiceError):
@@ -126,6 +156,11 @@ _INTERNAL = Row(500, "internal_error", "Internal error", is_public=False)
 ERROR_TABLE: dict[type[RetrievalError], Row] = {
     RetrievalError: _INTERNAL,
     ServiceError: _INTERNAL,
+    KeysFileError: _INTERNAL,
+    UnsafeBindingError: _INTERNAL,
+    UnauthorizedError: Row(401, "unauthorized", "A valid key is needed"),
+    ForbiddenError: Row(403, "forbidden", "The key may not do this"),
+    QuotaError: Row(429, "quota_exceeded", "The quota is used up"),
     MalformedRequestError: Row(400, "malformed_request", "This is not an HTTP request"),
     BadRequestError: Row(400, "malformed_body", "The body cannot be parsed"),
     MissingFieldError: Row(400, "missing_field", "A required field is missing"),

@@ -173,6 +173,9 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 # What a problem may say in detail, where the title alone would not show it.
 PROBLEM_DETAILS: dict[str, str] = {
+    "unauthorized": "a valid key is needed: Authorization: Bearer KEY",
+    "forbidden": "this needs a key of scope admin; this one has read",
+    "quota_exceeded": "600 requests are used up; the next 600 begin in 42 s",
     "missing_field": "image: is required",
     "invalid_parameter": "k: Input should be greater than or equal to 1",
     "unknown_operating_point": "operating_point: index 'default' v000002 knows strict, balanced; "

@@ -10,6 +10,7 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access import KEY_NAME
 from service.budgets import ByteBudget
 from service.errors import INTERNAL, BodyTimeoutError, BodyTooLargeError
 from service.problems import problem_response
@@ -189,6 +190,7 @@ class RequestLog:
                 path=_route(scope),
                 status=status,
                 duration_ms=round((time.perf_counter() - begun) * 1000, 3),
+                **({"key": scope[KEY_NAME]} if KEY_NAME in scope else {}),
             )
 
 

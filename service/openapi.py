@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from PIL import Image
 
+from service.access import OPEN_PATHS
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
 from service.examples import ANSWERS, PROBLEM_DETAILS
 from service.problems import MEDIA_TYPE
@@ -41,6 +42,22 @@ class Post(NamedTuple):
     codes: tuple[str, ...]
 
 
+# The service as a whole may need keys or not, which is the deployment's choice: hence the `{}`.
+_SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {}]
+_SECURITY_SCHEMES = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key, where the deployment has keys.",
+    },
+    "apiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "The same key; for clients that need Authorization for something else.",
+    },
+}
+_ACCESS_CODES = ("unauthorized", "forbidden", "quota_exceeded")
 _BODY_CODES = (
     "malformed_request",
     "malformed_body",
@@ -100,6 +117,8 @@ def _complete(app: FastAPI, limits: Limits) -> dict[str, Any]:
     found = get_openapi(
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
+    found["security"] = _SECURITY
+    found["components"]["securitySchemes"] = _SECURITY_SCHEMES
     schemas = found["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -135,6 +154,10 @@ def _complete_operation(path: str, operation: dict[str, Any], limits: Limits) ->
     example = ANSWERS.get(path.removeprefix("/v1"))
     if example is not None:
         operation["responses"]["200"]["content"]["application/json"]["example"] = example
+    if path in OPEN_PATHS:
+        operation["security"] = []
+    else:
+        codes = (*codes, *_ACCESS_CODES)
     operation["responses"].update(_problem_responses(codes))
 
 
@@ -248,8 +271,9 @@ def _problem_response(status: int, titles: dict[str, tuple[str, str | None]]) ->
             MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
         },
     }
-    if status == 503:
-        response["headers"] = _RETRY_AFTER
+    headers = _PROBLEM_HEADERS.get(status)
+    if headers is not None:
+        response["headers"] = headers
     return response
 
 
@@ -259,6 +283,19 @@ _RETRY_AFTER = {
         "schema": {"type": "integer"},
         "example": RETRY_AFTER_S,
     }
+}
+_RATE_LIMIT = {
+    f"RateLimit-{name}": {"description": meaning, "schema": {"type": "integer"}}
+    for name, meaning in (
+        ("Limit", "Requests of one window."),
+        ("Remaining", "Requests that are left in this window."),
+        ("Reset", "Seconds until the window ends."),
+    )
+}
+_PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "example": "Bearer"}},
+    429: _RETRY_AFTER | _RATE_LIMIT,
+    503: _RETRY_AFTER,
 }
 
 

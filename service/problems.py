@@ -7,7 +7,15 @@ import structlog
 from starlette.responses import Response
 
 from model.errors import RetrievalError
-from service.errors import RETRY_AFTER_S, InvalidParameterError, OverloadedError, Row, row_of
+from service.errors import (
+    RETRY_AFTER_S,
+    InvalidParameterError,
+    OverloadedError,
+    QuotaError,
+    Row,
+    UnauthorizedError,
+    row_of,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -53,6 +61,8 @@ def response_of(error: RetrievalError) -> Response:
     if isinstance(error, InvalidParameterError):
         errors = [problem._asdict() for problem in error.problems]
     headers: dict[str, str] = {}
-    if isinstance(error, OverloadedError):
+    if isinstance(error, UnauthorizedError):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, OverloadedError | QuotaError):
         headers["Retry-After"] = str(error.retry_after_s)
     return problem_response(row, str(error) if row.is_public else None, errors, headers)

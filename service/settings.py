@@ -1,6 +1,7 @@
 """Settings of one deployment: each is an environment variable `LIPSIM_<NAME>`."""
 
 import os
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
@@ -8,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.image import MOST_PIXELS, format_names
+from service.quota import parse_rate
 
 MEBIBYTE = 1024 * 1024
 
@@ -29,6 +31,25 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    keys_file: Path | None = Field(
+        default=None,
+        description="File of the API keys, made by `python -m service key NAME`; empty: no keys.",
+    )
+    allow_no_keys: bool = Field(
+        default=False,
+        description="Whether other machines may be served without keys: for a service behind a "
+        "proxy that authenticates.",
+    )
+    rate_limit: str = Field(
+        default="",
+        description="Requests of each key, like 600/minute; without keys, of each client address; "
+        "more is 429. Empty: no bound.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses and networks of proxies whose X-Forwarded-For is believed, "
+        "comma-separated; empty: none.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is written (JSON, to stderr)."
     )
@@ -122,10 +143,24 @@ class Settings(BaseSettings):
     def _split_formats(cls, value: object) -> object:
         return format_names(value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("checkpoint", mode="before")
+    @field_validator("checkpoint", "keys_file", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
+
+    @field_validator("rate_limit")
+    @classmethod
+    def _check_rate(cls, value: str) -> str:
+        if value:
+            parse_rate(value)
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        for part in filter(None, value.split(",")):
+            ip_network(part.strip())
+        return value
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:

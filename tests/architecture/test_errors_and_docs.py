@@ -57,7 +57,7 @@ def test_a_code_has_one_status_and_one_title():
     for row in ERROR_TABLE.values():
         assert seen.setdefault(row.code, (row.status, row.title)) == (row.status, row.title)
     statuses = {row.status for row in ERROR_TABLE.values()}
-    assert statuses <= {400, 404, 408, 413, 415, 422, 500, 503, 504}
+    assert statuses <= {400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504}
 
 
 def test_no_error_about_an_image_is_ours_to_be_blamed_for():

@@ -1,0 +1,155 @@
+"""Who may ask what, decided from the request's headers alone: keys, scopes and quota."""
+
+import ipaddress
+from collections.abc import Iterable
+
+from limits import RateLimitItem
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.errors import (
+    FieldProblem,
+    ForbiddenError,
+    InvalidParameterError,
+    QuotaError,
+    ServiceError,
+    UnauthorizedError,
+)
+from service.keys import Key, KeyRing
+from service.keys import Scope as KeyScope
+from service.problems import response_of
+from service.quota import Allowance, Quota, parse_rate
+
+# The one table of who needs what. Probes are for load balancers, which have no keys.
+OPEN_PATHS = frozenset({"/livez", "/readyz"})
+# By beginning: what needs admin. All else needs read, paths that do not exist included.
+ADMIN_PREFIXES = ("/metrics",)
+
+KEY_NAME = "lipsim.key"
+"""Where the scope of a request holds the name of its key, for the log."""
+
+
+def needed_scope(path: str) -> KeyScope | None:
+    """The scope that a path needs; None: it is open.
+
+    Open paths match exactly and admin paths by their beginning, so that no other spelling that the
+    router may know (it ignores a line feed at the end) is worth less than the plain one.
+    """
+    if path in OPEN_PATHS:
+        return None
+    return KeyScope.ADMIN if path.startswith(ADMIN_PREFIXES) else KeyScope.READ
+
+
+def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The key in `Authorization: Bearer KEY` or `X-API-Key: KEY`; None: there is none.
+
+    Another kind of Authorization is a proxy's matter, not ours.
+
+    Raises:
+        InvalidParameterError: the request presents several keys that differ.
+    """
+    found: set[bytes] = set()
+    for name, value in headers:
+        if name == b"authorization":
+            scheme, _, key = value.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                found.add(key.strip())
+        elif name == b"x-api-key":
+            found.add(value.strip())
+    if len(found) > 1:
+        message = "the request presents several keys, and they differ"
+        raise InvalidParameterError([FieldProblem("Authorization, X-API-Key", message)])
+    return found.pop() if found else None
+
+
+class Access:
+    """Lets a request in by its key and quota, or refuses it before a byte of its body is read.
+
+    Args:
+        app: what a request is let in to.
+        keys: those in force; None: nobody needs one, and quota is per client address.
+        quota: the counter.
+        rate: requests per window of each caller that has no rate of its own; None: no bound.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        keys: KeyRing | None,
+        quota: Quota,
+        rate: RateLimitItem | None,
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._quota = quota
+        self._rate = rate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            allowance = await self._admit(scope)
+        except ServiceError as error:
+            await response_of(error)(scope, receive, send)
+            return
+        if allowance is None:
+            await self._app(scope, receive, send)
+            return
+        counted = _with_headers(send, allowance)
+        if allowance.is_exceeded:
+            error = QuotaError(
+                f"{allowance.limit} requests are used up; the next {allowance.limit} begin in "
+                f"{allowance.reset_s} s",
+                retry_after_s=allowance.reset_s,
+            )
+            await response_of(error)(scope, receive, counted)
+            return
+        await self._app(scope, receive, counted)
+
+    async def _admit(self, scope: Scope) -> Allowance | None:
+        needed = needed_scope(scope["path"])
+        if needed is None:
+            return None
+        key = None if self._keys is None else _authorize(self._keys, scope, needed)
+        rate = self._rate if key is None or key.rate_limit is None else parse_rate(key.rate_limit)
+        if rate is None:
+            return None
+        caller = f"address:{address_of(scope)}" if key is None else f"key:{key.name}"
+        return await self._quota.take(caller, rate)
+
+
+def _authorize(keys: KeyRing, scope: Scope, needed: KeyScope) -> Key:
+    presented = presented_key(scope["headers"])
+    # Without a key the same work is done as with a wrong one: both take the same time.
+    key = keys.find(presented or b"")
+    if key is None or not presented:
+        raise UnauthorizedError("a valid key is needed: Authorization: Bearer KEY")
+    scope[KEY_NAME] = key.name
+    if not key.scope.covers(needed):
+        raise ForbiddenError(f"this needs a key of scope {needed}; this one has {key.scope}")
+    return key
+
+
+def address_of(scope: Scope) -> str:
+    """What counts as one client: an IPv4 address, or the /64 network that one IPv6 client has."""
+    host = scope["client"][0] if scope.get("client") else ""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(address, ipaddress.IPv4Address):
+        return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _with_headers(send: Send, allowance: Allowance) -> Send:
+    async def send_counted(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), *allowance.headers()]
+        await send(message)
+
+    return send_counted

@@ -1,0 +1,177 @@
+"""API keys: what the keys file says, read again when it changes, and who presents which key.
+
+The file holds SHA-256 digests, never keys. No salt and no slow hash: a key is 256 random bits that
+nobody guesses, however fast a guess is tried; no two are equal; and a slow hash would be work that
+any stranger could ask of us before we know who asks.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from service.errors import KeysFileError
+from service.quota import parse_rate
+
+# Names stand in log lines and in the names of counters.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+log = structlog.stdlib.get_logger()
+
+
+class Scope(StrEnum):
+    """What a key may do."""
+
+    READ = "read"
+    ADMIN = "admin"
+
+    def covers(self, needed: "Scope") -> bool:
+        """Whether a key of this scope may do what needs the other; admin may do everything."""
+        return self in (needed, Scope.ADMIN)
+
+
+def _check_rate(text: str | None) -> str | None:
+    if text is not None:
+        parse_rate(text)
+    return text
+
+
+class Key(BaseModel):
+    """One entry of the keys file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=f"^{NAME}$")
+    scope: Scope
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    expires: AwareDatetime | None = None
+    rate_limit: Annotated[str | None, AfterValidator(_check_rate)] = None
+
+    def is_expired(self, now: datetime) -> bool:
+        """Whether the key is worth nothing any more."""
+        return self.expires is not None and now >= self.expires
+
+
+class KeysFile(BaseModel):
+    """The whole file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    keys: tuple[Key, ...]
+
+
+def digest_of(key: bytes) -> str:
+    """What the file keeps of a key: SHA-256, in lower-case hexadecimal digits."""
+    return hashlib.sha256(key).hexdigest()
+
+
+def parse_keys(content: bytes) -> tuple[Key, ...]:
+    """The entries of a keys file.
+
+    Raises:
+        KeysFileError: it is not of the form we write, or a name or a digest is there twice.
+    """
+    try:
+        keys = KeysFile.model_validate_json(content).keys
+    except ValidationError as error:
+        # The place and the rule, never the content: somebody may have written a key into the file.
+        first = error.errors(include_input=False, include_url=False)[0]
+        known = {"keys", *Key.model_fields}
+        where = ".".join(
+            str(part) for part in first["loc"] if isinstance(part, int) or part in known
+        )
+        where = where or "the file"
+        raise KeysFileError(f"{where}: {first['msg']}") from None
+    for what, values in (("name", [k.name for k in keys]), ("digest", [k.sha256 for k in keys])):
+        twice = [value for value, count in Counter(values).items() if count > 1]
+        if twice:
+            raise KeysFileError(f"the {what} {twice[0]} is there twice")
+    return keys
+
+
+def read_keys(path: Path) -> tuple[Key, ...]:
+    """The entries of the keys file at a path.
+
+    Raises:
+        KeysFileError: it cannot be read, or is damaged.
+    """
+    try:
+        return parse_keys(path.read_bytes())
+    except OSError as error:
+        raise KeysFileError(f"{path} cannot be read: {error.strerror}") from error
+    except KeysFileError as error:
+        raise KeysFileError(f"{path} is damaged: {error}") from error
+
+
+def utc_now() -> datetime:
+    """What time it is."""
+    return datetime.now(UTC)
+
+
+class KeyRing:
+    """The keys in force; a change of the file counts from the next request on.
+
+    A file that went away or is damaged is logged, once for each change, and the keys read last
+    stay in force: a slip of an editor locks nobody out, and lets nobody in.
+
+    Args:
+        path: the keys file.
+        clock: what time it is, with its zone.
+
+    Raises:
+        KeysFileError: the file cannot be read, or is damaged, already now.
+    """
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime] = utc_now) -> None:
+        self._path = path
+        self._clock = clock
+        self._seen = self._look()
+        self.keys = read_keys(path)
+
+    def find(self, presented: bytes) -> Key | None:
+        """The live entry of a presented key; None if there is none, or it has expired.
+
+        Every entry is compared, in a time that does not depend on what the digests hold.
+        """
+        self._reload()
+        digest = digest_of(presented)
+        found: Key | None = None
+        for key in self.keys:
+            is_same = hmac.compare_digest(digest, key.sha256)
+            found = key if is_same else found
+        return None if found is None or found.is_expired(self._clock()) else found
+
+    def _reload(self) -> None:
+        # One `stat` a request, two microseconds: a key that was taken away is refused at once.
+        now_there = self._look()
+        if now_there == self._seen:
+            return
+        self._seen = now_there
+        try:
+            self.keys = read_keys(self._path)
+        except KeysFileError as error:
+            log.error("keys_file_refused", problem=str(error), keys_in_force=len(self.keys))  # noqa: TRY400 - the message says it all
+        else:
+            log.info("keys_file_read", keys=len(self.keys))
+
+    def _look(self) -> tuple[int, ...] | None:
+        """What changes when the file does; taken before it is read, so no change is missed."""
+        try:
+            found = os.stat(self._path)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def is_name(text: str) -> bool:
+    """Whether a key may have this name."""
+    return re.fullmatch(NAME, text) is not None
