@@ -57,6 +57,7 @@ def open_client(settings: Settings) -> Iterator[httpx.Client]:
         max_connections=settings.max_connections,
         shutdown_timeout_s=settings.shutdown_timeout_s,
         drain_delay_s=settings.drain_delay_s,
+        trusted_proxies=settings.trusted_proxies,
     )
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -1,0 +1,217 @@
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
+
+import pytest
+from limits.aio.storage import MemoryStorage, Storage
+from structlog.testing import capture_logs
+
+from service import counters
+from service import quota as quota_module
+from service.counters import LocalCounters
+from service.quota import Allowance, Quota, parse_rate
+
+RATE = parse_rate("3/minute")
+# Ours, and the library's own, to which ours must be equal.
+STORAGES = pytest.mark.parametrize("storage", [LocalCounters, MemoryStorage])
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "window_s"),
+    [
+        ("600/minute", 600, 60),
+        ("1/second", 1, 1),
+        ("5/hour", 5, 3600),
+        ("2/days", 2, 86400),
+        ("1000/5 minutes", 1000, 300),
+    ],
+)
+def test_rates_are_read_as_they_are_written(text: str, amount: int, window_s: int):
+    rate = parse_rate(text)
+    assert (rate.amount, rate.get_expiry()) == (amount, window_s)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "5", "0/minute", "-1/minute", "5/0 minute", "5/fortnight", " 5/minute", "5/minute\n"),
+        *("1/second;9/minute", "1/second, 9/minute", "5 per minute", "1e3/minute"),
+        *("5\u0665/minute", "9" * 40 + "/minute"),
+    ],
+)
+def test_what_is_no_rate_is_refused(text: str):
+    with pytest.raises(ValueError, match="a rate is like 600/minute"):
+        parse_rate(text)
+
+
+class HandClock:
+    """A clock for the storage and the quota, moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000_000.0
+        fake = SimpleNamespace(time=lambda: self.now)
+        monkeypatch.setattr("limits.aio.storage.memory.time", fake)
+        monkeypatch.setattr(counters, "time", fake)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def run(story: Callable[[], Awaitable[None]]) -> None:
+    async def told() -> None:
+        await story()
+
+    asyncio.run(told())
+
+
+@STORAGES
+def test_a_window_has_so_many_requests_and_says_how_many_are_left(
+    monkeypatch: pytest.MonkeyPatch, storage: type[Storage]
+):
+    clock = HandClock(monkeypatch)
+
+    async def story() -> None:
+        quota = Quota(storage(), clock=clock)
+        assert [await quota.take("a", RATE) for _ in range(3)] == [
+            Allowance(False, 3, left, 60) for left in (2, 1, 0)
+        ]
+        assert await quota.take("a", RATE) == Allowance(True, 3, 0, 60)
+        clock.now += 18.5
+        assert await quota.take("a", RATE) == Allowance(True, 3, 0, 42)
+        # Another caller, and the same one at another rate, have windows of their own.
+        assert not (await quota.take("b", RATE)).is_exceeded
+        assert not (await quota.take("a", parse_rate("4/minute"))).is_exceeded
+
+    run(story)
+
+
+@STORAGES
+def test_who_waits_as_long_as_told_is_let_in(
+    monkeypatch: pytest.MonkeyPatch, storage: type[Storage]
+):
+    clock = HandClock(monkeypatch)
+
+    async def story() -> None:
+        quota = Quota(storage(), clock=clock)
+        for step in (0.0, 0.25, 12.34, 58.999):
+            while not (last := await quota.take(f"{step}", RATE)).is_exceeded:
+                clock.now += step / 4
+            assert last.reset_s >= 1
+            clock.now += last.reset_s
+            assert not (await quota.take(f"{step}", RATE)).is_exceeded
+
+    run(story)
+
+
+@STORAGES
+@pytest.mark.parametrize("asking", [1, 49, 50, 51, 400])
+def test_of_any_number_at_once_exactly_as_many_are_let_in_as_the_rate_says(
+    asking: int, storage: type[Storage]
+):
+    async def story() -> None:
+        quota = Quota(storage())
+        rate = parse_rate("50/hour")
+        found = await asyncio.gather(*(quota.take("a", rate) for _ in range(asking)))
+        let_in = [allowance.remaining for allowance in found if not allowance.is_exceeded]
+        assert sorted(let_in, reverse=True) == [49 - i for i in range(min(50, asking))]
+
+    run(story)
+
+
+class Faulty(MemoryStorage):
+    """A storage that can be told to fail, or never to answer."""
+
+    fault: str | None = None
+    asked = 0
+
+    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
+        self.asked += 1
+        if self.fault == "silence":
+            await asyncio.sleep(3600)
+        if self.fault == "error":
+            raise ConnectionError("no storage there")
+        return await super().incr(key, expiry, amount)
+
+
+@pytest.mark.parametrize("fault", ["error", "silence"])
+def test_a_storage_that_fails_neither_opens_the_door_nor_shuts_it(
+    monkeypatch: pytest.MonkeyPatch, fault: str
+):
+    monkeypatch.setattr(quota_module, "_STORAGE_TIMEOUT_S", 0.02)
+    now = 0.0
+    storage = Faulty()
+
+    async def story() -> None:
+        nonlocal now
+        quota = Quota(storage, monotonic=lambda: now)
+        assert (await quota.take("a", RATE)).remaining == 2
+        storage.fault = fault
+        found = [(await quota.take("a", RATE)).is_exceeded for _ in range(5)]
+        assert found == [False, False, False, True, True]
+        # One try for all five: a storage that is away must not slow each request down.
+        assert storage.asked == 2
+        now += 10
+        assert (await quota.take("a", RATE)).is_exceeded
+        assert storage.asked == 3
+        storage.fault = None
+        now += 10
+        assert (await quota.take("a", RATE)).remaining == 1
+
+    with capture_logs() as lines:
+        run(story)
+    # Two failures within a minute are one line.
+    assert [line["event"] for line in lines] == ["quota_storage_failed"]
+
+
+def test_a_request_that_is_cancelled_is_not_taken_for_a_failed_storage():
+    storage = Faulty()
+    storage.fault = "silence"
+
+    async def story() -> None:
+        quota = Quota(storage)
+        task = asyncio.create_task(quota.take("a", RATE))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        storage.fault = None
+        await quota.take("a", RATE)
+        assert storage.asked == 2
+
+    with capture_logs() as lines:
+        run(story)
+    assert lines == []
+
+
+def test_counters_of_callers_who_left_are_thrown_away(monkeypatch: pytest.MonkeyPatch):
+    clock = HandClock(monkeypatch)
+
+    async def story() -> None:
+        held = LocalCounters()
+        quota = Quota(held, clock=clock)
+        most = 0
+        for i in range(20_000):
+            assert (await quota.take(f"caller-{i}", RATE)).remaining == 2
+            clock.now += 0.1  # 600 callers are within their minute at any time.
+            most = max(most, len(held.storage))
+        assert most <= 1200 + 1024
+        assert held.storage.keys() == held.expirations.keys()
+
+    run(story)
+
+
+def test_a_sweep_takes_no_counter_that_still_counts(monkeypatch: pytest.MonkeyPatch):
+    clock = HandClock(monkeypatch)
+
+    async def story() -> None:
+        quota = Quota(LocalCounters(), clock=clock)
+        rate = parse_rate("2/day")
+        for _ in range(3):
+            last = await quota.take("a", rate)
+        assert last.is_exceeded
+        for i in range(5000):
+            await quota.take(f"other-{i}", RATE)
+            clock.now += 0.1
+        assert (await quota.take("a", rate)).is_exceeded
+
+    run(story)
