@@ -45,7 +45,7 @@ def serve(
         return
     given = {"host": host, "port": port, "data_dir": data_dir, "checkpoint": checkpoint}
     settings = _read_settings({name: value for name, value in given.items() if value is not None})
-    configure_logs(settings.log_level)
+    configure_logs(settings.log_level, settings.log_format)
     refusals: list[Exception] = []
 
     def stop(error: Exception) -> None:
@@ -57,6 +57,7 @@ def serve(
         app,
         gate=app.state.gate,
         drain=app.state.drain,
+        metrics=app.state.metrics,
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,

@@ -27,20 +27,26 @@ from service.errors import (
     ROUTE_NOT_FOUND,
     FieldProblem,
     InvalidParameterError,
+    OverloadedError,
     Row,
     row_of,
 )
 from service.gate import make_gate
+from service.gauges import Gauges
 from service.guard import BodyGuard, RequestLog
 from service.keys import KeyRing
+from service.metrics import Metrics
+from service.notes import notes_of
 from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
 from service.quota import Quota, parse_rate
 from service.routes import embed, health, indexes, info, search, similarity
+from service.routes import metrics as metrics_route
 from service.routes.state import State
 from service.runtime import Runtime, prepare_thread
 from service.schemas.info import Limits
 from service.settings import Settings
+from service.stopwatch import Stopwatch
 
 # Room for the form fields, JSON members and part headers around the images of a body.
 _OVERHEAD_BYTES = 64 * 1024
@@ -63,6 +69,7 @@ def create_app(
     keys = None if settings.keys_file is None else KeyRing(settings.keys_file)
     receiving = Places(settings.max_concurrent_requests, "are being received")
     working = Places(settings.max_queue, "are in work or waiting")
+    metrics = Metrics()
 
     drain = Drain()
 
@@ -70,12 +77,22 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _log_keys(keys, settings.host)
         limit_threads(settings.threads_per_worker)
-        runtime = _make_runtime(settings, receiving, working, drain, on_fatal)
-        app.state.service = State(runtime, limits_of(settings))
+        runtime = _make_runtime(
+            settings,
+            receiving=receiving,
+            working=working,
+            drain=drain,
+            metrics=metrics,
+            on_fatal=on_fatal,
+        )
+        app.state.service = State(runtime, limits_of(settings), metrics)
+        gauges = Gauges(runtime, receiving=receiving, working=working, version=app.version)
+        metrics.registry.register(gauges)
         runtime.start()
         try:
             yield
         finally:
+            metrics.registry.unregister(gauges)
             await runtime.stop()
 
     app = FastAPI(
@@ -87,7 +104,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (search, similarity, embed, indexes, info, health, docs):
+    for part in (search, similarity, embed, indexes, info, health, metrics_route, docs):
         app.include_router(part.router)
     app.add_middleware(
         Access,
@@ -102,13 +119,14 @@ def create_app(
         timeout_s=settings.body_timeout_s,
         budget=ByteBudget(settings.max_body_bytes_held),
     )
-    app.add_middleware(RequestLog)
+    app.add_middleware(RequestLog, metrics=metrics)
     app.exception_handler(RetrievalError)(_answer_ours)
     app.exception_handler(RequestValidationError)(_answer_validation)
     app.exception_handler(HTTPException)(_answer_router)
     openapi.install(app, limits_of(settings))
     app.state.gate = make_gate(receiving, working)
     app.state.drain = drain
+    app.state.metrics = metrics
     return app
 
 
@@ -148,13 +166,15 @@ def body_limit(max_image_bytes: int) -> Callable[[str, str], int]:
 
 def _make_runtime(
     settings: Settings,
+    *,
     receiving: Places,
     working: Places,
     drain: Drain,
+    metrics: Metrics,
     on_fatal: Callable[[Exception], None] | None,
 ) -> Runtime:
     async def open_pipeline(engine: Engine) -> Pipeline:
-        return await _open_pipeline(settings, engine, working)
+        return await _open_pipeline(settings, engine, working, metrics)
 
     return Runtime(
         data_dir=settings.data_dir,
@@ -162,13 +182,16 @@ def _make_runtime(
         arithmetic=settings.arithmetic,
         receiving=receiving,
         drain=drain,
+        metrics=metrics,
         open_pipeline=open_pipeline,
         poll_interval_s=settings.index_poll_interval_s,
         on_fatal=on_fatal,
     )
 
 
-async def _open_pipeline(settings: Settings, engine: Engine, working: Places) -> Pipeline:
+async def _open_pipeline(
+    settings: Settings, engine: Engine, working: Places, metrics: Metrics
+) -> Pipeline:
     decoders = DecodePool(
         DecodeLimits(
             max_image_bytes=settings.max_image_bytes,
@@ -179,6 +202,7 @@ async def _open_pipeline(settings: Settings, engine: Engine, working: Places) ->
         size=engine.embedder.input_size,
         processes=settings.workers,
         timeout_s=settings.decode_timeout_s,
+        metrics=metrics,
     )
     await decoders.start()
     batcher = Batcher(
@@ -188,24 +212,34 @@ async def _open_pipeline(settings: Settings, engine: Engine, working: Places) ->
         work_timeout_s=settings.request_timeout_s,
         prepare_thread=prepare_thread(settings.threads_per_worker),
     )
-    return Pipeline(decoders, batcher, working, queue_timeout_s=settings.queue_timeout_s)
+
+    def on_end(watch: Stopwatch) -> None:
+        metrics.observe_stages(dict(watch.seconds))  # A copy: a worker may still be at it.
+
+    return Pipeline(
+        decoders, batcher, working, queue_timeout_s=settings.queue_timeout_s, on_end=on_end
+    )
 
 
-async def _answer_ours(_request: Request, error: RetrievalError) -> Response:
-    if row_of(error).status == INTERNAL.status:
+async def _answer_ours(request: Request, error: RetrievalError) -> Response:
+    row, notes = row_of(error), notes_of(request.scope)
+    if row.status == INTERNAL.status:
         log.error("internal_error", exc_info=error)
+    notes.code = row.code
+    notes.refusal = error.reason if isinstance(error, OverloadedError) else None
     return response_of(error)
 
 
-async def _answer_validation(_request: Request, error: RequestValidationError) -> Response:
+async def _answer_validation(request: Request, error: RequestValidationError) -> Response:
     problems = [
         FieldProblem(".".join(str(part) for part in problem["loc"][1:]), problem["msg"])
         for problem in error.errors()
     ]
-    return response_of(InvalidParameterError(problems))
+    return await _answer_ours(request, InvalidParameterError(problems))
 
 
-async def _answer_router(_request: Request, error: HTTPException) -> Response:
+async def _answer_router(request: Request, error: HTTPException) -> Response:
     rows = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
     row = rows.get(error.status_code, Row(error.status_code, "http_error", "HTTP error"))
+    notes_of(request.scope).code = row.code
     return problem_response(row, headers=error.headers)

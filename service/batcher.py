@@ -96,7 +96,9 @@ class Batcher(Generic[JobT, AnswerT]):
 
     def _give_up(self, item: _Item[JobT, AnswerT]) -> None:
         if not item.future.done():
-            item.future.set_exception(OverloadedError("no worker was free in time"))
+            item.future.set_exception(
+                OverloadedError("no worker was free in time", reason="queue_timeout")
+            )
 
     def _serve(self) -> None:
         self._prepare_thread()

@@ -27,7 +27,7 @@ class Places:
     def __init__(
         self, capacity: int, doing: str, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._doing = doing
         self._clock = clock
         self._departures: deque[float] = deque(maxlen=_REMEMBERED)
@@ -36,7 +36,7 @@ class Places:
     @property
     def is_full(self) -> bool:
         """Whether the next one would be refused."""
-        return self.taken >= self._capacity
+        return self.taken >= self.capacity
 
     @contextmanager
     def take(self) -> Generator[None]:
@@ -47,7 +47,8 @@ class Places:
         """
         if self.is_full:
             raise OverloadedError(
-                f"{self._capacity} requests {self._doing} already",
+                f"{self.capacity} requests {self._doing} already",
+                reason="places",
                 retry_after_s=self.retry_after_s(),
             )
         self.taken += 1
@@ -83,7 +84,8 @@ class ByteBudget:
         """
         if self._held + count > self._max_bytes:
             raise OverloadedError(
-                f"the requests in hand may hold {self._max_bytes} bytes of bodies together"
+                f"the requests in hand may hold {self._max_bytes} bytes of bodies together",
+                reason="bytes",
             )
         self._held += count
 

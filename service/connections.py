@@ -26,6 +26,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from service.drain import Drain
 from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
 from service.gate import Gate
+from service.metrics import Metrics
 from service.problems import response_of
 from service.rare_line import RareLine
 
@@ -97,6 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
     max_connections: int
     gate: Gate
     drain: Drain
+    metrics: Metrics
     connection_refusals: RareLine
     request_refusals: RareLine
 
@@ -106,6 +108,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_bytes: int | None = None  # None: no headers are being read.
         if len(self.connections) >= self.max_connections:
             self.transport = transport
+            self.metrics.count_refusal("connections")
             self.connection_refusals.write(max_connections=self.max_connections)
             transport.write(_CONNECTION_REFUSAL)
             transport.close()
@@ -147,6 +150,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.keep_alive = self.cycle.keep_alive and not self.drain.has_begun
         else:
             self.cycle = _RefusedCycle()
+            self.metrics.count_refusal("gate")
             self.request_refusals.write()
             self.transport.write(refusal(seconds))
 
@@ -203,7 +207,9 @@ class _RefusedCycle(RequestResponseCycle):
 @lru_cache(maxsize=64)
 def refusal(seconds: int) -> bytes:
     """The whole answer to a request that is refused before it costs anything."""
-    error = OverloadedError("too many requests are in work already", retry_after_s=seconds)
+    error = OverloadedError(
+        "too many requests are in work already", reason="gate", retry_after_s=seconds
+    )
     return whole_answer(response_of(error))
 
 
@@ -219,6 +225,7 @@ def make_server(
     *,
     gate: Gate,
     drain: Drain,
+    metrics: Metrics,
     host: str,
     port: int,
     header_timeout_s: float,
@@ -240,6 +247,7 @@ def make_server(
     Protocol.max_connections = bound_connections(max_connections)
     Protocol.gate = staticmethod(gate)
     Protocol.drain = drain
+    Protocol.metrics = metrics
     Protocol.connection_refusals = RareLine("connection_refused")
     Protocol.request_refusals = RareLine("requests_refused")
     return BoundedServer(

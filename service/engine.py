@@ -21,6 +21,7 @@ from model.errors import RetrievalError
 from model.image import decoder_versions
 from service.answers import encode
 from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
+from service.metrics import Metrics
 from service.schemas.audit import Audit, AuditedOptions
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
@@ -54,6 +55,7 @@ class Engine:
 
     embedder: Embedder
     shelf: Shelf
+    metrics: Metrics
 
     def answer(self, jobs: Sequence[Job]) -> list[bytes | Exception]:
         """The answer of each job as JSON, or the error that is its own.
@@ -104,8 +106,10 @@ class Engine:
 
     def _embed(self, jobs: Sequence[Job]) -> list[list[Embedded]]:
         """Every image of every job, in one call."""
+        self.metrics.observe_batch(len(jobs))
         for job in jobs:
             job.watch.lap("queue")
+            job.watch.shared_by = len(jobs)
         images = [image for job in jobs for image in job.images]
         found = iter(self.embedder.embed_inputs([image.input for image in images]))
         embedded = [[Embedded(image, next(found)) for image in job.images] for job in jobs]
@@ -144,6 +148,7 @@ class Engine:
     ) -> SearchAnswer:
         job, query = search.job, search.query
         results = describe_results(answer, index, query, job.options)
+        self.metrics.observe_results(index.name, results)
         job.watch.lap("certify")
         audit = {"audit": self._audit(job, index)} if job.options.include_audit else {}
         return SearchAnswer(

@@ -25,7 +25,7 @@ RetrievalError
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from index_builder import errors as index_errors
 from model import errors as model_errors
@@ -33,6 +33,9 @@ from model.errors import RetrievalError
 
 # Seconds after which to come back, where nothing better is known.
 RETRY_AFTER_S = 1
+
+# Each bound that says "come back later", so that an operator can see which is the tight one.
+Refusal = Literal["gate", "places", "connections", "bytes", "queue_timeout"]
 
 
 class ServiceError(RetrievalError):
@@ -115,8 +118,11 @@ class ClientGoneError(ServiceError):
 class OverloadedError(ServiceError):
     """Too many requests wait already, or this one waited too long for a worker."""
 
-    def __init__(self, message: str, *, retry_after_s: int = RETRY_AFTER_S) -> None:
-        """Keep the seconds after which asking again is worth it."""
+    def __init__(
+        self, message: str, *, reason: Refusal, retry_after_s: int = RETRY_AFTER_S
+    ) -> None:
+        """Keep which bound it was, and the seconds after which asking again is worth it."""
+        self.reason: Refusal = reason
         self.retry_after_s = retry_after_s
         super().__init__(message)
 

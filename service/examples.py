@@ -185,3 +185,8 @@ PROBLEM_DETAILS: dict[str, str] = {
     "unsupported_media_type": "Content-Type must be one of multipart/form-data, application/json, "
     "image/*, application/octet-stream; got 'text/plain'",
 }
+
+METRICS_EXAMPLE = """# HELP lipsim_requests_total Requests that reached a route, or none.
+# TYPE lipsim_requests_total counter
+lipsim_requests_total{method="POST",route="/v1/search",status="200"} 12.0
+"""

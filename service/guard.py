@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access import KEY_NAME
 from service.budgets import ByteBudget
 from service.errors import INTERNAL, BodyTimeoutError, BodyTooLargeError
+from service.metrics import Metrics
+from service.notes import notes_of
 from service.problems import problem_response
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
@@ -147,10 +149,11 @@ class BodyGuard:
 
 
 class RequestLog:
-    """Gives each request an id, logs its end, and answers 500 for what nobody foresaw."""
+    """Gives each request an id, logs and counts its end, answers 500 for what nobody foresaw."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -162,6 +165,7 @@ class RequestLog:
         if method == "HEAD":  # Answered as GET; the server, which knows, leaves the body out.
             scope = {**scope, "method": "GET"}
         given = Headers(scope=scope).get("x-request-id", "")
+        notes = notes_of(scope)
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         status = 0
 
@@ -183,13 +187,21 @@ class RequestLog:
                 log.exception("unforeseen_error", method=method, path=_route(scope))
                 if status:  # The answer has begun: all that is left is to break it off.
                     raise
+                notes.code = INTERNAL.code
                 await problem_response(INTERNAL)(scope, receive, send_named)
+            seconds = time.perf_counter() - begun
+            self._metrics.observe_request(method, _route(scope), status, seconds)
+            if notes.code is not None:
+                self._metrics.count_problem(notes.code)
+            if notes.refusal is not None:
+                self._metrics.count_refusal(notes.refusal)
             log.info(
                 "request",
                 method=method,
                 path=_route(scope),
                 status=status,
-                duration_ms=round((time.perf_counter() - begun) * 1000, 3),
+                duration_ms=round(seconds * 1000, 3),
+                **notes.fields(),
                 **({"key": scope[KEY_NAME]} if KEY_NAME in scope else {}),
             )
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from service.access import OPEN_PATHS
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
-from service.examples import ANSWERS, PROBLEM_DETAILS
+from service.examples import ANSWERS, METRICS_EXAMPLE, PROBLEM_DETAILS
 from service.problems import MEDIA_TYPE
 from service.schemas.embed import EmbedOptions
 from service.schemas.info import Limits
@@ -151,6 +151,8 @@ def _complete_operation(path: str, operation: dict[str, Any], limits: Limits) ->
         operation["responses"]["200"]["content"] = {
             "image/jpeg": {"schema": {"type": "string", "format": "binary"}}
         }
+    if path == "/metrics":
+        operation["responses"]["200"]["content"]["text/plain"]["example"] = METRICS_EXAMPLE
     example = ANSWERS.get(path.removeprefix("/v1"))
     if example is not None:
         operation["responses"]["200"]["content"]["application/json"]["example"] = example

@@ -13,6 +13,7 @@ from service.decoding.frames import PreparedImage
 from service.decoding.pool import DecodePool
 from service.errors import ClientGoneError
 from service.jobs import Job
+from service.notes import notes_of
 from service.stopwatch import Stopwatch
 
 T = TypeVar("T")
@@ -21,7 +22,10 @@ MakeJob = Callable[[list[PreparedImage], Stopwatch], Job]
 
 
 class Pipeline:
-    """The stages that every image goes through; waiting for them has one budget, work its own."""
+    """The stages that every image goes through; waiting for them has one budget, work its own.
+
+    `on_end` is told where the time of each request went, whatever became of it.
+    """
 
     def __init__(
         self,
@@ -30,11 +34,13 @@ class Pipeline:
         places: Places,
         *,
         queue_timeout_s: float,
+        on_end: Callable[[Stopwatch], None],
     ) -> None:
         self._decoders = decoders
         self._batcher = batcher
         self._places = places
         self._queue_timeout_s = queue_timeout_s
+        self._on_end = on_end
 
     async def answer(
         self,
@@ -60,19 +66,51 @@ class Pipeline:
             RetrievalError: whatever else the job's own work raises.
         """
         with self._places.take():
-            return await _unless_gone(
-                request.receive, self._answer(images, make_job, wants_pixels=wants_pixels)
-            )
+            work = self._measured(request, images, make_job, wants_pixels=wants_pixels)
+            return await _unless_gone(request.receive, work)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that no worker has taken yet."""
+        return self._batcher.waiting
+
+    @property
+    def decoders(self) -> int:
+        """Number of decode processes."""
+        return self._decoders.size
+
+    @property
+    def decoding(self) -> int:
+        """Decode processes at work."""
+        return self._decoders.busy
 
     async def close(self) -> None:
         """Finish the batches in hand, end the decode processes."""
         await asyncio.to_thread(self._batcher.close)
         await self._decoders.close()
 
-    async def _answer(
-        self, images: tuple[bytes, ...], make_job: MakeJob, *, wants_pixels: bool
+    async def _measured(
+        self,
+        request: Request,
+        images: tuple[bytes, ...],
+        make_job: MakeJob,
+        *,
+        wants_pixels: bool,
     ) -> bytes:
-        watch = Stopwatch()
+        watch = notes_of(request.scope).watch = Stopwatch()
+        try:
+            return await self._answer(images, make_job, watch, wants_pixels=wants_pixels)
+        finally:
+            self._on_end(watch)
+
+    async def _answer(
+        self,
+        images: tuple[bytes, ...],
+        make_job: MakeJob,
+        watch: Stopwatch,
+        *,
+        wants_pixels: bool,
+    ) -> bytes:
         # One after the other: a request of two images is no heavier on the others than two of one.
         prepared = [
             await self._decoders.prepare(

@@ -16,6 +16,7 @@ from service.budgets import Places
 from service.drain import Drain
 from service.engine import Engine
 from service.errors import NotReadyError
+from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.schemas.parts import DEFAULT_INDEX
 from service.shelf import Shelf
@@ -54,12 +55,14 @@ class Runtime:
         arithmetic: Arithmetic,
         receiving: Places,
         drain: Drain,
+        metrics: Metrics,
         open_pipeline: Callable[[Engine], Awaitable[Pipeline]],
         poll_interval_s: float,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self.receiving = receiving
         self._drain = drain
+        self._metrics = metrics
         self._open_pipeline = open_pipeline
         self._pipeline: Pipeline | None = None
         self._data_dir = data_dir
@@ -109,6 +112,16 @@ class Runtime:
         return engine
 
     @property
+    def opened_pipeline(self) -> Pipeline | None:
+        """The pipeline, once the model is loaded."""
+        return self._pipeline
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The model, once it is loaded."""
+        return None if self._engine is None else self._engine.embedder
+
+    @property
     def shelf(self) -> Shelf | None:
         """The indexes, once the model is loaded."""
         return None if self._engine is None else self._engine.shelf
@@ -153,7 +166,7 @@ class Runtime:
         try:
             embedder = await self._load(self._load_model)
             shelf = Shelf(self._data_dir, embedder.fingerprint, embedder.decode_policy)
-            engine = Engine(embedder, shelf)
+            engine = Engine(embedder, shelf, self._metrics)
             self._pipeline = await self._open_pipeline(engine)
         except Exception as error:  # Whatever it is, waiting cannot cure it.
             self._is_refused = True

@@ -51,7 +51,16 @@ class Settings(BaseSettings):
         "comma-separated; empty: none.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least severe log line that is written (JSON, to stderr)."
+        default="info", description="Least severe log line that is written, to stderr."
+    )
+    log_format: Literal["json", "console"] = Field(
+        default="json",
+        description="json: one object a line, for machines; console: for people at a terminal.",
+    )
+    tracing: bool = Field(
+        default=False,
+        description="Send traces by OpenTelemetry, which its own OTEL_* variables set up; needs "
+        "the `otel` extra.",
     )
     arithmetic: Literal["float64", "float32"] = Field(
         default="float64",

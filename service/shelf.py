@@ -59,21 +59,26 @@ class Refused:
 
 @dataclass
 class _Opened:
-    """An open version, the seal that CURRENT had, and the number of requests at work on it."""
+    """An open version: the seal that CURRENT had, when it was opened, requests at work on it."""
 
     index: GalleryIndex
     seal: str
+    at: float
     users: int = 0
     is_retired: bool = False
 
 
 @dataclass(frozen=True)
 class ShelfEntry:
-    """One index as an operator sees it: the version that answers, and one that was refused."""
+    """One index as an operator sees it: the version that answers, and one that was refused.
+
+    `opened_at` is when the first was taken into service, by the shelf's clock; 0 without one.
+    """
 
     name: str
     index: GalleryIndex | None
     refused: Refused | None
+    opened_at: float = 0.0
 
 
 @dataclass
@@ -140,9 +145,15 @@ class Shelf:
                     name,
                     self._opened[name].index if name in self._opened else None,
                     self._refused.get(name),
+                    self._opened[name].at if name in self._opened else 0.0,
                 )
                 for name in names
             ]
+
+    def knows(self, name: str) -> bool:
+        """Whether there is an index of that name, in service or refused."""
+        with self._lock:
+            return name in self._opened or name in self._refused
 
     def entry(self, name: str) -> ShelfEntry:
         """One index.
@@ -181,7 +192,7 @@ class Shelf:
         with self._lock:
             self._refused.pop(name, None)
         # Should CURRENT have moved on meanwhile, the next look sees another seal and opens again.
-        self._put(name, _Opened(opened, seal))
+        self._put(name, _Opened(opened, seal, self.clock()))
         log.info("index_serving", index=name, version=opened.version, size=opened.size)
 
     def _is_settled(self, name: str, version: str, seal: str) -> bool:

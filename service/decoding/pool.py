@@ -14,6 +14,7 @@ from model.image import DecodeLimits
 from service.decoding.frames import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
 from service.decoding.process import limits_as_json
 from service.errors import DecodeTimeoutError, OverloadedError
+from service.metrics import Metrics
 from service.stopwatch import Stopwatch
 
 _ROOT = Path(__file__).parents[2]
@@ -33,12 +34,29 @@ class DecodePool:
     """
 
     def __init__(
-        self, limits: DecodeLimits, *, size: int, processes: int, timeout_s: float
+        self,
+        limits: DecodeLimits,
+        *,
+        size: int,
+        processes: int,
+        timeout_s: float,
+        metrics: Metrics,
     ) -> None:
-        self._processes = [_DecodeProcess(limits, size) for _ in range(processes)]
+        self._processes = [_DecodeProcess(limits, size, metrics) for _ in range(processes)]
+        self._metrics = metrics
         self._free: asyncio.Queue[_DecodeProcess] = asyncio.Queue()
         self._timeout_s = timeout_s
         self._tasks: set[asyncio.Task[PreparedImage]] = set()
+
+    @property
+    def size(self) -> int:
+        """Number of decode processes."""
+        return len(self._processes)
+
+    @property
+    def busy(self) -> int:
+        """Decode processes at work on an image."""
+        return len(self._processes) - self._free.qsize()
 
     async def start(self) -> None:
         """Begin every process, and see that each answers.
@@ -90,7 +108,9 @@ class DecodePool:
             async with asyncio.timeout(turn.patience_s):
                 process = await self._free.get()
         except TimeoutError as error:
-            raise OverloadedError("no decode process was free in time") from error
+            raise OverloadedError(
+                "no decode process was free in time", reason="queue_timeout"
+            ) from error
         turn.has_begun = True
         turn.watch.lap("queue")
         try:
@@ -99,6 +119,7 @@ class DecodePool:
         except TimeoutError as error:
             await process.end()
             await process.start()
+            self._metrics.count_decode_timeout()
             log.warning("decode_timeout", limit_s=self._timeout_s)
             raise DecodeTimeoutError(
                 f"the image took longer than {self._timeout_s:g} s to decode"
@@ -127,7 +148,8 @@ class _Turn:
 class _DecodeProcess:
     """One decode process; it serves one image at a time."""
 
-    def __init__(self, limits: DecodeLimits, size: int) -> None:
+    def __init__(self, limits: DecodeLimits, size: int, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._arguments = limits_as_json(limits, size)
         self._size = size
         self._process: asyncio.subprocess.Process | None = None
@@ -164,6 +186,7 @@ class _DecodeProcess:
             try:
                 return await self._ask(data, wants_pixels=wants_pixels)
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+                self._metrics.count_decode_death()
                 log.warning("decode_process_ended", exit_code=await self.end(), why=repr(error))
                 if not was_proven:
                     raise ImageDecodeError(

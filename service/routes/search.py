@@ -7,6 +7,7 @@ from service.answers import json_response
 from service.body import read_upload
 from service.errors import FieldProblem, InvalidParameterError
 from service.jobs import SearchJob, question_of
+from service.notes import notes_of
 from service.routes.state import ServiceState
 from service.schemas.info import Limits
 from service.schemas.search import SearchAnswer, SearchOptions
@@ -28,6 +29,10 @@ async def search(request: Request, state: ServiceState) -> Response:
         upload = await read_upload(request, ("image",), SearchOptions)
         options = upload.options
         question = question_of(options, _settle_k(options, state.limits))
+        notes = notes_of(request.scope)
+        notes.k = question.k
+        # What a client made up has no place in the log.
+        notes.index = options.index if engine.shelf.knows(options.index) else None
         engine.check(question)
         content = await runtime.pipeline.answer(
             request,

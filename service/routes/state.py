@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.metrics import Metrics
 from service.multipart import check_name
 from service.runtime import Runtime
 from service.schemas.info import Limits
@@ -16,6 +17,7 @@ class State:
 
     runtime: Runtime
     limits: Limits
+    metrics: Metrics
 
 
 # Dependencies are asynchronous though they wait for nothing: a plain one would cost a thread.

@@ -51,6 +51,7 @@ def open_client(settings: Settings) -> Iterator[httpx.Client]:
         app,
         gate=app.state.gate,
         drain=app.state.drain,
+        metrics=app.state.metrics,
         host=settings.host,
         port=0,
         header_timeout_s=settings.header_timeout_s,

@@ -16,6 +16,7 @@ from model.network_input import network_input
 from service.decoding.frames import PreparedImage
 from service.decoding.pool import DecodePool
 from service.errors import DecodeTimeoutError, OverloadedError
+from service.metrics import Metrics
 from service.stopwatch import Stopwatch
 
 SIZE = 64
@@ -30,7 +31,11 @@ def run(story: Story, *, processes: int = 1, timeout_s: float = 20.0) -> None:
 
     async def whole() -> None:
         pool = DecodePool(
-            DecodeLimits(max_side=2000), size=SIZE, processes=processes, timeout_s=timeout_s
+            DecodeLimits(max_side=2000),
+            size=SIZE,
+            processes=processes,
+            timeout_s=timeout_s,
+            metrics=Metrics(),
         )
         await pool.start()
         try:

@@ -78,8 +78,13 @@ def test_stages_add_up_to_the_total():
 
 
 def test_who_is_refused_is_told_when_to_come_back():
-    assert response_of(OverloadedError("full")).headers["Retry-After"] == "1"
-    assert response_of(OverloadedError("full", retry_after_s=7)).headers["Retry-After"] == "7"
+    assert response_of(OverloadedError("full", reason="places")).headers["Retry-After"] == "1"
+    assert (
+        response_of(OverloadedError("full", reason="places", retry_after_s=7)).headers[
+            "Retry-After"
+        ]
+        == "7"
+    )
 
 
 def test_private_errors_show_their_title_only():
@@ -89,7 +94,7 @@ def test_private_errors_show_their_title_only():
 
 
 def test_every_503_says_when_to_come_back():
-    assert response_of(OverloadedError("full")).headers["retry-after"] == "1"
+    assert response_of(OverloadedError("full", reason="places")).headers["retry-after"] == "1"
 
 
 def test_a_missing_field_is_named():

@@ -9,6 +9,7 @@ from service.app import body_limit
 from service.budgets import ByteBudget
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.guard import BodyGuard, CountedBody, RequestLog
+from service.metrics import Metrics
 
 
 def messages(*chunks: bytes, is_complete: bool = True) -> list[dict[str, Any]]:
@@ -120,7 +121,7 @@ def test_what_nobody_foresaw_is_a_500_that_says_nothing():
     async def fail(*_: object) -> None:
         raise ZeroDivisionError("secret /etc/place")
 
-    sent = serve(RequestLog(fail), Wire([]))
+    sent = serve(RequestLog(fail, metrics=Metrics()), Wire([]))
     assert sent[0]["status"] == 500
     assert b"internal_error" in sent[1]["body"]
     assert b"secret" not in sent[1]["body"]

@@ -1,0 +1,126 @@
+"""What can be read off at the moment of a scrape: requests in hand, indexes, the model."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from service.budgets import Places
+from service.runtime import Runtime
+from service.shelf import ShelfEntry
+
+
+class Gauges(Collector):
+    """Nothing is kept: each scrape asks the parts themselves, so no number can be stale."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        receiving: Places,
+        working: Places,
+        version: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._runtime = runtime
+        self._receiving = receiving
+        self._working = working
+        self._version = version
+        self._clock = clock
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Every gauge as it is now."""
+        runtime = self._runtime
+        yield _info("build", "What is running.", version=self._version)
+        yield _gauge("ready", "1 when searches can be answered.", runtime.unready_reason() is None)
+        yield self._requests()
+        yield self._limits()
+        pipeline = runtime.opened_pipeline
+        if pipeline is not None:
+            yield _gauge("decode_processes", "Decode processes.", pipeline.decoders)
+            yield _gauge("decode_processes_busy", "Decode processes at work.", pipeline.decoding)
+        yield from self._model()
+        shelf = runtime.shelf
+        if shelf is not None:
+            yield from self._indexes(shelf.entries())
+
+    def _requests(self) -> GaugeMetricFamily:
+        found = GaugeMetricFamily(
+            "lipsim_requests_in_hand",
+            "POST requests: let in (received); decoded or answered, or waiting for it (working); "
+            "of those, waiting for a batch (waiting).",
+            labels=["stage"],
+        )
+        pipeline = self._runtime.opened_pipeline
+        found.add_metric(["received"], self._receiving.taken)
+        found.add_metric(["working"], self._working.taken)
+        found.add_metric(["waiting"], 0 if pipeline is None else pipeline.waiting)
+        return found
+
+    def _limits(self) -> GaugeMetricFamily:
+        found = GaugeMetricFamily(
+            "lipsim_requests_in_hand_limit", "Most requests a stage may hold.", labels=["stage"]
+        )
+        found.add_metric(["received"], self._receiving.capacity)
+        found.add_metric(["working"], self._working.capacity)
+        return found
+
+    def _model(self) -> Iterator[GaugeMetricFamily]:
+        embedder = self._runtime.embedder
+        if embedder is None:
+            return
+        yield _info(
+            "model",
+            "The model in service.",
+            name=embedder.name,
+            fingerprint=embedder.fingerprint,
+            arithmetic=embedder.arithmetic,
+            claim=embedder.claim,
+            decode_policy=embedder.decode_policy,
+        )
+        yield _gauge(
+            "model_lipschitz_bound",
+            "Proved upper bound of the Lipschitz constant.",
+            embedder.lipschitz_bound,
+        )
+        yield _gauge(
+            "model_forward_error",
+            "E: proved bound on the l2 error of a computed embedding, network alone.",
+            embedder.forward_error,
+        )
+
+    def _indexes(self, entries: list[ShelfEntry]) -> Iterator[GaugeMetricFamily]:
+        def family(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
+            return GaugeMetricFamily(f"lipsim_index_{name}", meaning, labels=["index", *labels])
+
+        info = family("info", "The version in service.", "version")
+        size = family("entries", "Entries, after equal vectors are collapsed.")
+        created = family("created_timestamp_seconds", "When the version was written, Unix time.")
+        opened = family("open_seconds", "Time since the version was taken into service.")
+        refused = family("refused", "1 where a version could not be opened, by reason.", "code")
+        now = self._clock()
+        for entry in entries:
+            if entry.index is not None:
+                manifest = entry.index.manifest
+                info.add_metric([entry.name, entry.index.version], 1)
+                size.add_metric([entry.name], entry.index.size)
+                created.add_metric(
+                    [entry.name], datetime.fromisoformat(manifest.created).timestamp()
+                )
+                opened.add_metric([entry.name], now - entry.opened_at)
+            if entry.refused is not None:
+                refused.add_metric([entry.name, entry.refused.code], 1)
+        yield from (info, size, created, opened, refused)
+
+
+def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"lipsim_{name}", meaning, value=float(value))
+
+
+def _info(family: str, meaning: str, **labels: str) -> GaugeMetricFamily:
+    """A gauge of value 1 whose labels say it all."""
+    found = GaugeMetricFamily(f"lipsim_{family}_info", meaning, labels=list(labels))
+    found.add_metric(list(labels.values()), 1)
+    return found
