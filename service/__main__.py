@@ -12,13 +12,16 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from model.errors import DependencyError
 from service import key_commands
 from service.app import create_app
 from service.binding import check_binding
 from service.connections import make_server
 from service.errors import KeysFileError, UnsafeBindingError
 from service.logs import configure_logs
+from service.routes.info import PACKAGE
 from service.settings import Settings, shown, shown_default, variable_name
+from service.tracing import Tracing, add_trace_ids, exporter_of_environment
 
 cli = typer.Typer(
     add_completion=False,
@@ -45,14 +48,16 @@ def serve(
         return
     given = {"host": host, "port": port, "data_dir": data_dir, "checkpoint": checkpoint}
     settings = _read_settings({name: value for name, value in given.items() if value is not None})
-    configure_logs(settings.log_level, settings.log_format)
+    tracing = _open_tracing() if settings.tracing else None
+    extra = [] if tracing is None else [add_trace_ids]
+    configure_logs(settings.log_level, settings.log_format, extra=extra)
     refusals: list[Exception] = []
 
     def stop(error: Exception) -> None:
         refusals.append(error)
         server.should_exit = True
 
-    app = _open_app(settings, stop)
+    app = _open_app(settings, stop, tracing)
     server = make_server(
         app,
         gate=app.state.gate,
@@ -73,14 +78,16 @@ def serve(
         raise typer.Exit(1)
 
 
-def _open_app(settings: Settings, on_fatal: Callable[[Exception], None]) -> FastAPI:
+def _open_app(
+    settings: Settings, on_fatal: Callable[[Exception], None], tracing: Tracing | None
+) -> FastAPI:
     try:
         check_binding(
             settings.host,
             has_keys=settings.keys_file is not None,
             may_lack_keys=settings.allow_no_keys,
         )
-        return create_app(settings, on_fatal=on_fatal)
+        return create_app(settings, on_fatal=on_fatal, tracing=tracing)
     except (KeysFileError, UnsafeBindingError) as error:
         console = Console(stderr=True, soft_wrap=True)
         console.print(f"cannot serve: {error}", markup=False, highlight=False)
@@ -131,6 +138,15 @@ def print_openapi() -> None:
     """Print the OpenAPI document, with the defaults of every setting."""
     document = create_app(Settings.model_construct()).openapi()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def _open_tracing() -> Tracing | None:
+    try:
+        exporter = exporter_of_environment()
+        return None if exporter is None else Tracing(exporter, name=PACKAGE)
+    except DependencyError as error:
+        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
+        raise typer.Exit(2) from error
 
 
 def _read_settings(given: dict[str, Any]) -> Settings:

@@ -1,5 +1,6 @@
 """create_app(settings): every part of the service, put together; no state at module level."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -47,6 +48,7 @@ from service.runtime import Runtime, prepare_thread
 from service.schemas.info import Limits
 from service.settings import Settings
 from service.stopwatch import Stopwatch
+from service.tracing import Tracing
 
 # Room for the form fields, JSON members and part headers around the images of a body.
 _OVERHEAD_BYTES = 64 * 1024
@@ -55,13 +57,17 @@ log = structlog.stdlib.get_logger()
 
 
 def create_app(
-    settings: Settings, *, on_fatal: Callable[[Exception], None] | None = None
+    settings: Settings,
+    *,
+    on_fatal: Callable[[Exception], None] | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """The application; it loads its model and indexes in the background once it is started.
 
     Args:
         settings: the deployment.
         on_fatal: told, on the event loop, when the checkpoint is refused; None: only /readyz says.
+        tracing: gets a span of each request; closed with the application. None: no traces.
 
     Raises:
         KeysFileError: there is to be a file of keys, and it cannot be read or is damaged.
@@ -83,6 +89,7 @@ def create_app(
             working=working,
             drain=drain,
             metrics=metrics,
+            tracing=tracing,
             on_fatal=on_fatal,
         )
         app.state.service = State(runtime, limits_of(settings), metrics)
@@ -94,6 +101,8 @@ def create_app(
         finally:
             metrics.registry.unregister(gauges)
             await runtime.stop()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     app = FastAPI(
         title="LipSim Retrieval",
@@ -120,6 +129,8 @@ def create_app(
         budget=ByteBudget(settings.max_body_bytes_held),
     )
     app.add_middleware(RequestLog, metrics=metrics)
+    if tracing is not None:
+        app.add_middleware(tracing.middleware)
     app.exception_handler(RetrievalError)(_answer_ours)
     app.exception_handler(RequestValidationError)(_answer_validation)
     app.exception_handler(HTTPException)(_answer_router)
@@ -171,10 +182,11 @@ def _make_runtime(
     working: Places,
     drain: Drain,
     metrics: Metrics,
+    tracing: Tracing | None,
     on_fatal: Callable[[Exception], None] | None,
 ) -> Runtime:
     async def open_pipeline(engine: Engine) -> Pipeline:
-        return await _open_pipeline(settings, engine, working, metrics)
+        return await _open_pipeline(settings, engine, working, metrics, tracing)
 
     return Runtime(
         data_dir=settings.data_dir,
@@ -190,7 +202,11 @@ def _make_runtime(
 
 
 async def _open_pipeline(
-    settings: Settings, engine: Engine, working: Places, metrics: Metrics
+    settings: Settings,
+    engine: Engine,
+    working: Places,
+    metrics: Metrics,
+    tracing: Tracing | None,
 ) -> Pipeline:
     decoders = DecodePool(
         DecodeLimits(
@@ -214,7 +230,10 @@ async def _open_pipeline(
     )
 
     def on_end(watch: Stopwatch) -> None:
-        metrics.observe_stages(dict(watch.seconds))  # A copy: a worker may still be at it.
+        # Copies: a worker may still be at it.
+        metrics.observe_stages(dict(watch.seconds))
+        if tracing is not None:
+            tracing.record_stages(tuple(watch.laps))
 
     return Pipeline(
         decoders, batcher, working, queue_timeout_s=settings.queue_timeout_s, on_end=on_end

@@ -19,6 +19,7 @@ from PIL import Image
 from service.app import create_app
 from service.connections import make_server
 from service.settings import Settings
+from service.tracing import Tracing
 
 READY_S = 60.0
 
@@ -44,9 +45,9 @@ def run_builder(*arguments: object) -> None:
 
 
 @contextmanager
-def open_client(settings: Settings) -> Iterator[httpx.Client]:
+def open_client(settings: Settings, *, tracing: Tracing | None = None) -> Iterator[httpx.Client]:
     """The application behind a real server in a thread, started and no longer loading."""
-    app = create_app(settings)
+    app = create_app(settings, tracing=tracing)
     server = make_server(
         app,
         gate=app.state.gate,
