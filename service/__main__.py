@@ -1,4 +1,4 @@
-"""`python -m service`: serve; API keys; print every setting; print the OpenAPI document."""
+"""`python -m service`: serve; API keys; doctor; print the settings, or the OpenAPI document."""
 
 import json
 import sys
@@ -13,10 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from model.errors import DependencyError
+from model.threads import limit_threads
 from service import key_commands
 from service.app import create_app
 from service.binding import check_binding
 from service.connections import make_server
+from service.doctor.command import report
+from service.doctor.plan import checks_of, examine_all
 from service.errors import KeysFileError, UnsafeBindingError
 from service.logs import configure_logs
 from service.routes.info import PACKAGE
@@ -138,6 +141,25 @@ def print_openapi() -> None:
     """Print the OpenAPI document, with the defaults of every setting."""
     document = create_app(Settings.model_construct()).openapi()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+@cli.command("doctor")
+def doctor(
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Check the machine, the data and a certificate of its own; exit code 1 if something failed."""
+    given = {"data_dir": data_dir, "checkpoint": checkpoint}
+    settings = _read_settings({name: value for name, value in given.items() if value is not None})
+    configure_logs("error", settings.log_format)
+    limit_threads(settings.threads_per_worker)
+    if not report(examine_all(checks_of(settings)), as_json=as_json):
+        raise typer.Exit(1)
 
 
 def _open_tracing() -> Tracing | None:

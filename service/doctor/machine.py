@@ -1,0 +1,150 @@
+"""The machine: cores, open files, memory, disk, clock."""
+
+import os
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from index_builder.errors import GalleryIndexError
+from index_builder.format import Manifest, read_manifest
+from index_builder.gallery_index import list_indexes
+from index_builder.layout import existing_version, index_paths, read_current
+from service.connections import RESERVED_FILES
+from service.doctor.findings import Finding, failed, ok, warning
+
+_GIBIBYTE = 1 << 30
+# Measured: what a decode process holds idle, and the service itself with its model.
+_DECODER_BYTES = 45 << 20
+_SERVICE_BYTES = 700 << 20
+_CLOCK_SLACK_S = 300.0
+# Nothing of ours is older: a clock that says less has lost its battery.
+_BORN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def check_threads(workers: int, threads_per_worker: int) -> Iterator[Finding]:
+    """Workers and their threads against the cores that this process may use."""
+    cores = usable_cores()
+    wanted = workers * threads_per_worker
+    says = f"{workers} workers x {threads_per_worker} threads on {cores:g} usable cores"
+    if wanted > 2 * cores:
+        yield warning(says, "set LIPSIM_WORKERS to the number of cores: more wait for each other")
+    else:
+        yield ok(says)
+
+
+def usable_cores() -> float:
+    """Cores by affinity and by the container's quota, whichever is less."""
+    cores = float(len(os.sched_getaffinity(0)))
+    words = _read(Path("/sys/fs/cgroup/cpu.max")).split()
+    if len(words) == 2 and words[0].isdecimal():
+        cores = min(cores, int(words[0]) / int(words[1]))
+    return cores
+
+
+def check_open_files(max_connections: int) -> Iterator[Finding]:
+    """The soft limit on open files against the connections wanted."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft - RESERVED_FILES >= max_connections:
+        yield ok(f"{soft} open files allowed, {max_connections} connections wanted")
+        return
+    allowed = max(1, soft - RESERVED_FILES)
+    yield warning(
+        f"{soft} open files leave room for {allowed} of {max_connections} connections",
+        f"raise the limit to {max_connections + RESERVED_FILES} (ulimit -n, LimitNOFILE=)",
+    )
+
+
+def check_memory(workers: int, body_bytes: int, data_dir: Path) -> Iterator[Finding]:
+    """Free memory against what the service may come to hold, indexes included."""
+    indexes = sum(_vectors_bytes(data_dir))
+    wanted = _SERVICE_BYTES + workers * _DECODER_BYTES + body_bytes + indexes
+    free = _free_memory()
+    says = (
+        f"{free / _GIBIBYTE:.1f} GiB free, up to {wanted / _GIBIBYTE:.1f} GiB wanted "
+        f"({indexes / _GIBIBYTE:.1f} by indexes)"
+    )
+    if free < wanted:
+        yield warning(says, "lower LIPSIM_WORKERS or LIPSIM_MAX_BODY_BYTES_HELD, or add memory")
+    else:
+        yield ok(says)
+
+
+def check_disk(data_dir: Path) -> Iterator[Finding]:
+    """Free space: a rebuild writes the next version beside the one that serves."""
+    place = next(p for p in (data_dir.absolute(), *data_dir.absolute().parents) if p.exists())
+    free = shutil.disk_usage(place).free
+    wanted = max([_GIBIBYTE, *(2 * size for size in _vectors_bytes(data_dir))])
+    says = f"{free / _GIBIBYTE:.1f} GiB free where the indexes are"
+    if free < wanted:
+        yield warning(
+            f"{says}, a rebuild may take {wanted / _GIBIBYTE:.1f}",
+            "free space, or `python -m index_builder prune`",
+        )
+    else:
+        yield ok(says)
+
+
+def check_clock(data_dir: Path) -> Iterator[Finding]:
+    """The clock does not stand, and is not before what was written here already."""
+    now = datetime.now(UTC)
+    if now < _BORN:
+        yield failed(f"the clock says {now:%Y-%m-%d}", "set the clock: start an NTP client")
+        return
+    begun = time.monotonic(), time.time()
+    time.sleep(0.05)
+    passed = time.monotonic() - begun[0]
+    if abs(time.time() - begun[1] - passed) > 1.0:
+        yield warning("the clock jumped while it was looked at", "see the NTP client's log")
+        return
+    for manifest in _manifests(data_dir):
+        created = datetime.fromisoformat(manifest.created)
+        if (created - now).total_seconds() > _CLOCK_SLACK_S:
+            yield warning(
+                f"the clock says {now:%Y-%m-%d %H:%M}, an index was written at {created}",
+                "set the clock here, or on the machine that built the index",
+            )
+            return
+    yield ok(f"{now:%Y-%m-%dT%H:%M:%SZ}")
+
+
+def _manifests(data_dir: Path) -> Iterator[Manifest]:
+    """Those of the versions in service, as far as they can be read."""
+    try:
+        names = list_indexes(data_dir)
+    except OSError:
+        return
+    for name in names:
+        try:
+            paths = index_paths(data_dir, name)
+            yield read_manifest(existing_version(paths, read_current(paths).version))
+        except (GalleryIndexError, OSError):
+            continue  # The check of the indexes says so.
+
+
+def _vectors_bytes(data_dir: Path) -> list[int]:
+    return [4 * manifest.entries * manifest.dim for manifest in _manifests(data_dir)]
+
+
+def _free_memory() -> float:
+    """Bytes that may still be taken: the machine's, or the container's if that is less."""
+    lines = _read(Path("/proc/meminfo")).splitlines()
+    free = float("inf")
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            free = 1024.0 * int(line.split()[1])
+    most, used = (
+        _read(Path(f"/sys/fs/cgroup/memory.{name}")).strip() for name in ("max", "current")
+    )
+    if most.isdecimal() and used.isdecimal():
+        free = min(free, float(int(most) - int(used)))
+    return free
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,55 @@
+"""Every check, in the order of its line: what a new part of the service brings is one line here."""
+
+from collections.abc import Iterator
+from functools import partial
+
+from model.image import DecodeLimits
+from service.doctor.certificate import check_certificate
+from service.doctor.decoding import check_decoding
+from service.doctor.findings import Check, Finding, Line, examine
+from service.doctor.indexes import check_data_dir, check_indexes
+from service.doctor.libraries import check_faiss, check_floors, check_python, check_torch
+from service.doctor.machine import (
+    check_clock,
+    check_disk,
+    check_memory,
+    check_open_files,
+    check_threads,
+)
+from service.doctor.model import Model, check_model
+from service.settings import Settings
+
+
+def checks_of(settings: Settings) -> list[Check]:
+    """The checks of one deployment; each takes plain values, and the model is loaded once."""
+    model = Model(settings.checkpoint, settings.arithmetic)
+    data_dir = settings.data_dir
+    body_bytes = settings.max_body_bytes_held
+
+    def decoding() -> Iterator[Finding]:
+        # The limits themselves may be refused: HEIF without its library.
+        limits = DecodeLimits(formats=settings.allowed_formats)
+        return check_decoding(limits)
+
+    return [
+        Check("python", check_python),
+        Check("libraries", check_floors),
+        Check("torch", check_torch),
+        Check("faiss", check_faiss),
+        Check("threads", partial(check_threads, settings.workers, settings.threads_per_worker)),
+        Check("open files", partial(check_open_files, settings.max_connections)),
+        Check("memory", partial(check_memory, settings.workers, body_bytes, data_dir)),
+        Check("disk", partial(check_disk, data_dir)),
+        Check("clock", partial(check_clock, data_dir)),
+        Check("decoding", decoding),
+        Check("model", partial(check_model, model)),
+        Check("data", partial(check_data_dir, data_dir)),
+        Check("index", partial(check_indexes, data_dir, model)),
+        Check("certificate", partial(check_certificate, model)),
+    ]
+
+
+def examine_all(checks: list[Check]) -> Iterator[Line]:
+    """Every line, as soon as its check is done."""
+    for check in checks:
+        yield from examine(check)
