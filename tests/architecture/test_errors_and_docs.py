@@ -3,10 +3,12 @@
 import importlib
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -15,7 +17,8 @@ import model
 import service
 from model.errors import EmbeddingError, ImageError, RetrievalError
 from service.app import create_app
-from service.errors import ERROR_TABLE
+from service.doctor.plan import checks_of
+from service.errors import ERROR_TABLE, Refusal
 from service.examples import ANSWERS, PROBLEM_DETAILS
 from service.schemas.embed import EmbedAnswer
 from service.schemas.health import Live, Ready
@@ -90,6 +93,23 @@ def test_every_route_and_option_is_in_the_docs():
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "query":
                     assert f"`{parameter['name']}`" in page, parameter["name"]
+
+
+def test_every_metric_and_every_check_of_the_doctor_is_in_the_docs():
+    page = (DOCS / "observability.md").read_text()
+    families = create_app(Settings.model_construct()).state.metrics.registry.collect()
+    gauges = (Path(service.__file__).parent / "gauges.py").read_text()
+    names = {found.name + "_total" * (found.type == "counter") for found in families}
+    names |= {f"lipsim_{name}" for name in re.findall(r'_gauge\(\s*"(\w+)"', gauges)}
+    names |= {f"lipsim_{name}_info" for name in re.findall(r'_info\(\s*"(\w+)"', gauges)}
+    names |= {f"lipsim_index_{name}" for name in re.findall(r' family\("(\w+)"', gauges)}
+    assert len(names) > 30
+    for name in names:
+        assert f"`{name}`" in page or name.startswith(("process_", "python_")), name
+    for reason in get_args(Refusal):
+        assert f"`{reason}`" in page, reason
+    for check in checks_of(Settings.model_construct()):
+        assert f"`{check.name}`" in page, check.name
 
 
 def test_the_published_page_of_settings_is_current():
