@@ -1,0 +1,1 @@
+"""The optional Redis: asked with little patience, believed in nothing, missed by nobody."""

@@ -1,0 +1,65 @@
+"""How this service talks to Redis: short timeouts, few connections, at most one second try."""
+
+from typing import Any, cast
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+# A connection may take longer than a command: it is made once, and mostly by a probe.
+CONNECT_TIMEOUT_S = 1.0
+_CONNECTIONS = 32
+_SCHEMES = {"redis": "async+redis", "rediss": "async+rediss", "unix": "async+redis+unix"}
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no Redis URL.
+
+    Raises:
+        ValueError: it is none; the message does not repeat it, as it may hold a password.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in _SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
+    try:
+        parse_url(url)
+    except ValueError:
+        raise ValueError("has a part that cannot be read") from None
+
+
+def make_client(url: str, *, timeout_s: float) -> Redis:
+    """A client of the Redis at a URL; it connects when it is first asked.
+
+    Args:
+        url: `redis://`, `rediss://` or `unix://`.
+        timeout_s: longest wait for an answer, and for a free connection.
+    """
+    # The library leaves its keyword arguments untyped.
+    pool: BlockingConnectionPool = cast("Any", BlockingConnectionPool).from_url(
+        url,
+        max_connections=_CONNECTIONS,
+        timeout=timeout_s,
+        protocol=2,  # Nothing of the newer one is used, and every server speaks this one.
+        **_patience(timeout_s),
+    )
+    return Redis.from_pool(pool)
+
+
+def limits_storage(url: str, *, timeout_s: float) -> tuple[str, dict[str, object]]:
+    """URI and options for `limits.aio.storage`, with the same patience as everything here."""
+    scheme, _, rest = url.partition("://")
+    options = {"implementation": "redispy", "wrap_exceptions": True, **_patience(timeout_s)}
+    return f"{_SCHEMES[scheme]}://{rest}", options
+
+
+def _patience(timeout_s: float) -> dict[str, object]:
+    # Only a connection that was found dead is worth a second try at once: Redis was started again
+    # and nobody had told us. One that is silent would be silent twice.
+    retry = Retry(NoBackoff(), retries=1, supported_errors=(RedisConnectionError,))
+    return {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": CONNECT_TIMEOUT_S,
+        "retry": retry,
+    }
