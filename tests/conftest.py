@@ -1,7 +1,25 @@
 """What every test relies on."""
 
 import signal
+from collections import Counter
+from collections.abc import Generator
+
+import pytest
 
 # A shell starts its background jobs with SIGINT ignored, and children inherit that: tests that
 # interrupt a program would then wait for its natural end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Say, as the last line, what was not run and why: a skipped test has shown nothing."""
+    yield
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(session.config, "workerinput"):
+        return
+    skipped = reporter.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if reasons:
+        said = "; ".join(f"{number} x {reason}" for reason, number in reasons.most_common())
+        reporter.write_line(f"not run: {said}")
