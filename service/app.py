@@ -18,6 +18,7 @@ from service import docs, openapi
 from service.access import Access
 from service.batcher import Batcher
 from service.budgets import ByteBudget, Places
+from service.cache.make import make_cache
 from service.counters import LocalCounters
 from service.decoding.pool import DecodePool
 from service.drain import Drain
@@ -41,6 +42,8 @@ from service.notes import notes_of
 from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
 from service.quota import Quota, parse_rate
+from service.remote.announcements import Announcements
+from service.remote.link import RedisLink
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes import metrics as metrics_route
 from service.routes.state import State
@@ -83,6 +86,8 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _log_keys(keys, settings.host)
         limit_threads(settings.threads_per_worker)
+        link = _make_link(settings)
+        announcements = Announcements(link)
         runtime = _make_runtime(
             settings,
             receiving=receiving,
@@ -90,17 +95,25 @@ def create_app(
             drain=drain,
             metrics=metrics,
             tracing=tracing,
+            link=link,
+            announcements=announcements,
             on_fatal=on_fatal,
         )
-        app.state.service = State(runtime, limits_of(settings), metrics)
+        app.state.service = State(runtime, limits_of(settings), metrics, link)
         gauges = Gauges(runtime, receiving=receiving, working=working, version=app.version)
         metrics.registry.register(gauges)
+        if link is not None:
+            link.start()
+        announcements.start()
         runtime.start()
         try:
             yield
         finally:
             metrics.registry.unregister(gauges)
             await runtime.stop()
+            await announcements.stop()
+            if link is not None:
+                await link.stop()
             if tracing is not None:
                 await asyncio.to_thread(tracing.close)
 
@@ -183,10 +196,14 @@ def _make_runtime(
     drain: Drain,
     metrics: Metrics,
     tracing: Tracing | None,
+    link: RedisLink | None,
+    announcements: Announcements,
     on_fatal: Callable[[Exception], None] | None,
 ) -> Runtime:
     async def open_pipeline(engine: Engine) -> Pipeline:
-        return await _open_pipeline(settings, engine, working, metrics, tracing)
+        return await _open_pipeline(
+            settings, engine, working, metrics=metrics, tracing=tracing, link=link
+        )
 
     return Runtime(
         data_dir=settings.data_dir,
@@ -197,24 +214,43 @@ def _make_runtime(
         metrics=metrics,
         open_pipeline=open_pipeline,
         poll_interval_s=settings.index_poll_interval_s,
+        announcements=announcements,
         on_fatal=on_fatal,
     )
+
+
+def _make_link(settings: Settings) -> RedisLink | None:
+    if settings.redis_url is None:
+        return None
+    return RedisLink(settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s)
 
 
 async def _open_pipeline(
     settings: Settings,
     engine: Engine,
     working: Places,
+    *,
     metrics: Metrics,
     tracing: Tracing | None,
+    link: RedisLink | None,
 ) -> Pipeline:
+    limits = DecodeLimits(
+        max_image_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+        max_side=settings.max_image_side,
+        formats=settings.allowed_formats,
+    )
+    secret = settings.cache_secret
+    cache = make_cache(
+        engine.embedder,
+        limits,
+        memory_bytes=settings.cache_bytes,
+        link=link,
+        secret=None if secret is None else secret.get_secret_value(),
+        ttl_s=settings.cache_ttl_s,
+    )
     decoders = DecodePool(
-        DecodeLimits(
-            max_image_bytes=settings.max_image_bytes,
-            max_pixels=settings.max_image_pixels,
-            max_side=settings.max_image_side,
-            formats=settings.allowed_formats,
-        ),
+        limits,
         size=engine.embedder.input_size,
         processes=settings.workers,
         timeout_s=settings.decode_timeout_s,
@@ -236,7 +272,12 @@ async def _open_pipeline(
             tracing.record_stages(tuple(watch.laps))
 
     return Pipeline(
-        decoders, batcher, working, queue_timeout_s=settings.queue_timeout_s, on_end=on_end
+        decoders,
+        batcher,
+        working,
+        queue_timeout_s=settings.queue_timeout_s,
+        on_end=on_end,
+        cache=cache,
     )
 
 

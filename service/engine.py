@@ -22,6 +22,7 @@ from model.image import decoder_versions
 from service.answers import encode
 from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
 from service.metrics import Metrics
+from service.query_image import QueryImage
 from service.schemas.audit import Audit, AuditedOptions
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
@@ -105,17 +106,19 @@ class Engine:
         )
 
     def _embed(self, jobs: Sequence[Job]) -> list[list[Embedded]]:
-        """Every image of every job, in one call."""
+        """Every image of every job: in one call, those that no cache knew."""
         self.metrics.observe_batch(len(jobs))
         for job in jobs:
             job.watch.lap("queue")
             job.watch.shared_by = len(jobs)
-        images = [image for job in jobs for image in job.images]
-        found = iter(self.embedder.embed_inputs([image.input for image in images]))
-        embedded = [[Embedded(image, next(found)) for image in job.images] for job in jobs]
+        images = [image for job in jobs for image in job.images if image.embedding is None]
+        inputs = [image.input for image in images if image.input is not None]
+        if inputs:
+            for image, embedding in zip(images, self.embedder.embed_inputs(inputs), strict=True):
+                image.embedding = embedding
         for job in jobs:
             job.watch.lap("embed")
-        return embedded
+        return [[_embedded(image) for image in job.images] for job in jobs]
 
     def _search(self, question: Question, group: Sequence[_Search]) -> dict[int, bytes | Exception]:
         """Answers by place, all of one version of the index."""
@@ -230,6 +233,11 @@ class Engine:
             timings_ms=EmbedTimings(**job.watch.timings_ms()),
         )
         return encode(answer)
+
+
+def _embedded(image: QueryImage) -> Embedded:
+    assert image.embedding is not None  # noqa: S101 - found in a cache, or computed just now.
+    return Embedded(image, image.embedding)
 
 
 class TimedIndex:

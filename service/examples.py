@@ -102,12 +102,13 @@ ANSWERS: dict[str, dict[str, Any]] = {
             "answer that agrees in what that radius is about.",
         },
         "timings_ms": {
+            "cache": 0.1,
             "queue": 0.1,
             "decode": 6.2,
             "embed": 21.5,
             "search": 0.3,
             "certify": 0.6,
-            "total": 28.9,
+            "total": 29.0,
         },
     },
     "/similarity": {
@@ -120,7 +121,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "image_b": _IMAGE,
         "model": _MODEL,
         "unit": UNIT,
-        "timings_ms": {"queue": 0.1, "decode": 12.1, "embed": 43.0, "certify": 0.1, "total": 55.4},
+        "timings_ms": {
+            "cache": 0.2,
+            "queue": 0.1,
+            "decode": 12.1,
+            "embed": 43.0,
+            "certify": 0.1,
+            "total": 55.6,
+        },
     },
     "/embed": {
         "vector": [0.125, -0.5, 0.25],
@@ -128,7 +136,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "fingerprint": _FINGERPRINT,
         "image": _IMAGE,
         "model": _MODEL,
-        "timings_ms": {"queue": 0.1, "decode": 6.2, "embed": 21.5, "total": 27.9},
+        "timings_ms": {"cache": 0.1, "queue": 0.1, "decode": 6.2, "embed": 21.5, "total": 28.0},
     },
     "/indexes": {"indexes": [_INDEX_STATUS]},
     "/indexes/{name}": _INDEX_STATUS,
@@ -161,13 +169,20 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "indexes": ["default"],
     },
     "/livez": {"status": "live"},
-    "/readyz": {"status": "ready", "reason": None, "detail": None, "indexes": [_INDEX_STATUS]},
+    "/readyz": {
+        "status": "ready",
+        "reason": None,
+        "detail": None,
+        "indexes": [_INDEX_STATUS],
+        "redis": "ok",
+    },
     "/readyz#503": {
         "status": "not_ready",
         "reason": "no_index",
         "detail": "there is no index: make one with `python -m index_builder build SOURCE`; "
         "/v1/embed and /v1/similarity work without",
         "indexes": [],
+        "redis": "off",
     },
 }
 

@@ -1,8 +1,8 @@
-"""What the worker threads are given: prepared images, options, and where the time went so far."""
+"""What the worker threads are given: images, options, and where the time went so far."""
 
 from dataclasses import dataclass
 
-from service.decoding.frames import PreparedImage
+from service.query_image import QueryImage
 from service.schemas.search import SearchOptions
 from service.schemas.similarity import SimilarityOptions
 from service.stopwatch import Stopwatch
@@ -30,13 +30,13 @@ def question_of(options: SearchOptions, k: int) -> Question:
 class SearchJob:
     """The nearest entries of one image."""
 
-    image: PreparedImage
+    image: QueryImage
     options: SearchOptions
     question: Question
     watch: Stopwatch
 
     @property
-    def images(self) -> tuple[PreparedImage, ...]:
+    def images(self) -> tuple[QueryImage, ...]:
         """What must be embedded."""
         return (self.image,)
 
@@ -45,13 +45,13 @@ class SearchJob:
 class SimilarityJob:
     """The distance of two images."""
 
-    image_a: PreparedImage
-    image_b: PreparedImage
+    image_a: QueryImage
+    image_b: QueryImage
     options: SimilarityOptions
     watch: Stopwatch
 
     @property
-    def images(self) -> tuple[PreparedImage, ...]:
+    def images(self) -> tuple[QueryImage, ...]:
         """What must be embedded."""
         return (self.image_a, self.image_b)
 
@@ -60,11 +60,11 @@ class SimilarityJob:
 class EmbedJob:
     """The raw embedding of one image."""
 
-    image: PreparedImage
+    image: QueryImage
     watch: Stopwatch
 
     @property
-    def images(self) -> tuple[PreparedImage, ...]:
+    def images(self) -> tuple[QueryImage, ...]:
         """What must be embedded."""
         return (self.image,)
 

@@ -9,16 +9,17 @@ from starlette.types import Receive
 
 from service.batcher import Batcher
 from service.budgets import Places
-from service.decoding.frames import PreparedImage
+from service.cache.embeddings import EmbeddingCache, hash_file
 from service.decoding.pool import DecodePool
 from service.errors import ClientGoneError
 from service.jobs import Job
 from service.notes import notes_of
+from service.query_image import QueryImage
 from service.stopwatch import Stopwatch
 
 T = TypeVar("T")
 
-MakeJob = Callable[[list[PreparedImage], Stopwatch], Job]
+MakeJob = Callable[[list[QueryImage], Stopwatch], Job]
 
 
 class Pipeline:
@@ -35,12 +36,14 @@ class Pipeline:
         *,
         queue_timeout_s: float,
         on_end: Callable[[Stopwatch], None],
+        cache: EmbeddingCache | None = None,
     ) -> None:
         self._decoders = decoders
         self._batcher = batcher
         self._places = places
         self._queue_timeout_s = queue_timeout_s
         self._on_end = on_end
+        self._cache = cache
 
     async def answer(
         self,
@@ -112,14 +115,34 @@ class Pipeline:
         wants_pixels: bool,
     ) -> bytes:
         # One after the other: a request of two images is no heavier on the others than two of one.
-        prepared = [
-            await self._decoders.prepare(
-                data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
-            )
-            for data in images
-        ]
+        prepared = [await self._prepare(data, watch, wants_pixels=wants_pixels) for data in images]
         job = make_job(prepared, watch)
-        return await self._batcher.run(job, patience_s=self._patience_s(watch))
+        try:
+            return await self._batcher.run(job, patience_s=self._patience_s(watch))
+        finally:
+            # Of a request that failed after it was embedded, too: the embedding is as good as any.
+            if self._cache is not None:
+                for image in prepared:
+                    self._cache.keep(image)
+
+    async def _prepare(self, data: bytes, watch: Stopwatch, *, wants_pixels: bool) -> QueryImage:
+        """The image of a file: from a cache, or decoded, which its pixels' hash takes."""
+        sha256 = None
+        if self._cache is not None:
+            sha256 = await hash_file(data)
+            found = None if wants_pixels else await self._cache.find(sha256)
+            watch.lap("cache")
+            if found is not None:
+                watch.skip("decode")
+                return found
+        watch.skip("cache")
+        made = await self._decoders.prepare(
+            data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
+        )
+        # Where there is a cache its key is our own hash, never one that a decode process names.
+        return QueryImage(
+            sha256 or made.sha256, made.format, made.input, pixels_sha256=made.pixels_sha256
+        )
 
     def _patience_s(self, watch: Stopwatch) -> float:
         """What is left of the time that a request may wait; the time at work is not counted."""

@@ -18,6 +18,7 @@ from service.engine import Engine
 from service.errors import NotReadyError
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.remote.announcements import Announcements
 from service.schemas.parts import DEFAULT_INDEX
 from service.shelf import Shelf
 
@@ -58,6 +59,7 @@ class Runtime:
         metrics: Metrics,
         open_pipeline: Callable[[Engine], Awaitable[Pipeline]],
         poll_interval_s: float,
+        announcements: Announcements,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self.receiving = receiving
@@ -69,6 +71,7 @@ class Runtime:
         self._checkpoint = checkpoint
         self._arithmetic: Arithmetic = arithmetic
         self._poll_interval_s = poll_interval_s
+        self._announcements = announcements
         self._on_fatal = on_fatal
         self._engine: Engine | None = None
         self._is_refused = False
@@ -177,11 +180,12 @@ class Runtime:
         self._engine = engine
         while True:
             try:
-                await self._load(shelf.refresh)
+                if await self._load(shelf.refresh):
+                    self._announcements.tell()
             except OSError:
                 log.exception("data_dir_unreadable")
             self._has_looked = True
-            await asyncio.sleep(self._poll_interval_s)
+            await self._announcements.pause(self._poll_interval_s)
 
     async def _load(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, step)

@@ -5,13 +5,17 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.image import MOST_PIXELS, format_names
 from service.quota import parse_rate
+from service.remote.client import check_url
 
 MEBIBYTE = 1024 * 1024
+
+# Whoever holds a record can try guesses against it at leisure: a short one would be found.
+_SHORTEST_SECRET = 32
 
 
 class Settings(BaseSettings):
@@ -88,6 +92,33 @@ class Settings(BaseSettings):
     index_poll_interval_s: float = Field(
         default=2.0, gt=0, description="Seconds between two looks for a new index version."
     )
+    cache_bytes: int = Field(
+        default=64 * MEBIBYTE,
+        ge=0,
+        description="Memory for the embeddings of files seen before, per process; 0: none.",
+    )
+    cache_secret: SecretStr | None = Field(
+        default=None,
+        description="At least 32 characters, the same on every replica, to keep embeddings in "
+        "Redis too (`openssl rand -hex 32`); without it Redis is not used for embeddings.",
+    )
+    cache_ttl_s: int = Field(
+        default=7 * 24 * 3600,
+        ge=1,
+        le=366 * 24 * 3600,
+        description="How long Redis keeps an embedding.",
+    )
+    redis_url: SecretStr | None = Field(
+        default=None,
+        description="Redis for what replicas share (`redis://`, `rediss://`, `unix://`); empty: "
+        "none.",
+    )
+    redis_timeout_s: float = Field(
+        default=0.1,
+        gt=0,
+        le=1.0,
+        description="Longest wait for Redis, after which the answer is made without it.",
+    )
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
@@ -152,7 +183,21 @@ class Settings(BaseSettings):
     def _split_formats(cls, value: object) -> object:
         return format_names(value.split(",")) if isinstance(value, str) else value
 
-    @field_validator("checkpoint", "keys_file", mode="before")
+    @field_validator("cache_secret")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_SECRET:
+            raise ValueError(f"must have at least {_SHORTEST_SECRET} characters")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _check_redis_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_url(value.get_secret_value())
+        return value
+
+    @field_validator("checkpoint", "keys_file", "cache_secret", "redis_url", mode="before")
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value

@@ -120,11 +120,14 @@ class Shelf:
             if is_last:
                 opened.index.close()
 
-    def refresh(self) -> None:
-        """Look at the disk once: open what is new, replace what changed, drop what is gone."""
+    def refresh(self) -> bool:
+        """Look at the disk once: open what is new, replace what changed, drop what is gone.
+
+        Returns:
+            Whether a new version was taken into service.
+        """
         names = list_indexes(self.data_dir)
-        for name in names:
-            self._refresh_one(name)
+        is_new = [self._refresh_one(name) for name in names]
         with self._lock:
             missing = self._opened.keys() - set(names)
             self._refused = {n: r for n, r in self._refused.items() if n in names}
@@ -135,6 +138,7 @@ class Shelf:
                 self._put(name, None)
             elif looks == 1:
                 log.warning("index_missing", index=name)
+        return any(is_new)
 
     def entries(self) -> list[ShelfEntry]:
         """What is in service and what was refused, by name."""
@@ -179,21 +183,23 @@ class Shelf:
             )
         return IndexNotFoundError(f"no index {name[:64]!r} is in service here")
 
-    def _refresh_one(self, name: str) -> None:
+    def _refresh_one(self, name: str) -> bool:
+        """Whether another version of this index serves now."""
         version = seal = None
         try:
             version, seal = current_seal(self.data_dir, name)
             if self._is_settled(name, version, seal):
-                return
+                return False
             opened = self._open(name)
         except Exception as error:  # Whatever is wrong with one must not stop the others.
             self._refuse(name, version, seal, error)
-            return
+            return False
         with self._lock:
             self._refused.pop(name, None)
         # Should CURRENT have moved on meanwhile, the next look sees another seal and opens again.
         self._put(name, _Opened(opened, seal, self.clock()))
         log.info("index_serving", index=name, version=opened.version, size=opened.size)
+        return True
 
     def _is_settled(self, name: str, version: str, seal: str) -> bool:
         """Whether this version is served already, or was refused too short a time ago.

@@ -34,6 +34,10 @@ class Stopwatch:
         self.laps.append(Lap(stage, self._last, now))
         self._last = now
 
+    def skip(self, stage: str) -> None:
+        """Book no time under this stage: it was not needed."""
+        self.seconds.setdefault(stage, 0.0)
+
     def stages_ms(self) -> dict[str, float]:
         """Every stage that has ended, in milliseconds."""
         # A copy first: a worker may still be at it when a request is given up.

@@ -9,7 +9,7 @@ from index_builder.certified_search import Answer
 from index_builder.gallery_index import GalleryIndex
 from model.embedder import Claim, ImageEmbedding
 from model.errors import CertificateError
-from service.decoding.frames import PreparedImage
+from service.query_image import QueryImage
 from service.schemas.parts import UNIT, IndexInfo
 from service.schemas.search import AnswerCertificate, QueryInfo, SearchOptions, SearchResult
 
@@ -27,7 +27,7 @@ MEANING = {
 class Embedded:
     """One image of a request: what came and was seen, and where it lies."""
 
-    image: PreparedImage
+    image: QueryImage
     embedding: ImageEmbedding
 
     @property

@@ -21,15 +21,17 @@ async def live() -> Response:
 @router.get("/readyz", response_model=Ready, summary="Can searches be answered")
 async def ready(state: ServiceState) -> Response:
     """200 when the model is warm and indexes serve; else 503 with a reason for machines."""
-    runtime = state.runtime
+    runtime, redis = state.runtime, state.redis_status
     unready = runtime.unready_reason()
     shelf = runtime.shelf
     indexes = [] if shelf is None else statuses(shelf)
     if unready is None:
-        return json_response(Ready(status="ready", reason=None, detail=None, indexes=indexes))
+        return json_response(
+            Ready(status="ready", reason=None, detail=None, indexes=indexes, redis=redis)
+        )
     reason, detail = unready
     response = json_response(
-        Ready(status="not_ready", reason=reason, detail=detail, indexes=indexes), 503
+        Ready(status="not_ready", reason=reason, detail=detail, indexes=indexes, redis=redis), 503
     )
     response.headers["Retry-After"] = str(RETRY_AFTER_S)
     return response

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from service.metrics import Metrics
 from service.multipart import check_name
+from service.remote.link import RedisLink, Status
 from service.runtime import Runtime
 from service.schemas.info import Limits
 
@@ -18,6 +19,12 @@ class State:
     runtime: Runtime
     limits: Limits
     metrics: Metrics
+    redis: RedisLink | None
+
+    @property
+    def redis_status(self) -> Status:
+        """How Redis is, for probes."""
+        return "off" if self.redis is None else self.redis.status
 
 
 # Dependencies are asynchronous though they wait for nothing: a plain one would cost a thread.

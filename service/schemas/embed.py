@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from service.schemas.parts import ImageInfo, ModelInfo, Options, Wire
+from service.schemas.parts import CACHE_TIME, ImageInfo, ModelInfo, Options, Wire
 
 
 class EmbedOptions(Options):
@@ -12,6 +12,7 @@ class EmbedOptions(Options):
 class EmbedTimings(Wire):
     """Wall time of each stage, in milliseconds."""
 
+    cache: float = Field(description=CACHE_TIME)
     queue: float
     decode: float
     embed: float

@@ -31,3 +31,6 @@ class Ready(Wire):
     ) = Field(description="null when ready.")
     detail: str | None
     indexes: list[IndexStatus]
+    redis: Literal["ok", "degraded", "off"] = Field(
+        description="Whether the optional Redis is of use; readiness does not depend on it."
+    )

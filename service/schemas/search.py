@@ -7,6 +7,7 @@ from pydantic import Field
 from service.schemas.audit import Audit
 from service.schemas.indexes import OperatingPoint
 from service.schemas.parts import (
+    CACHE_TIME,
     DEFAULT_INDEX,
     Epsilon,
     ImageInfo,
@@ -130,6 +131,7 @@ class AnswerCertificate(Wire):
 class SearchTimings(Wire):
     """Wall time of each stage, in milliseconds."""
 
+    cache: float = Field(description=CACHE_TIME)
     queue: float
     decode: float
     embed: float = Field(description="Resize and network.")

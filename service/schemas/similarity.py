@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.schemas.parts import Epsilon, ImageInfo, ModelInfo, Options, Radius, Wire
+from service.schemas.parts import CACHE_TIME, Epsilon, ImageInfo, ModelInfo, Options, Radius, Wire
 
 
 class SimilarityOptions(Options):
@@ -37,6 +37,7 @@ class PairRadius(Wire):
 class PairTimings(Wire):
     """Wall time of each stage, in milliseconds."""
 
+    cache: float = Field(description=CACHE_TIME)
     queue: float
     decode: float
     embed: float

@@ -3,7 +3,7 @@ import os
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, shown_default, variable_name
+from service.settings import Settings, shown, shown_default, variable_name
 
 
 def test_every_setting_has_a_meaning_and_a_shown_default():
@@ -48,3 +48,32 @@ def test_a_wrong_setting_is_refused_in_words(
 def test_workers_default_to_the_cores():
     assert Settings().workers == os.cpu_count()
     assert shown_default("workers") == "one per core"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("cache_secret", "hunter2-hunter2", "at least 32 characters"),
+        ("redis_url", "http://:hunter2@host/", "must begin with one of redis://"),
+        ("redis_url", "redis://:hunter2@host:port/", "cannot be read"),
+        ("redis_url", "redis://:hunter2@host/?socket_timeout=soon", "cannot be read"),
+    ],
+)
+def test_a_wrong_secret_is_refused_without_being_repeated(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str
+):
+    monkeypatch.setenv(variable_name(name), value)
+    with pytest.raises(ValidationError, match=said) as caught:
+        Settings()
+    assert "hunter2" not in "".join(problem["msg"] for problem in caught.value.errors())
+
+
+def test_secrets_are_never_shown(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LIPSIM_REDIS_URL", "redis://:hunter2@host/0")
+    monkeypatch.setenv("LIPSIM_CACHE_SECRET", "hunter2" * 5)
+    settings = Settings()
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in shown(settings.redis_url) + shown(settings.cache_secret)
+    monkeypatch.setenv("LIPSIM_REDIS_URL", "")
+    monkeypatch.setenv("LIPSIM_CACHE_SECRET", "")
+    assert (Settings().redis_url, Settings().cache_secret) == (None, None)

@@ -1,0 +1,1 @@
+"""Embeddings of files seen before: in this process, and in a Redis that replicas share."""

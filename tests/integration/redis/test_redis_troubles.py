@@ -1,0 +1,247 @@
+"""Redis may go, come back, hang, be full, be locked or be somebody else: answers go on."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+import structlog
+from redis_tools import RedisServer, free_port, running_redis, stranger
+from service_helpers import draw_picture, encode
+
+OpenReplica = Callable[..., httpx.Client]
+Lines = list[dict]
+
+TIMEOUT_S = 0.1
+# Requests that may find out that Redis is silent before it is asked no more, and some air for a
+# machine that does other things too.
+PRICE_S = 3 * TIMEOUT_S + 1.0
+
+_seeds = count(5000)
+
+
+def ask(client: httpx.Client, requests: int = 20) -> float:
+    """Seconds that so many new pictures take, one after the other; each must be answered."""
+    pictures = [encode(draw_picture(next(_seeds))) for _ in range(requests)]
+    begun = time.perf_counter()
+    for picture in pictures:
+        response = client.post("/v1/search", files={"image": picture})
+        assert response.status_code == 200
+    return time.perf_counter() - begun
+
+
+def ask_together(client: httpx.Client, requests: int = 32) -> float:
+    """The same, sixteen at a time."""
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(16) as pool:
+        for seconds in [pool.submit(ask, client, 1) for _ in range(requests)]:
+            seconds.result()
+    return time.perf_counter() - begun
+
+
+def wait_for_status(client: httpx.Client, status: str, within_s: float = 20) -> None:
+    deadline = time.monotonic() + within_s
+    while (ready := client.get("/readyz")).json()["redis"] != status:
+        assert ready.status_code == 200
+        assert time.monotonic() < deadline, f"redis never became {status}"
+        time.sleep(0.02)
+    assert ready.status_code == 200
+
+
+def events(lines: Lines, *levels: str) -> list[str]:
+    return [line["event"] for line in lines if line["log_level"] in levels]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    with structlog.testing.capture_logs() as captured:
+        yield captured
+
+
+@pytest.fixture
+def usual_s(replica: OpenReplica) -> float:
+    """What the twenty take without Redis, on this machine and now."""
+    client = replica()
+    ask(client)
+    return ask(client)
+
+
+def test_without_redis_it_says_off(replica: OpenReplica):
+    assert replica().get("/readyz").json()["redis"] == "off"
+
+
+def test_it_is_killed_and_started_again(
+    usual_s: float, redis_server: RedisServer, replica: OpenReplica, lines: Lines
+):
+    client = replica(redis_url=redis_server.url, cache_bytes=0)
+    wait_for_status(client, "ok")
+    ask(client)
+    redis_server.kill()
+    assert ask(client) < 2 * usual_s + PRICE_S
+    wait_for_status(client, "degraded")
+    assert events(lines, "warning", "error", "critical") == ["redis_away"]
+    redis_server.start()
+    wait_for_status(client, "ok")
+    picture = encode(draw_picture(next(_seeds)))
+    for _ in range(2):
+        timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
+        time.sleep(0.3)
+    assert timings["decode"] == 0, "it is used again"
+    assert events(lines, "warning", "error", "critical") == ["redis_away"]
+
+
+def test_it_is_started_again_between_two_requests_and_nobody_notices(
+    redis_server: RedisServer, replica: OpenReplica, lines: Lines
+):
+    client = replica(redis_url=redis_server.url, cache_bytes=0)
+    ask(client, 3)
+    redis_server.kill()
+    redis_server.start()
+    ask(client, 5)
+    assert client.get("/readyz").json()["redis"] == "ok"
+    assert events(lines, "error", "critical") == []
+
+
+def test_it_hangs_and_wakes_up(
+    usual_s: float, redis_server: RedisServer, replica: OpenReplica, lines: Lines
+):
+    client = replica(redis_url=redis_server.url, cache_bytes=0)
+    wait_for_status(client, "ok")
+    redis_server.send(signal.SIGSTOP)
+    assert ask(client) < 2 * usual_s + PRICE_S
+    assert client.get("/readyz").json()["redis"] == "degraded"
+    # Known to hang, it costs nothing any more; probes are nobody's request.
+    assert ask(client) < 2 * usual_s + 0.5
+    redis_server.send(signal.SIGCONT)
+    wait_for_status(client, "ok")
+    assert events(lines, "warning", "error", "critical") == ["redis_away"]
+
+
+def test_it_hangs_under_many_requests_at_once(
+    redis_server: RedisServer, replica: OpenReplica, lines: Lines
+):
+    client = replica(redis_url=redis_server.url, cache_bytes=0)
+    wait_for_status(client, "ok")
+    usual_s = ask_together(client)
+    redis_server.send(signal.SIGSTOP)
+    assert ask_together(client) < 2 * usual_s + PRICE_S
+    redis_server.send(signal.SIGCONT)
+    wait_for_status(client, "ok")
+    # No connection was lost to the waits that were given up: it is of use again.
+    ask_together(client)
+    wait_for_status(client, "ok")
+    picture = encode(draw_picture(next(_seeds)))
+    client.post("/v1/embed", files={"image": picture})
+    time.sleep(0.5)
+    timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
+    assert timings["decode"] == 0
+    assert events(lines, "error", "critical") == []
+
+
+def test_it_is_full(usual_s: float, tmp_path: Path, replica: OpenReplica, lines: Lines):
+    with running_redis(tmp_path, "--maxmemory-policy", "noeviction") as server:
+        client = replica(redis_url=server.url, cache_bytes=0)
+        wait_for_status(client, "ok")
+        known = encode(draw_picture(next(_seeds)))
+        client.post("/v1/embed", files={"image": known})
+        time.sleep(0.3)
+        with server.client() as admin:
+            admin.config_set("maxmemory", "1")
+            with pytest.raises(redis.exceptions.OutOfMemoryError):
+                admin.set("x", "y")
+            assert ask(client) < 2 * usual_s + PRICE_S
+            wait_for_status(client, "degraded")
+            timings = client.post("/v1/embed", files={"image": known}).json()["timings_ms"]
+            assert timings["decode"] == 0, "what it holds is still of use"
+            admin.config_set("maxmemory", "0")
+        ask(client, 1)
+        wait_for_status(client, "ok")
+        assert events(lines, "warning", "error", "critical") == ["redis_refuses_writes"]
+
+
+def test_it_wants_another_password(
+    usual_s: float, tmp_path: Path, replica: OpenReplica, lines: Lines
+):
+    with running_redis(tmp_path, "--requirepass", "right") as server:
+        for user in ("", ":wrong@"):
+            lines.clear()
+            url = server.url.replace("//", f"//{user}")
+            client = replica(redis_url=url, cache_bytes=0)
+            wait_for_status(client, "degraded")
+            assert ask(client) < 2 * usual_s + 0.5
+            assert events(lines, "warning", "error", "critical") == ["redis_away"]
+            assert "wrong" not in str(lines)
+        right = replica(redis_url=server.url.replace("//", "//:right@"))
+        wait_for_status(right, "ok")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\0" * 100,
+        b"+OK\r\n" * 3,
+        b"-WHAT is this\r\n",
+        b"$999999999\r\nshort",
+        b"*3\r\n$1\r\nx\r\n",
+        b":12\r\n",
+        b"$-1\r\n",
+        b"+\xff\xfe\r\n",
+        b"",
+    ],
+)
+def test_somebody_else_listens_there(
+    answer: bytes, usual_s: float, replica: OpenReplica, lines: Lines
+):
+    with stranger(answer) as port:
+        client = replica(redis_url=f"redis://127.0.0.1:{port}/0", cache_bytes=0)
+        assert ask(client) < 2 * usual_s + PRICE_S
+        assert client.get("/readyz").status_code == 200
+        assert events(lines, "error", "critical") == []
+        assert len(events(lines, "warning")) <= 1
+
+
+def test_somebody_else_takes_its_place(
+    redis_server: RedisServer, replica: OpenReplica, lines: Lines
+):
+    client = replica(redis_url=redis_server.url, cache_bytes=0)
+    ask(client, 2)
+    redis_server.kill()
+    with stranger(b"$5\r\nhello\r\n", redis_server.port):
+        ask(client)
+        assert client.get("/readyz").status_code == 200
+        assert events(lines, "error", "critical") == []
+
+
+def test_nobody_is_there_at_the_start(
+    usual_s: float, replica: OpenReplica, tmp_path: Path, lines: Lines
+):
+    url = f"redis://127.0.0.1:{free_port()}/0"
+    client = replica(redis_url=url, cache_bytes=0)
+    wait_for_status(client, "degraded")
+    assert ask(client) < 2 * usual_s + 0.5
+    unix = replica(redis_url=f"unix://{tmp_path}/no.sock", cache_bytes=0)
+    wait_for_status(unix, "degraded")
+    ask(unix)
+    assert events(lines, "warning", "error", "critical") == ["redis_away"] * 2
+
+
+def test_a_user_of_few_rights_is_enough(tmp_path: Path, replica: OpenReplica, lines: Lines):
+    """The rights that docs/redis.md asks for are the ones that are needed."""
+    page = (Path(__file__).parents[3] / "docs" / "redis.md").read_text()
+    rule = next(line for line in page.splitlines() if line.startswith("user lipsim "))
+    rule = rule.replace("PASSWORD", "secret")
+    with running_redis(tmp_path, "--user", *rule.split()[1:], "--user", "default", "off") as server:
+        client = replica(redis_url=server.url.replace("//", "//lipsim:secret@"), cache_bytes=0)
+        wait_for_status(client, "ok")
+        picture = encode(draw_picture(next(_seeds)))
+        client.post("/v1/embed", files={"image": picture})
+        time.sleep(0.5)
+        timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
+        assert timings["decode"] == 0
+        assert events(lines, "warning", "error", "critical") == []

@@ -1,0 +1,132 @@
+"""A record gives back what was packed, bit for bit; anything else gives nothing."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.embedder import ImageEmbedding
+from service.cache.found import Found
+from service.cache.record import RecordCodec, RecordError
+
+DIM = 24
+CONTEXT = bytes(range(32))
+CODEC = RecordCodec(b"a secret of the deployment", CONTEXT, DIM)
+SHA256 = "5f" * 32
+
+finite = st.floats(allow_nan=False, allow_infinity=False)
+vectors = st.lists(finite, min_size=DIM, max_size=DIM).map(np.array)
+images = st.builds(
+    Found,
+    st.sampled_from(["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF"]),
+    st.builds(
+        ImageEmbedding,
+        vectors,
+        st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+        st.floats(min_value=0, allow_infinity=False),
+        st.integers(1, 20_000),
+        st.integers(1, 20_000),
+    ),
+)
+hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
+RECORD = CODEC.pack(
+    SHA256, Found("PNG", ImageEmbedding(np.linspace(-1, 1, DIM), 0.5, 1e-11, 480, 640))
+)
+
+
+@given(hashes, images)
+def test_a_record_gives_back_what_was_packed_bit_for_bit(sha256: str, found: Found):
+    record = CODEC.pack(sha256, found)
+    assert len(record) == CODEC.length
+    again = CODEC.unpack(sha256, record)
+    one, two = found.embedding, again.embedding
+    assert again.format == found.format
+    assert one.vector.tobytes() == two.vector.tobytes()
+    assert two.vector.dtype == np.float64
+    numbers = ("gain", "forward_error", "height", "width")
+    assert [getattr(one, n) for n in numbers] == [getattr(two, n) for n in numbers]
+    assert not two.vector.flags.writeable
+
+
+def test_every_single_bit_flip_is_a_miss():
+    for place in range(8 * len(RECORD)):
+        flipped = bytearray(RECORD)
+        flipped[place // 8] ^= 1 << place % 8
+        with pytest.raises(RecordError):
+            CODEC.unpack(SHA256, bytes(flipped))
+
+
+@given(st.binary(max_size=2 * len(RECORD)))
+def test_any_bytes_are_a_miss(data: bytes):
+    with pytest.raises(RecordError):
+        CODEC.unpack(SHA256, data)
+
+
+@given(st.data())
+def test_any_change_of_a_record_is_a_miss(data: st.DataObject):
+    place = data.draw(st.integers(0, len(RECORD)))
+    gone = data.draw(st.integers(0, len(RECORD) - place))
+    put = data.draw(st.binary(max_size=40))
+    changed = RECORD[:place] + put + RECORD[place + gone :]
+    if changed != RECORD:
+        with pytest.raises(RecordError):
+            CODEC.unpack(SHA256, changed)
+
+
+@given(hashes)
+def test_a_record_is_worth_nothing_for_another_file(other: str):
+    if other != SHA256:
+        with pytest.raises(RecordError):
+            CODEC.unpack(other, RECORD)
+        assert CODEC.name(other) != CODEC.name(SHA256)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        RecordCodec(b"another secret", CONTEXT, DIM),
+        RecordCodec(b"", CONTEXT, DIM),
+        RecordCodec(b"a secret of the deployment", bytes(32), DIM),
+    ],
+)
+def test_a_record_is_worth_nothing_to_other_deployments(other: RecordCodec):
+    with pytest.raises(RecordError):
+        other.unpack(SHA256, RECORD)
+    with pytest.raises(RecordError):
+        CODEC.unpack(SHA256, other.pack(SHA256, CODEC.unpack(SHA256, RECORD)))
+    assert other.name(SHA256) != CODEC.name(SHA256)
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("member", ["vector", "gain", "forward_error"])
+def test_numbers_that_no_embedding_has_are_a_miss_even_under_the_true_secret(
+    poison: float, member: str
+):
+    """A replica may have faults of its own; no certificate may rest on them."""
+    values: dict = {"vector": np.ones(DIM), "gain": 1.0, "forward_error": 0.0}
+    values[member] = np.full(DIM, poison) if member == "vector" else poison
+    faulty = Found("PNG", ImageEmbedding(**values, height=1, width=1))
+    with pytest.raises(RecordError):
+        CODEC.unpack(SHA256, CODEC.pack(SHA256, faulty))
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "height", "width", "name"),
+    [
+        (0.0, 0.0, 1, 1, "PNG"),
+        (-1.0, 0.0, 1, 1, "PNG"),
+        (1.0, -1e-300, 1, 1, "PNG"),
+        (1.0, 0.0, 0, 1, "PNG"),
+        (1.0, 0.0, 1, 0, "PNG"),
+        (1.0, 0.0, 1, 1, ""),
+        (1.0, 0.0, 1, 1, "a\n"),
+    ],
+)
+def test_sizes_and_bounds_that_no_image_has_are_a_miss(
+    gain: float, error: float, height: int, width: int, name: str
+):
+    faulty = Found(name, ImageEmbedding(np.ones(DIM), gain, error, height, width))
+    with pytest.raises(RecordError):
+        CODEC.unpack(SHA256, CODEC.pack(SHA256, faulty))
