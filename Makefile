@@ -15,10 +15,11 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: help setup demo serve test check fix bench train-smoke train-default openapi lock clean
+.PHONY: help setup demo serve test check fix bench train-smoke train-default openapi audit sbom
+.PHONY: prove-images lock clean
 
 help: ## print this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: .venv/dev.stamp ## the environment .venv with everything for work and tests
 
@@ -71,18 +72,38 @@ train-default: .venv/dev.stamp ## the shipped checkpoint, from Debian's packages
 openapi: .venv/dev.stamp ## write docs/openapi.json from the code
 	$(BIN)/python -m service openapi > docs/openapi.json
 
+audit: .audit/stamp ## look every pin up among known vulnerabilities (2: could not; that is no audit)
+	@.audit/bin/python .ci/audit.py
+
+sbom: .audit/stamp ## write dist/sbom.json: what a CPU image is made of (CycloneDX)
+	@mkdir -p dist
+	{ cat requirements/runtime.txt; echo "$(TORCH)"; } | .audit/bin/cyclonedx-py requirements - \
+		--pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
+
+prove-images: .venv/runtime.stamp ## run each step of the Dockerfiles, then the CPU image, without Docker (root; minutes)
+	$(BIN)/python docker/prove.py docker/cpu.Dockerfile
+	$(BIN)/python docker/prove.py docker/gpu.Dockerfile --build-only --skip '$(HEAVY)'
+
+# CUDA's libraries are gigabytes: what installs or imports them is named by the proof, and not run.
+HEAVY := runtime-gpu|torch.version.cuda|no-build-isolation
+
 lock: .venv/bin/python ## pin every dependency again (the newest versions that fit)
 	$(BIN)/python -m pip install -q uv
-	$(call compile,dev,--extra dev --extra train --upgrade)
-	$(call compile,runtime,-c requirements/dev.txt)
+	$(call compile,dev,--extra cpu --extra dev --extra train --upgrade,$(no_torch))
+	$(call compile,runtime,--extra cpu -c requirements/dev.txt,$(no_torch))
+	$(call compile,train,--extra train -c requirements/dev.txt,$(no_torch))
+	echo "$(TORCH)" | $(call compile,runtime-gpu,- --extra gpu -c requirements/dev.txt)
+	$(BIN)/uv pip compile -q requirements/audit.in --upgrade $(lock_options) -o requirements/audit.txt
 
 clean: ## remove the environment and the demo's index; your own, in data/, stay
-	rm -rf .venv .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .audit .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
-# One lock file, for every Python from 3.11 on, with hashes; torch is left to the step below.
-compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in --extra cpu $(2) \
-	--universal --python-version 3.11 --generate-hashes --override requirements/no-torch.override \
-	--custom-compile-command "make lock" -o requirements/$(1).txt
+# Each lock file is for every Python from 3.11 on, with hashes. torch is left to the step below, but
+# for GPUs: there the build with CUDA, and CUDA's own packages, are pinned like everything else.
+lock_options := --universal --python-version 3.11 --generate-hashes --custom-compile-command "make lock"
+no_torch := --override requirements/no-torch.override
+compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in $(2) $(3) $(lock_options) \
+	-o requirements/$(1).txt
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -102,4 +123,9 @@ compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in --
 
 .venv/dev.stamp: .venv/runtime.stamp requirements/dev.txt
 	$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.txt
+	@touch $@
+
+.audit/stamp: requirements/audit.txt
+	$(PYTHON) -m venv .audit
+	.audit/bin/python -m pip install -q --require-hashes -r requirements/audit.txt
 	@touch $@
