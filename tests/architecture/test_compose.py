@@ -1,0 +1,134 @@
+"""compose.yaml: valid by the specification's own schema, and as closed as the documents say."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from service.settings import Settings, variable_name
+
+ROOT = Path(__file__).parents[2]
+PATHS = [ROOT / "compose.yaml", ROOT / "compose.gpu.yaml"]
+STACK: dict[str, Any] = yaml.safe_load(PATHS[0].read_text())
+SERVICES: dict[str, Any] = STACK["services"]
+API: dict[str, Any] = SERVICES["api"]
+# Set in the image; another value inside would only part the port from what is published.
+FIXED = {"LIPSIM_HOST", "LIPSIM_PORT", "LIPSIM_DATA_DIR"}
+
+
+def seconds(text: str) -> float:
+    return float(default_of(text).removesuffix("s"))
+
+
+def default_of(text: str) -> str:
+    """The default of `${NAME:-default}`."""
+    match = re.fullmatch(r"\$\{\w+:?-(.*)\}", text)
+    assert match is not None, text
+    return match[1]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_file_is_valid_by_the_schema_of_the_compose_specification(path):
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+    found = jsonschema_rs.validator_for(schema).iter_errors(yaml.safe_load(path.read_text()))
+    assert [f"{error.instance_path}: {error.message[:200]}" for error in found] == []
+
+
+def test_a_wrong_file_is_noticed_by_that_schema():
+    schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
+    wrong = {"services": {"api": {"image": "x", "read-only": True}}}
+    assert not jsonschema_rs.validator_for(schema).is_valid(wrong)
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_is_sealed(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["init"] is True
+    assert service["mem_limit"]
+    assert service["user"].split(":")[0] not in {"0", "root"}
+    assert not {"privileged", "cap_add", "devices", "pid", "ipc"} & set(service)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_images_of_others_are_pinned_by_digest_and_ours_are_built(path):
+    for service in yaml.safe_load(path.read_text())["services"].values():
+        image = service["image"]
+        assert ":latest" not in image
+        if not image.startswith("lipsim-retrieval:"):
+            assert re.fullmatch(r"[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}", image)
+
+
+def test_what_is_published_is_published_to_this_machine_alone():
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert len(ports) == 1
+    host, _, inside = ports[0].rpartition(":")
+    assert default_of(host) == "127.0.0.1:8000"
+    assert inside == "8000"
+
+
+def test_the_cache_is_bounded_forgetful_and_out_of_reach():
+    redis = SERVICES["redis"]
+    command = redis["command"]
+    options = dict(zip(command[1::2], command[2::2], strict=True))
+    assert default_of(options.pop("--maxmemory")) == "256mb"
+    assert options == {"--maxmemory-policy": "allkeys-lru", "--save": "", "--appendonly": "no"}
+    assert redis["networks"] == ["cache"]
+    assert STACK["networks"]["cache"] == {"internal": True}
+    assert "ports" not in redis
+    assert redis["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
+
+
+def test_a_cache_that_is_down_stops_nothing():
+    assert API["depends_on"]["redis"] == {"condition": "service_started", "required": False}
+
+
+def test_requests_in_flight_get_their_time():
+    allowed = seconds(API["environment"]["LIPSIM_SHUTDOWN_TIMEOUT_S"])
+    assert allowed == Settings.model_fields["shutdown_timeout_s"].default
+    assert seconds(API["stop_grace_period"]) > allowed
+
+
+def test_every_setting_can_be_given_and_no_unknown_one_is():
+    ours = {variable_name(name) for name in Settings.model_fields}
+    given = {name for name in API["environment"] if name.startswith("LIPSIM_")}
+    later = {"LIPSIM_REDIS_URL", "LIPSIM_KEYS_FILE"}
+    assert given | FIXED == ours | later
+    assert not given & FIXED
+
+
+def test_keys_are_a_secret_and_may_be_missing():
+    assert API["secrets"] == ["keys"]
+    source = STACK["secrets"]["keys"]["file"]
+    assert default_of(source) == "./docker/no-keys"
+    assert (ROOT / "docker/no-keys").read_bytes() == b""
+    # `:+`: the path inside only if a file was named; empty, as the setting takes it, if none was.
+    assert API["environment"]["LIPSIM_KEYS_FILE"] == "${LIPSIM_KEYS_FILE:+/run/secrets/keys}"
+
+
+def test_who_serves_reads_who_builds_writes_and_neither_writes_a_gallery():
+    assert API["volumes"] == ["data:/data:ro"]
+    assert "data:/data" in SERVICES["builder"]["volumes"]
+    for name in ("builder", "training"):
+        service = SERVICES[name]
+        assert service["profiles"] == [name]
+        assert service["network_mode"] == "none"
+        binds = [volume for volume in service["volumes"] if isinstance(volume, dict)]
+        assert [bind["read_only"] for bind in binds] == [True]
+
+
+def test_the_overlay_asks_for_gpus_and_only_adds():
+    overlay = yaml.safe_load(PATHS[1].read_text())["services"]
+    assert set(overlay) == {"api", "builder", "training"}
+    for service in overlay.values():
+        assert set(service) <= {"image", "build", "deploy", "mem_limit"}
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device == {"driver": "nvidia", "count": "all", "capabilities": ["gpu"]}
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
