@@ -73,9 +73,7 @@ def _arguments() -> argparse.Namespace:
 def _report(target: str, work: Path, image: Image) -> None:
     whole, base = size_mb(image.root), size_mb(work / "debian")
     ours = whole - base
-    print(
-        f"{target}, size: {whole:.0f} MB: the stand-in base {base:.0f} MB, on top of it {ours:.0f} MB"
-    )
+    print(f"{target}: {whole:.0f} MB, the stand-in base {base:.0f} MB, on top of it {ours:.0f} MB")
     site = inside(image.root, "/opt/venv/lib/python3.11/site-packages")
     if site.is_dir():
         largest = sorted(((size_mb(p), p.name) for p in site.iterdir()), reverse=True)[:6]
