@@ -82,7 +82,7 @@ sbom: .audit/stamp ## write dist/sbom.json: what a CPU image is made of (Cyclone
 
 prove-images: .venv/runtime.stamp ## run each step of the Dockerfiles, then the CPU image, without Docker (root; minutes)
 	$(BIN)/python docker/prove.py docker/cpu.Dockerfile
-	$(BIN)/python docker/prove.py docker/gpu.Dockerfile --build-only --skip '$(HEAVY)'
+	$(BIN)/python docker/prove.py docker/gpu.Dockerfile --target service --build-only --skip '$(HEAVY)'
 
 # CUDA's libraries are gigabytes: what installs or imports them is named by the proof, and not run.
 HEAVY := runtime-gpu|torch.version.cuda|no-build-isolation

@@ -111,12 +111,15 @@ class Builder:
 
     def _run(self, image: Image, step: Instruction, arguments: Mapping[str, str]) -> None:
         if self._skip and self._skip.search(step.text):
-            print("        NOT RUN", flush=True)
-            self.not_run.append(f"line {step.line}: RUN {step.text}")
+            self._pass_over(step)
             return
         environment = {**arguments, **image.environment, **self._borrowed.environment}
         how = How(environment, image.folder, image.user, self._borrowed.mounts)
         run(image.root, ["/bin/sh", "-c", step.text], how)
+
+    def _pass_over(self, step: Instruction) -> None:
+        print("        NOT RUN", flush=True)
+        self.not_run.append(f"line {step.line}: {step.keyword} {step.text}")
 
     def _copy(self, image: Image, step: Instruction, known: Mapping[str, str]) -> None:
         *sources, to = substituted(step.text, known).split()
@@ -126,6 +129,9 @@ class Builder:
         for source in sources:
             if "from" in step.flags:
                 origin = inside(self.images[step.flags["from"]].root, source)
+                if self.not_run and not origin.exists():
+                    self._pass_over(step)  # a step that would have made it was passed over
+                    return
                 _copy_tree(origin, target, into=to.endswith("/"))
             else:
                 self._copy_from_context(source, target, into=to.endswith("/"))
