@@ -4,10 +4,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import cast
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from limits.aio.storage import Storage
+from limits.storage import storage_from_string
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -43,6 +46,7 @@ from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
 from service.quota import Quota, parse_rate
 from service.remote.announcements import Announcements
+from service.remote.client import limits_storage
 from service.remote.link import RedisLink
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes import metrics as metrics_route
@@ -131,7 +135,7 @@ def create_app(
     app.add_middleware(
         Access,
         keys=keys,
-        quota=Quota(LocalCounters()),
+        quota=Quota(_counters(settings)),
         rate=parse_rate(settings.rate_limit) if settings.rate_limit else None,
     )
     # Around Access: it reads nothing by itself, and lets a client that is refused see why.
@@ -217,6 +221,16 @@ def _make_runtime(
         announcements=announcements,
         on_fatal=on_fatal,
     )
+
+
+def _counters(settings: Settings) -> Storage:
+    """Where requests are counted: in Redis for all replicas, or for this process alone."""
+    if settings.redis_url is None:
+        return LocalCounters()
+    uri, options = limits_storage(
+        settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s
+    )
+    return cast("Storage", storage_from_string(uri, **cast("dict[str, str]", options)))
 
 
 def _make_link(settings: Settings) -> RedisLink | None:

@@ -4,10 +4,12 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from service.budgets import Places
+from service.cache.embeddings import CacheCounts
 from service.runtime import Runtime
 from service.shelf import ShelfEntry
 
@@ -30,7 +32,7 @@ class Gauges(Collector):
         self._version = version
         self._clock = clock
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         """Every gauge as it is now."""
         runtime = self._runtime
         yield _info("build", "What is running.", version=self._version)
@@ -41,6 +43,8 @@ class Gauges(Collector):
         if pipeline is not None:
             yield _gauge("decode_processes", "Decode processes.", pipeline.decoders)
             yield _gauge("decode_processes_busy", "Decode processes at work.", pipeline.decoding)
+            if pipeline.cache_counts is not None:
+                yield _cache(pipeline.cache_counts)
         yield from self._model()
         shelf = runtime.shelf
         if shelf is not None:
@@ -113,6 +117,20 @@ class Gauges(Collector):
             if entry.refused is not None:
                 refused.add_metric([entry.name, entry.refused.code], 1)
         yield from (info, size, created, opened, refused)
+
+
+def _cache(counts: CacheCounts) -> CounterMetricFamily:
+    found = CounterMetricFamily(
+        "lipsim_cache_lookups",
+        "Embeddings asked of the caches, by where they were: memory, redis, or nowhere (miss); "
+        "rejected: of the misses, those for which Redis held something else than a record of ours.",
+        labels=["found"],
+    )
+    found.add_metric(["memory"], counts.memory_hits)
+    found.add_metric(["redis"], counts.redis_hits)
+    found.add_metric(["miss"], counts.misses)
+    found.add_metric(["rejected"], counts.rejected)
+    return found
 
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:

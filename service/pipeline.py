@@ -9,7 +9,7 @@ from starlette.types import Receive
 
 from service.batcher import Batcher
 from service.budgets import Places
-from service.cache.embeddings import EmbeddingCache, hash_file
+from service.cache.embeddings import CacheCounts, EmbeddingCache, hash_file
 from service.decoding.pool import DecodePool
 from service.errors import ClientGoneError
 from service.jobs import Job
@@ -76,6 +76,11 @@ class Pipeline:
     def waiting(self) -> int:
         """Requests that no worker has taken yet."""
         return self._batcher.waiting
+
+    @property
+    def cache_counts(self) -> CacheCounts | None:
+        """What the caches were asked and had; None without one."""
+        return None if self._cache is None else self._cache.counts
 
     @property
     def decoders(self) -> int:

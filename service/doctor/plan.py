@@ -17,6 +17,7 @@ from service.doctor.machine import (
     check_threads,
 )
 from service.doctor.model import Model, check_model
+from service.doctor.redis import check_redis
 from service.settings import Settings
 
 
@@ -31,6 +32,14 @@ def checks_of(settings: Settings) -> list[Check]:
         limits = DecodeLimits(formats=settings.allowed_formats)
         return check_decoding(limits)
 
+    def redis() -> Iterator[Finding]:
+        url = settings.redis_url
+        return check_redis(
+            None if url is None else url.get_secret_value(),
+            has_secret=settings.cache_secret is not None,
+            timeout_s=settings.redis_timeout_s,
+        )
+
     return [
         Check("python", check_python),
         Check("libraries", check_floors),
@@ -42,6 +51,7 @@ def checks_of(settings: Settings) -> list[Check]:
         Check("disk", partial(check_disk, data_dir)),
         Check("clock", partial(check_clock, data_dir)),
         Check("decoding", decoding),
+        Check("redis", redis),
         Check("model", partial(check_model, model)),
         Check("data", partial(check_data_dir, data_dir)),
         Check("index", partial(check_indexes, data_dir, model)),

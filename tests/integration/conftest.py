@@ -1,11 +1,18 @@
 """A small real gallery, indexed once by the real command with the default checkpoint."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server, draw_picture, open_client, run_builder, start_process
+from service_helpers import (
+    Server,
+    StartServer,
+    draw_picture,
+    open_client,
+    run_builder,
+    start_process,
+)
 
 from service.settings import Settings
 
@@ -36,9 +43,6 @@ def client(data_dir: Path) -> Iterator[httpx.Client]:
     )
     with open_client(settings) as opened:
         yield opened
-
-
-StartServer = Callable[..., Server]
 
 
 @pytest.fixture

@@ -2,15 +2,13 @@
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server
-
-StartServer = Callable[..., Server]
+from service_helpers import Server, StartServer
 
 TIMEOUT_S = 1.0
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"

@@ -3,15 +3,12 @@
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server, draw_picture, encode
-
-StartServer = Callable[..., Server]
+from service_helpers import StartServer, draw_picture, encode
 
 
 @pytest.fixture

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server, draw_picture, encode, open_client, run_builder
+from service_helpers import Server, StartServer, draw_picture, encode, open_client, run_builder
 
 from index_builder.format import read_manifest
 from index_builder.layout import Current, index_paths, write_current
 from service.settings import Settings
-
-StartServer = Callable[..., Server]
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import StartServer
-from service_helpers import draw_picture, encode, open_client
+from service_helpers import StartServer, draw_picture, encode, open_client
 
 from service.settings import Settings
 from service.tracing import Tracing
