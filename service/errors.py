@@ -183,6 +183,7 @@ ERROR_TABLE: dict[type[RetrievalError], Row] = {
     IndexUnavailableError: Row(503, "index_unavailable", "The index cannot be served"),
     DeadlineError: Row(504, "timeout", "The work took too long"),
     DecodeTimeoutError: Row(504, "decode_timeout", "The image took too long to decode"),
+    ReplayError: _INTERNAL,
     model_errors.DependencyError: _INTERNAL,
     model_errors.ImageError: Row(422, "bad_image", "The image cannot be used"),
     model_errors.EmptyImageError: Row(422, "empty_image", "The image is empty"),

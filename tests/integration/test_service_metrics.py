@@ -216,7 +216,7 @@ def test_the_log_line_says_where_the_time_went_and_names_only_indexes_that_exist
     assert (found["index"], found["k"], found["batch_size"]) == ("default", 3, 1)
     timings = answer["timings_ms"]
     assert found["stages_ms"] == {name: timings[name] for name in found["stages_ms"]}
-    assert set(found["stages_ms"]) == {"queue", "decode", "embed", "search", "certify"}
+    assert set(found["stages_ms"]) == {"cache", "queue", "decode", "embed", "search", "certify"}
     assert missing["code"] == "index_not_found"
     assert "index" not in missing
     assert "\x1b" not in text

@@ -40,7 +40,14 @@ def test_a_request_is_one_trace_with_a_span_for_each_stage(data_dir: Path):
     assert root.attributes["http.route"] == "/v1/search"
     assert f"{root.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"
     stages = [span for span in spans if span.parent and span.parent.span_id == root.context.span_id]
-    assert {span.name for span in stages} == {"queue", "decode", "embed", "search", "certify"}
+    assert {span.name for span in stages} == {
+        "cache",
+        "queue",
+        "decode",
+        "embed",
+        "search",
+        "certify",
+    }
     for span in stages:
         assert root.start_time - 1e6 <= span.start_time <= span.end_time <= root.end_time + 1e6
     assert "GET" in trees
