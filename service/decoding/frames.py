@@ -6,6 +6,7 @@ process that an image has taken over can answer wrongly about images, and no mor
 """
 
 import json
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,10 @@ def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
         raise _ERRORS[says["error"]](says["message"])
     # JSON writes a float64 with all the digits that it takes to read the same one back.
     values = np.frombuffer(array, "<f8").reshape(3, size, size)
+    bounds = (says["gain"], says["input_error"])
+    if not all(isinstance(bound, float) and 0.0 < bound < math.inf for bound in bounds):
+        # These divide and shorten radii: no number is better than a wrong one.
+        raise ValueError("an answer of a decode process has bounds that are no numbers")
     given = NetworkInput(values, says["gain"], says["input_error"], says["height"], says["width"])
     return PreparedImage(says["sha256"], says["pixels_sha256"], says["format"], given)
 
