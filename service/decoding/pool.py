@@ -170,8 +170,9 @@ class _DecodeProcess:
             limit=1 << 20,
             cwd=_ROOT,
             env={name: os.environ[name] for name in _KEPT if name in os.environ} | _ONE_THREAD,
-            # Ctrl-C at the terminal is the service's to act on.
-            start_new_session=True,
+            # Ctrl-C at the terminal is the service's to act on. Not a session of its own: Linux
+            # shares the cores out by session first, and decoding would wait for the network.
+            process_group=0,
         )
 
     async def check(self) -> None:

@@ -203,6 +203,15 @@ def test_a_process_is_told_nothing_and_may_do_little(monkeypatch: pytest.MonkeyP
     run(story)
 
 
+def test_ctrl_c_is_not_a_processes_matter_and_its_share_of_the_cores_is_the_services():
+    async def story(_pool: DecodePool) -> None:
+        (process,) = children()
+        assert os.getpgid(process) != os.getpgid(0)
+        assert os.getsid(process) == os.getsid(0)
+
+    run(story)
+
+
 def test_a_process_needs_neither_torch_nor_faiss():
     code = "import service.decoding.process, sys; print({'torch', 'faiss'} & sys.modules.keys())"
     done = asyncio.run(_output([sys.executable, "-c", code]))
