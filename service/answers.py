@@ -2,6 +2,7 @@
 
 import json
 
+from pydantic_core import PydanticSerializationError
 from starlette.responses import Response
 
 from service.schemas.parts import Wire
@@ -13,6 +14,18 @@ def encode(answer: Wire) -> bytes:
     Raises:
         ValueError: a number is NaN or infinite, which no answer may hold.
     """
+    try:
+        content = answer.model_dump_json(exclude_unset=True).encode()
+    except PydanticSerializationError:  # Text that UTF-8 has not, or nested very deep.
+        return _encode_with_care(answer)
+    # As a number, which JSON has not, or in a text, where it may stand.
+    if b"NaN" in content or b"Infinity" in content:
+        return _encode_with_care(answer)
+    return content
+
+
+def _encode_with_care(answer: Wire) -> bytes:
+    """The same by Python's encoder, which takes five times as long and says what it will not do."""
     content = json.dumps(
         answer.model_dump(exclude_unset=True),
         ensure_ascii=False,

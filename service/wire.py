@@ -33,7 +33,7 @@ class Embedded:
     @property
     def norm(self) -> float:
         """l2 norm of the raw embedding."""
-        return math.sqrt(math.fsum(np.square(self.embedding.vector)))
+        return math.sqrt(math.fsum(np.square(self.embedding.vector).tolist()))
 
     def info(self) -> dict[str, object]:
         """The members of `ImageInfo`."""

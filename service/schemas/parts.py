@@ -29,7 +29,8 @@ class Options(BaseModel):
 class Wire(BaseModel):
     """Part of an answer."""
 
-    model_config = ConfigDict(frozen=True)
+    # NaN must be found when it is written, not become null.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
 
 class ImageInfo(Wire):

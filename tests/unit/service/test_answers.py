@@ -34,6 +34,22 @@ def test_no_answer_holds_a_number_that_json_has_not():
             encode(item(value=poison))
 
 
+def test_numbers_keep_every_digit_and_texts_may_name_what_json_has_not():
+    values = [5e-324, 1e-7, 0.1 + 0.2, 1e22, 1.7976931348623157e308, -0.0, 2**70]
+    metadata = json.loads(encode(item(values=values, title="NaN, Infinity", deep=[[[{}]]])))[
+        "metadata"
+    ]
+    assert metadata == {"values": values, "title": "NaN, Infinity", "deep": [[[{}]]]}
+    assert str(metadata["values"]) == str(values)
+
+
+def test_metadata_may_be_nested_as_deep_as_the_builder_takes_it():
+    deep: list[object] = []
+    for _ in range(400):
+        deep = [deep]
+    assert json.loads(encode(item(deep=deep)))["metadata"]["deep"] == deep
+
+
 def test_text_that_utf_8_has_not_is_escaped():
     content = encode(item(title="\ud800 and é"))
     assert json.loads(content)["metadata"]["title"] == "\ud800 and é"
