@@ -1,5 +1,6 @@
 """`python -m service`: serve; API keys; doctor; print the settings, or the OpenAPI document."""
 
+import gc
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,8 @@ def serve(
         drain_delay_s=settings.drain_delay_s,
         trusted_proxies=settings.trusted_proxies,
     )
+    # What is imported stays: the collector need not go through all of torch between two answers.
+    gc.freeze()
     server.run()
     if refusals:
         Console(stderr=True).print(f"cannot serve: {refusals[0]}", markup=False)
