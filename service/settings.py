@@ -132,10 +132,10 @@ class Settings(BaseSettings):
         default=1, ge=1, description="Threads that torch and FAISS use inside one worker."
     )
     max_queue: int = Field(
-        default=64, ge=1, description="Requests in work or waiting for it; more is 503."
+        default=128, ge=1, description="Requests in work or waiting for it; more is 503."
     )
     max_concurrent_requests: int = Field(
-        default=128, ge=1, description="Requests whose bodies may be held at once; more is 503."
+        default=256, ge=1, description="Requests whose bodies may be held at once; more is 503."
     )
     max_body_bytes_held: int = Field(
         default=512 * MEBIBYTE,
