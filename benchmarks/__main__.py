@@ -10,6 +10,7 @@ SCRIPTS = (
     ("network.py", "forward pass: default against naive, published against rebuilding T"),
     ("pixels.py", "decode and resize"),
     ("smoothing.py", "randomised smoothing of a teacher against our certificate"),
+    ("throughput.py", "/search over HTTP against the same work offline, then overload"),
     ("build_index.py", "build against decode alone and embed alone"),
 )
 

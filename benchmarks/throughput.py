@@ -2,6 +2,9 @@
 
     python benchmarks/throughput.py [FOLDER] [--clients 1 8 32 128] [--seconds 8] [--overload 10]
 
+Without a folder: the bundled gallery twice, as thumbnails of a few KiB, where a request costs more
+than its image, and as photographs of 800 pixels.
+
 The server and the offline run have the same one core, the client has another. Offline runs stand
 before, between and after those of the server, and each ratio is over the mean of its neighbours,
 since a shared machine is faster at one time than at another.
@@ -23,6 +26,8 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -221,38 +226,64 @@ class Server:
         self._process.wait()
 
 
+def picture_paths(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.rglob("*")) if p.suffix in {".webp", ".jpg", ".png"}]
+
+
 def read_files(folder: Path) -> list[bytes]:
-    kinds = {".webp", ".jpg", ".png"}
-    return [p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in kinds]
+    return [path.read_bytes() for path in picture_paths(folder)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, nargs="?", default=GALLERY)
+    parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--overload", type=float, default=10.0)
     given = parser.parse_args()
     os.sched_setaffinity(0, {CLIENT_CORE})
-    files = read_files(given.folder)
     with tempfile.TemporaryDirectory() as scratch:
-        data_dir = Path(scratch) / "data"
-        build = [sys.executable, "-m", "index_builder", "build", str(given.folder)]
-        subprocess.run(
-            [*build, "--data-dir", str(data_dir)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=Path(__file__).parents[1],
-        )
-        offline = Offline(data_dir, given.folder)
-        server = Server(data_dir, Path(scratch) / "log")
-        try:
-            peak = compare(offline, server.port, files, given)
-            overload(server.port, files, given, peak)
-        finally:
-            offline.close()
-            server.close()
+        if given.folder is not None:
+            measure(given.folder, Path(scratch), given)
+            return
+        print("\nthumbnails")
+        measure(GALLERY, Path(scratch, "thumbnails"), given)
+        print("\nphotographs")
+        measure(enlarge(GALLERY, Path(scratch, "large")), Path(scratch, "photographs"), given)
+
+
+def enlarge(folder: Path, out: Path, side: int = 800) -> Path:
+    """Every third picture of a folder as a JPEG file of this longer side."""
+    out.mkdir()
+    for number, path in enumerate(picture_paths(folder)[::3]):
+        with Image.open(path) as picture:
+            scale = side / max(picture.size)
+            size = (round(picture.width * scale), round(picture.height * scale))
+            large = picture.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+            large.save(out / f"{number:04}.jpg", quality=88)
+    return out
+
+
+def measure(folder: Path, scratch: Path, given: argparse.Namespace) -> None:
+    """Both tables for one folder of images."""
+    scratch.mkdir(exist_ok=True)
+    files, data_dir = read_files(folder), scratch / "data"
+    build = [sys.executable, "-m", "index_builder", "build", str(folder)]
+    subprocess.run(
+        [*build, "--data-dir", str(data_dir)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[1],
+    )
+    offline = Offline(data_dir, folder)
+    server = Server(data_dir, scratch / "log")
+    try:
+        peak = compare(offline, server.port, files, given)
+        overload(server.port, files, given, peak)
+    finally:
+        offline.close()
+        server.close()
 
 
 def compare(offline: Offline, port: int, files: list[bytes], given: argparse.Namespace) -> float:
@@ -277,7 +308,7 @@ def compare(offline: Offline, port: int, files: list[bytes], given: argparse.Nam
 
 def overload(port: int, files: list[bytes], given: argparse.Namespace, peak: float) -> None:
     """Goodput at so many times the best rate."""
-    print(f"\noverload: {given.overload:g} times {peak:.0f} a second are offered")
+    print(f"overload: {given.overload:g} times {peak:.0f} a second are offered")
     tally = asyncio.run(Client(port, files).open_loop(given.overload * peak, given.seconds))
     print(
         f"   goodput {tally.goodput:.1f} a second, {tally.goodput / peak:.2f} of the peak;"
