@@ -7,7 +7,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,8 +84,8 @@ def running_redis(folder: Path, *options: str) -> Iterator[RedisServer]:
 
 
 @contextmanager
-def stranger(answer: bytes, port: int = 0) -> Iterator[int]:
-    """A TCP server that says the same to whatever it hears, again and again; gives its port."""
+def stranger(answer: bytes | Callable[[bytes], bytes], port: int = 0) -> Iterator[int]:
+    """A TCP server that says the same to whatever it hears, or what it makes up; gives its port."""
     listener = socket.create_server(("127.0.0.1", port))
     stop = threading.Event()
 
@@ -94,9 +94,10 @@ def stranger(answer: bytes, port: int = 0) -> Iterator[int]:
             connection.settimeout(0.2)
             while not stop.is_set():
                 try:
-                    if not connection.recv(65536):
+                    heard = connection.recv(65536)
+                    if not heard:
                         return
-                    connection.sendall(answer)
+                    connection.sendall(answer(heard) if callable(answer) else answer)
                 except TimeoutError:
                     continue
                 except OSError:

@@ -6,12 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 from service_helpers import (
-    Server,
     StartServer,
     draw_picture,
     open_client,
     run_builder,
-    start_process,
+    starting_servers,
 )
 
 from service.settings import Settings
@@ -47,16 +46,5 @@ def client(data_dir: Path) -> Iterator[httpx.Client]:
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    """Starts `python -m service` on a free port; every server is stopped at the end."""
-    servers: list[Server] = []
-
-    def start(data_dir: Path, *, open_files: int | None = None, **settings: object) -> Server:
-        log = tmp_path / f"server-{len(servers)}.log"
-        servers.append(start_process(data_dir, log, settings, open_files=open_files))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        if server.process.poll() is None:
-            server.process.kill()
-            server.process.wait()
+    with starting_servers(tmp_path) as start:
+        yield start

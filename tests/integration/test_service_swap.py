@@ -6,24 +6,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server, StartServer, draw_picture, encode, open_client, run_builder
+from service_helpers import (
+    Server,
+    StartServer,
+    draw_picture,
+    encode,
+    open_client,
+    run_builder,
+    wait_for,
+)
 
 from index_builder.format import read_manifest
 from index_builder.layout import Current, index_paths, write_current
 from service.settings import Settings
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.05)
 
 
 def version_of(url: str, name: str = "default") -> str:

@@ -1,4 +1,4 @@
-"""Helpers of the service's integration tests: pictures, an index, servers."""
+"""Helpers of all tests that ask a service: pictures, an index, servers."""
 
 import io
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,11 +37,32 @@ def encode(picture: Image.Image, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def run_builder(*arguments: object) -> None:
-    """Run the real builder, as an operator would."""
-    command = [sys.executable, "-m", "index_builder", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Return as soon as it is so."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.05)
+
+
+def try_builder(
+    *arguments: object, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the real builder, as an operator would, to whatever end."""
+    return subprocess.run(
+        [sys.executable, "-m", "index_builder", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(environment or {})},
+        check=False,
+    )
+
+
+def run_builder(*arguments: object, environment: Mapping[str, str] | None = None) -> None:
+    """Run the real builder, which must succeed."""
+    done = try_builder(*arguments, environment=environment)
+    assert done.returncode == 0, done.stderr
 
 
 @contextmanager
@@ -108,16 +129,49 @@ StartServer = Callable[..., Server]
 """The fixture `start_server`: data directory and settings in, a running server out."""
 
 
+@contextmanager
+def starting_servers(logs: Path) -> Iterator[StartServer]:
+    """Starts `python -m service` on free ports; every server is stopped at the end."""
+    servers: list[Server] = []
+
+    def start(
+        data_dir: Path,
+        *,
+        open_files: int | None = None,
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> Server:
+        log = logs / f"server-{len(servers)}.log"
+        server = start_process(
+            data_dir, log, settings, open_files=open_files, environment=environment
+        )
+        servers.append(server)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in servers:
+            if server.process.poll() is None:
+                server.process.kill()
+                server.process.wait()
+
+
 def start_process(
-    data_dir: Path, log: Path, settings: dict[str, object], *, open_files: int | None = None
+    data_dir: Path,
+    log: Path,
+    settings: Mapping[str, object],
+    *,
+    open_files: int | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Server:
     """`python -m service` on a free port, in a process of its own, with a limit on open files."""
     prefix = [] if open_files is None else ["prlimit", f"--nofile={open_files}:{open_files}"]
-    environment = {f"LIPSIM_{name.upper()}": str(value) for name, value in settings.items()}
+    given = {f"LIPSIM_{name.upper()}": str(value) for name, value in settings.items()}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", "service", "--port", "0", "--data-dir", str(data_dir)],
-            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **given, **(environment or {})},
             stdout=output,
             stderr=output,
         )
