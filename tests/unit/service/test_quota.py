@@ -45,16 +45,17 @@ def test_what_is_no_rate_is_refused(text: str):
 
 
 class HandClock:
-    """A clock for the storage and the quota, moved by hand."""
+    """A clock for the storage and the quota, moved by hand; it can be set to another day too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
-        fake = SimpleNamespace(time=lambda: self.now)
+        self.set_by = 0.0
+        fake = SimpleNamespace(time=self, monotonic=lambda: self.now)
         monkeypatch.setattr("limits.aio.storage.memory.time", fake)
         monkeypatch.setattr(counters, "time", fake)
 
     def __call__(self) -> float:
-        return self.now
+        return self.now + self.set_by
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
@@ -99,6 +100,25 @@ def test_who_waits_as_long_as_told_is_let_in(
             assert last.reset_s >= 1
             clock.now += last.reset_s
             assert not (await quota.take(f"{step}", RATE)).is_exceeded
+
+    run(story)
+
+
+@pytest.mark.parametrize("set_by", [-86400.0, 86400.0])
+def test_a_clock_that_is_set_makes_no_window_longer_or_shorter(
+    monkeypatch: pytest.MonkeyPatch, set_by: float
+):
+    clock = HandClock(monkeypatch)
+
+    async def story() -> None:
+        quota = Quota(LocalCounters(), clock=clock)
+        while not (await quota.take("a", RATE)).is_exceeded:
+            pass
+        clock.now += 10
+        clock.set_by = set_by
+        assert await quota.take("a", RATE) == Allowance(True, 3, 0, 50)
+        clock.now += 50
+        assert await quota.take("a", RATE) == Allowance(False, 3, 2, 60)
 
     run(story)
 
