@@ -70,6 +70,7 @@ def serve(
         host=settings.host,
         port=settings.port,
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
         max_connections=settings.max_connections,
         shutdown_timeout_s=settings.shutdown_timeout_s,
         drain_delay_s=settings.drain_delay_s,

@@ -1,7 +1,7 @@
-"""Connections, bounded in number and in the time that their request headers may take.
+"""Connections, bounded in number, in the time of their request headers and in that of reading.
 
-uvicorn bounds neither: silent connections would use up the process's file descriptors, and then
-nobody could connect, probes included.
+uvicorn bounds none: connections that say nothing, or read nothing, would use up the process's file
+descriptors, and then nobody could connect, probes included.
 """
 
 import asyncio
@@ -91,10 +91,12 @@ class BoundedProtocol(HttpToolsProtocol):
 
     The time runs from the connection's begin, and on a kept connection from the first byte of the
     next request; between requests uvicorn's own keep-alive time runs. A request that the service
-    has no place for is refused as soon as its headers are read, before it costs a task.
+    has no place for is refused as soon as its headers are read, before it costs a task. Another
+    time runs while the kernel has not taken all that we have said, since the client does not read.
     """
 
     header_timeout_s: float
+    answer_timeout_s: float
     max_connections: int
     gate: Gate
     drain: Drain
@@ -105,6 +107,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it at once."""
         self._timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
         self._header_bytes: int | None = None  # None: no headers are being read.
         if len(self.connections) >= self.max_connections:
             self.transport = transport
@@ -114,7 +117,19 @@ class BoundedProtocol(HttpToolsProtocol):
             transport.close()
             return
         super().connection_made(transport)
+        # Or up to 64 KiB that nobody reads would go unnoticed, and hold the connection for ever.
+        transport.set_write_buffer_limits(high=0)
         self._start_timer()
+
+    def pause_writing(self) -> None:
+        """Begin to count the time: the kernel takes no more of our answer now."""
+        super().pause_writing()
+        self._answer_timer = self.loop.call_later(self.answer_timeout_s, self._give_up)
+
+    def resume_writing(self) -> None:
+        """Stop counting: the kernel has taken all of it."""
+        self._stop_answer_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Read on; the clock runs while anything but a request's body is expected."""
@@ -164,6 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
+        self._stop_answer_timer()
         super().connection_lost(exc)
 
     def _seconds_to_come_back(self) -> int | None:
@@ -189,6 +205,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
 
     def _give_up(self) -> None:
         # Not `close`, which would wait for a client that does not read its last answer either.
@@ -229,6 +250,7 @@ def make_server(
     host: str,
     port: int,
     header_timeout_s: float,
+    answer_timeout_s: float,
     max_connections: int,
     shutdown_timeout_s: int,
     drain_delay_s: float = 0.0,
@@ -244,6 +266,7 @@ def make_server(
         pass
 
     Protocol.header_timeout_s = header_timeout_s
+    Protocol.answer_timeout_s = answer_timeout_s
     Protocol.max_connections = bound_connections(max_connections)
     Protocol.gate = staticmethod(gate)
     Protocol.drain = drain

@@ -168,6 +168,12 @@ class Settings(BaseSettings):
     body_timeout_s: float = Field(
         default=30.0, gt=0, description="Longest time a body may take to arrive; longer is 408."
     )
+    answer_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="Longest time a client may take to read what it was answered; then the "
+        "connection is closed.",
+    )
     drain_delay_s: float = Field(
         default=0.0,
         ge=0,

@@ -77,6 +77,7 @@ def open_client(settings: Settings, *, tracing: Tracing | None = None) -> Iterat
         host=settings.host,
         port=0,
         header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
         max_connections=settings.max_connections,
         shutdown_timeout_s=settings.shutdown_timeout_s,
         drain_delay_s=settings.drain_delay_s,
@@ -123,6 +124,23 @@ class Server:
     def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(how)
         return self.process.wait(30)
+
+
+def open_files(server: Server) -> list[str]:
+    """What each file descriptor of the service leads to."""
+    folder = Path(f"/proc/{server.process.pid}/fd")
+    found = []
+    for entry in folder.iterdir():
+        try:
+            found.append(str(entry.readlink()))
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def open_sockets(server: Server) -> int:
+    """Connections that the service holds, and a few sockets of its own."""
+    return sum(name.startswith("socket:") for name in open_files(server))
 
 
 StartServer = Callable[..., Server]

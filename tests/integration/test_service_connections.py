@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server, StartServer
+from service_helpers import Server, StartServer, open_sockets, wait_for
 
 TIMEOUT_S = 1.0
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -92,6 +92,44 @@ def test_a_body_may_take_longer_than_the_headers(tmp_path: Path, start_server: S
         time.sleep(2 * TIMEOUT_S)
         connection.sendall(b"xyz")
         assert connection.recv(65536).startswith(b"HTTP/1.1 415")
+
+
+@pytest.mark.parametrize("requests", [1, 40])
+def test_a_client_that_does_not_read_its_answers_is_given_up(
+    tmp_path: Path, start_server: StartServer, requests: int
+):
+    server = start_server(tmp_path, answer_timeout_s=TIMEOUT_S)
+    before = open_sockets(server)
+    with connect_narrowly(server) as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
+        wait_for(lambda: open_sockets(server) > before)
+        # After its answer a connection is kept for five seconds, were it of use to anybody.
+        wait_for(lambda: open_sockets(server) == before)
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer(
+    tmp_path: Path, start_server: StartServer
+):
+    server = start_server(tmp_path, answer_timeout_s=20 * TIMEOUT_S)
+    with connect_narrowly(server) as connection:
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while some := connection.recv(8192):
+            answer += some
+            time.sleep(0.05)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert f"content-length: {len(body)}".encode() in head
+
+
+def connect_narrowly(server: Server) -> socket.socket:
+    """A connection of small packets, for which the kernels keep little of what is not read."""
+    url = httpx.URL(server.url)
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+    connection.connect((url.host, url.port))
+    connection.settimeout(10)
+    return connection
 
 
 @pytest.fixture
