@@ -15,7 +15,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: help setup demo serve test check fix bench train-smoke train-default openapi audit sbom
+.PHONY: help setup demo serve test chaos check fix bench train-smoke train-default openapi audit sbom
 .PHONY: prove-images lock clean
 
 help: ## print this list
@@ -29,8 +29,11 @@ demo: .venv/runtime.stamp ## index the bundled gallery, serve it, show the line 
 serve: .venv/runtime.stamp ## serve your own indexes (in data/, or DATA_DIR)
 	@$(BIN)/python -m service $(options) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
 
-test: .venv/dev.stamp ## the whole suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests
+test: .venv/dev.stamp ## the whole suite, but for chaos
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests --ignore=tests/chaos
+
+chaos: .venv/dev.stamp ## real servers, killed, starved and lied to (ten minutes: docs/chaos.md)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos
 
 check: .venv/dev.stamp ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
