@@ -1,4 +1,4 @@
-"""The suite says what it has not run."""
+"""The suite says what it has not run, and CI does not run without what the suite needs."""
 
 import os
 import shutil
@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = Path(__file__).parents[1]
+CI = TESTS.parent / ".ci" / "run"
 CASE = """
 import pytest
 from redis_tools import require_redis_server
@@ -19,14 +22,16 @@ def test_without():
 """
 
 
-def run_without_redis(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_without_redis(
+    folder: Path, *options: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Two tests under this suite's conftest, on a machine that has no redis-server."""
     shutil.copy(TESTS / "conftest.py", folder)
     shutil.copy(TESTS / "redis_tools.py", folder)
     (folder / "test_case.py").write_text(CASE)
     kept = {name: value for name, value in os.environ.items() if name != "REQUIRE_REDIS"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "."],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", *options, "."],
         cwd=folder,
         env={**kept, "PATH": str(folder), **environment},
         capture_output=True,
@@ -35,8 +40,11 @@ def run_without_redis(folder: Path, **environment: str) -> subprocess.CompletedP
     )
 
 
-def test_without_redis_server_the_last_line_says_what_was_not_run(tmp_path: Path):
-    done = run_without_redis(tmp_path)
+@pytest.mark.parametrize("options", [("-q",), ("-ra", "-n", "2", "--dist", "loadfile")])
+def test_without_redis_server_the_last_line_says_what_was_not_run(
+    tmp_path: Path, options: tuple[str, ...]
+):
+    done = run_without_redis(tmp_path, *options)
     assert done.returncode == 0
     last = done.stdout.strip().splitlines()[-1]
     assert last.startswith("not run: 1 x redis-server is not installed")
@@ -47,3 +55,52 @@ def test_where_redis_is_required_its_absence_is_a_failure(tmp_path: Path):
     assert done.returncode == 1
     assert "1 failed, 1 passed" in done.stdout
     assert "REQUIRE_REDIS=1 is set" in done.stdout
+
+
+def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
+    """The script of CI where only a shell, `dirname` and the given programs are there.
+
+    `make` writes down what it was asked, and whether Redis was required.
+    """
+    (folder / ".ci").mkdir()
+    shutil.copy(CI, folder / ".ci")
+    path = folder / "bin"
+    path.mkdir()
+    for name in ("bash", "dirname", "cp", "chmod"):
+        (path / name).symlink_to(shutil.which(name) or "")
+    programs["make"] = f'echo "$1 ${{REQUIRE_REDIS-}}" >> {folder}/made'
+    for name, script in programs.items():
+        (path / name.replace("_", "-")).write_text(f"#!{path}/bash\n{script}\n")
+        (path / name.replace("_", "-")).chmod(0o755)
+    return subprocess.run(
+        [str(path / "bash"), str(folder / ".ci" / "run")],
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "programs", [{}, {"apt_get": "exit 100"}, {"apt_get": "exit 0"}], ids=["none", "fails", "lies"]
+)
+def test_ci_fails_in_one_clear_line_where_redis_cannot_be_installed(
+    tmp_path: Path, programs: dict[str, str]
+):
+    done = run_ci(tmp_path, **programs)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("CI FAILED: redis-server is not here")
+    assert not (tmp_path / "made").exists()
+
+
+def test_ci_installs_redis_and_requires_it(tmp_path: Path):
+    folder = tmp_path / "bin"
+    install = f"[ $1 = update ] || {{ cp {folder}/dirname {folder}/redis-server; }}"
+    assert run_ci(tmp_path, apt_get=install).returncode == 0
+    assert (tmp_path / "made").read_text() == "check 1\ntest 1\ntrain-smoke 1\n"
+
+
+def test_ci_with_redis_there_installs_nothing_and_requires_it(tmp_path: Path):
+    done = run_ci(tmp_path, redis_server="exit 0", apt_get="exit 100")
+    assert done.returncode == 0
+    assert (tmp_path / "made").read_text() == "check 1\ntest 1\ntrain-smoke 1\n"
