@@ -235,3 +235,45 @@ def test_a_sweep_takes_no_counter_that_still_counts(monkeypatch: pytest.MonkeyPa
         assert (await quota.take("a", rate)).is_exceeded
 
     run(story)
+
+
+def test_callers_without_number_take_no_more_memory_than_so_many(monkeypatch: pytest.MonkeyPatch):
+    """And nobody is refused for it; who asked last keeps the own count."""
+    clock = HandClock(monkeypatch)
+    monkeypatch.setattr(counters, "MOST_COUNTERS", 3000)
+
+    async def story() -> None:
+        held = LocalCounters()
+        quota = Quota(held, clock=clock)
+        rate = parse_rate("3/day")
+        for i in range(10_000):
+            assert (await quota.take(f"address:2001:db8:{i:x}::/64", rate)).remaining == 2
+            clock.now += 0.01
+            assert len(held.storage) == len(held.expirations) <= 3000
+        # The window that began longest ago goes first: the newest are all there still.
+        for i in range(7000, 10_000):
+            assert (await quota.take(f"address:2001:db8:{i:x}::/64", rate)).remaining == 1
+
+    run(story)
+
+
+def test_a_flood_of_callers_costs_each_request_little(monkeypatch: pytest.MonkeyPatch):
+    """Full, with nothing that has expired: no request may look through all counters."""
+    monkeypatch.setattr(counters, "MOST_COUNTERS", 20_000)
+    looks = 0
+    real = LocalCounters._sweep
+
+    def count(held: LocalCounters, now: float) -> None:
+        nonlocal looks
+        looks += 1
+        real(held, now)
+
+    monkeypatch.setattr(LocalCounters, "_sweep", count)
+
+    async def story() -> None:
+        held = LocalCounters()
+        for i in range(60_000):
+            await held.incr(f"{i}", 3600)
+
+    run(story)
+    assert looks < 10
