@@ -46,7 +46,7 @@ from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
 from service.quota import Quota, parse_rate
 from service.remote.announcements import Announcements
-from service.remote.client import limits_storage
+from service.remote.client import close_storage, limits_storage
 from service.remote.link import RedisLink
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes import metrics as metrics_route
@@ -83,7 +83,7 @@ def create_app(
     receiving = Places(settings.max_concurrent_requests, "are being received")
     working = Places(settings.max_queue, "are in work or waiting")
     metrics = Metrics()
-
+    counters = _counters(settings)
     drain = Drain()
 
     @asynccontextmanager
@@ -116,6 +116,7 @@ def create_app(
             metrics.registry.unregister(gauges)
             await runtime.stop()
             await announcements.stop()
+            await close_storage(counters)
             if link is not None:
                 await link.stop()
             if tracing is not None:
@@ -135,7 +136,7 @@ def create_app(
     app.add_middleware(
         Access,
         keys=keys,
-        quota=Quota(_counters(settings)),
+        quota=Quota(counters),
         rate=parse_rate(settings.rate_limit) if settings.rate_limit else None,
     )
     # Around Access: it reads nothing by itself, and lets a client that is refused see why.

@@ -1,6 +1,7 @@
 """Requests per window, counted for each caller in a storage that several processes may share."""
 
 import asyncio
+import contextlib
 import math
 import re
 import time
@@ -10,6 +11,8 @@ from typing import NamedTuple
 
 from limits import RateLimitItem, parse
 from limits.aio.storage import Storage
+from limits.errors import StorageError
+from redis.exceptions import ResponseError
 
 from service.counters import LocalCounters
 from service.rare_line import RareLine
@@ -20,6 +23,8 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day
 _STORAGE_TIMEOUT_S = 0.5
 _STORAGE_REST_S = 5.0
 _LOG_EVERY_S = 60.0
+# A window's end is told in whole seconds by the storage's clock.
+_CLOCKS_DIFFER_S = 2.0
 
 
 @lru_cache(maxsize=256)
@@ -59,7 +64,8 @@ class Quota:
     One increment, which a storage does atomically, decides: among any number of requests at once,
     exactly as many are let in as the rate says. Refused requests count too, without a consequence,
     as the window ends all the same. While the storage fails, the requests are counted in this
-    process: a caller may then have its rate once more for each process, and not without end.
+    process: a caller may then have its rate once more for each process, and not without end. A
+    counter that somebody else wrote to, so that it can be none, is thrown away.
 
     Args:
         storage: of the library `limits`; shared by all processes that share the quota.
@@ -101,12 +107,26 @@ class Quota:
         if self._monotonic() >= self._rests_until:
             try:
                 async with asyncio.timeout(_STORAGE_TIMEOUT_S):
-                    return await _increment(self._storage, name, window_s)
+                    count, ends_at = await _increment(self._storage, name, window_s)
+                    if count >= 1 and 0.0 < ends_at - self._clock() <= window_s + _CLOCKS_DIFFER_S:
+                        return count, ends_at
+                    # No counter of ours: below nothing, without an end, or with one too far away.
+                    await self._storage.clear(name)
             # Each kind of storage has errors of its own.
             except Exception as error:
                 self._rests_until = self._monotonic() + _STORAGE_REST_S
                 self._failures.write(problem=repr(error), counted="in this process")
+                if isinstance(error, StorageError) and isinstance(
+                    error.storage_error, ResponseError
+                ):
+                    await self._forget(name)
         return await _increment(self._local, name, window_s)
+
+    async def _forget(self, name: str) -> None:
+        """Throw away what stands in a counter's place and cannot be counted up."""
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_STORAGE_TIMEOUT_S):
+                await self._storage.clear(name)
 
 
 async def _increment(storage: Storage, name: str, window_s: int) -> tuple[int, float]:

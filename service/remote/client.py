@@ -1,7 +1,10 @@
 """How this service talks to Redis: short timeouts, few connections, at most one second try."""
 
+import asyncio
+import contextlib
 from typing import Any, cast
 
+from limits.aio.storage import Storage
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
@@ -52,6 +55,16 @@ def limits_storage(url: str, *, timeout_s: float) -> tuple[str, dict[str, object
     scheme, _, rest = url.partition("://")
     options = {"implementation": "redispy", "wrap_exceptions": True, **_patience(timeout_s)}
     return f"{_SCHEMES[scheme]}://{rest}", options
+
+
+async def close_storage(storage: Storage) -> None:
+    """Close the connections that a storage of quotas has; one in memory has none."""
+    bridge = cast("Any", getattr(storage, "bridge", None))
+    if bridge is not None:
+        # A Redis that hangs must not hold up the end.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await bridge.get_connection().aclose()
 
 
 def _patience(timeout_s: float) -> dict[str, object]:
