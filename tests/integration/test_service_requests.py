@@ -137,6 +137,8 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("JSON infinity", as_json(f'{{"image_base64": "{B64}", "epsilon": 1e999}}'.encode()),
      400, "invalid_parameter"),
     ("JSON deep", as_json(b"[" * 200_000), 400, "malformed_body"),
+    *[(f"JSON of many {sign!r}", as_json(b'{"k": [' + sign * 300_000), 400, "malformed_body")
+      for sign in (b"[],", b"{},", b"1,")],
     ("JSON digits", as_json(b'{"k": ' + b"9" * 10_000 + b"}"), 400, "malformed_body"),
     ("JSON bytes", as_json(b"\xff\xfe\xfa"), 400, "malformed_body"),
     ("JSON UTF-16", as_json(json.dumps({"image_base64": B64}).encode("utf-16-le")),
