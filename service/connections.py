@@ -45,6 +45,10 @@ _CONNECTION_REFUSAL = (
 ).encode()
 _MAX_HEADER_BYTES = 64 * 1024
 
+# Requests that may wait on one connection for the answer to an earlier one. uvicorn knows no such
+# bound, and each costs a hundred times the bytes it came in.
+MOST_PIPELINED = 16
+
 log = structlog.stdlib.get_logger()
 
 
@@ -158,6 +162,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Serve the request, or refuse it at the gate."""
         self._header_bytes = None
         self._stop_timer()
+        if len(self.pipeline) >= MOST_PIPELINED or self._is_unread():
+            # No answer, which would stand where the answer to an earlier request belongs.
+            self.transport.abort()
+            raise ConnectionAbortedError  # Ends the parser's work on what has arrived, too.
         seconds = self._seconds_to_come_back()
         if seconds is None:
             super().on_headers_complete()
@@ -188,6 +196,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if parser is None or self.expect_100_continue or self._is_at_work():
             return None
         return self.gate(parser.get_method(), self.url) if parser.should_keep_alive() else None
+
+    def _is_unread(self) -> bool:
+        """Whether the client leaves refusals unread; those of the gate wait for nobody to read."""
+        return isinstance(self.cycle, _RefusedCycle) and self.flow.write_paused
 
     def _is_at_work(self) -> bool:
         cycle = cast("RequestResponseCycle | None", self.cycle)

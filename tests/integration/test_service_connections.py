@@ -81,12 +81,16 @@ def test_a_kept_connection_is_held_to_the_same_time(server: Server, sent: bytes)
         assert 0.5 * TIMEOUT_S < seconds_until_closed(connection) < 4 * TIMEOUT_S
 
 
-def test_a_body_may_take_longer_than_the_headers(tmp_path: Path, start_server: StartServer):
-    server = start_server(tmp_path, header_timeout_s=TIMEOUT_S, body_timeout_s=4 * TIMEOUT_S)
-    head = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+def wait_for_model(server: Server) -> None:
     with httpx.Client(base_url=server.url) as client:
         while client.get("/readyz").json()["reason"] == "loading_model":
             time.sleep(0.05)
+
+
+def test_a_body_may_take_longer_than_the_headers(tmp_path: Path, start_server: StartServer):
+    server = start_server(tmp_path, header_timeout_s=TIMEOUT_S, body_timeout_s=4 * TIMEOUT_S)
+    head = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    wait_for_model(server)
     with connect(server) as connection:
         connection.sendall(head + b"Content-Length: 3\r\n\r\n")
         time.sleep(2 * TIMEOUT_S)
@@ -169,4 +173,56 @@ def test_one_connection_too_many_is_told_to_come_back(
         assert seconds_until_closed(refused) < 1
     held[0].close()
     time.sleep(0.3)
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+
+
+def answers_until_closed(connection: socket.socket) -> int:
+    """How many answers come before the other side hangs up."""
+    received = b""
+    try:
+        while chunk := connection.recv(65536):
+            received += chunk
+    except ConnectionResetError:
+        pass
+    return received.count(b"HTTP/1.1 200")
+
+
+def test_a_few_requests_may_wait_on_one_connection_and_no_more(server: Server):
+    """Each that waits costs a hundred times its bytes; three thousand are 54 KB to send."""
+    last = HALF + b"Connection: close\r\n\r\n"
+    with connect(server) as connection:
+        connection.sendall(WHOLE * 14 + last)
+        assert answers_until_closed(connection) == 15
+    with connect(server) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n\r\n" * 3000)
+        assert answers_until_closed(connection) < 20
+    assert httpx.get(f"{server.url}/livez").status_code == 200
+
+
+def requests_until_closed(connection: socket.socket, most: int) -> int:
+    """How many requests can be sent, none of their answers read, before the other side hangs up."""
+    for sent in range(0, most, 100):
+        try:
+            connection.sendall(b"POST /v1/embed HTTP/1.1\r\n\r\n" * 100)
+        except ConnectionError:
+            return sent
+        time.sleep(0.01)
+    return most
+
+
+def test_refusals_that_nobody_reads_are_not_kept(
+    tmp_path: Path, start_server: StartServer, crowd: ExitStack
+):
+    """A full service answers before it reads on: what is not fetched must not fill the memory."""
+    server = start_server(tmp_path, max_concurrent_requests=1)
+    wait_for_model(server)
+    slow = crowd.enter_context(connect(server))
+    slow.sendall(b"POST /v1/embed HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n")
+    time.sleep(0.3)
+    deaf = crowd.enter_context(socket.socket())
+    deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    url = httpx.URL(server.url)
+    deaf.connect((url.host, url.port))
+    # What the kernel holds for it is some MB; the refusals of all these are 9.
+    assert requests_until_closed(deaf, 30_000) < 30_000
     assert httpx.get(f"{server.url}/livez").status_code == 200
