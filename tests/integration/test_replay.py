@@ -111,10 +111,10 @@ def test_what_is_no_record_is_refused(replayer: Replayer, broken: dict):
         replayer.replay(broken, QUERIES[0])
 
 
-def run_replay(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_replay(*arguments: object, threads: str = "2") -> subprocess.CompletedProcess[str]:
     """The command, with another number of threads than the server had."""
     command = [sys.executable, "-m", "service.replay", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
