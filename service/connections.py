@@ -112,7 +112,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take the connection, or refuse it at once."""
         self._timer: asyncio.TimerHandle | None = None
         self._answer_timer: asyncio.TimerHandle | None = None
-        self._header_bytes: int | None = None  # None: no headers are being read.
+        self._is_in_headers = False
+        self._header_bytes = 0
+        self._has_host = False
+        self._has_gone_on = False
+        self._held_bytes = 0
         if len(self.connections) >= self.max_connections:
             self.transport = transport
             self.metrics.count_refusal("connections")
@@ -137,15 +141,17 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read on; the clock runs while anything but a request's body is expected."""
+        self._has_gone_on = False
         super().data_received(data)
         if self.transport.is_closing():
             return
-        if self._header_bytes is not None:
-            self._header_bytes += len(data)
-            if self._header_bytes > _MAX_HEADER_BYTES:
-                self.send_400_response("The request headers are too long.")
-                return
-        if self._header_bytes is not None or self._has_unanswered_bytes():
+        # What belongs to no whole header and to no body is held by the parser: a header or a
+        # trailer without end, for instance.
+        self._held_bytes = 0 if self._has_gone_on else self._held_bytes + len(data)
+        if self._held_bytes > _MAX_HEADER_BYTES:
+            self.send_400_response("The request headers are too long.")
+            return
+        if self._is_in_headers or self._has_unanswered_bytes():
             self._start_timer()
 
     def send_400_response(self, msg: str) -> None:
@@ -156,11 +162,32 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count the headers of a request."""
         super().on_message_begin()
+        self._is_in_headers, self._has_host = True, False
         self._header_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        """Take a part of the first line."""
+        self._count_headers(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer, which may come after a body in chunks, is read past.
+
+        uvicorn would put it among the headers: a key, or an address, that no proxy has looked at.
+        """
+        if not self._is_in_headers:
+            return
+        self._count_headers(len(name) + len(value))
+        if name.lower() == b"host":
+            if self._has_host:
+                raise MalformedRequestError("the request has more than one Host")
+            self._has_host = True
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Serve the request, or refuse it at the gate."""
-        self._header_bytes = None
+        self._is_in_headers = False
+        self._has_gone_on = True
         self._stop_timer()
         if len(self.pipeline) >= MOST_PIPELINED or self._is_unread():
             # No answer, which would stand where the answer to an earlier request belongs.
@@ -177,8 +204,14 @@ class BoundedProtocol(HttpToolsProtocol):
             self.request_refusals.write()
             self.transport.write(refusal(seconds))
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._has_gone_on = True
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
         """End the body; that of a refused request is followed by the keep-alive time."""
+        self._has_gone_on = True
         if isinstance(self.cycle, _RefusedCycle):
             self.on_response_complete()
         else:
@@ -189,6 +222,11 @@ class BoundedProtocol(HttpToolsProtocol):
         self._stop_timer()
         self._stop_answer_timer()
         super().connection_lost(exc)
+
+    def _count_headers(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > _MAX_HEADER_BYTES:
+            raise MalformedRequestError("the request headers are too long")
 
     def _seconds_to_come_back(self) -> int | None:
         """What the gate says; it is only asked where an early answer cannot be lost."""

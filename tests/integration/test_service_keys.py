@@ -229,6 +229,14 @@ def test_headers_of_every_shape(guarded: httpx.Client, lines: bytes, status: int
     assert ask(guarded, "GET", "/v1/info", READER).status_code == 200
 
 
+def test_a_key_in_a_trailer_is_no_key(guarded: httpx.Client):
+    """Nor is anything else there, which no proxy has looked at; sent in one piece with the head."""
+    with connect(guarded) as connection:
+        trailer = b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + header("X-API-Key", K) + b"\r\n"
+        connection.sendall(POST + trailer)
+        assert read_head(connection).startswith(b"HTTP/1.1 401")
+
+
 def test_a_key_without_end_is_cut_off(guarded: httpx.Client):
     with connect(guarded) as connection:
         try:
