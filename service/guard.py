@@ -46,7 +46,8 @@ class CountedBody:
         self._limit = limit
         self._timeout_s = timeout_s
         self._deadline: float | None = None
-        self._declared = int(declared) if declared.isdecimal() else 0
+        # Zeros before a number may be more digits than Python reads.
+        self._declared = int(f"0{declared.lstrip('0')[:20]}") if declared.isdecimal() else 0
         self.is_complete = self._declared == 0 and "transfer-encoding" not in headers
         self._budget = budget
         self._held = 0

@@ -72,6 +72,11 @@ def test_what_a_proxy_may_read_otherwise_ends_the_connection(client: httpx.Clien
     assert b"malformed_request" in answer
 
 
+def test_a_length_of_very_many_zeros_is_a_length(client: httpx.Client):
+    framing = b"Content-Length: " + b"0" * 9000 + b"3\r\n\r\nabc"
+    assert statuses(say(client, HEAD + framing + LAST)) == [415, 200]
+
+
 def test_trailers_are_no_headers_and_take_no_memory(client: httpx.Client):
     chunked = HEAD + CHUNKED + b"\r\n3\r\nabc\r\n0\r\n"
     trailers = b"Content-Encoding: gzip\r\nX-Request-Id: from-a-trailer\r\n"
