@@ -15,7 +15,9 @@ MAX_HEADERS_PER_PART = 8
 MAX_HEADER_BYTES = 1024
 
 _QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
-_NAME = re.compile(rb";\s*name\*?\s*=", re.IGNORECASE)
+# In the spellings of RFC 2231, too: name*=, name*0=, name*0*=.
+_NAME = re.compile(rb";\s*name(?:\*[0-9]*\*?)?\s*=", re.IGNORECASE)
+_BOUNDARY = re.compile(rb";\s*boundary(?:\*[0-9]*\*?)?\s*=", re.IGNORECASE)
 
 T = TypeVar("T")
 
@@ -37,8 +39,8 @@ class MultipartReader:
         self._is_complete = False
         _, options = parse_options_header(content_type)
         boundary = options.get(b"boundary", b"")
-        if not boundary:
-            raise BadRequestError("multipart/form-data needs a boundary in its Content-Type")
+        if not boundary or _count(_BOUNDARY, content_type.encode("latin-1", "replace")) != 1:
+            raise BadRequestError("multipart/form-data needs one boundary in its Content-Type")
         self._parser = _guarded(lambda: self._make_parser(boundary))
 
     def write(self, chunk: bytes) -> None:
@@ -90,8 +92,7 @@ class MultipartReader:
         header = self._headers.get(b"content-disposition", b"")
         disposition, options = parse_options_header(header)
         # The parser keeps the last of two names, another program may keep the first.
-        names = len(_NAME.findall(_QUOTED.sub(b'""', header)))
-        if disposition != b"form-data" or b"name" not in options or names != 1:
+        if disposition != b"form-data" or b"name" not in options or _count(_NAME, header) != 1:
             raise BadRequestError("each part needs Content-Disposition: form-data with one name")
         self._name = options[b"name"].decode("utf-8", errors="replace")
         check_name(self._name, self._known, self.fields)
@@ -101,6 +102,11 @@ class MultipartReader:
 
     def _end(self) -> None:
         self._is_complete = True
+
+
+def _count(parameter: re.Pattern[bytes], header: bytes) -> int:
+    """How often a header gives a parameter; what stands inside of quotes is no parameter."""
+    return len(parameter.findall(_QUOTED.sub(b'""', header)))
 
 
 def check_name(name: str, known: Collection[str], seen: Collection[str]) -> None:

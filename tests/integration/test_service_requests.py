@@ -130,6 +130,10 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("text in option", multipart(("image", PNG), ("k", b"\xff\xfe")), 400, "invalid_parameter"),
     ("no index", raw(PNG, index="nothing"), 404, "index_not_found"),
     ("index is a path", raw(PNG, index="../../etc"), 404, "index_not_found"),
+    *[(f"index {name!r}", raw(PNG, index=name), 404, "index_not_found") for name in (
+        "DEFAULT", "\uff44efault", "default\u200b", "default/", "./default", "~", "")],
+    ("operating point is a path", raw(PNG, operating_point="../../etc/passwd"),
+     400, "unknown_operating_point"),
     ("index with NUL", raw(PNG, index="a\0b"), 404, "index_not_found"),
     ("not JSON", as_json(b"{"), 400, "malformed_body"),
     ("JSON list", as_json([1]), 400, "malformed_body"),
@@ -225,6 +229,8 @@ def test_a_raw_body_cannot_hold_two_images(client: httpx.Client):
         ("GET", "/v1/indexes/default/item?id=%ff%fe", 404, "item_not_found"),
         ("GET", "/v1/indexes/none/item?id=a", 404, "index_not_found"),
         ("GET", "/v1/indexes/default/thumbnail?id=nope", 404, "item_not_found"),
+        ("GET", "/v1/indexes/default/thumbnail?id=../../manifest.json", 404, "item_not_found"),
+        ("GET", "/v1/indexes/default/thumbnail?id=%2fetc%2fpasswd", 404, "item_not_found"),
     ],
 )
 def test_a_wrong_address_is_a_problem_document_too(

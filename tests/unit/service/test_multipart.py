@@ -76,6 +76,18 @@ def test_file_names_are_read_past():
         b"--a b\r\nX: " + b"y" * (MAX_HEADER_BYTES + 1) + b"\r\n\r\n",
         b"--a b\r\n" + b"X: y\r\n" * (MAX_HEADERS_PER_PART + 1) + b"\r\n",
         b"--other\r\n",
+        *(
+            b"--a b\r\nContent-Disposition: form-data; " + names + b"\r\n\r\nx\r\n--a b--\r\n"
+            for names in (
+                b"name*=UTF-8''image",
+                b'name*0="im"; name*1="age"',
+                b"name*0*=UTF-8''im; name*1=age",
+                b'name="image"; name*0="k"',
+                b'name*0="k"; name="image"',
+                b'name="im\r\n age"',
+                b"name=image\r\nContent-Disposition : form-data; name=k",
+            )
+        ),
     ],
 )
 def test_what_is_not_well_formed_is_refused(body: bytes):
@@ -83,7 +95,29 @@ def test_what_is_not_well_formed_is_refused(body: bytes):
         read(body)
 
 
-@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
-def test_a_boundary_is_needed(content_type: str):
+def test_a_part_is_what_it_is_whatever_its_headers_say_of_it():
+    """Neither a multipart inside of it nor an encoding is looked into."""
+    for more in (
+        b"Content-Type: multipart/mixed; boundary=c",
+        b"Content-Transfer-Encoding: base64",
+    ):
+        inner = b"--c\r\nContent-Disposition: form-data; name=k\r\n\r\n1\r\n--c--"
+        head = b"--a b\r\nContent-Disposition: form-data; name=image\r\n" + more + b"\r\n\r\n"
+        assert read(head + inner + b"\r\n--a b--\r\n") == {"image": inner}
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/form-data",
+        "multipart/form-data; boundary=",
+        "multipart/form-data; boundary=a; boundary=b",
+        "multipart/form-data; boundary=a; Boundary*0=b",
+        "multipart/form-data; boundary*=UTF-8''a",
+        "multipart/form-data; boundary*0=a; boundary*1=b",
+        "multipart/form-data; boundary=a, multipart/form-data; boundary=b",
+    ],
+)
+def test_one_boundary_is_needed(content_type: str):
     with pytest.raises(BadRequestError, match="boundary"):
         MultipartReader(content_type, KNOWN)
