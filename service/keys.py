@@ -9,6 +9,7 @@ import hashlib
 import hmac
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -102,12 +103,18 @@ def read_keys(path: Path) -> tuple[Key, ...]:
     """The entries of the keys file at a path.
 
     Raises:
-        KeysFileError: it cannot be read, or is damaged.
+        KeysFileError: it cannot be read, is damaged, or everybody may write to it.
     """
     try:
-        return parse_keys(path.read_bytes())
+        with path.open("rb") as file:
+            is_everybodys = os.fstat(file.fileno()).st_mode & stat.S_IWOTH
+            content = file.read()
     except OSError as error:
         raise KeysFileError(f"{path} cannot be read: {error.strerror}") from error
+    if is_everybodys:
+        raise KeysFileError(f"everybody may write to {path}, and so make keys: chmod o-w")
+    try:
+        return parse_keys(content)
     except KeysFileError as error:
         raise KeysFileError(f"{path} is damaged: {error}") from error
 

@@ -36,7 +36,7 @@ def test_entries_come_back_as_they_were_and_the_file_is_its_owners_alone(tmp_pat
     try:
         add_entry(path, key_named("a"))
         assert mode_of(path) == 0o600
-        path.chmod(0o666)
+        path.chmod(0o664)
         add_entry(path, key_named("b"))
     finally:
         os.umask(old_mask)
@@ -46,6 +46,16 @@ def test_entries_come_back_as_they_were_and_the_file_is_its_owners_alone(tmp_pat
     assert mode_of(path) == 0o600
     assert read_keys(path) == (key_named("b"),)
     assert [p.name for p in tmp_path.iterdir()] == ["keys.json"]
+
+
+def test_a_file_that_everybody_could_write_to_is_not_taken_over(tmp_path: Path):
+    """What stands in it may be anybody's: to write it again as ours would make it good."""
+    path = tmp_path / "keys.json"
+    add_entry(path, key_named("a"))
+    path.chmod(0o666)
+    with pytest.raises(KeysFileError, match="everybody may write"):
+        add_entry(path, key_named("b"))
+    assert mode_of(path) == 0o666
 
 
 def test_a_name_is_given_once(tmp_path: Path):

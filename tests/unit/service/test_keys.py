@@ -165,6 +165,21 @@ def test_a_damaged_file_is_refused_at_the_start(tmp_path: Path, content: bytes):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_a_file_that_everybody_may_write_to_makes_no_keys(tmp_path: Path):
+    path = tmp_path / "keys"
+    write(path, entry("a", "1"))
+    ring = KeyRing(path)
+    write(path, entry("a", "1"), entry("stranger", "2"))
+    path.chmod(0o602)
+    with pytest.raises(KeysFileError, match="everybody may write"):
+        KeyRing(path)
+    with capture_logs() as lines:
+        assert [found(ring, key) for key in "12"] == ["a", None]
+    assert [line["event"] for line in lines] == ["keys_file_refused"]
+    path.chmod(0o660)
+    assert [found(ring, key) for key in "12"] == ["a", "stranger"]
+
+
 def test_a_file_that_went_away_takes_no_key_with_it(tmp_path: Path):
     path = tmp_path / "keys"
     write(path, entry("old", "1"))
