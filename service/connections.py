@@ -49,6 +49,10 @@ _MAX_HEADER_BYTES = 64 * 1024
 # bound, and each costs a hundred times the bytes it came in.
 MOST_PIPELINED = 16
 
+# What a client must take of an answer each time that it has for reading. Answers that nobody reads
+# would hold their connection, one of so many, for ever; slow readers of long ones may go on.
+_LEAST_READ_BYTES = 32 * 1024
+
 log = structlog.stdlib.get_logger()
 
 
@@ -111,12 +115,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it at once."""
         self._timer: asyncio.TimerHandle | None = None
-        self._answer_timer: asyncio.TimerHandle | None = None
         self._is_in_headers = False
         self._header_bytes = 0
         self._has_host = False
         self._has_gone_on = False
         self._held_bytes = 0
+        self._reading_timer: asyncio.TimerHandle | None = None
         if len(self.connections) >= self.max_connections:
             self.transport = transport
             self.metrics.count_refusal("connections")
@@ -132,11 +136,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Begin to count the time: the kernel takes no more of our answer now."""
         super().pause_writing()
-        self._answer_timer = self.loop.call_later(self.answer_timeout_s, self._give_up)
+        self._watch_reading(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """Stop counting: the kernel has taken all of it."""
-        self._stop_answer_timer()
+        self._stop_watching()
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -220,7 +224,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._stop_timer()
-        self._stop_answer_timer()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def _count_headers(self, size: int) -> None:
@@ -247,6 +251,21 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether bytes came that belong to no request at work, like the body of a refused one."""
         return not self._is_at_work() and self.timeout_keep_alive_task is None
 
+    def _watch_reading(self, unread: int) -> None:
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if unread - left < _LEAST_READ_BYTES:
+                self._give_up()
+            else:
+                self._watch_reading(left)
+
+        self._reading_timer = self.loop.call_later(self.answer_timeout_s, look)
+
+    def _stop_watching(self) -> None:
+        if self._reading_timer is not None:
+            self._reading_timer.cancel()
+            self._reading_timer = None
+
     def _start_timer(self) -> None:
         if self._timer is None:
             self._timer = self.loop.call_later(self.header_timeout_s, self._give_up)
@@ -255,11 +274,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def _stop_answer_timer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
 
     def _give_up(self) -> None:
         # Not `close`, which would wait for a client that does not read its last answer either.

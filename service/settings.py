@@ -171,8 +171,8 @@ class Settings(BaseSettings):
     answer_timeout_s: float = Field(
         default=30.0,
         gt=0,
-        description="Longest time a client may take to read what it was answered; then the "
-        "connection is closed.",
+        description="Longest time a client may take to read 32 KiB of an answer, or what is left "
+        "of less; then the connection is closed.",
     )
     drain_delay_s: float = Field(
         default=0.0,
