@@ -13,6 +13,7 @@ from functools import lru_cache
 from types import FrameType
 from typing import cast
 
+import httptools
 import structlog
 import uvicorn
 from starlette.responses import Response
@@ -121,6 +122,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._has_gone_on = False
         self._held_bytes = 0
         self._reading_timer: asyncio.TimerHandle | None = None
+        self._asks_for_upgrade = False
         if len(self.connections) >= self.max_connections:
             self.transport = transport
             self.metrics.count_refusal("connections")
@@ -146,7 +148,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Read on; the clock runs while anything but a request's body is expected."""
         self._has_gone_on = False
-        super().data_received(data)
+        self._feed(data)
         if self.transport.is_closing():
             return
         # What belongs to no whole header and to no body is held by the parser: a header or a
@@ -157,6 +159,30 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if self._is_in_headers or self._has_unanswered_bytes():
             self._start_timer()
+
+    def _feed(self, data: bytes) -> None:
+        """Parse bytes; a request that asks for another protocol is read as one that does not."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._asks_for_upgrade:
+                self._read_again(data[upgrade.args[0] :])
+
+    def _read_again(self, rest: bytes) -> None:
+        """Parse the request's head once more, without its wish, and what stands behind it.
+
+        The parser takes all that follows a wish for the other protocol, so that the body would be
+        lost, or read as the next request. RFC 9110, 7.8: a server may ignore it.
+        """
+        self._asks_for_upgrade = False
+        line = (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        kept = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn has it.
+        self._feed(b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(kept)) + rest)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP request, in the words of every other refusal."""
@@ -193,6 +219,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_in_headers = False
         self._has_gone_on = True
         self._stop_timer()
+        is_connect = self.parser.get_method() == b"CONNECT"
+        if self.parser.should_upgrade() and not is_connect:
+            self._asks_for_upgrade = True
+            return
         if len(self.pipeline) >= MOST_PIPELINED or self._is_unread():
             # No answer, which would stand where the answer to an earlier request belongs.
             self.transport.abort()
@@ -201,7 +231,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if seconds is None:
             super().on_headers_complete()
             # Whoever sent it must find another server for the next one.
-            self.cycle.keep_alive = self.cycle.keep_alive and not self.drain.has_begun
+            is_last = self.drain.has_begun or is_connect
+            self.cycle.keep_alive = self.cycle.keep_alive and not is_last
         else:
             self.cycle = _RefusedCycle()
             self.metrics.count_refusal("gate")
@@ -216,6 +247,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the body; that of a refused request is followed by the keep-alive time."""
         self._has_gone_on = True
+        if self._asks_for_upgrade:
+            return
         if isinstance(self.cycle, _RefusedCycle):
             self.on_response_complete()
         else:
@@ -234,7 +267,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _seconds_to_come_back(self) -> int | None:
         """What the gate says; it is only asked where an early answer cannot be lost."""
-        parser = self.parser
+        parser = cast("httptools.HttpRequestParser | None", self.parser)
         if parser is None or self.expect_100_continue or self._is_at_work():
             return None
         return self.gate(parser.get_method(), self.url) if parser.should_keep_alive() else None

@@ -2,6 +2,7 @@
 
 import re
 import socket
+import time
 
 import httpx
 import pytest
@@ -13,13 +14,19 @@ NEXT = b"GET /livez HTTP/1.1\r\nHost: y\r\n\r\n"
 LAST = b"GET /livez HTTP/1.1\r\nHost: y\r\nConnection: close\r\n\r\n"
 
 
-def say(client: httpx.Client, sent: bytes) -> bytes:
-    """Everything that is answered on a connection of its own, until it is closed."""
+def say(client: httpx.Client, *pieces: bytes) -> bytes:
+    """Everything that is answered on a connection of its own, until it is closed.
+
+    Pieces are sent far enough apart for each to be read by itself.
+    """
     address = (client.base_url.host, client.base_url.port)
     answer = b""
     with socket.create_connection(address, timeout=10) as connection:
         try:
-            connection.sendall(sent)
+            connection.sendall(pieces[0])
+            for piece in pieces[1:]:
+                time.sleep(0.1)
+                connection.sendall(piece)
             while chunk := connection.recv(65536):
                 answer += chunk
         except ConnectionError:
@@ -150,3 +157,40 @@ def test_requests_to_somebody_else_are_not_passed_on(
     client: httpx.Client, sent: bytes, status: int
 ):
     assert statuses(say(client, sent)) == [status]
+
+
+UPGRADE = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nConnection: "
+LENGTH = b"\r\nContent-Length: %d\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "wish", [b"Upgrade, close\r\nUpgrade: h2c", b"upgrade,close\r\nUpgrade: websocket"]
+)
+@pytest.mark.parametrize("cut", [0, 40])
+def test_a_wish_for_another_protocol_hides_no_body(client: httpx.Client, wish: bytes, cut: int):
+    """Java's client asks for HTTP/2 like this, with the body behind it."""
+    head = UPGRADE + wish + LENGTH % len(PNG)
+    for pieces in ([head + PNG[:cut], PNG[cut:]], [head[:cut], head[cut:] + PNG]):
+        answer = say(client, *filter(None, pieces))
+        assert answer.count(b"HTTP/1.1") == 1
+        assert answer.startswith(b"HTTP/1.1 200"), answer
+
+
+def test_a_body_behind_such_a_wish_is_no_second_request(client: httpx.Client):
+    inner = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    head = UPGRADE + b"Upgrade, close\r\nUpgrade: h2c" + LENGTH % len(inner)
+    answer = say(client, head, inner)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.startswith(b"HTTP/1.1 415"), answer
+
+
+def test_requests_around_such_a_wish_are_answered_in_their_order(client: httpx.Client):
+    get = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: %b\r\n\r\n"
+    wish = get % b"Upgrade\r\nUpgrade: websocket"
+    answer = say(client, get % b"keep-alive" + wish + get % b"close")
+    assert answer.count(b"HTTP/1.1 200") == 3
+
+
+def test_connect_is_refused_and_the_last_request_of_its_connection(client: httpx.Client):
+    answer = say(client, b"CONNECT /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 405")
