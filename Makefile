@@ -10,13 +10,16 @@ PORT ?=
 DATA_DIR ?=
 # Where `make train-default` keeps what it makes.
 TRAIN_DIR ?= .train
+# How much `make fuzz-api` and `make fuzz-decode` do.
+CASES ?= 6000
+FUZZ_SECONDS ?= 600
 options = $(if $(HOST),--host $(HOST)) $(if $(PORT),--port $(PORT)) $(if $(DATA_DIR),--data-dir $(DATA_DIR))
 TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
 .PHONY: help setup demo serve test chaos check fix bench train-smoke train-default openapi audit sbom
-.PHONY: prove-images lock clean
+.PHONY: fuzz-api fuzz-decode prove-images lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +47,12 @@ check: .venv/dev.stamp ## format, lint, types, import contracts
 fix: .venv/dev.stamp ## format, and repair what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+fuzz-api: .venv/dev.stamp ## CASES generated requests to a real server, each answer held to the OpenAPI document
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/integration/test_service_schema.py --cases $(CASES)
+
+fuzz-decode: .fuzz/env.stamp ## damaged image files for FUZZ_SECONDS, guided by coverage; findings in .fuzz/findings
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests .fuzz/env/bin/python -m fuzz.decode --seconds $(FUZZ_SECONDS)
 
 bench: .venv/dev.stamp ## print every ratio, side by side in one run
 	$(BIN)/python -m benchmarks
@@ -97,9 +106,10 @@ lock: .venv/bin/python ## pin every dependency again (the newest versions that f
 	$(call compile,train,--extra train -c requirements/dev.txt,$(no_torch))
 	echo "$(TORCH)" | $(call compile,runtime-gpu,- --extra gpu -c requirements/dev.txt)
 	$(BIN)/uv pip compile -q requirements/audit.in --upgrade $(lock_options) -o requirements/audit.txt
+	$(BIN)/uv pip compile -q requirements/fuzz.in --upgrade $(lock_options) -o requirements/fuzz.txt
 
 clean: ## remove the environment and the demo's index; your own, in data/, stay
-	rm -rf .venv .audit .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .audit .fuzz/env .fuzz/env.stamp .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Each lock file is for every Python from 3.11 on, with hashes. torch is left to the step below, but
 # for GPUs: there the build with CUDA, and CUDA's own packages, are pinned like everything else.
@@ -131,4 +141,12 @@ compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in $(
 .audit/stamp: requirements/audit.txt
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install -q --require-hashes -r requirements/audit.txt
+	@touch $@
+
+# Beside the packages of .venv, which it borrows.
+.fuzz/env.stamp: .venv/dev.stamp requirements/fuzz.txt
+	$(BIN)/python -m venv .fuzz/env
+	.fuzz/env/bin/python -m pip install -q --require-hashes -r requirements/fuzz.txt
+	@$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(\"" + sysconfig.get_path("purelib") + "\")")' \
+		> "$$(.fuzz/env/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth"
 	@touch $@

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-LOCKS = ("runtime.txt", "runtime-gpu.txt", "train.txt", "dev.txt", "audit.txt")
+LOCKS = ("runtime.txt", "runtime-gpu.txt", "train.txt", "dev.txt", "audit.txt", "fuzz.txt")
 CLEAN, VULNERABLE, NO_AUDIT = 0, 1, 2
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _TORCH = re.compile(r"^TORCH := torch==(\S+)$", re.MULTILINE)

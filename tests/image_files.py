@@ -7,6 +7,7 @@ import functools
 import io
 import struct
 import zlib
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,7 +24,7 @@ from model.errors import (
 HEIGHT, WIDTH = 36, 50
 
 
-def photo(height=HEIGHT, width=WIDTH, seed=0):
+def photo(height: int = HEIGHT, width: int = WIDTH, seed: int = 0) -> np.ndarray:
     """A smooth picture with some noise, nowhere near gray or black at its end."""
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([x * 3, y * 5, x + y], axis=-1) % 200 + 40
@@ -31,7 +32,7 @@ def photo(height=HEIGHT, width=WIDTH, seed=0):
     return (waves + noise).astype(np.uint8)
 
 
-def encoded(image, file_format, **options):
+def encoded(image: Image.Image | np.ndarray, file_format: str, **options: Any) -> bytes:
     """A picture or an array as a file of the format."""
     image = image if isinstance(image, Image.Image) else Image.fromarray(image)
     buffer = io.BytesIO()
@@ -39,12 +40,23 @@ def encoded(image, file_format, **options):
     return buffer.getvalue()
 
 
-def chunk(kind, body):
+def chunk(kind: bytes, body: bytes) -> bytes:
     """One PNG chunk with its checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png(width, height, depth, color, rows, *, before=b"", after=b"", interlace=0, deflated=None):
+def png(
+    width: int,
+    height: int,
+    depth: int,
+    color: int,
+    rows: bytes,
+    *,
+    before: bytes = b"",
+    after: bytes = b"",
+    interlace: int = 0,
+    deflated: bytes | None = None,
+) -> bytes:
     """A PNG of raw filtered rows; `before` and `after` are chunks around its data."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, interlace)
     data = zlib.compress(rows) if deflated is None else deflated
@@ -58,7 +70,7 @@ def png(width, height, depth, color, rows, *, before=b"", after=b"", interlace=0
     )
 
 
-def png_rows(pixels):
+def png_rows(pixels: np.ndarray) -> bytes:
     """Unfiltered PNG rows of an array."""
     return b"".join(b"\0" + row.tobytes() for row in pixels)
 
@@ -75,7 +87,7 @@ ONE_RED_PIXEL = b"\x02\x02\x4c\x01\x00"
 THREE_PIXELS = b"\x02\x02\x84\x51\x00"
 
 
-def exif(orientation, *, order="<", kind=3, count=1):
+def exif(orientation: int, *, order: str = "<", kind: int = 3, count: int = 1) -> bytes:
     """EXIF that holds one orientation and nothing else."""
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", 8)
     form = {3: "HH", 4: "I"}.get(kind, "I")

@@ -82,10 +82,19 @@ def _answer(data: bytes, limits: DecodeLimits, size: int, *, wants_pixels: bool)
         return pack_error(ImageDecodeError("the image takes more memory to decode than is allowed"))
 
 
+def memory_bound(limits: DecodeLimits) -> int:
+    """Bytes of address space that a decode process may take."""
+    return _BYTES_BESIDE + memory_of_one_image(limits)
+
+
+def memory_of_one_image(limits: DecodeLimits) -> int:
+    """The part of that bound which is meant for the file and its pixels."""
+    return _BYTES_PER_PIXEL * limits.max_pixels + 4 * limits.max_image_bytes
+
+
 def _bound_resources(limits: DecodeLimits) -> None:
-    memory = _BYTES_BESIDE + _BYTES_PER_PIXEL * limits.max_pixels + 4 * limits.max_image_bytes
     for kind, most in (
-        (resource.RLIMIT_AS, memory),
+        (resource.RLIMIT_AS, memory_bound(limits)),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_CORE, 0),
     ):

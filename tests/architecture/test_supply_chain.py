@@ -28,7 +28,7 @@ def answer(*rows: dict[str, object]) -> str:
 @pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
 def test_every_line_of_a_lock_file_is_one_version_with_hashes(path):
     blocks = re.split(r"^(?=[a-z])", path.read_text(), flags=re.MULTILINE)[1:]
-    assert len(blocks) > 10
+    assert len(blocks) > (0 if path.name == "fuzz.txt" else 10)
     for block in blocks:
         assert PIN.match(block), block[:80]
         assert "--hash=sha256:" in block, block[:80]
