@@ -11,6 +11,19 @@ import pytest
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The number of generated requests, for `make fuzz-api`."""
+    parser.addoption(
+        "--cases", type=int, default=300, help="requests of tests/integration/test_service_schema"
+    )
+
+
+@pytest.fixture(scope="session")
+def cases(pytestconfig: pytest.Config) -> int:
+    """How many requests the test against the OpenAPI document makes, at least."""
+    return pytestconfig.getoption("cases")
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Say, as the last line, what was not run and why: a skipped test has shown nothing."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from schema_ledger import LEDGER
 from service_helpers import (
     StartServer,
     draw_picture,
@@ -48,3 +49,12 @@ def client(data_dir: Path) -> Iterator[httpx.Client]:
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
     with starting_servers(tmp_path) as start:
         yield start
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Say what the test against the OpenAPI document asked, and what it was answered."""
+    ledger = config.stash.get(LEDGER, None)
+    for line in ledger.lines() if ledger else ():
+        terminalreporter.write_line(line)

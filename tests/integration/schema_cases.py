@@ -1,0 +1,130 @@
+"""Requests for the test against the OpenAPI document: our images in every kind of body.
+
+Half of them schemathesis makes from the document, the rest are put together here, so that most
+requests get past the first check and every route answers 200 often.
+"""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import schemathesis
+from fuzz.mutations import damage
+from fuzz.pictures import valid_file
+from hypothesis import strategies as st
+from image_files import hostile_images
+from schemathesis.transport.serialization import Binary
+
+MOST_HOSTILE_BYTES = 1_000_000
+ITEMS = ("p07.jpg", "p07-again.jpg", "p31.jpg")
+
+VALID = st.integers(0, 499).map(valid_file)
+DAMAGED = st.builds(damage, VALID, st.integers(0, 2**32))
+HOSTILE = st.sampled_from(sorted(hostile_images())).map(lambda name: hostile_images()[name][0])
+IMAGES = st.one_of(
+    *[VALID] * 7,
+    *[DAMAGED] * 2,
+    HOSTILE.filter(lambda data: len(data) <= MOST_HOSTILE_BYTES),
+    st.binary(max_size=64),
+)
+
+
+def register_images() -> None:
+    """Have schemathesis send our images wherever the document says that an image is sent."""
+    schemathesis.openapi.format("byte", IMAGES.map(_base64))
+    schemathesis.openapi.format("binary", IMAGES.map(Binary))
+    for kind in ("image/*", "image/png", "application/octet-stream"):
+        schemathesis.openapi.media_type(kind, IMAGES)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+@st.composite
+def tamed_cases(draw: st.DrawFn, operation: Any) -> schemathesis.Case:
+    """A request as the document allows it; three of four name things that there are."""
+    case = draw(operation.as_strategy(generation_mode=schemathesis.GenerationMode.POSITIVE))
+    if not draw(st.integers(0, 3)):
+        return case
+    body = case.body if isinstance(case.body, dict) else {}
+    for name in body.keys() & case.query.keys():
+        del case.query[name]
+    for given in (body, case.query):
+        given.pop("operating_point", None)
+        if "index" in given:
+            given["index"] = "default"
+    if "name" in case.path_parameters:
+        case.path_parameters["name"] = "default"
+    if "id" in case.query:
+        case.query["id"] = draw(st.sampled_from(ITEMS))
+    return case
+
+
+# What an option may be, and what it may not be.
+_SWITCH = (st.booleans(), st.sampled_from(["yes", 2, "TRUE ", None, "", [True]]))
+_BUDGET = (
+    st.one_of(st.floats(0, 10), st.sampled_from([0, 1, 5e-324, 1e300])),
+    st.sampled_from([-1, "nan", "inf", "1e999", "0x1", "", None, "é", 10**400, -5e-324]),
+)
+_OPTIONS: dict[str, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
+    "k": (
+        st.integers(1, 1000),
+        st.sampled_from([0, -1, 1001, 2**70, "abc", 1.5, "", None, True, "1_0", "\u0663", [1]]),
+    ),
+    "index": (
+        st.just("default"),
+        st.sampled_from(["", "none", "../x", "\0", "ü" * 300, ".", "default ", 1, None]),
+    ),
+    "max_distance": (st.floats(0, 2), _BUDGET[1]),
+    "epsilon": _BUDGET,
+    "threshold": (st.floats(0, 2), _BUDGET[1]),
+    "operating_point": (st.none(), st.sampled_from(["strict", "x" * 65, "\ud800", "", 0])),
+    "unknown": (st.none(), st.sampled_from(["", 1])),
+    **dict.fromkeys(
+        ("require_exact", "include_vector", "include_metadata", "include_audit"), _SWITCH
+    ),
+}
+
+
+@st.composite
+def own_cases(draw: st.DrawFn, operation: Any, names: Sequence[str]) -> schemathesis.Case:
+    """Images and options in a body of any kind that the route takes."""
+    kinds = [kind for kind, _ in _contents(operation)]
+    kind = draw(st.sampled_from(kinds))
+    images = {name: draw(IMAGES) for name in names}
+    options = draw(_options(_known_options(operation)))
+    texts = {name: _as_text(value) for name, value in options.items()}
+    if kind == "application/json":
+        body: Any = {f"{name}_base64": _base64(data) for name, data in images.items()} | options
+        query: dict[str, Any] = {}
+    elif kind == "multipart/form-data":
+        body = {name: Binary(data) for name, data in images.items()} | texts
+        query = {}
+    else:
+        body, query = Binary(images[names[0]]), texts
+    return operation.Case(body=body, media_type=kind, query=query)
+
+
+def _contents(operation: Any) -> list[tuple[str, Any]]:
+    return list(operation.definition.raw["requestBody"]["content"].items())
+
+
+def _known_options(operation: Any) -> list[str]:
+    properties = dict(_contents(operation))["application/json"]["schema"]["properties"]
+    return [name for name in _OPTIONS if name in properties] + ["unknown"]
+
+
+@st.composite
+def _options(draw: st.DrawFn, known: list[str]) -> dict[str, Any]:
+    """Some options; in one request of three one of them is wrong."""
+    chosen = draw(st.lists(st.sampled_from(known), unique=True, max_size=4))
+    wrong = draw(st.sampled_from(chosen)) if chosen and not draw(st.integers(0, 2)) else None
+    options = {name: draw(_OPTIONS[name][name == wrong]) for name in chosen}
+    return {name: value for name, value in options.items() if value is not None or name == wrong}
+
+
+def _as_text(value: Any) -> str:
+    """An option as a form or a query has it; a lone surrogate cannot stand in either."""
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text.encode("utf-8", errors="replace").decode()
