@@ -18,12 +18,12 @@ from model.threads import limit_threads
 from service import key_commands
 from service.app import create_app
 from service.binding import check_binding
-from service.connections import make_server
 from service.doctor.command import report
 from service.doctor.plan import checks_of, examine_all
 from service.errors import KeysFileError, UnsafeBindingError
 from service.logs import configure_logs
 from service.routes.info import PACKAGE
+from service.server import make_server
 from service.settings import Settings, shown, shown_default, variable_name
 from service.tracing import Tracing, add_trace_ids, exporter_of_environment
 

@@ -12,8 +12,8 @@ from index_builder.errors import GalleryIndexError
 from index_builder.format import Manifest, read_manifest
 from index_builder.gallery_index import list_indexes
 from index_builder.layout import existing_version, index_paths, read_current
-from service.connections import RESERVED_FILES
 from service.doctor.findings import Finding, failed, ok, warning
+from service.server import RESERVED_FILES
 
 _GIBIBYTE = 1 << 30
 # Measured: what a decode process holds idle, and the service itself with its model.

@@ -1,0 +1,130 @@
+"""The server: one socket, connections with bounds, and a stop that lets nobody down."""
+
+import resource
+import signal
+import socket
+import time
+from types import FrameType
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from service.connections import BoundedProtocol
+from service.drain import Drain
+from service.gate import Gate
+from service.metrics import Metrics
+from service.rare_line import RareLine
+
+# Descriptors for everything that is no connection: indexes (two versions of each during a swap),
+# the event loop, logs, and connections that are accepted only to be refused.
+RESERVED_FILES = 128
+
+# Connections accepted in one turn of the event loop. asyncio takes the backlog for this, and a
+# connection lives for about four turns before it is refused: all of them must fit in the reserve.
+_ACCEPTED_A_TURN = 8
+_BACKLOG = 2048
+
+log = structlog.stdlib.get_logger()
+
+
+class BoundedServer(uvicorn.Server):
+    """uvicorn with both bounds, and a time between "not ready" and the end; see `make_server`."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain, drain_delay_s: float) -> None:
+        """A server that is told to stop goes on for so long, so that nobody sends it more."""
+        super().__init__(config)
+        self._drain = drain
+        self._drain_delay_s = drain_delay_s
+        self._ends_at: float | None = None
+        self._first_signal = signal.SIGTERM
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain; a second signal does not wait."""
+        if self._drain.has_begun or self._drain_delay_s == 0.0:
+            self._drain.begin()
+            super().handle_exit(sig, frame)
+            return
+        self._drain.begin()
+        self._first_signal = signal.Signals(sig)
+        self._ends_at = time.monotonic() + self._drain_delay_s
+        log.info("draining", seconds=self._drain_delay_s)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether it is time to stop."""
+        if self._ends_at is not None and time.monotonic() >= self._ends_at:
+            self._ends_at = None
+            super().handle_exit(self._first_signal, None)
+        return await super().on_tick(counter)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; a burst of clients waits in the kernel, not in descriptors of ours."""
+        await super().startup(sockets)
+        for server in self.servers:
+            for listener in server.sockets:
+                with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
+                    same.listen(_BACKLOG)
+
+
+def make_server(
+    app: ASGIApp,
+    *,
+    gate: Gate,
+    drain: Drain,
+    metrics: Metrics,
+    host: str,
+    port: int,
+    header_timeout_s: float,
+    answer_timeout_s: float,
+    max_connections: int,
+    shutdown_timeout_s: int,
+    drain_delay_s: float = 0.0,
+    trusted_proxies: str = "",
+) -> BoundedServer:
+    """A server of one application; it keeps `max_connections` below the process's file limit.
+
+    `trusted_proxies` are the addresses whose `X-Forwarded-For` and `X-Forwarded-Proto` count,
+    comma-separated. None by default: uvicorn's own default believes everybody on this machine.
+    """
+
+    class Protocol(BoundedProtocol):
+        pass
+
+    Protocol.header_timeout_s = header_timeout_s
+    Protocol.answer_timeout_s = answer_timeout_s
+    Protocol.max_connections = bound_connections(max_connections)
+    Protocol.gate = staticmethod(gate)
+    Protocol.drain = drain
+    Protocol.metrics = metrics
+    Protocol.connection_refusals = RareLine("connection_refused")
+    Protocol.request_refusals = RareLine("requests_refused")
+    return BoundedServer(
+        uvicorn.Config(
+            app,
+            host=host,
+            port=port,
+            loop="asyncio",
+            http=Protocol,
+            ws="none",
+            backlog=_ACCEPTED_A_TURN,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=trusted_proxies,
+            timeout_graceful_shutdown=shutdown_timeout_s,
+        ),
+        drain,
+        drain_delay_s,
+    )
+
+
+def bound_connections(wanted: int) -> int:
+    """As many connections as wanted, or as the soft limit on open files leaves room for."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return wanted
+    allowed = max(1, min(wanted, soft - RESERVED_FILES))
+    if allowed < wanted:
+        log.warning("connections_bounded_by_open_files", wanted=wanted, allowed=allowed, files=soft)
+    return allowed
