@@ -35,6 +35,14 @@ def ask(client: httpx.Client, requests: int = 20) -> float:
     return time.perf_counter() - begun
 
 
+def ask_thrice(client: httpx.Client) -> float:
+    """The shortest of three: a machine is busy with something else now and then.
+
+    Were Redis waited for, each of them would be longer by twenty timeouts.
+    """
+    return min(ask(client) for _ in range(3))
+
+
 def ask_together(client: httpx.Client, requests: int = 32) -> float:
     """The same, sixteen at a time."""
     begun = time.perf_counter()
@@ -118,7 +126,7 @@ def test_it_hangs_and_wakes_up(
     assert ask(client) < 2 * usual_s + PRICE_S
     assert client.get("/readyz").json()["redis"] == "degraded"
     # Known to hang, it costs nothing any more; probes are nobody's request.
-    assert ask(client) < 2 * usual_s + 0.5
+    assert ask_thrice(client) < 2 * usual_s + 0.5
     redis_server.send(signal.SIGCONT)
     wait_for_status(client, "ok")
     assert events(lines, "warning", "error", "critical") == ["redis_away"]
@@ -175,7 +183,7 @@ def test_it_wants_another_password(
             url = server.url.replace("//", f"//{user}")
             client = replica(redis_url=url, cache_bytes=0)
             wait_for_status(client, "degraded")
-            assert ask(client) < 2 * usual_s + 0.5
+            assert ask_thrice(client) < 2 * usual_s + 0.5
             assert events(lines, "warning", "error", "critical") == ["redis_away"]
             assert "wrong" not in str(lines)
         right = replica(redis_url=server.url.replace("//", "//:right@"))
@@ -226,7 +234,7 @@ def test_nobody_is_there_at_the_start(
     url = f"redis://127.0.0.1:{free_port()}/0"
     client = replica(redis_url=url, cache_bytes=0)
     wait_for_status(client, "degraded")
-    assert ask(client) < 2 * usual_s + 0.5
+    assert ask_thrice(client) < 2 * usual_s + 0.5
     unix = replica(redis_url=f"unix://{tmp_path}/no.sock", cache_bytes=0)
     wait_for_status(unix, "degraded")
     ask(unix)
