@@ -53,7 +53,12 @@ def make_client(url: str, *, timeout_s: float) -> Redis:
 def limits_storage(url: str, *, timeout_s: float) -> tuple[str, dict[str, object]]:
     """URI and options for `limits.aio.storage`, with the same patience as everything here."""
     scheme, _, rest = url.partition("://")
-    options = {"implementation": "redispy", "wrap_exceptions": True, **_patience(timeout_s)}
+    options = {
+        "implementation": "redispy",
+        "wrap_exceptions": True,
+        "key_prefix": "lipsim:quota",
+        **_patience(timeout_s),
+    }
     return f"{_SCHEMES[scheme]}://{rest}", options
 
 
