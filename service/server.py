@@ -1,5 +1,6 @@
 """The server: one socket, connections with bounds, and a stop that lets nobody down."""
 
+import contextvars
 import resource
 import signal
 import socket
@@ -48,7 +49,8 @@ class BoundedServer(uvicorn.Server):
         self._drain.begin()
         self._first_signal = signal.Signals(sig)
         self._ends_at = time.monotonic() + self._drain_delay_s
-        log.info("draining", seconds=self._drain_delay_s)
+        # The signal came in the middle of some request, whose id is no matter of this line.
+        contextvars.Context().run(log.info, "draining", seconds=self._drain_delay_s)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether it is time to stop."""
