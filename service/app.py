@@ -4,13 +4,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import cast
 
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from limits.aio.storage import Storage
-from limits.storage import storage_from_string
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -46,7 +43,7 @@ from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
 from service.quota import Quota, parse_rate
 from service.remote.announcements import Announcements
-from service.remote.client import close_storage, limits_storage
+from service.remote.counters import SharedCounters
 from service.remote.link import RedisLink
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes import metrics as metrics_route
@@ -116,7 +113,7 @@ def create_app(
             metrics.registry.unregister(gauges)
             await runtime.stop()
             await announcements.stop()
-            await close_storage(counters)
+            await counters.close()
             if link is not None:
                 await link.stop()
             if tracing is not None:
@@ -162,8 +159,10 @@ def create_app(
 def _log_keys(keys: KeyRing | None, host: str) -> None:
     if keys is None:
         log.warning("no_keys", meaning="whoever reaches the service may ask", host=host)
-    else:
+    elif keys.keys:
         log.info("keys_in_force", keys=len(keys.keys))
+    else:
+        log.warning("no_key_in_file", meaning="nobody may ask: `python -m service key NAME`")
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -224,14 +223,12 @@ def _make_runtime(
     )
 
 
-def _counters(settings: Settings) -> Storage:
+def _counters(settings: Settings) -> LocalCounters | SharedCounters:
     """Where requests are counted: in Redis for all replicas, or for this process alone."""
     if settings.redis_url is None:
         return LocalCounters()
-    uri, options = limits_storage(
-        settings.redis_url.get_secret_value(), timeout_s=settings.redis_timeout_s
-    )
-    return cast("Storage", storage_from_string(uri, **cast("dict[str, str]", options)))
+    url = settings.redis_url.get_secret_value()
+    return SharedCounters(url, timeout_s=settings.redis_timeout_s)
 
 
 def _make_link(settings: Settings) -> RedisLink | None:

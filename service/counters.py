@@ -58,6 +58,9 @@ class LocalCounters(MemoryStorage):
         """When the window ends, in seconds since the epoch by the clock as it is set now."""
         return time.time() + max(0.0, self._ends.get(key, 0.0) - time.monotonic())
 
+    async def close(self) -> None:
+        """Nothing to close: they are in memory."""
+
     def _sweep(self, now: float) -> None:
         for key in [key for key, end in self._ends.items() if end <= now]:
             del self._ends[key], self.storage[key]

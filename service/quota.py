@@ -23,8 +23,8 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day
 _STORAGE_TIMEOUT_S = 0.5
 _STORAGE_REST_S = 5.0
 _LOG_EVERY_S = 60.0
-# A window's end is told in whole seconds by the storage's clock.
-_CLOCKS_DIFFER_S = 2.0
+# Between the storage's look at its clock and ours at our own.
+_CLOCKS_DIFFER_S = 1.0
 
 
 @lru_cache(maxsize=256)
@@ -108,7 +108,9 @@ class Quota:
             try:
                 async with asyncio.timeout(_STORAGE_TIMEOUT_S):
                     count, ends_at = await _increment(self._storage, name, window_s)
-                    if count >= 1 and 0.0 < ends_at - self._clock() <= window_s + _CLOCKS_DIFFER_S:
+                    # A window that ended while it was asked about is one of ours, too.
+                    left_s = ends_at - self._clock()
+                    if count >= 1 and -_CLOCKS_DIFFER_S <= left_s <= window_s + _CLOCKS_DIFFER_S:
                         return count, ends_at
                     # No counter of ours: below nothing, without an end, or with one too far away.
                     await self._storage.clear(name)

@@ -1,10 +1,7 @@
 """How this service talks to Redis: short timeouts, few connections, at most one second try."""
 
-import asyncio
-import contextlib
 from typing import Any, cast
 
-from limits.aio.storage import Storage
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
@@ -14,7 +11,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 # A connection may take longer than a command: it is made once, and mostly by a probe.
 CONNECT_TIMEOUT_S = 1.0
 _CONNECTIONS = 32
-_SCHEMES = {"redis": "async+redis", "rediss": "async+rediss", "unix": "async+redis+unix"}
+_SCHEMES = ("redis", "rediss", "unix")
 
 
 def check_url(url: str) -> None:
@@ -45,34 +42,13 @@ def make_client(url: str, *, timeout_s: float) -> Redis:
         max_connections=_CONNECTIONS,
         timeout=timeout_s,
         protocol=2,  # Nothing of the newer one is used, and every server speaks this one.
-        **_patience(timeout_s),
+        **patience(timeout_s),
     )
     return Redis.from_pool(pool)
 
 
-def limits_storage(url: str, *, timeout_s: float) -> tuple[str, dict[str, object]]:
-    """URI and options for `limits.aio.storage`, with the same patience as everything here."""
-    scheme, _, rest = url.partition("://")
-    options = {
-        "implementation": "redispy",
-        "wrap_exceptions": True,
-        "key_prefix": "lipsim:quota",
-        **_patience(timeout_s),
-    }
-    return f"{_SCHEMES[scheme]}://{rest}", options
-
-
-async def close_storage(storage: Storage) -> None:
-    """Close the connections that a storage of quotas has; one in memory has none."""
-    bridge = cast("Any", getattr(storage, "bridge", None))
-    if bridge is not None:
-        # A Redis that hangs must not hold up the end.
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await bridge.get_connection().aclose()
-
-
-def _patience(timeout_s: float) -> dict[str, object]:
+def patience(timeout_s: float) -> dict[str, object]:
+    """How long a client of redis-py waits, and how often it tries."""
     # Only a connection that was found dead is worth a second try at once: Redis was started again
     # and nobody had told us. One that is silent would be silent twice.
     retry = Retry(NoBackoff(), retries=1, supported_errors=(RedisConnectionError,))

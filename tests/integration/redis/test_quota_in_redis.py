@@ -7,11 +7,10 @@ from collections.abc import Awaitable, Callable
 import httpx
 import pytest
 import redis
-from limits.storage import storage_from_string
 from redis_tools import RedisServer
 
 from service.quota import Allowance, Quota, parse_rate
-from service.remote.client import close_storage, limits_storage
+from service.remote.counters import SharedCounters
 
 OpenReplica = Callable[..., httpx.Client]
 RATE = parse_rate("3/hour")
@@ -35,16 +34,15 @@ def run(server: RedisServer, story: Callable[[Quota, Callable], Awaitable[None]]
     """A quota in a real Redis, its own clock for rests, and the seconds to move that clock by."""
 
     async def told() -> None:
-        uri, options = limits_storage(server.url, timeout_s=0.5)
         now = 0.0
 
         def rest() -> None:
             nonlocal now
             now += 60
 
-        storage = storage_from_string(uri, **options)
-        await story(Quota(storage, monotonic=lambda: now), rest)
-        await close_storage(storage)
+        counters = SharedCounters(server.url, timeout_s=0.5)
+        await story(Quota(counters, monotonic=lambda: now), rest)
+        await counters.close()
 
     asyncio.run(told())
 
@@ -66,6 +64,23 @@ def test_a_poisoned_counter_is_thrown_away_and_the_quota_goes_on(
         found = [await quota.take("a", RATE) for _ in range(4)]
         assert [allowance.is_exceeded for allowance in found] == [False, False, False, True]
         assert all(0 < allowance.reset_s <= HOUR for allowance in found)
+
+    run(redis_server, story)
+
+
+def test_a_window_is_one_to_its_last_moment(redis_server: RedisServer):
+    """Also in the last half second, which whole seconds would round to none."""
+
+    async def story(quota: Quota, _rest: Callable[[], None]) -> None:
+        rate = parse_rate("5/2 seconds")
+        begun = time.monotonic()
+        let_in = 0
+        while time.monotonic() - begun < 1.95:
+            let_in += not (await quota.take("a", rate)).is_exceeded
+            await asyncio.sleep(0.01)
+        assert let_in == 5
+        await asyncio.sleep(0.1)
+        assert await quota.take("a", rate) == Allowance(False, 5, 4, 2)
 
     run(redis_server, story)
 
