@@ -106,16 +106,21 @@ class BoundedProtocol(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         """Parse bytes; a request that asks for another protocol is read as one that does not."""
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._asks_for_upgrade:
-                self._read_again(data[upgrade.args[0] :])
+        for _ in range(MOST_PIPELINED):
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserError:
+                if not self.transport.is_closing():
+                    self.send_400_response("Invalid HTTP request received.")
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._asks_for_upgrade:
+                    data = self._head_again() + data[upgrade.args[0] :]
+                    continue
+            return
+        self.transport.abort()  # So many wishes at once are nobody's; each costs a parser.
 
-    def _read_again(self, rest: bytes) -> None:
-        """Parse the request's head once more, without its wish, and what stands behind it.
+    def _head_again(self) -> bytes:
+        """The request's head without its wish, and a new parser for it and what stands behind it.
 
         The parser takes all that follows a wish for the other protocol, so that the body would be
         lost, or read as the next request. RFC 9110, 7.8: a server may ignore it.
@@ -125,7 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
         kept = [b"%b: %b\r\n" % pair for pair in self.headers if pair[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # As uvicorn has it.
-        self._feed(b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(kept)) + rest)
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(kept))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP request, in the words of every other refusal."""
@@ -166,6 +171,8 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade() and not is_connect:
             self._asks_for_upgrade = True
             return
+        if self.transport.is_closing():
+            raise ConnectionAbortedError  # What has been said goes out; nobody waits for more.
         if len(self.pipeline) >= MOST_PIPELINED or self._is_unread():
             # No answer, which would stand where the answer to an earlier request belongs.
             self.transport.abort()

@@ -1,9 +1,10 @@
 """Connections that say nothing, half of something, or are too many: on real sockets."""
 
 import socket
+import struct
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ from service_helpers import Server, StartServer, open_sockets, wait_for
 TIMEOUT_S = 1.0
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
 WHOLE = HALF + b"\r\n"
+POST = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
 
 @pytest.fixture
@@ -203,6 +205,17 @@ def test_a_few_requests_may_wait_on_one_connection_and_no_more(server: Server):
     assert httpx.get(f"{server.url}/livez").status_code == 200
 
 
+@pytest.fixture
+def full_server(tmp_path: Path, start_server: StartServer, crowd: ExitStack) -> Server:
+    """A server that has no place for another request: one is being received, for a while."""
+    server = start_server(tmp_path, max_concurrent_requests=1)
+    wait_for_model(server)
+    slow = crowd.enter_context(connect(server))
+    slow.sendall(POST + b"Content-Length: 9\r\n\r\n")
+    time.sleep(0.3)
+    return server
+
+
 def requests_until_closed(connection: socket.socket, most: int) -> int:
     """How many requests can be sent, none of their answers read, before the other side hangs up."""
     for sent in range(0, most, 100):
@@ -214,16 +227,35 @@ def requests_until_closed(connection: socket.socket, most: int) -> int:
     return most
 
 
-def test_refusals_that_nobody_reads_are_not_kept(
-    tmp_path: Path, start_server: StartServer, crowd: ExitStack
-):
+def test_refusals_that_nobody_reads_are_not_kept(full_server: Server, crowd: ExitStack):
     """A full service answers before it reads on: what is not fetched must not fill the memory."""
-    server = start_server(tmp_path, max_concurrent_requests=1)
-    wait_for_model(server)
-    slow = crowd.enter_context(connect(server))
-    slow.sendall(b"POST /v1/embed HTTP/1.1\r\nContent-Type: image/png\r\nContent-Length: 9\r\n\r\n")
-    time.sleep(0.3)
-    deaf = crowd.enter_context(connect_narrowly(server))
+    deaf = crowd.enter_context(connect_narrowly(full_server))
     # What the kernel holds for it is some MB; the refusals of all these are 9.
     assert requests_until_closed(deaf, 30_000) < 30_000
-    assert httpx.get(f"{server.url}/livez").status_code == 200
+    assert httpx.get(f"{full_server.url}/livez").status_code == 200
+
+
+def test_wishes_for_another_protocol_are_not_piled_up(full_server: Server):
+    wish = POST + b"Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n"
+    for number in (5, 2500):
+        with connect(full_server) as connection:
+            connection.sendall(wish * number)
+            connection.shutdown(socket.SHUT_WR)
+            answer = b""
+            with suppress(ConnectionError):
+                while some := connection.recv(65536):
+                    answer += some
+        assert answer.count(b"HTTP/1.1 503") <= 16
+    assert httpx.get(f"{full_server.url}/livez").status_code == 200
+    assert "Traceback" not in full_server.log.read_text()
+
+
+def test_refusals_to_who_is_gone_are_not_logged_one_by_one(full_server: Server):
+    for _ in range(5):
+        connection = connect(full_server)
+        connection.sendall((POST + b"Content-Length: 0\r\n\r\n") * 600)
+        # Reset, not ended: what is written from now on fails.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+    assert httpx.get(f"{full_server.url}/livez").status_code == 200
+    assert "socket.send() raised" not in full_server.log.read_text()
