@@ -12,10 +12,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import KEY_NAME
 from service.budgets import ByteBudget
-from service.errors import INTERNAL, BodyTimeoutError, BodyTooLargeError
+from service.errors import (
+    INTERNAL,
+    BodyTimeoutError,
+    BodyTooLargeError,
+    NotReadyError,
+    row_of,
+)
 from service.metrics import Metrics
 from service.notes import notes_of
-from service.problems import problem_response
+from service.problems import problem_response, response_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
@@ -184,6 +190,13 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_named)
+            except asyncio.CancelledError:
+                # The server stops, and has waited for this request as long as it may.
+                if status:
+                    raise
+                error = NotReadyError("the service has stopped before the request was answered")
+                notes.code = row_of(error).code
+                await response_of(error)(scope, receive, send_named)
             except Exception:
                 log.exception("unforeseen_error", method=method, path=_route(scope))
                 if status:  # The answer has begun: all that is left is to break it off.

@@ -1,6 +1,7 @@
 """The service is told to stop while it is asked: what it took, it answers."""
 
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -89,3 +90,23 @@ def test_decode_processes_end_with_the_service_however_it_ends(
 
 def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+def test_who_is_still_sending_at_the_very_end_is_told_so(data_dir: Path, start_server: StartServer):
+    server = start_server(data_dir, shutdown_timeout_s=1)
+    server.wait_ready()
+    url = httpx.URL(server.url)
+    head = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    with socket.create_connection((url.host, url.port), timeout=30) as connection:
+        connection.sendall(head + b"Content-Length: 100\r\n\r\nx")
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGTERM)
+        answer = b""
+        while some := connection.recv(65536):
+            answer += some
+    assert answer.startswith(b"HTTP/1.1 503")
+    assert b"application/problem+json" in answer
+    assert b'"code": "not_ready"' in answer
+    assert b"retry-after" in answer.lower()
+    assert server.process.wait(30) in (0, -signal.SIGTERM)
+    assert "Traceback" not in server.log.read_text()
