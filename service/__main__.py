@@ -78,11 +78,20 @@ def serve(
     )
     # What is imported stays: the collector need not go through all of torch between two answers.
     gc.freeze()
-    server.run()
+    try:
+        server.run()
+    except SystemExit as error:  # It could not listen, and has logged why.
+        where = f"{settings.host}:{settings.port}"
+        _say(f"cannot serve: nobody can listen on {where} (see above); try another --port")
+        raise typer.Exit(1) from error
     if refusals:
-        Console(stderr=True).print(f"cannot serve: {refusals[0]}", markup=False)
+        _say(f"cannot serve: {refusals[0]}")
     if refusals or not server.started:
         raise typer.Exit(1)
+
+
+def _say(words: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(words, markup=False, highlight=False)
 
 
 def _open_app(
@@ -96,8 +105,7 @@ def _open_app(
         )
         return create_app(settings, on_fatal=on_fatal, tracing=tracing)
     except (KeysFileError, UnsafeBindingError) as error:
-        console = Console(stderr=True, soft_wrap=True)
-        console.print(f"cannot serve: {error}", markup=False, highlight=False)
+        _say(f"cannot serve: {error}")
         raise typer.Exit(2) from error
 
 

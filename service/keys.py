@@ -110,7 +110,8 @@ def read_keys(path: Path) -> tuple[Key, ...]:
             is_everybodys = os.fstat(file.fileno()).st_mode & stat.S_IWOTH
             content = file.read()
     except OSError as error:
-        raise KeysFileError(f"{path} cannot be read: {error.strerror}") from error
+        advice = ": `python -m service key NAME` makes it" if not path.exists() else ""
+        raise KeysFileError(f"{path} cannot be read: {error.strerror}{advice}") from error
     if is_everybodys:
         raise KeysFileError(f"everybody may write to {path}, and so make keys: chmod o-w")
     try:

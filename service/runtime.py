@@ -14,6 +14,7 @@ import structlog
 
 from index_builder.faiss_backend import load_faiss
 from model.embedder import Embedder
+from model.errors import RetrievalError
 from model.image import DecodedImage
 from service.budgets import Places
 from service.drain import Drain
@@ -179,7 +180,10 @@ class Runtime:
             self._pipeline = await self._open_pipeline(engine)
         except Exception as error:  # Whatever it is, waiting cannot cure it.
             self._is_refused = True
-            log.exception("model_refused")
+            # Our own errors say it all; what nobody foresaw needs its traceback.
+            is_ours = isinstance(error, RetrievalError)
+            trace = None if is_ours else error
+            log.error("model_refused", problem=str(error), exc_info=trace)  # noqa: TRY400
             if self._on_fatal is not None:
                 self._on_fatal(error)
             return

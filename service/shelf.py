@@ -250,4 +250,12 @@ class Shelf:
         with self._lock:
             self._refused[name] = Refused(version, seal, code, detail, retry_at, pause_s)
         if known is None or not is_again or known.code != code:
-            log.error("index_refused", index=name, version=version, code=code, exc_info=error)
+            log.error(
+                "index_refused",
+                index=name,
+                version=version,
+                code=code,
+                problem=str(error),
+                # Our own errors say it all; what nobody foresaw needs its traceback.
+                exc_info=None if type(error) in _REASONS else error,
+            )

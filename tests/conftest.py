@@ -1,5 +1,6 @@
 """What every test relies on."""
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Generator
@@ -9,6 +10,10 @@ import pytest
 # A shell starts its background jobs with SIGINT ignored, and children inherit that: tests that
 # interrupt a program would then wait for its natural end.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The settings of a service that is run from this shell are not those of the tests'.
+for name in [name for name in os.environ if name.startswith("LIPSIM_")]:
+    del os.environ[name]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
