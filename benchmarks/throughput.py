@@ -86,17 +86,13 @@ class Client:
     async def ask(self, number: int, tally: Tally) -> None:
         """Send one request, and count what comes back."""
         begun = time.perf_counter()
+        request = self._requests[number % len(self._requests)]
         try:
-            if self._idle:
-                reader, writer = self._idle.pop()
-            else:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
-            writer.write(self._requests[number % len(self._requests)])
-            head = await reader.readuntil(b"\r\n\r\n")
-            lines = head.lower().split(b"\r\n")
-            status = int(lines[0].split()[1])
-            headers = dict(line.split(b": ", 1) for line in lines[1:] if b": " in line)
-            await reader.readexactly(int(headers.get(b"content-length", b"0")))
+            try:
+                status, headers = await self._exchange(request, is_new=False)
+            except (ConnectionResetError, asyncio.IncompleteReadError):
+                # A kept connection that the server has just closed as idle, as servers may.
+                status, headers = await self._exchange(request, is_new=True)
         except (OSError, asyncio.IncompleteReadError):
             tally.unanswered += 1
             return
@@ -105,10 +101,23 @@ class Client:
             tally.latencies.append(time.perf_counter() - begun)
         elif status in (429, 503) and b"retry-after" not in headers:
             tally.without_retry_after += 1
+
+    async def _exchange(self, request: bytes, *, is_new: bool) -> tuple[int, dict[bytes, bytes]]:
+        """Status and headers of the answer, over a kept connection if there is one."""
+        if self._idle and not is_new:
+            reader, writer = self._idle.pop()
+        else:
+            reader, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        lines = head.lower().split(b"\r\n")
+        headers = dict(line.split(b": ", 1) for line in lines[1:] if b": " in line)
+        await reader.readexactly(int(headers.get(b"content-length", b"0")))
         if headers.get(b"connection") == b"close":
             writer.close()
         else:
             self._idle.append((reader, writer))
+        return int(lines[0].split()[1]), headers
 
     async def closed_loop(self, clients: int, seconds: float) -> Tally:
         """So many clients, each asking again as soon as it has its answer."""
