@@ -38,6 +38,7 @@ from service.gauges import Gauges
 from service.guard import BodyGuard, RequestLog
 from service.keys import KeyRing
 from service.metrics import Metrics
+from service.mounts import MOUNTED_FILE, is_mount_point
 from service.notes import notes_of
 from service.pipeline import Pipeline
 from service.problems import problem_response, response_of
@@ -163,6 +164,8 @@ def _log_keys(keys: KeyRing | None, host: str) -> None:
         log.info("keys_in_force", keys=len(keys.keys))
     else:
         log.warning("no_key_in_file", meaning="nobody may ask: `python -m service key NAME`")
+    if keys is not None and is_mount_point(keys.path):
+        log.warning("keys_file_is_a_mount", path=str(keys.path), meaning=MOUNTED_FILE)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -21,6 +21,7 @@ import structlog
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import KeysFileError
+from service.mounts import MOUNTED_FILE, is_mount_point
 from service.quota import parse_rate
 
 # Names stand in log lines and in the names of counters.
@@ -129,7 +130,9 @@ class KeyRing:
     """The keys in force; a change of the file counts from the next request on.
 
     A file that went away or is damaged is logged, once for each change, and the keys read last
-    stay in force: a slip of an editor locks nobody out, and lets nobody in.
+    stay in force: a slip of an editor locks nobody out, and lets nobody in. A file that is mounted
+    by itself stays the old one when another takes its name: that is logged as an error, since keys
+    that were revoked are still in force here.
 
     Args:
         path: the keys file.
@@ -140,7 +143,7 @@ class KeyRing:
     """
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime] = utc_now) -> None:
-        self._path = path
+        self.path = path
         self._clock = clock
         self._seen = self._look()
         self.keys = read_keys(path)
@@ -165,16 +168,25 @@ class KeyRing:
             return
         self._seen = now_there
         try:
-            self.keys = read_keys(self._path)
+            self.keys = read_keys(self.path)
         except KeysFileError as error:
             log.error("keys_file_refused", problem=str(error), keys_in_force=len(self.keys))  # noqa: TRY400 - the message says it all
         else:
             log.info("keys_file_read", keys=len(self.keys))
+        if self._is_left_behind():
+            log.error("keys_file_left_behind", path=str(self.path), meaning=MOUNTED_FILE)
+
+    def _is_left_behind(self) -> bool:
+        """Whether what stands here has no name any more: only a mount still leads to it."""
+        try:
+            return os.stat(self.path).st_nlink == 0 and is_mount_point(self.path)
+        except OSError:
+            return False
 
     def _look(self) -> tuple[int, ...] | None:
         """What changes when the file does; taken before it is read, so no change is missed."""
         try:
-            found = os.stat(self._path)
+            found = os.stat(self.path)
         except OSError:
             return None
         return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns

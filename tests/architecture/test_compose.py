@@ -40,6 +40,21 @@ def default_of(text: str) -> str:
     return match[1]
 
 
+def interpolate(text: str, given: dict[str, str]) -> str:
+    """What Compose makes of `${NAME}`, `${NAME:-else}`, `${NAME:+then}`, inner ones first."""
+
+    def value(match: re.Match[str]) -> str:
+        name, sign, word = match.groups()
+        found = given.get(name, "")
+        if sign == ":+":
+            return word if found else ""
+        return found or word or ""
+
+    while (done := re.sub(r"\$\{(\w+)(?:(:[-+])([^${}]*))?\}", value, text)) != text:
+        text = done
+    return text
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_the_file_is_valid_by_the_schema_of_the_compose_specification(path):
     schema = json.loads((ROOT / "tests/data/compose-spec.json").read_text())
@@ -111,17 +126,31 @@ def test_every_setting_can_be_given_and_no_unknown_one_is():
     assert not given & FIXED
 
 
-def test_keys_are_a_secret_and_may_be_missing():
-    assert API["secrets"] == ["keys"]
-    source = STACK["secrets"]["keys"]["file"]
-    assert default_of(source) == "./docker/no-keys"
-    assert (ROOT / "docker/no-keys").read_bytes() == b""
-    # `:+`: the path inside only if a file was named; empty, as the setting takes it, if none was.
-    assert API["environment"]["LIPSIM_KEYS_FILE"] == "${LIPSIM_KEYS_FILE:+/run/secrets/keys}"
+def test_the_folder_of_the_keys_is_mounted_and_never_the_file_which_a_rename_replaces():
+    assert "secrets" not in STACK
+    (keys,) = [volume for volume in API["volumes"] if isinstance(volume, dict)]
+    assert (keys["type"], keys["read_only"]) == ("bind", True)
+    assert keys["bind"] == {"create_host_path": False}
+    given = {"LIPSIM_KEYS_DIR": "/etc/lipsim"}
+    assert interpolate(keys["source"], given) == "/etc/lipsim"
+    inside = Path(interpolate(API["environment"]["LIPSIM_KEYS_FILE"], given))
+    assert str(inside.parent) == keys["target"]
+    assert inside.name == "keys.json"
+
+
+def test_keys_may_be_missing_but_not_by_the_wrong_variable():
+    (keys,) = [volume for volume in API["volumes"] if isinstance(volume, dict)]
+    assert interpolate(API["environment"]["LIPSIM_KEYS_FILE"], {}) == ""
+    assert (ROOT / interpolate(keys["source"], {}) / "README").is_file()
+    wrong = {"LIPSIM_KEYS_FILE": "/etc/lipsim/keys.json"}
+    assert "set-LIPSIM_KEYS_DIR" in interpolate(keys["source"], wrong)
+    assert not (ROOT / interpolate(keys["source"], wrong)).exists()
+    both = wrong | {"LIPSIM_KEYS_DIR": "/etc/lipsim"}
+    assert interpolate(keys["source"], both) == "/etc/lipsim"
 
 
 def test_who_serves_reads_who_builds_writes_and_neither_writes_a_gallery():
-    assert API["volumes"] == ["data:/data:ro"]
+    assert API["volumes"][0] == "data:/data:ro"
     assert "data:/data" in SERVICES["builder"]["volumes"]
     for name in ("builder", "training"):
         service = SERVICES[name]
