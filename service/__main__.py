@@ -157,6 +157,7 @@ def print_openapi() -> None:
 
 @cli.command("doctor")
 def doctor(
+    host: Annotated[str | None, typer.Option(help="Address; default: LIPSIM_HOST.")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
     ] = None,
@@ -166,7 +167,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check the machine, the data and a certificate of its own; exit code 1 if something failed."""
-    given = {"data_dir": data_dir, "checkpoint": checkpoint}
+    given = {"host": host, "data_dir": data_dir, "checkpoint": checkpoint}
     settings = _read_settings({name: value for name, value in given.items() if value is not None})
     configure_logs("error", settings.log_format)
     limit_threads(settings.threads_per_worker)

@@ -13,6 +13,7 @@ import torch
 from index_builder.faiss_backend import load_faiss
 from model.errors import DependencyError
 from service.doctor.findings import Finding, failed, ok, warning
+from service.tracing import exporter_of_environment
 
 PACKAGE = "lipsim-retrieval"
 _PROBE_S = 120.0
@@ -101,6 +102,20 @@ def has_kernels(arch: tuple[int, int], kernels: list[str]) -> bool:
         if kind == "sm" and built[0] == arch[0] and built <= arch:
             return True
     return False
+
+
+def check_tracing(*, wanted: bool) -> Iterator[Finding]:
+    """Where traces are wanted, what sends them is there; without it the service does not start."""
+    try:
+        exporter = exporter_of_environment() if wanted else None
+    except DependencyError as error:
+        yield failed(str(error), "install the extra `otel`, or drop LIPSIM_TRACING")
+        return
+    if exporter is None:
+        yield ok("no traces are sent")
+    else:
+        exporter.shutdown()
+        yield ok("traces are sent as OTEL_* says")
 
 
 def check_faiss() -> Iterator[Finding]:

@@ -57,17 +57,32 @@ def check_open_files(max_connections: int) -> Iterator[Finding]:
     )
 
 
-def check_memory(workers: int, body_bytes: int, data_dir: Path) -> Iterator[Finding]:
-    """Free memory against what the service may come to hold, indexes included."""
+def check_memory(
+    workers: int, *, image_bytes: int, body_bytes: int, data_dir: Path
+) -> Iterator[Finding]:
+    """Free memory against what the service may come to hold at the worst moment.
+
+    Args:
+        workers: decode processes; at that moment each has the largest image allowed in work.
+        image_bytes: what one image may take there, as its process is bounded by the kernel.
+        body_bytes: all bodies together.
+        data_dir: its indexes are held as well.
+    """
     indexes = sum(_vectors_bytes(data_dir))
-    wanted = _SERVICE_BYTES + workers * _DECODER_BYTES + body_bytes + indexes
+    images = workers * (_DECODER_BYTES + image_bytes)
+    wanted = _SERVICE_BYTES + images + body_bytes + indexes
     free = _free_memory()
     says = (
         f"{free / _GIBIBYTE:.1f} GiB free, up to {wanted / _GIBIBYTE:.1f} GiB wanted "
-        f"({indexes / _GIBIBYTE:.1f} by indexes)"
+        f"({images / _GIBIBYTE:.1f} by {workers} of the largest images at once, "
+        f"{indexes / _GIBIBYTE:.1f} by indexes)"
     )
     if free < wanted:
-        yield warning(says, "lower LIPSIM_WORKERS or LIPSIM_MAX_BODY_BYTES_HELD, or add memory")
+        yield warning(
+            says,
+            "lower LIPSIM_WORKERS, LIPSIM_MAX_IMAGE_PIXELS or LIPSIM_MAX_BODY_BYTES_HELD, or add "
+            "memory",
+        )
     else:
         yield ok(says)
 

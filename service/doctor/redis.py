@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any, cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from service.doctor.findings import Finding, ok, warning
 from service.remote.client import make_client
+from service.remote.link import PROBES
 
 
 def check_redis(url: str | None, *, has_secret: bool, timeout_s: float) -> Iterator[Finding]:
@@ -15,27 +17,36 @@ def check_redis(url: str | None, *, has_secret: bool, timeout_s: float) -> Itera
         yield ok("none is set: cache and quota are this process's own")
         return
     try:
-        version = asyncio.run(_version(url, timeout_s))
+        refusal = asyncio.run(_refusal_of_a_write(url, timeout_s))
     except (RedisError, OSError, TimeoutError, ValueError) as error:
         yield warning(
             f"does not answer: {type(error).__name__}",
             "see that it runs, and LIPSIM_REDIS_URL; until then caches and quotas are local",
         )
         return
-    if has_secret:
-        yield ok(f"Redis {version} answers")
+    if refusal:
+        yield warning(
+            f"Redis answers, and refuses to write: {refusal:.200}",
+            "give it memory and the user the rights that docs/redis.md lists",
+        )
+    elif has_secret:
+        yield ok("Redis answers and takes what is written")
     else:
         yield warning(
-            f"Redis {version} answers, and no embedding is kept there",
+            "Redis answers, and no embedding is kept there",
             "set LIPSIM_CACHE_SECRET to 32 random characters, the same in every replica",
         )
 
 
-async def _version(url: str, timeout_s: float) -> str:
+async def _refusal_of_a_write(url: str, timeout_s: float) -> str:
+    """Why it takes no write; empty if it does. As the service probes: few rights are enough."""
     client = make_client(url, timeout_s=timeout_s)
     try:
-        # The library types its answers as awaitable or not.
-        info = await client.info("server")  # pyright: ignore[reportUnknownMemberType]
-        return str(info.get("redis_version", "of unknown version"))
+        for command in PROBES:
+            # The library types its answers as awaitable or not.
+            await cast("Any", client).execute_command(*command)
+    except ResponseError as error:
+        return str(error)
     finally:
         await client.aclose()
+    return ""

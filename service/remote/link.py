@@ -22,7 +22,9 @@ _LONGEST_PAUSE_S = 30.0
 _HEARTBEAT_S = 5.0
 # Commands that nobody waits for; more than this and Redis is too slow to be of use.
 _OUTBOX = 256
+_PING = (b"PING",)
 _PROBE = (b"SET", b"lipsim:probe", b"1", b"PX", 60_000)
+PROBES = (_PING, _PROBE)
 
 log = structlog.stdlib.get_logger()
 
@@ -141,7 +143,7 @@ class RedisLink:
 
     async def _probe(self) -> None:
         try:
-            await self._run((b"PING",), CONNECT_TIMEOUT_S)
+            await self._run(_PING, CONNECT_TIMEOUT_S)
             refusal = await self._refusal_of(_PROBE, CONNECT_TIMEOUT_S)
         except RedisTrouble as error:
             was_open = self._breaker.is_open and self._is_known

@@ -6,22 +6,30 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from index_tools import build, write_folder
+from redis_tools import running_redis
 
 from model.embedder import Embedder, ImageEmbedding
 from model.image import DecodeLimits
+from service.decoding.process import memory_of_one_image
 from service.doctor import certificate, machine
+from service.doctor.access import check_address, check_keys
 from service.doctor.certificate import MemoryGallery, attack, check_certificate
 from service.doctor.decoding import check_decoding
 from service.doctor.findings import Check, Line, examine
 from service.doctor.indexes import check_data_dir, check_indexes
-from service.doctor.libraries import has_kernels
+from service.doctor.libraries import check_tracing, has_kernels
 from service.doctor.model import Model, check_model
 from service.doctor.plan import checks_of
+from service.doctor.redis import check_redis
+from service.errors import KeysFileError
+from service.key_file import add_entry
+from service.keys import Key, KeyRing, Scope
 from service.settings import Settings
 
 
@@ -178,12 +186,115 @@ def test_a_device_runs_what_was_built_for_it(arch: tuple[int, int], kernels: lis
     assert has_kernels(arch, kernels) is runs
 
 
+def memory_of(workers: int, **sizes: int) -> list[Line]:
+    given = {"image_bytes": 0, "body_bytes": 0} | sizes
+    return lines(partial(machine.check_memory, workers, data_dir=Path("none"), **given))
+
+
+def test_memory_counts_the_largest_image_in_every_decode_process(monkeypatch: pytest.MonkeyPatch):
+    """As docs/deployment-containers.md does: 2 GB for each picture of 50 megapixels, and 1 GB."""
+    image_bytes = memory_of_one_image(DecodeLimits())
+    assert 1.9e9 < image_bytes < 2.2e9
+    for free, outcome in ((2 * image_bytes + 2e9, "ok"), (2 * image_bytes, "warning")):
+        monkeypatch.setattr(machine, "_free_memory", lambda free=free: float(free))
+        (line,) = memory_of(workers=2, image_bytes=image_bytes, body_bytes=512 << 20)
+        assert line.outcome == outcome
+    assert "LIPSIM_MAX_IMAGE_PIXELS" in line.advice
+    # From the settings to the line.
+    settings = Settings(workers=2, max_image_pixels=1_000_000, data_dir=Path("none"))
+    (check,) = [check for check in checks_of(settings) if check.name == "memory"]
+    assert [line.outcome for line in examine(check)] == ["ok"]
+
+
+@pytest.mark.parametrize("fault", ["missing", "damaged", "writable"])
+def test_a_keys_file_that_ends_the_start_fails(fault: str, tmp_path: Path):
+    path = tmp_path / "keys.json"
+    if fault != "missing":
+        path.write_text('{"keys": []}' if fault == "writable" else "{")
+        path.chmod(0o602 if fault == "writable" else 0o600)
+    (line,) = lines(check_keys, path)
+    assert line.outcome == "FAILED"
+    with pytest.raises(KeysFileError) as caught:
+        KeyRing(path)
+    assert line.detail == str(caught.value)
+
+
+def test_a_sound_keys_file_is_counted_and_an_empty_one_warned_of(tmp_path: Path):
+    path = tmp_path / "keys.json"
+    path.write_text('{"keys": []}')
+    assert [line.outcome for line in lines(check_keys, path)] == ["warning"]
+    add_entry(path, Key(name="a", scope=Scope.READ, sha256="0" * 64))
+    assert [(line.outcome, line.detail) for line in lines(check_keys, path)] == [
+        ("ok", f"{path} holds 1")
+    ]
+    assert [line.outcome for line in lines(check_keys, None)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("host", "has_keys", "may_lack_keys", "outcome"),
+    [
+        ("127.0.0.1", False, False, "ok"),
+        ("0.0.0.0", False, False, "FAILED"),
+        ("0.0.0.0", True, False, "ok"),
+        ("0.0.0.0", False, True, "ok"),
+        ("", False, False, "FAILED"),
+    ],
+)
+def test_an_address_that_the_service_refuses_fails(
+    host: str, has_keys: bool, may_lack_keys: bool, outcome: str
+):
+    run = partial(check_address, host, has_keys=has_keys, may_lack_keys=may_lack_keys)
+    (line,) = lines(run)
+    assert line.outcome == outcome
+    assert ("LIPSIM_KEYS_FILE" in line.advice) is (outcome == "FAILED")
+
+
+def test_what_refuses_the_start_is_not_fit_to_serve(tmp_path: Path, monkeypatch):
+    """By the program itself; the data directory is empty, which is a warning."""
+    monkeypatch.setenv("LIPSIM_KEYS_FILE", str(tmp_path / "none"))
+    code, text = doctor("--data-dir", tmp_path)
+    assert code == 1
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("FAILED")] == ["keys"]
+    monkeypatch.delenv("LIPSIM_KEYS_FILE")
+    code, text = doctor("--data-dir", tmp_path, "--host", "0.0.0.0")
+    assert code == 1
+    failures = [line.split()[1] for line in text.splitlines() if line.startswith("FAILED")]
+    assert failures == ["address"]
+
+
+def test_traces_that_nothing_can_send_fail(monkeypatch: pytest.MonkeyPatch):
+    assert [line.outcome for line in lines(partial(check_tracing, wanted=False))] == ["ok"]
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "no-such-exporter")
+    (line,) = lines(partial(check_tracing, wanted=True))
+    assert line.outcome == "FAILED"
+    assert "otel" in line.advice
+
+
+def test_redis_is_asked_with_the_rights_that_its_page_lists_and_no_more(tmp_path: Path):
+    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    rule = next(line for line in page.splitlines() if line.startswith("user lipsim "))
+    rule = rule.replace("PASSWORD", "secret")
+    with running_redis(tmp_path, "--user", *rule.split()[1:], "--user", "default", "off") as server:
+        url = server.url.replace("//", "//lipsim:secret@")
+        ask = partial(check_redis, has_secret=True, timeout_s=1.0)
+        assert [line.outcome for line in lines(ask, url)] == ["ok"]
+        (line,) = lines(ask, server.url)
+        assert line.outcome == "warning"
+
+
+def test_a_redis_that_takes_no_writes_is_warned_of(tmp_path: Path):
+    with running_redis(tmp_path, "--maxmemory", "1", "--maxmemory-policy", "noeviction") as server:
+        (line,) = lines(partial(check_redis, server.url, has_secret=True, timeout_s=1.0))
+    assert line.outcome == "warning"
+    assert "refuses to write" in line.detail
+
+
 def test_too_many_workers_too_few_files_and_a_clock_behind_are_warned_of(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert [line.outcome for line in lines(machine.check_threads, 1000, 4)] == ["warning"]
     assert [line.outcome for line in lines(machine.check_open_files, 10**9)] == ["warning"]
-    assert [line.outcome for line in lines(machine.check_memory, 10**6, 0, data_dir)] == ["warning"]
+    assert [line.outcome for line in memory_of(workers=10**6)] == ["warning"]
     assert [line.outcome for line in lines(machine.check_clock, data_dir)] == ["ok"]
     monkeypatch.setattr(machine, "_CLOCK_SLACK_S", -1e9)
     assert [line.outcome for line in lines(machine.check_clock, data_dir)] == ["warning"]
