@@ -7,29 +7,30 @@ Exit codes: 0 done; 1 nothing was changed, the reason is printed; 2 the command 
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from index_builder import layout
-from index_builder.build import BuildReport, build_index, remove_items
-from index_builder.calibrate import CalibrationReport, calibrate_index
+from index_builder.build import build_index, remove_items
+from index_builder.calibrate import calibrate_index
 from index_builder.calibration import (
     LARGEST_K,
     MOST_QUERIES,
     MOST_SEED,
-    calibration_fields,
     describe,
 )
 from index_builder.calibration_queries import LabelledPairs, SyntheticPairs
 from index_builder.console import (
     DEFAULT_DATA_DIR,
+    DEFAULT_FORMATS,
     DEFAULT_LIMITS,
     EXIT_QUARANTINED,
     AllowEmptyOption,
     AllowFormatOption,
     CheckpointOption,
     DataDirOption,
+    FormatsOption,
     IndexOption,
     JsonOption,
     MaxErrorsOption,
@@ -39,14 +40,21 @@ from index_builder.console import (
     limits_from,
     load_embedder,
 )
-from index_builder.format import QUARANTINE, Manifest, read_manifest, read_quarantine
+from index_builder.format import QUARANTINE, read_manifest, read_quarantine
 from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
+from index_builder.reports import (
+    counts_of,
+    describe_index,
+    described,
+    show_calibration,
+    show_report,
+    summary,
+)
 from index_builder.sources import open_source
 from model.console import Output
 from model.image import DecodeLimits
 from model.progress import Progress
 
-_SHOWN_QUARANTINED = 20
 # Of as many pictures, each half has the 2995 negatives that a claim of 0.1 % takes.
 _DEFAULT_QUERIES = 6400
 
@@ -62,6 +70,7 @@ def build(  # noqa: PLR0917 (typer makes options of them)
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
     checkpoint: CheckpointOption = None,
     max_errors: MaxErrorsOption = None,
+    allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     allow_empty: AllowEmptyOption = False,
@@ -70,8 +79,8 @@ def build(  # noqa: PLR0917 (typer makes options of them)
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
-        limits=limits_from(allow_format, max_image_pixels), as_json=as_json, union=False,
-        allow_empty=allow_empty,
+        limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
+        union=False, allow_empty=allow_empty,
     )  # fmt: skip
 
 
@@ -82,6 +91,7 @@ def add(  # noqa: PLR0917 (likewise)
     data_dir: DataDirOption = DEFAULT_DATA_DIR,
     checkpoint: CheckpointOption = None,
     max_errors: MaxErrorsOption = None,
+    allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     as_json: JsonOption = False,
@@ -89,8 +99,8 @@ def add(  # noqa: PLR0917 (likewise)
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
-        limits=limits_from(allow_format, max_image_pixels), as_json=as_json, union=True,
-        allow_empty=False,
+        limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
+        union=True, allow_empty=False,
     )  # fmt: skip
 
 
@@ -104,7 +114,7 @@ def remove(
     """Make a version without these ids; if one is unknown, nothing is removed."""
     output = Output(as_json)
     with output.errors():
-        _show_report(output, index, remove_items(data_dir, index, ids))
+        show_report(output, index, remove_items(data_dir, index, ids))
 
 
 @app.command(name="list")
@@ -122,7 +132,7 @@ def list_command(
             output.show({"index": index or "default", "ids": served}, as_lines(served))
             return
         names = layout.list_indexes(data_dir) if index is None else [index]
-        found = [_describe(data_dir, name) for name in names]
+        found = [describe_index(data_dir, name) for name in names]
         lines = [
             f"{one['index']}: "
             + ", ".join(f"{v}{' (served)' if v == one['served'] else ''}" for v in one["versions"])
@@ -150,10 +160,10 @@ def info(
             "index": index,
             "path": str(directory),
             "versions": layout.list_versions(paths),
-            "manifest": _described(manifest),
+            "manifest": described(manifest),
             "quarantined": [asdict(entry) for entry in quarantined],
         }
-        lines = [f"{index} {_summary(manifest)}"]
+        lines = [f"{index} {summary(manifest)}"]
         shown = {name: value for name, value in asdict(manifest).items() if name != "calibration"}
         lines += [f"  {name}: {value}" for name, value in shown.items()]
         if manifest.calibration is not None:
@@ -174,8 +184,8 @@ def verify(
     with output.errors():
         manifest = verify_index(data_dir, index, version)
         output.show(
-            {"index": index, "ok": True, **_counts(manifest)},
-            f"{index} {_summary(manifest)}: every file is whole",
+            {"index": index, "ok": True, **counts_of(manifest)},
+            f"{index} {summary(manifest)}: every file is whole",
         )
 
 
@@ -191,7 +201,7 @@ def rollback(
     with output.errors():
         manifest = roll_back(data_dir, index, to)
         output.show(
-            {"index": index, **_counts(manifest)}, f"{index} now serves {_summary(manifest)}"
+            {"index": index, **counts_of(manifest)}, f"{index} now serves {summary(manifest)}"
         )
 
 
@@ -262,6 +272,7 @@ def calibrate(  # noqa: PLR0917 (likewise)
         int, typer.Option("--seed", min=0, max=MOST_SEED, help="Of edits and halves.")
     ] = 0,
     checkpoint: CheckpointOption = None,
+    allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     as_json: JsonOption = False,
@@ -270,7 +281,7 @@ def calibrate(  # noqa: PLR0917 (likewise)
     if (source is None) == (pairs is None):
         raise typer.BadParameter("give either SOURCE or --pairs", param_hint="SOURCE")
     output = Output(as_json)
-    limits = limits_from(allow_format, max_image_pixels)
+    limits = limits_from(allowed_formats, allow_format, max_image_pixels)
     with output.errors():
         chosen = LabelledPairs(pairs) if pairs is not None else _copies_of(source, queries, limits)
         report = calibrate_index(
@@ -283,7 +294,7 @@ def calibrate(  # noqa: PLR0917 (likewise)
             limits=limits,
             progress=Progress(sys.stderr),
         )
-        _show_calibration(output, index, report)
+        show_calibration(output, index, report)
 
 
 def _copies_of(source: Path | None, queries: int, limits: DecodeLimits) -> SyntheticPairs:
@@ -293,28 +304,6 @@ def _copies_of(source: Path | None, queries: int, limits: DecodeLimits) -> Synth
         source=str(source),
         queries=queries,
     )
-
-
-def _show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
-    lines = [f"{index} {_summary(report.manifest)} in {report.seconds:.1f} s"]
-    lines += [f"  {line}" for line in describe(report.calibration)]
-    own = report.self_matches
-    lines += [
-        f"  {name}: {count} of {own.pictures} gallery pictures would not match themselves at this "
-        "threshold"
-        for name, count in own.unmatched.items()
-    ]
-    lines.append("  wrong entries of the largest margins (a near-duplicate would show here):")
-    lines += [f"    {one.margin:.4f} {one.query} -> {one.id}" for one in report.alarms]
-    fields = {
-        "index": index,
-        **_counts(report.manifest),
-        "calibration": calibration_fields(report.calibration),
-        "alarms": [asdict(alarm) for alarm in report.alarms],
-        "self_matches": asdict(own),
-        "seconds": report.seconds,
-    }
-    output.show(fields, as_lines(lines))
 
 
 def _build(
@@ -343,64 +332,9 @@ def _build(
             allow_empty=allow_empty,
             progress=Progress(sys.stderr),
         )
-        _show_report(output, index, report)
+        show_report(output, index, report)
         if report.quarantined:
             raise typer.Exit(EXIT_QUARANTINED)
-
-
-def _show_report(output: Output, index: str, report: BuildReport) -> None:
-    manifest = report.manifest
-    done = ", ".join(f"{count} {what}" for what, count in report.counts.items() if count)
-    kept = "" if report.changed else " unchanged"
-    lines = [f"{index} {_summary(manifest)}{kept} in {report.seconds:.1f} s: {done or 'no files'}"]
-    shown = report.quarantined[:_SHOWN_QUARANTINED]
-    lines += [f"  quarantined {q.path}: {q.code}: {q.reason}" for q in shown]
-    if len(report.quarantined) > len(shown):
-        lines.append(f"  and {len(report.quarantined) - len(shown)} more: see `info`")
-    if report.dropped:
-        lines.append(
-            f"  dropped the operating points {', '.join(report.dropped)}: they were measured on "
-            "another gallery; run `calibrate` again, or `rollback`"
-        )
-    fields = {
-        "index": index,
-        **_counts(manifest),
-        "counts": report.counts,
-        "changed": report.changed,
-        "seconds": report.seconds,
-        "operating_points_dropped": report.dropped,
-        "quarantined": [asdict(entry) for entry in report.quarantined],
-    }
-    output.show(fields, as_lines(lines))
-
-
-def _describe(data_dir: Path, name: str) -> dict[str, Any]:
-    paths = layout.index_paths(data_dir, name)
-    served = layout.read_current(paths).version
-    return {"index": name, "served": served, "versions": layout.list_versions(paths)}
-
-
-def _described(manifest: Manifest) -> dict[str, Any]:
-    fields = asdict(manifest)
-    if manifest.calibration is not None:
-        fields["calibration"] = calibration_fields(manifest.calibration)
-    return fields
-
-
-def _summary(manifest: Manifest) -> str:
-    points = manifest.calibration.names if manifest.calibration else []
-    calibrated = f", operating points {', '.join(points)}" if points else ""
-    return f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids{calibrated})"
-
-
-def _counts(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "version": manifest.version,
-        "entries": manifest.entries,
-        "ids": manifest.ids,
-        "counts": manifest.counts,
-        "operating_points": manifest.calibration.names if manifest.calibration else [],
-    }
 
 
 if __name__ == "__main__":

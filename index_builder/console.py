@@ -21,10 +21,23 @@ SourceArgument = Annotated[
     Path, typer.Argument(help="A folder, a tar or zip archive, or a .csv or .jsonl manifest.")
 ]
 CheckpointOption = Annotated[
-    Path | None, typer.Option("--checkpoint", help="Weights of another model than the default.")
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        envvar="LIPSIM_CHECKPOINT",
+        help="Weights of another model than the default; the service reads the same variable.",
+    ),
 ]
 MaxErrorsOption = Annotated[
     int | None, typer.Option("--max-errors", min=0, help="Stop at more bad files than this.")
+]
+FormatsOption = Annotated[
+    str,
+    typer.Option(
+        "--allowed-formats",
+        envvar="LIPSIM_ALLOWED_FORMATS",
+        help="Formats accepted, comma-separated; the service reads the same variable.",
+    ),
 ]
 AllowFormatOption = Annotated[
     list[str] | None,
@@ -45,18 +58,25 @@ MaxPixelsOption = Annotated[
 ]
 DEFAULT_DATA_DIR = Path("data")
 DEFAULT_LIMITS = DecodeLimits()
+DEFAULT_FORMATS = ",".join(sorted(DEFAULT_LIMITS.formats))
 
 
-def limits_from(allow_format: list[str] | None, max_pixels: int) -> DecodeLimits:
+def limits_from(allowed: str, further: list[str] | None, max_pixels: int) -> DecodeLimits:
     """What an image may be, as the command line says it.
+
+    Args:
+        allowed: formats, comma-separated.
+        further: formats beside those.
+        max_pixels: width times height.
 
     Raises:
         typer.BadParameter: a format that no image may have.
     """
     try:
-        formats = format_names([*DEFAULT_LIMITS.formats, *(allow_format or [])])
+        formats = format_names([*allowed.split(","), *(further or [])])
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--allow-format") from error
+        hint = "--allowed-formats (LIPSIM_ALLOWED_FORMATS), --allow-format"
+        raise typer.BadParameter(str(error), param_hint=hint) from error
     return DecodeLimits(max_pixels=max_pixels, formats=formats)
 
 

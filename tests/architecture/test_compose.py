@@ -126,6 +126,16 @@ def test_every_setting_can_be_given_and_no_unknown_one_is():
     assert not given & FIXED
 
 
+def test_the_builder_gets_what_it_reads_of_the_settings_as_the_service_does():
+    console = (ROOT / "index_builder/console.py").read_text()
+    read = set(re.findall(r'envvar="(LIPSIM_\w+)"', console))
+    given = SERVICES["builder"]["environment"]
+    assert set(given) == read - FIXED
+    assert read <= {variable_name(name) for name in Settings.model_fields}
+    for name, value in given.items():
+        assert API["environment"][name] == value
+
+
 def test_the_folder_of_the_keys_is_mounted_and_never_the_file_which_a_rename_replaces():
     assert "secrets" not in STACK
     (keys,) = [volume for volume in API["volumes"] if isinstance(volume, dict)]

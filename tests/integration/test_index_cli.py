@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_tools import build, interruptible, picture, write_folder
+from PIL import Image
 from typer.testing import CliRunner
 
 from index_builder.__main__ import app
@@ -50,6 +51,29 @@ def test_what_a_file_is_called_cannot_look_like_a_line_of_ours(tmp_path):
     assert not any(line.startswith("default v000009") for line in told.splitlines())
     listed = invoke("list", "--ids", "--data-dir", tmp_path).stdout.splitlines()
     assert "é.png" in listed
+
+
+def test_the_settings_of_the_service_are_the_defaults_of_the_builder(tmp_path):
+    """Else an index is built with one model or for other files than the service takes."""
+    folder = write_folder(tmp_path / "in", 2)
+    Image.open(folder / "0000.png").save(folder / "b.tiff")
+    Image.open(folder / "0000.png").save(folder / "c.gif")
+    data = {"LIPSIM_DATA_DIR": str(tmp_path / "data")}
+    wrong = run("build", folder, env=data | {"LIPSIM_CHECKPOINT": str(tmp_path / "none")})
+    assert wrong.returncode == 1
+    assert "none" in wrong.stderr
+    # Empty is not set, as in compose.yaml.
+    env = data | {"LIPSIM_CHECKPOINT": "", "LIPSIM_ALLOWED_FORMATS": "png,TIF"}
+    done = run("build", folder, "--json", env=env)
+    assert done.returncode == 3, done.stderr
+    assert [(q["path"], q["code"]) for q in json.loads(done.stdout)["quarantined"]] == [
+        ("c.gif", "format")
+    ]
+    again = run("build", folder, "--allow-format", "gif", "--json", env=env)
+    assert again.returncode == 0, again.stdout
+    refused = invoke("build", folder, "--data-dir", tmp_path, "--allowed-formats", "eps")
+    assert refused.exit_code == 2
+    assert "LIPSIM_ALLOWED_FORMATS" in refused.output
 
 
 def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
