@@ -19,6 +19,12 @@ API: dict[str, Any] = SERVICES["api"]
 # Set in the image; another value inside would only part the port from what is published.
 FIXED = {"LIPSIM_HOST", "LIPSIM_PORT", "LIPSIM_DATA_DIR"}
 
+FIRST_COMMANDS = (
+    "docker compose build api",
+    "docker compose run --rm builder",
+    "LIPSIM_ALLOW_NO_KEYS=true docker compose up --wait",
+)
+
 # Passed on for settings of keys, the shared cache and logs; unknown ones are not read.
 AHEAD = {
     f"LIPSIM_{name}"
@@ -102,11 +108,31 @@ def test_the_cache_is_bounded_forgetful_and_out_of_reach():
     command = redis["command"]
     options = dict(zip(command[1::2], command[2::2], strict=True))
     assert default_of(options.pop("--maxmemory")) == "256mb"
-    assert options == {"--maxmemory-policy": "allkeys-lru", "--save": "", "--appendonly": "no"}
+    assert options == {"--maxmemory-policy": "volatile-lru", "--save": "", "--appendonly": "no"}
+    assert "maxmemory-policy volatile-lru" in (ROOT / "docs/redis.md").read_text()
     assert redis["networks"] == ["cache"]
     assert STACK["networks"]["cache"] == {"internal": True}
     assert "ports" not in redis
     assert redis["healthcheck"]["test"] == ["CMD", "redis-cli", "ping"]
+
+
+def test_the_first_commands_stand_in_an_order_that_works():
+    """An image, an index, and a start that says why it has no keys; on GPUs likewise."""
+    page = (ROOT / "docs/deployment-containers.md").read_text()
+    for text in (PATHS[0].read_text().partition("\nname:")[0], page):
+        found = [text.index(words) for words in FIRST_COMMANDS]
+        assert found == sorted(found)
+        starts = re.findall(r"(.*)docker compose(?: -f \S+)* up", text)
+        assert all("LIPSIM_ALLOW_NO_KEYS=true" in s or "LIPSIM_KEYS_DIR=" in s for s in starts)
+        assert "export COMPOSE_FILE=compose.yaml:compose.gpu.yaml" in text
+
+
+def test_every_variable_of_the_file_itself_is_in_its_page():
+    page = (ROOT / "docs/deployment-containers.md").read_text()
+    settings = {variable_name(name) for name in Settings.model_fields}
+    used = set(re.findall(r"\$\{(\w+)", PATHS[0].read_text() + PATHS[1].read_text()))
+    assert "LIPSIM_REDIS_MEMORY" in used
+    assert [name for name in sorted(used - settings) if name not in page] == []
 
 
 def test_a_cache_that_is_down_stops_nothing():
