@@ -21,6 +21,7 @@ from pathlib import Path
 import subprocess
 from structlog.testing import capture_logs
 from service.app import _log_keys
+from service.doctor.access import check_keys
 from service.key_file import remove_entry
 from service.keys import KeyRing
 
@@ -30,9 +31,11 @@ subprocess.run(["mount", "--bind", host / part, inside / part], check=True)
 with capture_logs() as lines:
     ring = KeyRing(inside / "keys.json")
     _log_keys(ring, "0.0.0.0")
+    doctor = [finding.outcome for finding in check_keys(inside / "keys.json")]
     remove_entry(host / "keys.json", "shop")
     found = ring.find(sys.argv[4].encode())
-print(json.dumps([None if found is None else found.name, [line["event"] for line in lines]]))
+name = None if found is None else found.name
+print(json.dumps([name, [line["event"] for line in lines], doctor]))
 """
 
 
@@ -55,26 +58,27 @@ def revoked(tmp_path: Path):
         host / "keys.json", Key(name="shop", scope=Scope.READ, sha256=digest_of(key.encode()))
     )
 
-    def run(what: str) -> tuple[str | None, list[str]]:
+    def run(what: str) -> tuple[str | None, list[str], list[str]]:
         command = ["unshare", "-m", sys.executable, "-c", CONTAINER, host, inside, what, key]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
-        name, events = json.loads(done.stdout)
-        return name, events
+        name, events, doctor = json.loads(done.stdout)
+        return name, events, doctor
 
     return run
 
 
 def test_a_key_that_is_revoked_outside_is_refused_where_the_folder_is_mounted(revoked):
-    assert revoked("folder") == (None, ["keys_in_force", "keys_file_read"])
+    assert revoked("folder") == (None, ["keys_in_force", "keys_file_read"], ["ok"])
 
 
 def test_a_file_mounted_by_itself_is_warned_of_at_the_start_and_when_it_is_left_behind(revoked):
-    name, events = revoked("file")
+    name, events, doctor = revoked("file")
     assert name == "shop", "the kernel shows renames after all: then the warnings can go"
     assert events == [
         *("keys_in_force", "keys_file_is_a_mount"),
         *("keys_file_read", "keys_file_left_behind"),
     ]
+    assert doctor == ["warning", "ok"]
 
 
 def test_a_mount_is_found_by_its_whole_path_with_its_escapes(tmp_path: Path):
