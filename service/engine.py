@@ -18,15 +18,14 @@ from model.angle import certify_pair
 from model.certificate import Candidates
 from model.embedder import Embedder
 from model.errors import RetrievalError
-from model.image import decoder_versions
 from service.answers import encode
 from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
 from service.metrics import Metrics
 from service.query_image import QueryImage
-from service.schemas.audit import Audit, AuditedOptions
+from service.schemas.audit import Audit
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
-from service.schemas.parts import UNIT, ImageInfo, ModelInfo
+from service.schemas.parts import UNIT, ImageInfo
 from service.schemas.search import SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.shelf import Shelf
@@ -34,8 +33,10 @@ from service.stopwatch import Stopwatch
 from service.verdicts import find_point
 from service.wire import (
     Embedded,
+    describe_audit,
     describe_certificate,
     describe_index,
+    describe_model,
     describe_query,
     describe_results,
     wire_radius,
@@ -92,19 +93,6 @@ class Engine:
         with self.shelf.lease(question.index) as index:
             find_point(index, question.operating_point)
 
-    def describe_model(self, forward_error: float) -> ModelInfo:
-        """The model as an answer names it, with the error bound of that answer's images."""
-        return ModelInfo.model_validate(
-            {
-                "name": self.embedder.name,
-                "fingerprint": self.embedder.fingerprint,
-                "lipschitz_bound": self.embedder.lipschitz_bound,
-                "forward_error": forward_error,
-                "arithmetic": self.embedder.arithmetic,
-                "claim": self.embedder.claim,
-            }
-        )
-
     def _embed(self, jobs: Sequence[Job]) -> list[list[Embedded]]:
         """Every image of every job: in one call, those that no cache knew."""
         self.metrics.observe_batch(len(jobs))
@@ -153,32 +141,21 @@ class Engine:
         results = describe_results(answer, index, query, job.options)
         self.metrics.observe_results(index.name, results)
         job.watch.lap("certify")
-        audit = {"audit": self._audit(job, index)} if job.options.include_audit else {}
+        audit: dict[str, Audit] = {}
+        if job.options.include_audit:
+            pixels = job.image.pixels_sha256 or ""
+            audit["audit"] = describe_audit(
+                job.options, job.question.k, pixels, self.embedder, index
+            )
         return SearchAnswer(
             query=describe_query(query, include_vector=job.options.include_vector),
             index=describe_index(index),
-            model=self.describe_model(query.embedding.forward_error),
+            model=describe_model(self.embedder, query.embedding.forward_error),
             operating_point=point,
             results=results,
             certificate=describe_certificate(answer, self.embedder.claim),
             timings_ms=SearchTimings(**job.watch.timings_ms()),
             **audit,
-        )
-
-    def _audit(self, job: SearchJob, index: GalleryIndex) -> Audit:
-        question = job.question
-        return Audit(
-            record="lipsim-audit-1",
-            pixels_sha256=job.image.pixels_sha256 or "",
-            decode_policy=self.embedder.decode_policy,
-            decoders=decoder_versions(),
-            index_seal=index.manifest.seal(),
-            options=AuditedOptions(
-                k=question.k,
-                max_distance=question.max_distance,
-                require_exact=question.require_exact,
-                operating_point=question.operating_point,
-            ),
         )
 
     def _compare(self, job: SimilarityJob, a: Embedded, b: Embedded) -> bytes | Exception:
@@ -216,7 +193,7 @@ class Engine:
             certified_radius=radius,
             image_a=ImageInfo.model_validate(a.info()),
             image_b=ImageInfo.model_validate(b.info()),
-            model=self.describe_model(error),
+            model=describe_model(self.embedder, error),
             unit=UNIT,
             timings_ms=PairTimings(**job.watch.timings_ms()),
         )
@@ -229,7 +206,7 @@ class Engine:
             norm=embedded.norm,
             fingerprint=self.embedder.fingerprint,
             image=ImageInfo.model_validate(embedded.info()),
-            model=self.describe_model(embedded.embedding.forward_error),
+            model=describe_model(self.embedder, embedded.embedding.forward_error),
             timings_ms=EmbedTimings(**job.watch.timings_ms()),
         )
         return encode(answer)

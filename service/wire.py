@@ -1,4 +1,4 @@
-"""Certificates, entries and embeddings as answers have them."""
+"""Certificates, entries, embeddings and the record of a question as answers have them."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,12 @@ import numpy as np
 
 from index_builder.certified_search import Answer
 from index_builder.gallery_index import GalleryIndex
-from model.embedder import Claim, ImageEmbedding
+from model.embedder import Claim, Embedder, ImageEmbedding
 from model.errors import CertificateError
+from model.image import decoder_versions
 from service.query_image import QueryImage
-from service.schemas.parts import UNIT, IndexInfo
+from service.schemas.audit import RECORD, Audit, AuditedOptions
+from service.schemas.parts import UNIT, IndexInfo, ModelInfo
 from service.schemas.search import AnswerCertificate, QueryInfo, SearchOptions, SearchResult
 
 MEANING = {
@@ -50,6 +52,48 @@ class Embedded:
 def describe_index(index: GalleryIndex) -> IndexInfo:
     """The index version as an answer names it."""
     return IndexInfo(name=index.name, version=index.version, size=index.size)
+
+
+def describe_model(embedder: Embedder, forward_error: float) -> ModelInfo:
+    """The model as an answer names it, with the error bound of that answer's images."""
+    return ModelInfo(
+        name=embedder.name,
+        fingerprint=embedder.fingerprint,
+        lipschitz_bound=embedder.lipschitz_bound,
+        forward_error=forward_error,
+        arithmetic=embedder.arithmetic,
+        claim=embedder.claim,
+    )
+
+
+def describe_audit(
+    options: SearchOptions, k: int, pixels_sha256: str, embedder: Embedder, index: GalleryIndex
+) -> Audit:
+    """What it takes to repeat an answer: the pixels, what decoded them, the index, the question.
+
+    Args:
+        options: as they were asked.
+        k: as it was settled, which `options` may leave to the deployment.
+        pixels_sha256: of the decoded pixels, hex.
+        embedder: the model that answers.
+        index: the index version that answers.
+    """
+    return Audit(
+        record=RECORD,
+        pixels_sha256=pixels_sha256,
+        decode_policy=embedder.decode_policy,
+        decoders=decoder_versions(),
+        index_seal=index.manifest.seal(),
+        options=AuditedOptions(
+            k=k,
+            max_distance=options.max_distance,
+            require_exact=options.require_exact,
+            operating_point=options.operating_point,
+            epsilon=options.epsilon,
+            include_vector=options.include_vector,
+            include_metadata=options.include_metadata,
+        ),
+    )
 
 
 def describe_query(query: Embedded, *, include_vector: bool) -> QueryInfo:

@@ -10,6 +10,7 @@ from service.answers import json_response
 from service.engine import Engine
 from service.routes.state import ServiceState, check_query
 from service.schemas.info import Info, ServedModel
+from service.wire import describe_model
 
 router = APIRouter(tags=["info"], dependencies=[Depends(check_query)])
 
@@ -48,7 +49,7 @@ def library_versions() -> dict[str, str]:
 def _served(engine: Engine) -> ServedModel:
     embedder = engine.embedder
     return ServedModel(
-        **engine.describe_model(embedder.forward_error).model_dump(),
+        **describe_model(embedder, embedder.forward_error).model_dump(),
         dim=embedder.dim,
         input_size=embedder.input_size,
         decode_policy=embedder.decode_policy,

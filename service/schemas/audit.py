@@ -1,10 +1,12 @@
 """What an answer adds so that it can be replayed offline, on another day and another machine."""
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
 from service.schemas.parts import Wire
+
+RECORD: Final = "lipsim-audit-1"
 
 
 class AuditedOptions(Wire):
@@ -14,6 +16,9 @@ class AuditedOptions(Wire):
     max_distance: float | None
     require_exact: bool
     operating_point: str | None
+    epsilon: float | None
+    include_vector: bool
+    include_metadata: bool
 
 
 class Audit(Wire):
