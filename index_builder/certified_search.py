@@ -123,6 +123,11 @@ def certified_search(
     return [answers[i] for i in range(len(embeddings))]
 
 
+def sees_everything(size: int, k: int) -> bool:
+    """Whether a search of a gallery of this size looks at every entry, whatever is asked."""
+    return next(_depths(size, k)) == size
+
+
 def _answer(
     embedding: QueryEmbedding,
     candidates: Candidates,

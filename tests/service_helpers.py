@@ -22,6 +22,8 @@ from service.settings import Settings
 from service.tracing import Tracing
 
 READY_S = 60.0
+ABSENT = 680
+"""Pictures among the labelled pairs that are not in the gallery."""
 
 
 def draw_picture(seed: int, width: int = 160, height: int = 120) -> Image.Image:

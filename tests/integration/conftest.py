@@ -1,5 +1,6 @@
 """A small real gallery, indexed once by the real command with the default checkpoint."""
 
+import csv
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import httpx
 import pytest
 from schema_ledger import LEDGER
 from service_helpers import (
+    ABSENT,
     StartServer,
     draw_picture,
     open_client,
@@ -33,6 +35,26 @@ def data_dir(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("data")
     run_builder("build", gallery, "--data-dir", directory)
     return directory
+
+
+@pytest.fixture(scope="session")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copies of the gallery's pictures, and pictures that are not in it."""
+    folder = tmp_path_factory.mktemp("pairs")
+    rows = []
+    for seed in range(60):
+        name = f"copy{seed:02}.jpg"
+        draw_picture(seed, 80, 60).save(folder / name, quality=60)
+        rows.append({"path": name, "id": f"p{seed:02}.jpg", "kind": "smaller"})
+    for seed in range(1000, 1000 + ABSENT):
+        name = f"other{seed}.png"
+        draw_picture(seed, 40, 30).save(folder / name)
+        rows.append({"path": name, "id": "", "kind": "stranger"})
+    with (folder / "pairs.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["path", "id", "kind"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "pairs.csv"
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.image import DecodeLimits
 from service.errors import ReplayError
-from service.replay import Replayer, main
+from service.replay.command import main
+from service.replay.replayer import Replayer
 
 QUERIES = [encode(draw_picture(500 + i, 150 + 9 * i, 120 + 5 * i), "JPEG") for i in range(12)]
 
@@ -79,8 +80,7 @@ def test_an_answer_that_claims_something_else_does_not_hold(
         member = member[step]
     member[last] = value
     outcome = replayer.replay(forged, QUERIES[0])
-    assert len(outcome.differences) == 1
-    assert says in outcome.differences[0]
+    assert any(says in words for words in outcome.differences)
 
 
 @pytest.mark.parametrize(
@@ -129,16 +129,17 @@ def test_the_command_repeats_many_and_says_which_do_not_hold(
     whole.write_text("\n".join(json.dumps(record) for record in records))
     done = run_replay(whole, images, "--data-dir", data_dir)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "12 answers: 12 hold, 0 do not" in done.stdout
+    assert "12 answers: 12 hold, 0 do not, 0 cannot" in done.stdout
     forged = deepcopy(records[3])
     forged["results"][0]["certified_radius"] *= 2
     whole.write_text("\n".join(json.dumps(record) for record in [*records[:3], forged]))
     done = run_replay(whole, images, "--data-dir", data_dir)
     assert done.returncode == 1
-    assert "record 4" in done.stdout
+    assert "line 4 (image" in done.stdout
     (images / "3.bin").unlink()
     done = run_replay(whole, images, "--data-dir", data_dir)
     assert done.returncode == 2
+    assert "4 answers: 3 hold, 0 do not, 1 cannot be replayed" in done.stdout
     assert "no file here has the SHA-256" in done.stdout
 
 

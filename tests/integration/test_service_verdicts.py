@@ -1,6 +1,5 @@
 """Verdicts over HTTP: from a list of labelled pairs, by the real commands, to the real server."""
 
-import csv
 import json
 import shutil
 import time
@@ -10,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from service_helpers import draw_picture, encode, open_client
+from service_helpers import ABSENT, draw_picture, encode, open_client
 from test_service_docs import CURLS, read_curl
 from typer.testing import CliRunner
 
@@ -20,31 +19,9 @@ from index_builder.maintenance import roll_back
 from index_builder.rates import upper_bound
 from service.settings import Settings
 
-ABSENT = 680
-
 
 def invoke(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copies of the gallery's pictures, and pictures that are not in it."""
-    folder = tmp_path_factory.mktemp("pairs")
-    rows = []
-    for seed in range(60):
-        name = f"copy{seed:02}.jpg"
-        draw_picture(seed, 80, 60).save(folder / name, quality=60)
-        rows.append({"path": name, "id": f"p{seed:02}.jpg", "kind": "smaller"})
-    for seed in range(1000, 1000 + ABSENT):
-        name = f"other{seed}.png"
-        draw_picture(seed, 40, 30).save(folder / name)
-        rows.append({"path": name, "id": "", "kind": "stranger"})
-    with (folder / "pairs.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["path", "id", "kind"])
-        writer.writeheader()
-        writer.writerows(rows)
-    return folder / "pairs.csv"
 
 
 @pytest.fixture(scope="module")

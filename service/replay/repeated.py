@@ -1,0 +1,142 @@
+"""One question asked again, with a look at every entry; and the answer as it should read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from index_builder.certified_search import Answer, sees_everything
+from index_builder.errors import ItemNotFoundError
+from index_builder.gallery_index import GalleryIndex
+from model.certificate import SearchCertificate, certify_search
+from model.embedder import Embedder
+from model.verdicts import Verdicts, judge
+from service.replay.changes import Tolerances
+from service.schemas.search import SearchOptions
+from service.verdicts import find_point
+from service.wire import (
+    Embedded,
+    describe_audit,
+    describe_certificate,
+    describe_index,
+    describe_model,
+    describe_query,
+    describe_results,
+)
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A question and what it is answered by."""
+
+    embedder: Embedder
+    index: GalleryIndex
+    query: Embedded
+    options: SearchOptions
+
+    @property
+    def saw_everything(self) -> bool:
+        """Whether the answer must have come from a look at all entries, as this one does."""
+        return sees_everything(self.index.size, self.options.k)
+
+    @property
+    def scale(self) -> float:
+        """How far an embedding moves per unit of pixel change."""
+        return self.embedder.lipschitz_bound * self.query.embedding.gain
+
+    @property
+    def tolerances(self) -> Tolerances:
+        """What an answer may differ by."""
+        return Tolerances.of(
+            norm=self.query.norm,
+            forward_error=self.query.embedding.forward_error,
+            scale=self.scale,
+            norm_deviation=self.index.norm_deviation,
+        )
+
+    @cached_property
+    def answer(self) -> dict[str, Any]:
+        """The answer as JSON would have it, but for the timings."""
+        query, index, options = self.query, self.index, self.options
+        _, point = find_point(index, options.operating_point)
+        pixels = query.image.pixels_sha256 or ""
+        parts = {
+            "query": describe_query(query, include_vector=options.include_vector),
+            "index": describe_index(index),
+            "model": describe_model(self.embedder, query.embedding.forward_error),
+            "certificate": describe_certificate(self._full, self.embedder.claim),
+            "audit": describe_audit(options, options.k, pixels, self.embedder, index),
+        }
+        answer = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
+        return {
+            **answer,
+            "operating_point": None if point is None else point.model_dump(),
+            "results": self._results(self._full),
+            "timings_ms": None,
+        }
+
+    def outsider(self, item_id: str) -> dict[str, Any] | None:
+        """What is to be said of an entry that is not in the answer; None if there is none such."""
+        try:
+            row = self.index.entry_by_id(item_id).row
+        except ItemNotFoundError:
+            return None
+        if self.index.entries([row])[0].id != item_id:
+            return None
+        vector, norm = self.query.embedding.vector, self.query.norm
+        score = float(self.index.vectors[row].astype(np.float64) @ vector)
+        similarity = max(-1.0, min(1.0, score / norm)) if norm > 0.0 else 0.0
+        none = np.zeros(1)
+        certificate = SearchCertificate(
+            is_proved=True,
+            positions=np.array([row]),
+            distances=np.array([1.0 - similarity]),
+            similarities=np.array([similarity]),
+            certified_radii=none,
+            exact=none > 0.0,
+            margins=none,
+            top1_radius=0.0,
+            set_radius=0.0,
+            order_radius=0.0,
+        )
+        (result,) = self._results(self._judged(certificate))
+        return result
+
+    @cached_property
+    def _full(self) -> Answer:
+        """The answer of a full scan: no bound on unseen entries is in its radii."""
+        options = self.options
+        certificate = certify_search(
+            self.query.embedding.vector,
+            self.index.everything(),
+            # More than all is all, and a record may say any number.
+            k=min(options.k, self.index.size + 1),
+            max_distance=options.max_distance,
+            **self._proving,
+        )
+        return self._judged(certificate)
+
+    def _judged(self, certificate: SearchCertificate) -> Answer:
+        everything = self.index.everything()
+        return Answer(everything, certificate, self._verdicts(certificate))
+
+    def _verdicts(self, certificate: SearchCertificate) -> Verdicts | None:
+        rule, _ = find_point(self.index, self.options.operating_point)
+        if rule is None:
+            return None
+        vector, everything = self.query.embedding.vector, self.index.everything()
+        return judge(vector, everything, certificate.positions, rule, **self._proving)
+
+    @property
+    def _proving(self) -> Mapping[str, float]:
+        return {
+            "lipschitz_bound": self.embedder.lipschitz_bound,
+            "gain": self.query.embedding.gain,
+            "forward_error": self.query.embedding.forward_error,
+        }
+
+    def _results(self, answer: Answer) -> list[dict[str, Any]]:
+        results = describe_results(answer, self.index, self.query, self.options)
+        return [result.model_dump(exclude_unset=True) for result in results]
