@@ -62,20 +62,7 @@ def serve(
         server.should_exit = True
 
     app = _open_app(settings, stop, tracing)
-    server = make_server(
-        app,
-        gate=app.state.gate,
-        drain=app.state.drain,
-        metrics=app.state.metrics,
-        host=settings.host,
-        port=settings.port,
-        header_timeout_s=settings.header_timeout_s,
-        answer_timeout_s=settings.answer_timeout_s,
-        max_connections=settings.max_connections,
-        shutdown_timeout_s=settings.shutdown_timeout_s,
-        drain_delay_s=settings.drain_delay_s,
-        trusted_proxies=settings.trusted_proxies,
-    )
+    server = make_server(app, settings)
     # What is imported stays: the collector need not go through all of torch between two answers.
     gc.freeze()
     try:

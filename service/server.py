@@ -9,13 +9,12 @@ from types import FrameType
 
 import structlog
 import uvicorn
-from starlette.types import ASGIApp
+from fastapi import FastAPI
 
 from service.connections import BoundedProtocol
 from service.drain import Drain
-from service.gate import Gate
-from service.metrics import Metrics
 from service.rare_line import RareLine
+from service.settings import Settings
 
 # Descriptors for everything that is no connection: indexes (two versions of each during a swap),
 # the event loop, logs, and connections that are accepted only to be refused.
@@ -68,43 +67,31 @@ class BoundedServer(uvicorn.Server):
                     same.listen(_BACKLOG)
 
 
-def make_server(
-    app: ASGIApp,
-    *,
-    gate: Gate,
-    drain: Drain,
-    metrics: Metrics,
-    host: str,
-    port: int,
-    header_timeout_s: float,
-    answer_timeout_s: float,
-    max_connections: int,
-    shutdown_timeout_s: int,
-    drain_delay_s: float = 0.0,
-    trusted_proxies: str = "",
-) -> BoundedServer:
-    """A server of one application; it keeps `max_connections` below the process's file limit.
+def make_server(app: FastAPI, settings: Settings) -> BoundedServer:
+    """A server of an application that `create_app` has made of the same settings.
 
-    `trusted_proxies` are the addresses whose `X-Forwarded-For` and `X-Forwarded-Proto` count,
-    comma-separated. None by default: uvicorn's own default believes everybody on this machine.
+    It keeps connections below the process's limit on open files. Nobody's `X-Forwarded-For` and
+    `X-Forwarded-Proto` count unless `trusted_proxies` names them: uvicorn's own default believes
+    everybody on this machine.
     """
+    drain: Drain = app.state.drain
 
     class Protocol(BoundedProtocol):
         pass
 
-    Protocol.header_timeout_s = header_timeout_s
-    Protocol.answer_timeout_s = answer_timeout_s
-    Protocol.max_connections = bound_connections(max_connections)
-    Protocol.gate = staticmethod(gate)
+    Protocol.header_timeout_s = settings.header_timeout_s
+    Protocol.answer_timeout_s = settings.answer_timeout_s
+    Protocol.max_connections = bound_connections(settings.max_connections)
+    Protocol.gate = staticmethod(app.state.gate)
     Protocol.drain = drain
-    Protocol.metrics = metrics
+    Protocol.metrics = app.state.metrics
     Protocol.connection_refusals = RareLine("connection_refused")
     Protocol.request_refusals = RareLine("requests_refused")
     return BoundedServer(
         uvicorn.Config(
             app,
-            host=host,
-            port=port,
+            host=settings.host,
+            port=settings.port,
             loop="asyncio",
             http=Protocol,
             ws="none",
@@ -112,12 +99,12 @@ def make_server(
             access_log=False,
             log_config=None,
             server_header=False,
-            proxy_headers=bool(trusted_proxies),
-            forwarded_allow_ips=trusted_proxies,
-            timeout_graceful_shutdown=shutdown_timeout_s,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=settings.trusted_proxies,
+            timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ),
         drain,
-        drain_delay_s,
+        settings.drain_delay_s,
     )
 
 

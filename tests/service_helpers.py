@@ -71,20 +71,7 @@ def run_builder(*arguments: object, environment: Mapping[str, str] | None = None
 def open_client(settings: Settings, *, tracing: Tracing | None = None) -> Iterator[httpx.Client]:
     """The application behind a real server in a thread, started and no longer loading."""
     app = create_app(settings, tracing=tracing)
-    server = make_server(
-        app,
-        gate=app.state.gate,
-        drain=app.state.drain,
-        metrics=app.state.metrics,
-        host=settings.host,
-        port=0,
-        header_timeout_s=settings.header_timeout_s,
-        answer_timeout_s=settings.answer_timeout_s,
-        max_connections=settings.max_connections,
-        shutdown_timeout_s=settings.shutdown_timeout_s,
-        drain_delay_s=settings.drain_delay_s,
-        trusted_proxies=settings.trusted_proxies,
-    )
+    server = make_server(app, settings.model_copy(update={"port": 0}))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
