@@ -35,10 +35,12 @@ from index_builder.console import (
     JsonOption,
     MaxErrorsOption,
     MaxPixelsOption,
+    RedisOption,
     SourceArgument,
     as_lines,
     limits_from,
     load_embedder,
+    told_progress,
 )
 from index_builder.format import QUARANTINE, read_manifest, read_quarantine
 from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
@@ -74,13 +76,14 @@ def build(  # noqa: PLR0917 (typer makes options of them)
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     allow_empty: AllowEmptyOption = False,
+    redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
         limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
-        union=False, allow_empty=allow_empty,
+        union=False, allow_empty=allow_empty, redis_url=redis_url,
     )  # fmt: skip
 
 
@@ -94,13 +97,14 @@ def add(  # noqa: PLR0917 (likewise)
     allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
+    redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
         limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
-        union=True, allow_empty=False,
+        union=True, allow_empty=False, redis_url=redis_url,
     )  # fmt: skip
 
 
@@ -317,21 +321,23 @@ def _build(
     as_json: bool,
     union: bool,
     allow_empty: bool,
+    redis_url: str | None,
 ) -> None:
     output = Output(as_json)
     with output.errors():
-        report = build_index(
-            data_dir,
-            index,
-            open_source(source, max_bytes=limits.max_image_bytes),
-            load_embedder(checkpoint),
-            source_name=str(source),
-            union=union,
-            limits=limits,
-            max_errors=max_errors,
-            allow_empty=allow_empty,
-            progress=Progress(sys.stderr),
-        )
+        with told_progress(redis_url, index) as progress:
+            report = build_index(
+                data_dir,
+                index,
+                open_source(source, max_bytes=limits.max_image_bytes),
+                load_embedder(checkpoint),
+                source_name=str(source),
+                union=union,
+                limits=limits,
+                max_errors=max_errors,
+                allow_empty=allow_empty,
+                progress=progress,
+            )
         show_report(output, index, report)
         if report.quarantined:
             raise typer.Exit(EXIT_QUARANTINED)

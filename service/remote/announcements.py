@@ -6,9 +6,8 @@ from typing import Any, cast
 
 import structlog
 
+from index_builder.shared_progress import CHANNEL
 from service.remote.link import RedisLink
-
-CHANNEL = "lipsim:index-changed"
 
 # However many hints come, looks are at least so far apart.
 _LEAST_PAUSE_S = 0.25

@@ -8,8 +8,9 @@ from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
 from service.answers import json_response
+from service.remote.builds import running_build
 from service.routes.state import ServiceState, check_query
-from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
+from service.schemas.indexes import IndexDetail, IndexList, IndexStatus, Item, Refusal
 from service.shelf import Shelf, ShelfEntry
 from service.verdicts import operating_points
 from service.wire import describe_index
@@ -26,11 +27,13 @@ async def list_all(state: ServiceState) -> Response:
     return json_response(IndexList(indexes=statuses(shelf)))
 
 
-@router.get("/v1/indexes/{name}", response_model=IndexStatus, summary="Describe one index")
+@router.get("/v1/indexes/{name}", response_model=IndexDetail, summary="Describe one index")
 async def describe(name: str, state: ServiceState) -> Response:
-    """One index: its version, size, and the model that made it."""
+    """One index: its version, size, the model that made it, and how far a running build is."""
     shelf = state.runtime.serving_engine.shelf
-    return json_response(status_of(shelf.entry(name)))
+    status = status_of(shelf.entry(name))
+    build = await running_build(state.redis, status.name)
+    return json_response(IndexDetail(**dict(status), build=build))
 
 
 @router.get("/v1/indexes/{name}/item", response_model=Item, summary="Describe one item")
