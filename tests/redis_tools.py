@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
+TIMEOUT_S = 0.5
+"""How long a replica of these tests waits for Redis: five times the default, so that it shows."""
 SECRET = "only the replicas of these tests know this"
 
 

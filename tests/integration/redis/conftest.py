@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from redis_tools import SECRET, RedisServer, running_redis
+from redis_tools import SECRET, TIMEOUT_S, RedisServer, running_redis
 from service_helpers import open_client
 
 from service.settings import Settings
@@ -26,7 +26,8 @@ def replica(data_dir: Path) -> Iterator[OpenReplica]:
     with ExitStack() as stack:
 
         def open_one(**settings: object) -> httpx.Client:
-            given = {"data_dir": data_dir, "cache_secret": SECRET, "workers": 1, **settings}
+            usual = {"cache_secret": SECRET, "redis_timeout_s": TIMEOUT_S, "workers": 1}
+            given = {"data_dir": data_dir, **usual, **settings}
             return stack.enter_context(open_client(Settings(**given)))
 
         yield open_one

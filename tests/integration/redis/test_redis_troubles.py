@@ -11,16 +11,17 @@ import httpx
 import pytest
 import redis
 import structlog
-from redis_tools import RedisServer, free_port, running_redis, stranger
+from redis_tools import TIMEOUT_S, RedisServer, free_port, running_redis, stranger
 from service_helpers import draw_picture, encode
 
 OpenReplica = Callable[..., httpx.Client]
 Lines = list[dict]
 
-TIMEOUT_S = 0.1
-# Requests that may find out that Redis is silent before it is asked no more, and some air for a
-# machine that does other things too.
-PRICE_S = 3 * TIMEOUT_S + 1.0
+# For a machine that does other things too. Were each of the twenty requests to wait for Redis, they
+# would take ten seconds longer.
+AIR_S = 4.0
+# What it may cost until it is known that Redis is silent.
+PRICE_S = 3 * TIMEOUT_S + AIR_S
 
 _seeds = count(5000)
 
@@ -33,14 +34,6 @@ def ask(client: httpx.Client, requests: int = 20) -> float:
         response = client.post("/v1/search", files={"image": picture})
         assert response.status_code == 200
     return time.perf_counter() - begun
-
-
-def ask_thrice(client: httpx.Client) -> float:
-    """The shortest of three: a machine is busy with something else now and then.
-
-    Were Redis waited for, each of them would be longer by twenty timeouts.
-    """
-    return min(ask(client) for _ in range(3))
 
 
 def ask_together(client: httpx.Client, requests: int = 32) -> float:
@@ -126,7 +119,7 @@ def test_it_hangs_and_wakes_up(
     assert ask(client) < 2 * usual_s + PRICE_S
     assert client.get("/readyz").json()["redis"] == "degraded"
     # Known to hang, it costs nothing any more; probes are nobody's request.
-    assert ask_thrice(client) < 2 * usual_s + 0.5
+    assert ask(client) < 2 * usual_s + AIR_S
     redis_server.send(signal.SIGCONT)
     wait_for_status(client, "ok")
     assert events(lines, "warning", "error", "critical") == ["redis_away"]
@@ -183,7 +176,7 @@ def test_it_wants_another_password(
             url = server.url.replace("//", f"//{user}")
             client = replica(redis_url=url, cache_bytes=0)
             wait_for_status(client, "degraded")
-            assert ask_thrice(client) < 2 * usual_s + 0.5
+            assert ask(client) < 2 * usual_s + AIR_S
             assert events(lines, "warning", "error", "critical") == ["redis_away"]
             assert "wrong" not in str(lines)
         right = replica(redis_url=server.url.replace("//", "//:right@"))
@@ -234,7 +227,7 @@ def test_nobody_is_there_at_the_start(
     url = f"redis://127.0.0.1:{free_port()}/0"
     client = replica(redis_url=url, cache_bytes=0)
     wait_for_status(client, "degraded")
-    assert ask_thrice(client) < 2 * usual_s + 0.5
+    assert ask(client) < 2 * usual_s + AIR_S
     unix = replica(redis_url=f"unix://{tmp_path}/no.sock", cache_bytes=0)
     wait_for_status(unix, "degraded")
     ask(unix)
