@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from index_builder.certified_search import certified_search
 from index_builder.faiss_backend import CpuFlatSearch, load_faiss
-from index_builder.format import norm_deviation
 from index_builder.gallery_index import GalleryIndex
+from index_builder.store.manifest import norm_deviation
 
 K = 10
 BLOCK = 1 << 16

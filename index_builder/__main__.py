@@ -11,15 +11,8 @@ from typing import Annotated
 
 import typer
 
-from index_builder import layout
 from index_builder.build import build_index, remove_items
 from index_builder.calibrate import calibrate_index
-from index_builder.calibration import (
-    LARGEST_K,
-    MOST_QUERIES,
-    MOST_SEED,
-    describe,
-)
 from index_builder.calibration_queries import LabelledPairs, SyntheticPairs
 from index_builder.console import (
     DEFAULT_DATA_DIR,
@@ -42,7 +35,6 @@ from index_builder.console import (
     load_embedder,
     told_progress,
 )
-from index_builder.format import QUARANTINE, read_manifest, read_quarantine
 from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.reports import (
     counts_of,
@@ -53,6 +45,14 @@ from index_builder.reports import (
     summary,
 )
 from index_builder.sources import open_source
+from index_builder.store import layout
+from index_builder.store.manifest import QUARANTINE, read_manifest, read_quarantine
+from index_builder.store.operating_points import (
+    LARGEST_K,
+    MOST_QUERIES,
+    MOST_SEED,
+    describe,
+)
 from model.console import Output
 from model.image import DecodeLimits
 from model.progress import Progress

@@ -14,8 +14,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from index_builder import layout
-from index_builder.calibration import (
+from index_builder.calibration_queries import Label, Pairs, Query, embedded_queries, is_held_out
+from index_builder.embedding import EmbedderLike
+from index_builder.errors import SourceError
+from index_builder.gallery_index import GalleryIndex
+from index_builder.query_groups import merged_groups
+from index_builder.self_match import SelfMatches, self_matches
+from index_builder.store import layout
+from index_builder.store.manifest import Manifest
+from index_builder.store.operating_points import (
     LARGEST_K,
     MOST_QUERIES,
     STATISTIC,
@@ -24,14 +31,7 @@ from index_builder.calibration import (
     Measured,
     OperatingPoint,
 )
-from index_builder.calibration_queries import Label, Pairs, Query, embedded_queries, is_held_out
-from index_builder.embedding import EmbedderLike
-from index_builder.errors import SourceError
-from index_builder.format import Manifest
-from index_builder.gallery_index import GalleryIndex
-from index_builder.query_groups import merged_groups
-from index_builder.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
-from index_builder.self_match import SelfMatches, self_matches
+from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
 from index_builder.writer import seal_calibration, writing
 from model.angle import embedding_norm
 from model.certificate import Candidates

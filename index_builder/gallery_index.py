@@ -13,14 +13,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from index_builder import layout
 from index_builder.errors import (
     IndexFormatError,
     IndexModelMismatchError,
     IndexNotFoundError,
 )
 from index_builder.faiss_backend import CpuFlatSearch, FlatSearch, open_flat_search
-from index_builder.format import (
+from index_builder.store import layout
+from index_builder.store.items import Entry, ItemsReader
+from index_builder.store.manifest import (
     ITEMS,
     MANIFEST,
     THUMBNAILS,
@@ -31,7 +32,6 @@ from index_builder.format import (
     norm_deviation,
     read_manifest,
 )
-from index_builder.items import Entry, ItemsReader
 from index_builder.unseen import float32_query, unseen_bound
 from model.certificate import Candidates
 from model.errors import EmbeddingError

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from index_builder.items import sqlite_errors
+from index_builder.store.items import sqlite_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS embedded(

@@ -4,7 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from index_builder.items import sqlite_errors
+from index_builder.store.items import sqlite_errors
 from index_builder.writer import Planned
 
 _SCHEMA = """

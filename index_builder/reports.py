@@ -4,12 +4,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from index_builder import layout
 from index_builder.build import BuildReport
 from index_builder.calibrate import CalibrationReport
-from index_builder.calibration import calibration_fields, describe
 from index_builder.console import as_lines
-from index_builder.format import Manifest
+from index_builder.store import layout
+from index_builder.store.manifest import Manifest
+from index_builder.store.operating_points import calibration_fields, describe
 from model.console import Output
 
 _SHOWN_QUARANTINED = 20

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from index_builder import layout
-from index_builder.calibration import Calibration
 from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedError
-from index_builder.format import (
+from index_builder.journal import EmbeddedImage
+from index_builder.store import layout
+from index_builder.store.items import Item, ItemsReader, ItemsWriter
+from index_builder.store.manifest import (
     CALIBRATED_SCHEMA,
     DATA_FILES,
     ITEMS,
@@ -37,8 +38,7 @@ from index_builder.format import (
     read_manifest,
     write_quarantine,
 )
-from index_builder.items import Item, ItemsReader, ItemsWriter
-from index_builder.journal import EmbeddedImage
+from index_builder.store.operating_points import Calibration
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 

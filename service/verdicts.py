@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from index_builder.calibration import Calibration, Measured, OperatingPoint
 from index_builder.gallery_index import GalleryIndex
+from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.verdicts import MatchRule
 from service.errors import FieldProblem, UnknownOperatingPointError
 from service.schemas import indexes

@@ -11,18 +11,18 @@ from dataclasses import replace
 import pytest
 from index_tools import build, write_folder
 
-from index_builder import layout
-from index_builder.calibration import (
+from index_builder.errors import GalleryIndexError, IndexFormatError
+from index_builder.gallery_index import GalleryIndex
+from index_builder.maintenance import verify_index
+from index_builder.store import layout
+from index_builder.store.manifest import Manifest, read_manifest
+from index_builder.store.operating_points import (
     Calibration,
     LeftOut,
     Measured,
     OperatingPoint,
     calibration_from,
 )
-from index_builder.errors import GalleryIndexError, IndexFormatError
-from index_builder.format import Manifest, read_manifest
-from index_builder.gallery_index import GalleryIndex
-from index_builder.maintenance import verify_index
 from index_builder.writer import seal_calibration, writing
 
 CALIBRATION = Calibration(

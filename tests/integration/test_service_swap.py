@@ -21,8 +21,8 @@ from service_helpers import (
     wait_for,
 )
 
-from index_builder.format import read_manifest
-from index_builder.layout import Current, index_paths, write_current
+from index_builder.store.layout import Current, index_paths, write_current
+from index_builder.store.manifest import read_manifest
 from service.settings import Settings
 
 

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from index_builder.__main__ import app
 from index_builder.build import remove_items
 from index_builder.maintenance import roll_back
-from index_builder.rates import upper_bound
+from index_builder.store.rates import upper_bound
 from service.settings import Settings
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index_builder.rates import (
+from index_builder.store.rates import (
     at_most,
     choose_threshold,
     events_allowed,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from index_builder.errors import IndexFormatError
-from index_builder.format import (
+from index_builder.store.manifest import (
     DATA_FILES,
     SCHEMA,
     FileRecord,

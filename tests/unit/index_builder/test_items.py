@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index_builder.errors import IndexFormatError, ItemNotFoundError
-from index_builder.items import Item, ItemsReader, ItemsWriter
+from index_builder.store.items import Item, ItemsReader, ItemsWriter
 
 ids = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=30)
 metadata = st.dictionaries(

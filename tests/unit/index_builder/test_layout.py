@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index_builder import layout
 from index_builder.errors import IndexFormatError, IndexNotFoundError
+from index_builder.store import layout
 
 
 @pytest.mark.parametrize("name", ["default", "a", "A-1_b.c", "0" * 64])

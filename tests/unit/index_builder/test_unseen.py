@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index_builder.faiss_backend import CpuFlatSearch
-from index_builder.format import norm_deviation
+from index_builder.store.manifest import norm_deviation
 from index_builder.unseen import Float32Query, float32_query, unseen_bound
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from index_builder.rates import upper_bound
+from index_builder.store.rates import upper_bound
 from model.verdicts import MatchRule
 
 STATISTIC = "margin"

@@ -16,9 +16,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Float
 
-from index_builder.calibration import Calibration, calibration_from
 from index_builder.errors import IndexFormatError
-from index_builder.layout import open_regular
+from index_builder.store.layout import open_regular
+from index_builder.store.operating_points import Calibration, calibration_from
 from model.rounding import gamma, round_up
 
 SCHEMA = "lipsim-index-1"

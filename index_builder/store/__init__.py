@@ -1,0 +1,1 @@
+"""The format on disk: versions and their files, names, items, operating points."""
