@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from index_builder.build import build_index
-from index_builder.sources import open_source
+from index_builder.sources.base import open_source
 from model.embedder import Embedder
 from model.image import DecodedImage, DecodeLimits, decode_image
 from model.resize import resize_operator

@@ -44,7 +44,7 @@ from index_builder.reports import (
     show_report,
     summary,
 )
-from index_builder.sources import open_source
+from index_builder.sources.base import open_source
 from index_builder.store import layout
 from index_builder.store.manifest import QUARANTINE, read_manifest, read_quarantine
 from index_builder.store.operating_points import (

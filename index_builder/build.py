@@ -19,7 +19,7 @@ from index_builder.errors import (
 from index_builder.gallery_index import GalleryIndex
 from index_builder.journal import EmbeddedImage, Journal
 from index_builder.plan import Plan
-from index_builder.sources import Problem, Source, SourceItem, is_sidecar
+from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
 from index_builder.store import layout
 from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine

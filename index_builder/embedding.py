@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from PIL import Image
 
 from index_builder.journal import EmbeddedImage
-from index_builder.sources import Problem
+from index_builder.sources.base import Problem
 from model.errors import (
     EmptyImageError,
     ImageBytesError,

@@ -4,7 +4,7 @@ from index_tools import MAX_BYTES, TinyEmbedder
 
 from index_builder.calibrate import calibrate_index
 from index_builder.calibration_queries import SyntheticPairs
-from index_builder.sources import open_source
+from index_builder.sources.base import open_source
 from model.image import DecodeLimits
 
 PICTURES = 660

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from index_builder.build import build_index
 from index_builder.maintenance import prune
-from index_builder.sources import open_source
+from index_builder.sources.base import open_source
 from model.embedder import Embedder
 from model.threads import limit_threads
 

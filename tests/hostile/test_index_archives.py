@@ -12,7 +12,7 @@ import pytest
 from index_tools import MAX_BYTES, picture
 
 from index_builder.errors import SourceError
-from index_builder.sources import open_source
+from index_builder.sources.base import open_source
 
 
 def read(path):
@@ -122,7 +122,7 @@ def test_a_damaged_header_in_the_middle_does_not_look_like_the_end(tmp_path):
 
 
 def test_a_tar_that_unpacks_to_far_more_than_pictures_can_is_a_bomb(tmp_path, monkeypatch):
-    monkeypatch.setattr("index_builder.archives._FREE_BYTES", 1 << 20)
+    monkeypatch.setattr("index_builder.sources.archives._FREE_BYTES", 1 << 20)
     bomb = tar_bytes([("zeros.png", bytes(64 << 20), {}), ("a.png", b"A", {})])
     (tmp_path / "t.tar.gz").write_bytes(gzip.compress(bomb))
     with pytest.raises(SourceError, match=r"unpacks to more than 200 times its size"):

@@ -93,7 +93,7 @@ from pathlib import Path
 from index_tools import MAX_BYTES, TinyEmbedder
 from index_builder.calibrate import calibrate_index
 from index_builder.calibration_queries import SyntheticPairs
-from index_builder.sources import open_source
+from index_builder.sources.base import open_source
 from model.progress import Progress
 pairs = SyntheticPairs(
     lambda: open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES), source="in", queries=620

@@ -16,7 +16,7 @@ from index_builder.embedding import (
     image_problem,
     unit_vector,
 )
-from index_builder.sources import Problem
+from index_builder.sources.base import Problem
 from model import errors
 from model.image import DecodedImage, DecodeLimits, decode_image
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from index_tools import MAX_BYTES
 
 from index_builder.errors import SourceError
-from index_builder.sources import id_problem, is_sidecar, open_source
+from index_builder.sources.base import id_problem, is_sidecar, open_source
 
 
 def read(path, max_bytes=MAX_BYTES):

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
 
 from index_builder.errors import SourceError
-from index_builder.sources import Problem, SourceItem, id_problem, item_from, read_inside
+from index_builder.sources.base import Problem, SourceItem, id_problem, item_from, read_inside
 
 _JSON_SUFFIXES = {".jsonl", ".ndjson"}
 SUFFIXES = {".csv", *_JSON_SUFFIXES}

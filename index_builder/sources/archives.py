@@ -19,7 +19,14 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from index_builder.errors import SourceError
-from index_builder.sources import Problem, SourceItem, id_problem, is_hidden, item_from, printable
+from index_builder.sources.base import (
+    Problem,
+    SourceItem,
+    id_problem,
+    is_hidden,
+    item_from,
+    printable,
+)
 
 _MAX_RATIO = 200
 _FREE_BYTES = 1 << 30

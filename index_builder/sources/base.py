@@ -202,8 +202,8 @@ def open_source(path: Path, *, max_bytes: int) -> Source:
         SourceError: it is none of these, or cannot be read.
     """
     # These modules build on this one; importing them here keeps one door for all collections.
-    from index_builder.archives import open_archive  # noqa: PLC0415
-    from index_builder.manifests import SUFFIXES, ManifestSource  # noqa: PLC0415
+    from index_builder.sources.archives import open_archive  # noqa: PLC0415
+    from index_builder.sources.lists import SUFFIXES, ManifestSource  # noqa: PLC0415
 
     if path.is_dir():
         return FolderSource(path, max_bytes=max_bytes)
