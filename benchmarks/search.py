@@ -24,9 +24,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from index_builder.certified_search import certified_search
-from index_builder.faiss_backend import CpuFlatSearch, load_faiss
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.certified import certified_search
+from index_builder.search.faiss_flat import CpuFlatSearch, load_faiss
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store.manifest import norm_deviation
 
 K = 10

@@ -31,8 +31,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from index_builder.certified_search import certified_search
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.certified import certified_search
+from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.image import decode_image
 from model.threads import limit_threads

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from index_builder.certified_search import certified_search
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.certified import certified_search
+from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.image import decode_image
 

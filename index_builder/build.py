@@ -16,9 +16,9 @@ from index_builder.errors import (
     ItemNotFoundError,
     SourceError,
 )
-from index_builder.gallery_index import GalleryIndex
 from index_builder.journal import EmbeddedImage, Journal
 from index_builder.plan import Plan
+from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
 from index_builder.store import layout
 from index_builder.store.items import Item

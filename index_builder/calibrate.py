@@ -17,8 +17,8 @@ from jaxtyping import Float64
 from index_builder.calibration_queries import Label, Pairs, Query, embedded_queries, is_held_out
 from index_builder.embedding import EmbedderLike
 from index_builder.errors import SourceError
-from index_builder.gallery_index import GalleryIndex
 from index_builder.query_groups import merged_groups
+from index_builder.search.gallery import GalleryIndex
 from index_builder.self_match import SelfMatches, self_matches
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest

@@ -21,8 +21,8 @@ from PIL import Image
 
 from index_builder.embedding import EmbedderLike
 from index_builder.errors import ItemNotFoundError, SourceError
-from index_builder.gallery_index import GalleryIndex
 from index_builder.query_groups import pixels_name
+from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, read_inside
 from index_builder.sources.lists import csv_rows, path_problem
 from index_builder.store.operating_points import LABELLED, SYNTHETIC, is_kind

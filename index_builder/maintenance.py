@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from index_builder.errors import IndexFormatError, IndexNotFoundError
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import MANIFEST, Manifest
 from index_builder.writer import check_version, point_current, writing

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
-from index_builder.certified_search import Answer, certified_search
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.certified import Answer, certified_search
+from index_builder.search.gallery import GalleryIndex
 from model.angle import certify_pair
 from model.certificate import Candidates
 from model.embedder import Embedder

@@ -12,7 +12,7 @@ from typing import Literal, TypeVar
 import numpy as np
 import structlog
 
-from index_builder.faiss_backend import load_faiss
+from index_builder.search.faiss_flat import load_faiss
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.image import DecodedImage

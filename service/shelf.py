@@ -15,7 +15,7 @@ from index_builder.errors import (
     IndexModelMismatchError,
     IndexNotFoundError,
 )
-from index_builder.gallery_index import GalleryIndex, current_seal, list_indexes
+from index_builder.search.gallery import GalleryIndex, current_seal, list_indexes
 from model.errors import RetrievalError
 from service.errors import IndexUnavailableError
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.verdicts import MatchRule
 from service.errors import FieldProblem, UnknownOperatingPointError

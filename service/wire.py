@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from index_builder.certified_search import Answer
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.certified import Answer
+from index_builder.search.gallery import GalleryIndex
 from model.embedder import Claim, Embedder, ImageEmbedding
 from model.errors import CertificateError
 from model.image import decoder_versions

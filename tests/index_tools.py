@@ -18,7 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from index_builder.build import BuildReport, build_index
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import open_source
 from index_builder.store.items import Item
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from index_builder.certified_search import certified_search
+from index_builder.search.certified import certified_search
 from model.certificate import Candidates
 from model.embedder import Embedder, ImageEmbedding
 from model.image import DecodedImage

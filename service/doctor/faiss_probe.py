@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from index_builder.faiss_backend import open_flat_search
+from index_builder.search.faiss_flat import open_flat_search
 
 ROWS, DIM, DEPTH = 3000, 64, 10
 

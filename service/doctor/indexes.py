@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from index_builder.errors import IndexModelMismatchError
-from index_builder.gallery_index import GalleryIndex, list_indexes
+from index_builder.search.gallery import GalleryIndex, list_indexes
 from model.errors import RetrievalError
 from service.doctor.findings import Finding, failed, ok, warning
 from service.doctor.model import Model

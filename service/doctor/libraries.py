@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from index_builder.faiss_backend import load_faiss
+from index_builder.search.faiss_flat import load_faiss
 from model.errors import DependencyError
 from service.doctor.findings import Finding, failed, ok, warning
 from service.tracing import exporter_of_environment

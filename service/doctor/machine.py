@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from index_builder.errors import GalleryIndexError
-from index_builder.gallery_index import list_indexes
+from index_builder.search.gallery import list_indexes
 from index_builder.store.layout import existing_version, index_paths, read_current
 from index_builder.store.manifest import Manifest, read_manifest
 from service.doctor.findings import Finding, failed, ok, warning

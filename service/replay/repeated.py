@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from index_builder.certified_search import Answer, sees_everything
 from index_builder.errors import ItemNotFoundError
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.certified import Answer, sees_everything
+from index_builder.search.gallery import GalleryIndex
 from model.certificate import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.verdicts import Verdicts, judge

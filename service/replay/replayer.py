@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.image import DecodedImage, DecodeLimits, decode_image, decoder_versions
 from service.errors import ReplayError

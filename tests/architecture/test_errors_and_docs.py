@@ -160,7 +160,7 @@ def test_every_operation_has_an_example_a_summary_and_no_422_of_the_framework():
     [
         ("service.app", ["model.train", "index_builder.build", "index_builder.sources.base"]),
         ("model.certificate", ["torch", "faiss", "fastapi"]),
-        ("index_builder.gallery_index", ["fastapi", "starlette", "uvicorn"]),
+        ("index_builder.search.gallery", ["fastapi", "starlette", "uvicorn"]),
     ],
 )
 def test_importing_a_part_does_not_bring_what_is_above_it(imported: str, absent: list[str]):

@@ -12,8 +12,8 @@ import pytest
 from index_tools import build, write_folder
 
 from index_builder.errors import GalleryIndexError, IndexFormatError
-from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import verify_index
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest, read_manifest
 from index_builder.store.operating_points import (

@@ -11,8 +11,8 @@ import pytest
 from index_tools import build, write_folder
 
 from index_builder.errors import GalleryIndexError, IndexFormatError
-from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import verify_index
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store.manifest import read_manifest
 
 

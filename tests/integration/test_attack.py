@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from service_helpers import draw_picture, encode
 
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from model.attack.eviction import (
     EvictionTarget,
     evict,

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from index_builder.__main__ import app
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.image import decode_image
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from index_tools import build, write_folder
 
-from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import verify_index
+from index_builder.search.gallery import GalleryIndex
 
 TOOLS = Path(__file__).parents[1] / "index_tools.py"
 ROOT = TOOLS.parents[1]

@@ -10,8 +10,8 @@ from index_tools import build, ids_of, picture, some, write_folder
 
 from index_builder.build import remove_items
 from index_builder.errors import IndexFormatError, IndexNotFoundError, ItemNotFoundError
-from index_builder.gallery_index import GalleryIndex, current_version
 from index_builder.maintenance import prune, roll_back, verify_index
+from index_builder.search.gallery import GalleryIndex, current_version
 
 
 def test_a_build_of_what_is_served_writes_nothing(tmp_path):

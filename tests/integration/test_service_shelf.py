@@ -10,7 +10,7 @@ import pytest
 from service_helpers import open_client, run_builder
 
 from index_builder.errors import IndexNotFoundError
-from index_builder.gallery_index import GalleryIndex
+from index_builder.search.gallery import GalleryIndex
 from model.image import DECODE_POLICY_VERSION
 from service.errors import IndexUnavailableError
 from service.settings import Settings

@@ -8,7 +8,7 @@ from galleries import KINDS, everything, norm_deviation, retrieve, unit_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index_builder.certified_search import certified_search
+from index_builder.search.certified import certified_search
 from model.certificate import Candidates, certify_search
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError

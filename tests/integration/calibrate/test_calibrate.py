@@ -13,8 +13,8 @@ from PIL import Image
 from index_builder.calibrate import TARGETS
 from index_builder.calibration_queries import embedded_queries, is_held_out
 from index_builder.errors import IndexModelMismatchError, IndexNotFoundError, SourceError
-from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import verify_index
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.rates import upper_bound
 from model.data.edits import EDIT_KINDS

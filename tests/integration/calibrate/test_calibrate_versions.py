@@ -15,8 +15,8 @@ from index_tools import build, write_folder
 
 from index_builder.build import remove_items
 from index_builder.errors import IndexLockedError
-from index_builder.gallery_index import GalleryIndex
 from index_builder.maintenance import prune, roll_back, verify_index
+from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import read_manifest
 from index_builder.writer import seal_calibration, writing

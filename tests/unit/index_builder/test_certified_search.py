@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from index_builder.certified_search import certified_search
+from index_builder.search.certified import certified_search
 from model.certificate import Candidates, certify_search
 from model.errors import CertificateError
 

@@ -4,7 +4,7 @@ import threading
 import numpy as np
 import pytest
 
-from index_builder.faiss_backend import (
+from index_builder.search.faiss_flat import (
     BLAS_BATCH,
     CpuFlatSearch,
     ShardedSearch,

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index_builder.faiss_backend import CpuFlatSearch
+from index_builder.search.faiss_flat import CpuFlatSearch
+from index_builder.search.unseen import Float32Query, float32_query, unseen_bound
 from index_builder.store.manifest import norm_deviation
-from index_builder.unseen import Float32Query, float32_query, unseen_bound
 
 
 def exact_dot(a, b):

@@ -27,7 +27,7 @@ _SMALL_GALLERY = 1024
 
 @runtime_checkable
 class SearchableIndex(Protocol):
-    """What a certified search needs of an index: `index_builder.gallery_index.GalleryIndex`."""
+    """What a certified search needs of an index: `index_builder.search.gallery.GalleryIndex`."""
 
     @property
     def size(self) -> int:

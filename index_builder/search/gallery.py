@@ -18,7 +18,8 @@ from index_builder.errors import (
     IndexModelMismatchError,
     IndexNotFoundError,
 )
-from index_builder.faiss_backend import CpuFlatSearch, FlatSearch, open_flat_search
+from index_builder.search.faiss_flat import CpuFlatSearch, FlatSearch, open_flat_search
+from index_builder.search.unseen import float32_query, unseen_bound
 from index_builder.store import layout
 from index_builder.store.items import Entry, ItemsReader
 from index_builder.store.manifest import (
@@ -32,7 +33,6 @@ from index_builder.store.manifest import (
     norm_deviation,
     read_manifest,
 )
-from index_builder.unseen import float32_query, unseen_bound
 from model.certificate import Candidates
 from model.errors import EmbeddingError
 

@@ -1,0 +1,1 @@
+"""What the service asks: an opened gallery and exact search with a certificate."""
