@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from index_builder.build import build_index
+from index_builder.build.build import build_index
 from index_builder.sources.base import open_source
 from model.embedder import Embedder
 from model.image import DecodedImage, DecodeLimits, decode_image

@@ -11,7 +11,8 @@ from typing import Annotated
 
 import typer
 
-from index_builder.build import build_index, remove_items
+from index_builder.build.build import build_index, remove_items
+from index_builder.build.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.calibrate import calibrate_index
 from index_builder.calibration_queries import LabelledPairs, SyntheticPairs
 from index_builder.console import (
@@ -35,7 +36,6 @@ from index_builder.console import (
     load_embedder,
     told_progress,
 )
-from index_builder.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.reports import (
     counts_of,
     describe_index,

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
+from index_builder.build.embedding import EmbedderLike
+from index_builder.build.writer import seal_calibration, writing
 from index_builder.calibration_queries import Label, Pairs, Query, embedded_queries, is_held_out
-from index_builder.embedding import EmbedderLike
 from index_builder.errors import SourceError
 from index_builder.query_groups import merged_groups
 from index_builder.search.gallery import GalleryIndex
@@ -32,7 +33,6 @@ from index_builder.store.operating_points import (
     OperatingPoint,
 )
 from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
-from index_builder.writer import seal_calibration, writing
 from model.angle import embedding_norm
 from model.certificate import Candidates
 from model.image import DecodeLimits

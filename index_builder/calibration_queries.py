@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 from PIL import Image
 
-from index_builder.embedding import EmbedderLike
+from index_builder.build.embedding import EmbedderLike
 from index_builder.errors import ItemNotFoundError, SourceError
 from index_builder.query_groups import pixels_name
 from index_builder.search.gallery import GalleryIndex

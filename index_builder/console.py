@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from index_builder.embedding import EmbedderLike
-from index_builder.shared_progress import SharedProgress
+from index_builder.build.embedding import EmbedderLike
+from index_builder.build.shared_progress import SharedProgress
 from model.image import MOST_PIXELS, DecodeLimits, format_names
 from model.progress import Progress
 

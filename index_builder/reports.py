@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from index_builder.build import BuildReport
+from index_builder.build.build import BuildReport
 from index_builder.calibrate import CalibrationReport
 from index_builder.console import as_lines
 from index_builder.store import layout

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from index_builder.build import BuildReport, build_index
+from index_builder.build.build import BuildReport, build_index
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import open_source
 from index_builder.store.items import Item

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import structlog
 
-from index_builder.shared_progress import CHANNEL
+from index_builder.build.shared_progress import CHANNEL
 from service.remote.link import RedisLink
 
 # However many hints come, looks are at least so far apart.

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from index_builder.shared_progress import progress_key
+from index_builder.build.shared_progress import progress_key
 from service.remote.errors import RedisTrouble
 from service.remote.link import RedisLink
 from service.schemas.indexes import BuildProgress

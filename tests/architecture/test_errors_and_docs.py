@@ -158,7 +158,7 @@ def test_every_operation_has_an_example_a_summary_and_no_422_of_the_framework():
 @pytest.mark.parametrize(
     ("imported", "absent"),
     [
-        ("service.app", ["model.train", "index_builder.build", "index_builder.sources.base"]),
+        ("service.app", ["model.train", "index_builder.build.build", "index_builder.sources.base"]),
         ("model.certificate", ["torch", "faiss", "fastapi"]),
         ("index_builder.search.gallery", ["fastapi", "starlette", "uvicorn"]),
     ],

@@ -8,8 +8,8 @@ Says the new version, a line each. Old versions are pruned as an operator's time
 import sys
 from pathlib import Path
 
-from index_builder.build import build_index
-from index_builder.maintenance import prune
+from index_builder.build.build import build_index
+from index_builder.build.maintenance import prune
 from index_builder.sources.base import open_source
 from model.embedder import Embedder
 from model.threads import limit_threads

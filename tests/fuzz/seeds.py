@@ -10,7 +10,7 @@ from pathlib import Path
 from fuzz.pictures import valid_file
 from image_files import encoded, hostile_images, photo, sound_images
 
-from index_builder.embedding import draw_thumbnail
+from index_builder.build.embedding import draw_thumbnail
 from model.image import decode_image
 
 _GALLERY = Path(__file__).parents[2] / "examples" / "gallery"

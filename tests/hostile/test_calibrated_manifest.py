@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 from index_tools import build, write_folder
 
+from index_builder.build.maintenance import verify_index
+from index_builder.build.writer import seal_calibration, writing
 from index_builder.errors import GalleryIndexError, IndexFormatError
-from index_builder.maintenance import verify_index
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest, read_manifest
@@ -23,7 +24,6 @@ from index_builder.store.operating_points import (
     OperatingPoint,
     calibration_from,
 )
-from index_builder.writer import seal_calibration, writing
 
 CALIBRATION = Calibration(
     statistic="margin",

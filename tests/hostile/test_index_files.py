@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from index_tools import build, write_folder
 
+from index_builder.build.maintenance import verify_index
 from index_builder.errors import GalleryIndexError, IndexFormatError
-from index_builder.maintenance import verify_index
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store.manifest import read_manifest
 

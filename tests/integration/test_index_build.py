@@ -19,8 +19,8 @@ from index_tools import (
     write_folder,
 )
 
+from index_builder.build.maintenance import export_vectors, verify_index
 from index_builder.errors import IndexModelMismatchError, SourceError
-from index_builder.maintenance import export_vectors, verify_index
 from index_builder.search.gallery import GalleryIndex, current_version, list_indexes
 from index_builder.store.manifest import QUARANTINE, read_quarantine
 from model.image import DecodeLimits, decode_image

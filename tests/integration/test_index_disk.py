@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from index_tools import build, write_folder
 
-from index_builder.maintenance import verify_index
+from index_builder.build.maintenance import verify_index
 from index_builder.search.gallery import GalleryIndex
 
 TOOLS = Path(__file__).parents[1] / "index_tools.py"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from index_tools import build, interruptible, write_folder
 
-from index_builder.build import remove_items
+from index_builder.build.build import remove_items
+from index_builder.build.journal import Journal
+from index_builder.build.maintenance import prune, roll_back, verify_index
 from index_builder.errors import IndexLockedError, IndexNotFoundError
-from index_builder.journal import Journal
-from index_builder.maintenance import prune, roll_back, verify_index
 from index_builder.search.gallery import GalleryIndex, current_version
 from index_builder.store import layout
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from index_tools import build, ids_of, picture, some, write_folder
 
-from index_builder.build import remove_items
+from index_builder.build.build import remove_items
+from index_builder.build.maintenance import prune, roll_back, verify_index
 from index_builder.errors import IndexFormatError, IndexNotFoundError, ItemNotFoundError
-from index_builder.maintenance import prune, roll_back, verify_index
 from index_builder.search.gallery import GalleryIndex, current_version
 
 

@@ -14,8 +14,8 @@ from test_service_docs import CURLS, read_curl
 from typer.testing import CliRunner
 
 from index_builder.__main__ import app
-from index_builder.build import remove_items
-from index_builder.maintenance import roll_back
+from index_builder.build.build import remove_items
+from index_builder.build.maintenance import roll_back
 from index_builder.store.rates import upper_bound
 from service.settings import Settings
 

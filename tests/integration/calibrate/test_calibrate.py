@@ -10,10 +10,10 @@ from calibrate_tools import LIMITS, PICTURES, calibrate, copies
 from index_tools import TinyEmbedder, build, picture, saved_again, write_folder
 from PIL import Image
 
+from index_builder.build.maintenance import verify_index
 from index_builder.calibrate import TARGETS
 from index_builder.calibration_queries import embedded_queries, is_held_out
 from index_builder.errors import IndexModelMismatchError, IndexNotFoundError, SourceError
-from index_builder.maintenance import verify_index
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.rates import upper_bound

@@ -6,9 +6,9 @@ import pytest
 from calibrate_tools import PICTURES, calibrate
 from index_tools import black_picture, picture, saved_again, write_folder
 
+from index_builder.build.maintenance import verify_index
 from index_builder.calibration_queries import LabelledPairs
 from index_builder.errors import SourceError
-from index_builder.maintenance import verify_index
 
 
 def write_pairs(folder, rows, columns=("path", "id")):

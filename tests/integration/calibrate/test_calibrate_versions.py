@@ -13,13 +13,13 @@ import pytest
 from calibrate_tools import PICTURES, calibrate, copies
 from index_tools import build, write_folder
 
-from index_builder.build import remove_items
+from index_builder.build.build import remove_items
+from index_builder.build.maintenance import prune, roll_back, verify_index
+from index_builder.build.writer import seal_calibration, writing
 from index_builder.errors import IndexLockedError
-from index_builder.maintenance import prune, roll_back, verify_index
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import read_manifest
-from index_builder.writer import seal_calibration, writing
 
 ROOT = Path(__file__).parents[3]
 

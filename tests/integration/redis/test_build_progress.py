@@ -11,7 +11,7 @@ import pytest
 from redis_tools import RedisServer, free_port
 from service_helpers import draw_picture, run_builder, wait_for
 
-from index_builder.shared_progress import SharedProgress, progress_key
+from index_builder.build.shared_progress import SharedProgress, progress_key
 
 OpenReplica = Callable[..., httpx.Client]
 POLL_S = 600.0

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from index_tools import TinyEmbedder, black_picture, picture
 from PIL import Image
 
-from index_builder.embedding import (
+from index_builder.build.embedding import (
     THUMBNAIL_SIDE,
     EmbeddingPipeline,
     Rejected,

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from index_builder.journal import EmbeddedImage, Journal
+from index_builder.build.journal import EmbeddedImage, Journal
 
 IMAGE = EmbeddedImage("cc" * 32, b"\0\0\x80\x3f" * 3, 5, 6, "PNG", b"thumbnail")
 

@@ -4,8 +4,8 @@ import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 
+from index_builder.build.writer import Planned
 from index_builder.store.items import sqlite_errors
-from index_builder.writer import Planned
 
 _SCHEMA = """
 CREATE TABLE plan(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from index_builder.build.writer import check_version, point_current, writing
 from index_builder.errors import IndexFormatError, IndexNotFoundError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import MANIFEST, Manifest
-from index_builder.writer import check_version, point_current, writing
 
 
 def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manifest:

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64
 from PIL import Image
 
-from index_builder.journal import EmbeddedImage
+from index_builder.build.journal import EmbeddedImage
 from index_builder.sources.base import Problem
 from model.errors import (
     EmptyImageError,

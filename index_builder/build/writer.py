@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from index_builder.build.journal import EmbeddedImage
 from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedError
-from index_builder.journal import EmbeddedImage
 from index_builder.store import layout
 from index_builder.store.items import Item, ItemsReader, ItemsWriter
 from index_builder.store.manifest import (

@@ -8,7 +8,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
-from index_builder.embedding import EmbedderLike, EmbeddingPipeline, Rejected
+from index_builder.build.embedding import EmbedderLike, EmbeddingPipeline, Rejected
+from index_builder.build.journal import EmbeddedImage, Journal
+from index_builder.build.plan import Plan
+from index_builder.build.writer import ModelIdentity, Planned, seal_version, writing
 from index_builder.errors import (
     GalleryIndexError,
     IndexFormatError,
@@ -16,14 +19,11 @@ from index_builder.errors import (
     ItemNotFoundError,
     SourceError,
 )
-from index_builder.journal import EmbeddedImage, Journal
-from index_builder.plan import Plan
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
 from index_builder.store import layout
 from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine
-from index_builder.writer import ModelIdentity, Planned, seal_version, writing
 from model.image import DecodeLimits
 from model.progress import Progress
 
