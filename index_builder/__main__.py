@@ -13,8 +13,8 @@ import typer
 
 from index_builder.build.build import build_index, remove_items
 from index_builder.build.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
-from index_builder.calibrate import calibrate_index
-from index_builder.calibration_queries import LabelledPairs, SyntheticPairs
+from index_builder.calibration.measure import calibrate_index
+from index_builder.calibration.queries import LabelledPairs, SyntheticPairs
 from index_builder.console import (
     DEFAULT_DATA_DIR,
     DEFAULT_FORMATS,

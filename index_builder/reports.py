@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from index_builder.build.build import BuildReport
-from index_builder.calibrate import CalibrationReport
+from index_builder.calibration.measure import CalibrationReport
 from index_builder.console import as_lines
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest

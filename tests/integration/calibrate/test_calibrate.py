@@ -11,8 +11,8 @@ from index_tools import TinyEmbedder, build, picture, saved_again, write_folder
 from PIL import Image
 
 from index_builder.build.maintenance import verify_index
-from index_builder.calibrate import TARGETS
-from index_builder.calibration_queries import embedded_queries, is_held_out
+from index_builder.calibration.measure import TARGETS
+from index_builder.calibration.queries import embedded_queries, is_held_out
 from index_builder.errors import IndexModelMismatchError, IndexNotFoundError, SourceError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout

@@ -7,7 +7,7 @@ from calibrate_tools import PICTURES, calibrate
 from index_tools import black_picture, picture, saved_again, write_folder
 
 from index_builder.build.maintenance import verify_index
-from index_builder.calibration_queries import LabelledPairs
+from index_builder.calibration.queries import LabelledPairs
 from index_builder.errors import SourceError
 
 

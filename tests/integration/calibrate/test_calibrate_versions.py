@@ -91,8 +91,8 @@ PROGRAM = """
 import sys
 from pathlib import Path
 from index_tools import MAX_BYTES, TinyEmbedder
-from index_builder.calibrate import calibrate_index
-from index_builder.calibration_queries import SyntheticPairs
+from index_builder.calibration.measure import calibrate_index
+from index_builder.calibration.queries import SyntheticPairs
 from index_builder.sources.base import open_source
 from model.progress import Progress
 pairs = SyntheticPairs(

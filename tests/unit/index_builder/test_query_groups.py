@@ -4,7 +4,7 @@ import random
 
 import numpy as np
 
-from index_builder.query_groups import merged_groups, pixels_name
+from index_builder.calibration.query_groups import merged_groups, pixels_name
 
 
 def test_equal_pixels_join_groups_and_a_chain_of_joints_is_one_group():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from index_builder import self_match
-from index_builder.self_match import own_margins, self_matches
+from index_builder.calibration import self_match
+from index_builder.calibration.self_match import own_margins, self_matches
 
 
 def unit_vectors(count=40, dim=6):

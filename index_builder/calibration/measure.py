@@ -16,11 +16,11 @@ from jaxtyping import Float64
 
 from index_builder.build.embedding import EmbedderLike
 from index_builder.build.writer import seal_calibration, writing
-from index_builder.calibration_queries import Label, Pairs, Query, embedded_queries, is_held_out
+from index_builder.calibration.queries import Label, Pairs, Query, embedded_queries, is_held_out
+from index_builder.calibration.query_groups import merged_groups
+from index_builder.calibration.self_match import SelfMatches, self_matches
 from index_builder.errors import SourceError
-from index_builder.query_groups import merged_groups
 from index_builder.search.gallery import GalleryIndex
-from index_builder.self_match import SelfMatches, self_matches
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest
 from index_builder.store.operating_points import (

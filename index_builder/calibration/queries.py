@@ -2,7 +2,7 @@
 
 A query belongs to a group, and groups are never split between the half that thresholds are chosen
 on and the half that they are measured on: all copies of one picture are one group. What makes two
-files one picture is in `index_builder.query_groups`.
+files one picture is in `index_builder.calibration.query_groups`.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from index_builder.build.embedding import EmbedderLike
+from index_builder.calibration.query_groups import pixels_name
 from index_builder.errors import ItemNotFoundError, SourceError
-from index_builder.query_groups import pixels_name
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, read_inside
 from index_builder.sources.lists import csv_rows, path_problem

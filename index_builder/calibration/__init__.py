@@ -1,0 +1,1 @@
+"""Operating points: what margin means "copy" on a gallery, measured."""
