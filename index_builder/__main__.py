@@ -15,7 +15,7 @@ from index_builder.build.build import build_index, remove_items
 from index_builder.build.maintenance import export_vectors, item_ids, prune, roll_back, verify_index
 from index_builder.calibration.measure import calibrate_index
 from index_builder.calibration.queries import LabelledPairs, SyntheticPairs
-from index_builder.console import (
+from index_builder.cli.options import (
     DEFAULT_DATA_DIR,
     DEFAULT_FORMATS,
     DEFAULT_LIMITS,
@@ -36,7 +36,7 @@ from index_builder.console import (
     load_embedder,
     told_progress,
 )
-from index_builder.reports import (
+from index_builder.cli.reports import (
     counts_of,
     describe_index,
     described,

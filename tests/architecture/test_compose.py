@@ -169,7 +169,7 @@ def test_the_page_says_how_to_get_the_extras_that_the_image_lacks(lock):
 
 
 def test_the_builder_gets_what_it_reads_of_the_settings_as_the_service_does():
-    console = (ROOT / "index_builder/console.py").read_text()
+    console = (ROOT / "index_builder/cli/options.py").read_text()
     read = set(re.findall(r'envvar="(LIPSIM_\w+)"', console))
     given = SERVICES["builder"]["environment"]
     # It has no network there, so there is nobody whom it could tell how far it is.

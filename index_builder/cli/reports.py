@@ -6,7 +6,7 @@ from typing import Any
 
 from index_builder.build.build import BuildReport
 from index_builder.calibration.measure import CalibrationReport
-from index_builder.console import as_lines
+from index_builder.cli.options import as_lines
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest
 from index_builder.store.operating_points import calibration_fields, describe

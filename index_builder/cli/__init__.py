@@ -1,0 +1,1 @@
+"""The commands of `python -m index_builder`: options and what they print."""
