@@ -31,7 +31,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from index_builder.store.manifest import norm_deviation
-from model.certificate import Candidates, certify_search
+from model.certificate.search import Candidates, certify_search
 from model.data.edits import edit, query_kinds
 from model.data.pictures import open_pictures
 from model.evaluate.standing import unit_rows

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from model.certificate.bounds import product_bound
+from model.certificate.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64, round_up
 from model.errors import CertificateError
-from model.lipschitz import product_bound
-from model.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64, round_up
 
 # Far above the underflow of any float64 product of a norm, far below any norm that matters.
 _LOST_NORM = 1e-200

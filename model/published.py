@@ -13,10 +13,10 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
+from model.certificate.bounds import conv_sll_scaling, dense_sll_scaling
+from model.certificate.rounding import gamma
 from model.layers import Flow, Layer
-from model.lipschitz import conv_sll_scaling, dense_sll_scaling
 from model.presets import PublishedConfig
-from model.rounding import gamma
 from model.sll import ConvBlock, LinearBlock, ratios_of
 
 

@@ -20,9 +20,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from model.certificate.bounds import nonnegative_norm_bound, product_bound
+from model.certificate.rounding import gamma, round_up
 from model.errors import EmbeddingError
-from model.lipschitz import nonnegative_norm_bound, product_bound
-from model.rounding import gamma, round_up
 
 # Measured by benchmarks/pixels.py: strips of 24 rows by 2048 columns stay in a 1 MiB cache, and
 # four output columns a block is where fewer calls and fewer multiplied zeros balance.

@@ -2,7 +2,7 @@
 # torch's types are loose; they are kept inside the files of layers and the network.
 """SLL blocks with the scaling T folded in, x - 2 W^T T^-1 relu(W x + b), and their proofs.
 
-T is computed once, from the stored weights (`model.lipschitz`), stored with them, and only its
+T is computed once, from the stored weights (`model.certificate.bounds`), stored with them, and only its
 reciprocal is used in a pass.
 
 Source: Araujo et al. 2023, arXiv:2303.03169.
@@ -16,16 +16,16 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.errors import CertificateError
-from model.layers import Flow, carried, largest_carried, reciprocal_down, smallest_normal
-from model.lipschitz import (
+from model.certificate.bounds import (
     conv_sll_scaling,
     dense_sll_scaling,
     euclidean_norm_bound,
     inflate,
     nonnegative_norm_bound,
 )
-from model.rounding import gamma
+from model.certificate.rounding import gamma
+from model.errors import CertificateError
+from model.layers import Flow, carried, largest_carried, reciprocal_down, smallest_normal
 
 _ROWS_PER_BLOCK = 16
 """Image rows per matrix product of a convolution: the block stays in the processor's cache."""

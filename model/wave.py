@@ -13,16 +13,16 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from model.layers import Flow, Layer, carried
-from model.lipschitz import (
+from model.certificate.bounds import (
     cholesky_norm_bound,
     euclidean_norm_bound,
     nonnegative_norm_bound,
     spectral_norm_bound,
     wavelet_norm_bound,
 )
+from model.certificate.rounding import gamma
+from model.layers import Flow, Layer, carried
 from model.presets import WaveConfig
-from model.rounding import gamma
 
 _COPIES = 5
 _TAPS = 8

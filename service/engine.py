@@ -14,8 +14,8 @@ from jaxtyping import Float64
 
 from index_builder.search.certified import Answer, certified_search
 from index_builder.search.gallery import GalleryIndex
-from model.angle import certify_pair
-from model.certificate import Candidates
+from model.certificate.search import Candidates
+from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from service.answers import encode

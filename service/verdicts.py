@@ -4,7 +4,7 @@ from typing import Any
 
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
-from model.verdicts import MatchRule
+from model.certificate.match import MatchRule
 from service.errors import FieldProblem, UnknownOperatingPointError
 from service.schemas import indexes
 

@@ -33,13 +33,13 @@ from index_builder.store.operating_points import (
     OperatingPoint,
 )
 from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
-from model.angle import embedding_norm
-from model.certificate import Candidates
+from model.certificate.match import measure_margins
+from model.certificate.pairs import Float64Rows, rank, score
+from model.certificate.rounding import gamma
+from model.certificate.search import Candidates
+from model.certificate.similarity import embedding_norm
 from model.image import DecodeLimits
 from model.progress import Progress
-from model.ranking import Float64Rows, rank, score
-from model.rounding import gamma
-from model.verdicts import measure_margins
 
 # The share of pictures without an original that may match, by name; the strictest first.
 TARGETS = {"strict": 0.001, "balanced": 0.01}

@@ -13,9 +13,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64
 
-from model.angle import embedding_norm
-from model.certificate import Candidates, SearchCertificate, certify_search
-from model.verdicts import MatchRule, Verdicts, judge
+from model.certificate.match import MatchRule, Verdicts, judge
+from model.certificate.search import Candidates, SearchCertificate, certify_search
+from model.certificate.similarity import embedding_norm
 
 # Measured on clustered data: 128 candidates prove 99 % of results exact at 4 to 48 % more time.
 _FIRST_DEPTH = 128

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from model.rounding import UNIT_ROUNDOFF_32, gamma, round_up
+from model.certificate.rounding import UNIT_ROUNDOFF_32, gamma, round_up
 
 _SMALLEST_NORMAL_32 = 2.0**-126
 # Squares below the range of float64 count as zero; their roots stay below this for any d < 2^50.

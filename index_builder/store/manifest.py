@@ -19,7 +19,7 @@ from jaxtyping import Float
 from index_builder.errors import IndexFormatError
 from index_builder.store.layout import open_regular
 from index_builder.store.operating_points import Calibration, calibration_from
-from model.rounding import gamma, round_up
+from model.certificate.rounding import gamma, round_up
 
 SCHEMA = "lipsim-index-1"
 # The same with a `calibration`: a reader that does not know it says so, not "damaged".

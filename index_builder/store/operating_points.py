@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from index_builder.store.rates import upper_bound
-from model.verdicts import MatchRule
+from model.certificate.match import MatchRule
 
 STATISTIC = "margin"
 SYNTHETIC, LABELLED = "synthetic", "labelled"
@@ -108,7 +108,7 @@ class Calibration:
 
     Attributes:
         statistic: "margin".
-        k: of the search whose margin is meant; see `model.verdicts`.
+        k: of the search whose margin is meant; see `model.certificate.match`.
         pairs: "synthetic" (edited copies) or "labelled" (a list somebody made).
         source: the collection or list as it was named to the command.
         seed: of edits and halves.

@@ -15,11 +15,11 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from model.angle import PairCertificate, certify_pair
 from model.attack.subjects import Subject
-from model.certificate import Candidates, certify_search
+from model.certificate.pairs import LARGEST_NORM_DEVIATION, Float64Rows, rank, score
+from model.certificate.search import Candidates, certify_search
+from model.certificate.similarity import PairCertificate, certify_pair
 from model.errors import AttackError
-from model.ranking import LARGEST_NORM_DEVIATION, Float64Rows, rank, score
 
 # Scores are scaled so that a decision holds by this much before an attack: cross-entropy then has
 # a gradient, whatever the metric's spread is.

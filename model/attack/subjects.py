@@ -16,12 +16,12 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from model.attack.lpips import LpipsMetric
+from model.certificate.bounds import product_bound
+from model.certificate.rounding import round_up
 from model.errors import AttackError
-from model.lipschitz import product_bound
 from model.metrics.metric import DifferentiableMetric, Metric
 from model.metrics.ours import EmbedderMetric
 from model.resize import Resize
-from model.rounding import round_up
 
 HASH_SIDE = 64
 """Side of the square picture on which a metric without an input size is attacked, pixels."""

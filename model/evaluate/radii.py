@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from model.angle import embedding_norm, pixel_scale, published
-from model.lipschitz import product_bound
-from model.rounding import round_up
+from model.certificate.bounds import product_bound
+from model.certificate.rounding import round_up
+from model.certificate.similarity import embedding_norm, pixel_scale, published
 
 OURS = "ours"
 PUBLISHED = "published"

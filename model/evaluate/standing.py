@@ -2,7 +2,7 @@
 
 A certified search proves as much of one query at a time, from candidates. An evaluation asks
 thousands of queries, always about one known entry each, with the whole gallery at hand: the same
-radii and the same slack as `model.ranking`, in large matrix products.
+radii and the same slack as `model.certificate.pairs`, in large matrix products.
 
 Radii here are of the embedding space; `model.evaluate.radii` carries them to pixels.
 """
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
+from model.certificate.pairs import with_slack
 from model.evaluate.radii import norms_of
-from model.ranking import with_slack
 
-# Below this squared distance the Gram form has lost too many digits, as in model.ranking.
+# Below this squared distance the Gram form has lost too many digits, as in model.certificate.pairs.
 _GRAM_FROM = 1e-4
 _BLOCK_NUMBERS = 1 << 21
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from model.certificate.pairs import with_slack
 from model.evaluate.measurement import Measurement, by_groups, shares_above
 from model.evaluate.radii import Proof, Resizes, claims_of, input_radii, norms_of
 from model.evaluate.results import RadiusCurve
-from model.ranking import with_slack
 
 TASK = "2afc"
 

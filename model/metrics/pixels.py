@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from model.lipschitz import product_bound
+from model.certificate.bounds import product_bound
+from model.certificate.rounding import gamma, round_up
 from model.metrics.metric import Pixels, squares
-from model.rounding import gamma, round_up
 
 
 class BlockMeans:

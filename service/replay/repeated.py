@@ -10,9 +10,9 @@ import numpy as np
 from index_builder.errors import ItemNotFoundError
 from index_builder.search.certified import Answer, sees_everything
 from index_builder.search.gallery import GalleryIndex
-from model.certificate import SearchCertificate, certify_search
+from model.certificate.match import Verdicts, judge
+from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
-from model.verdicts import Verdicts, judge
 from service.replay.changes import Tolerances
 from service.schemas.search import SearchOptions
 from service.verdicts import find_point

@@ -159,7 +159,7 @@ def test_every_operation_has_an_example_a_summary_and_no_422_of_the_framework():
     ("imported", "absent"),
     [
         ("service.app", ["model.train", "index_builder.build.build", "index_builder.sources.base"]),
-        ("model.certificate", ["torch", "faiss", "fastapi"]),
+        ("model.certificate.search", ["torch", "faiss", "fastapi"]),
         ("index_builder.search.gallery", ["fastapi", "starlette", "uvicorn"]),
     ],
 )

@@ -19,7 +19,7 @@ from model.attack.eviction import (
     smallest_eviction,
     smallest_scale,
 )
-from model.certificate import SearchCertificate, certify_search
+from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.image import decode_image
 from model.resize import resize_operator

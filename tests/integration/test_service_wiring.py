@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from service_helpers import draw_picture, encode
 
-from model.angle import certify_pair
+from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
 from model.image import decode_image
 

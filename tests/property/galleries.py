@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from model.certificate import Candidates
-from model.rounding import UNIT_ROUNDOFF_32, gamma
+from model.certificate.rounding import UNIT_ROUNDOFF_32, gamma
+from model.certificate.search import Candidates
 
 
 def unit_rows(rows):

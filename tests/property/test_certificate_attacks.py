@@ -5,9 +5,9 @@ import pytest
 from attacks import directions, move, normals
 from galleries import KINDS, everything, retrieve
 
-from model.angle import embedding_norm, flip_distance
-from model.certificate import certify_search
-from model.ranking import Float64Rows, rank, score
+from model.certificate.pairs import Float64Rows, rank, score
+from model.certificate.search import certify_search
+from model.certificate.similarity import embedding_norm, flip_distance
 
 SCALE = 2.0
 

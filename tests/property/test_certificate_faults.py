@@ -7,7 +7,7 @@ import pytest
 from checker import violations
 from galleries import KINDS, everything, retrieve
 
-from model.certificate import certify_search
+from model.certificate.search import certify_search
 
 LIPSCHITZ, GAIN, K = 1.3, 2.5, 10
 SCALE = LIPSCHITZ * GAIN

@@ -7,7 +7,7 @@ from attacks import move
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.angle import certify_pair
+from model.certificate.similarity import certify_pair
 
 seeds = st.integers(0, 2**32 - 1)
 dimensions = st.sampled_from([2, 3, 16, 128, 512])

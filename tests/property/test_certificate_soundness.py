@@ -6,7 +6,7 @@ from bruteforce import truth
 from checker import violations
 from galleries import KINDS, everything, retrieve
 
-from model.certificate import certify_search
+from model.certificate.search import certify_search
 
 LIPSCHITZ, GAIN, ERROR = 1.0 + 3e-8, 2.47, 1e-7
 SCALE = LIPSCHITZ * GAIN

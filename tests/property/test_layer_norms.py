@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from small_networks import PUBLISHED, SYM4, WAVE, random_weights
 from torch.nn import functional
 
+from model.certificate.bounds import conv_sll_scaling, dense_sll_scaling, lipschitz_estimate
+from model.certificate.rounding import UNIT_ROUNDOFF_64
 from model.errors import CertificateError
 from model.layers import Flow, reciprocal_down
-from model.lipschitz import conv_sll_scaling, dense_sll_scaling, lipschitz_estimate
 from model.network import build_network
-from model.rounding import UNIT_ROUNDOFF_64
 from model.sll import ConvBlock, LinearBlock, scaling_slack
 from model.wave import (
     ChannelMap,

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_networks import PUBLISHED, WAVE, random_weights, reference
 
+from model.certificate.bounds import lipschitz_estimate
+from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma
 from model.layers import Flow
-from model.lipschitz import lipschitz_estimate
 from model.network import build_network, tensor_specs
 from model.published import published_scalings
-from model.rounding import UNIT_ROUNDOFF_64, gamma
 from model.sll import ConvBlock, LinearBlock
 from model.wave import ChannelMap, Head, WaveletLevel
 

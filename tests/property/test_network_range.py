@@ -5,11 +5,11 @@ import pytest
 import torch
 from small_networks import PUBLISHED, WAVE, random_weights, reference
 
+from model.certificate.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64
 from model.errors import CertificateError
 from model.layers import Flow, carried, reciprocal_down, smallest_normal
 from model.network import build_network
 from model.published import published_scalings
-from model.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64
 
 SHORT, WIDE = torch.float32, torch.float64
 

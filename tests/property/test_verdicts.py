@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index_builder.search.certified import certified_search
-from model.certificate import Candidates, certify_search
+from model.certificate.match import MatchRule, judge, measure_margins
+from model.certificate.pairs import Float64Rows, rank, score
+from model.certificate.search import Candidates, certify_search
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError
-from model.ranking import Float64Rows, rank, score
-from model.verdicts import MatchRule, judge, measure_margins
 
 SCALE = 2.0
 

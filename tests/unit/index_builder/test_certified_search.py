@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from index_builder.search.certified import certified_search
-from model.certificate import Candidates, certify_search
+from model.certificate.search import Candidates, certify_search
 from model.errors import CertificateError
 
 

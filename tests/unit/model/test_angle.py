@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from model.angle import (
+from model.certificate.similarity import (
     angle,
     angles,
     certify_pair,

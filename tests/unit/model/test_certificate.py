@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 
-from model.certificate import Candidates, certify_search
+from model.certificate.pairs import Float64Rows, score
+from model.certificate.search import Candidates, certify_search
 from model.errors import CertificateError
-from model.ranking import Float64Rows, score
 
 
 def rows(*vectors):

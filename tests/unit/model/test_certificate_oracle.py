@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.certificate import Candidates, certify_search
+from model.certificate.search import Candidates, certify_search
 
 DATA = Path(__file__).parents[2] / "data"
 

@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import lipschitz
-from model.errors import CertificateError
-from model.lipschitz import (
+from model.certificate import bounds as lipschitz
+from model.certificate.bounds import (
     cholesky_norm_bound,
     conv_sll_scaling,
     dense_sll_scaling,
@@ -20,6 +19,7 @@ from model.lipschitz import (
     spectral_norm_bound,
     wavelet_norm_bound,
 )
+from model.errors import CertificateError
 
 SEEDS = st.integers(0, 2**32 - 1)
 SIZES = st.integers(1, 20)

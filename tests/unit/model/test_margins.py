@@ -13,19 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from model.angle import (
-    Norm,
-    certify_pair,
-    cosine_error,
-    embedding_norm,
-    flip_distance,
-    pixel_scale,
-    published,
-    reach,
-    rooms,
-)
-from model.certificate import Candidates, certify_search
-from model.lipschitz import (
+from model.certificate.bounds import (
     cholesky_norm_bound,
     conv_sll_scaling,
     dense_sll_scaling,
@@ -36,7 +24,19 @@ from model.lipschitz import (
     product_bound,
     wavelet_norm_bound,
 )
-from model.ranking import Float64Rows, pair_radii, score, tail_radii
+from model.certificate.pairs import Float64Rows, pair_radii, score, tail_radii
+from model.certificate.search import Candidates, certify_search
+from model.certificate.similarity import (
+    Norm,
+    certify_pair,
+    cosine_error,
+    embedding_norm,
+    flip_distance,
+    pixel_scale,
+    published,
+    reach,
+    rooms,
+)
 
 U = Fraction(1, 2**53)
 D = 512

@@ -10,7 +10,7 @@ from model.attack.campaign import hunt, search_shortest
 from model.attack.decisions import FirstPlace, StaysNear
 from model.attack.ledger import Ledger
 from model.attack.subjects import Subject, unit_rows
-from model.certificate import Candidates, certify_search
+from model.certificate.search import Candidates, certify_search
 from model.errors import AttackError
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Float, Float64
 
+from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma, round_up
 from model.errors import CertificateError
-from model.rounding import UNIT_ROUNDOFF_64, gamma, round_up
 
 # Squares that underflow are lost to a sum; n < 2^50 of them lose less than this, or its root.
 _LOST_SQUARE = 1e-290

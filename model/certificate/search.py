@@ -14,9 +14,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from model.angle import Norm, check_threshold, embedding_norm, pixel_scale, published
-from model.errors import CertificateError
-from model.ranking import (
+from model.certificate.pairs import (
     LARGEST_NORM_DEVIATION,
     Float64Rows,
     Scores,
@@ -26,8 +24,16 @@ from model.ranking import (
     score,
     tail_radii,
 )
-from model.rounding import gamma
-from model.thresholds import threshold_radii
+from model.certificate.rounding import gamma
+from model.certificate.similarity import (
+    Norm,
+    check_threshold,
+    embedding_norm,
+    pixel_scale,
+    published,
+)
+from model.certificate.thresholds import threshold_radii
+from model.errors import CertificateError
 
 # How much of an exact radius rounding may have taken, relative to it.
 _EXACT = 1e-6

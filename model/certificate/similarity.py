@@ -16,8 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma, round_down, round_up
 from model.errors import CertificateError
-from model.rounding import UNIT_ROUNDOFF_64, gamma, round_down, round_up
 
 SMALLEST_NORM = 1e-100
 LARGEST_NORM = 1e100

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from model.angle import Norm, cosine_error, flip_distance, rooms
-from model.ranking import Scores, least
+from model.certificate.pairs import Scores, least
+from model.certificate.similarity import Norm, cosine_error, flip_distance, rooms
 
 
 @dataclass(frozen=True, eq=False)

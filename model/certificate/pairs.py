@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Integer
 
-from model.angle import Norm, angles, cosine_error
+from model.certificate.rounding import gamma
+from model.certificate.similarity import Norm, angles, cosine_error
 from model.errors import CertificateError
-from model.rounding import gamma
 
 # Float64 buffers of one block stay in the cache; larger ones triple the cost of a certificate.
 _BLOCK_BYTES = 2 << 20

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from model.angle import Norm, embedding_norm, flip_distance, pixel_scale, published
-from model.certificate import Candidates
+from model.certificate.pairs import Float64Rows, Kept, KthSmallest, Scores, score, tail_radii
+from model.certificate.rounding import gamma
+from model.certificate.search import Candidates
+from model.certificate.similarity import Norm, embedding_norm, flip_distance, pixel_scale, published
 from model.errors import CertificateError
-from model.ranking import Float64Rows, Kept, KthSmallest, Scores, score, tail_radii
-from model.rounding import gamma
 
 # In units of gamma(D + 8): the rounding of a margin beyond what `Kept.against` charges each pair.
 # The largest part is the Gram form's at a moved query, 4 / 1e-4 for the closest rows it is used on.

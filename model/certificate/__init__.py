@@ -1,0 +1,1 @@
+"""docs/certificate.md as code: radii from embeddings, in numpy alone."""
