@@ -30,7 +30,6 @@ from PIL import (
     features,
 )
 
-from model.container import Container, exif_orientation, truncated
 from model.errors import (
     DependencyError,
     EmptyImageError,
@@ -40,11 +39,12 @@ from model.errors import (
     ImageFormatError,
     ImageSizeError,
 )
-from model.gif import read_gif
-from model.jpeg import poisoned_twin, read_jpeg
-from model.png import inflates_to, read_png
-from model.sniff import content_format
-from model.webp import read_webp
+from model.pixels.containers.container import Container, exif_orientation, truncated
+from model.pixels.containers.gif import read_gif
+from model.pixels.containers.jpeg import poisoned_twin, read_jpeg
+from model.pixels.containers.png import inflates_to, read_png
+from model.pixels.containers.sniff import content_format
+from model.pixels.containers.webp import read_webp
 
 DECODE_POLICY_VERSION = "lipsim-decode-1"
 

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from model.sniff import content_format
+from model.pixels.containers.sniff import content_format
 
 RAW = b""
 """The kind of bytes that belong to no part."""

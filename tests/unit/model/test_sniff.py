@@ -1,6 +1,6 @@
 import pytest
 
-from model.sniff import content_format
+from model.pixels.containers.sniff import content_format
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import struct
 import zlib
 
-from model.container import Container, exif_orientation, next_block
 from model.errors import ImageDecodeError
+from model.pixels.containers.container import Container, exif_orientation, next_block
 
 _ADAM7 = (  # First column, first row, column step, row step of each pass.
     (0, 0, 8, 8),

@@ -2,8 +2,8 @@
 
 import struct
 
-from model.container import Container, next_block
 from model.errors import ImageDecodeError
+from model.pixels.containers.container import Container, next_block
 
 
 def read_gif(data: bytes) -> Container:

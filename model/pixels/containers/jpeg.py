@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.container import Container, exif_orientation, next_block, truncated
 from model.errors import ImageDecodeError, ImageFormatError
+from model.pixels.containers.container import Container, exif_orientation, next_block, truncated
 
 _MAX_SCANS = 64  # Each scan of a progressive JPEG walks over the whole picture; 10 are usual.
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # No repetition: linear in any file.

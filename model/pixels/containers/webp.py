@@ -2,8 +2,8 @@
 
 import struct
 
-from model.container import Container, exif_orientation, next_block, truncated
 from model.errors import ImageDecodeError
+from model.pixels.containers.container import Container, exif_orientation, next_block, truncated
 
 
 def read_webp(data: bytes) -> Container:
