@@ -52,8 +52,8 @@ from model.attack.eviction import (
 )
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
-from model.image import decode_image
-from model.resize import Resize, resize_operator
+from model.pixels.decode import decode_image
+from model.pixels.resize import Resize, resize_operator
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery" / "index.jsonl"
 EDITS = ("jpeg", "resize", "crop", "noise", "dim", "blur")

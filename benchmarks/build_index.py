@@ -19,8 +19,8 @@ import torch
 from index_builder.build.build import build_index
 from index_builder.sources.base import open_source
 from model.embedder import Embedder
-from model.image import DecodedImage, DecodeLimits, decode_image
-from model.resize import resize_operator
+from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
+from model.pixels.resize import resize_operator
 
 _BATCH = 16
 

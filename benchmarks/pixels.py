@@ -16,8 +16,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from model.image import DecodeLimits, decode_image
-from model.resize import Resize, resize_operator
+from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.resize import Resize, resize_operator
 
 LIMITS = DecodeLimits(max_image_bytes=64 * 1024 * 1024)
 SIZES = ((480, 640), (1080, 1920), (3024, 4032))

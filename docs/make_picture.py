@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from index_builder.search.certified import certified_search
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
-from model.image import decode_image
+from model.pixels.decode import decode_image
 
 ROOT = Path(__file__).parents[1]
 QUERY = ROOT / "examples" / "queries" / "astronaut-cropped.jpg"

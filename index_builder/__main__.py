@@ -54,7 +54,7 @@ from index_builder.store.operating_points import (
     describe,
 )
 from model.console import Output
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from model.progress import Progress
 
 # Of as many pictures, each half has the 2995 negatives that a claim of 0.1 % takes.

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 
 from model.errors import CertificateError, CheckpointError
-from model.image import DECODE_POLICY_VERSION
 from model.network import NetworkProof, build_network, tensor_specs
+from model.pixels.decode import DECODE_POLICY_VERSION
 from model.presets import EmbedderConfig, config_to_json
 from model.weight_file import (
     SCHEMA,

@@ -16,9 +16,9 @@ from model.certificate.bounds import product_bound
 from model.certificate.rounding import round_up
 from model.checkpoint import Checkpoint, load_checkpoint, prove
 from model.errors import EmbeddingError
-from model.image import DecodedImage, decode_image
 from model.network import Network, build_network
-from model.network_input import NetworkInput, network_input
+from model.pixels.decode import DecodedImage, decode_image
+from model.pixels.network_input import NetworkInput, network_input
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "wave-64.safetensors"
 Arithmetic = Literal["float64", "float32"]

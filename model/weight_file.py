@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from model.errors import CheckpointError
-from model.image import DECODE_POLICY_VERSION
 from model.network import tensor_specs
+from model.pixels.decode import DECODE_POLICY_VERSION
 from model.presets import EmbedderConfig, config_from_json
 
 SCHEMA = "lipsim-checkpoint-1"

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from model.errors import RetrievalError
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from model.threads import limit_threads
 from service import docs, openapi
 from service.access import Access

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from model.embedder import ImageEmbedding
-from model.network_input import NetworkInput
+from model.pixels.network_input import NetworkInput
 
 
 @dataclass(eq=False)

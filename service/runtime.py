@@ -15,7 +15,7 @@ import structlog
 from index_builder.search.faiss_flat import load_faiss
 from model.embedder import Embedder
 from model.errors import RetrievalError
-from model.image import DecodedImage
+from model.pixels.decode import DecodedImage
 from service.budgets import Places
 from service.drain import Drain
 from service.engine import Engine

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self, cast
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from model.image import MOST_PIXELS, format_names
+from model.pixels.decode import MOST_PIXELS, format_names
 from service.quota import parse_rate
 from service.remote.client import check_url
 

@@ -5,7 +5,7 @@ from index_tools import MAX_BYTES, TinyEmbedder
 from index_builder.calibration.measure import calibrate_index
 from index_builder.calibration.queries import SyntheticPairs
 from index_builder.sources.base import open_source
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 
 PICTURES = 660
 LIMITS = DecodeLimits()

@@ -24,7 +24,7 @@ from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
 from index_builder.store import layout
 from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from model.progress import Progress
 
 

@@ -29,8 +29,8 @@ from model.errors import (
     ImageFormatError,
     ImageSizeError,
 )
-from model.image import DecodedImage, DecodeLimits, decode_image
-from model.resize import resize_operator
+from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
+from model.pixels.resize import resize_operator
 
 # Embedding costs 5 ms of one core, a thumbnail of 96 pixels 0.2 (benchmarks/build_index.py).
 THUMBNAIL_SIDE = 96

@@ -10,7 +10,7 @@ import typer
 
 from index_builder.build.embedding import EmbedderLike
 from index_builder.build.shared_progress import SharedProgress
-from model.image import MOST_PIXELS, DecodeLimits, format_names
+from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 from model.progress import Progress
 
 EXIT_QUARANTINED = 3

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from model.attack.descent import Objective, descend, shorten, unit
-from model.resize import Resize
+from model.pixels.resize import Resize
 
 Network = Callable[[Tensor], Tensor]
 """Network input (B, 3, S, S) float64 to raw embeddings (B, D), differentiable."""

@@ -20,8 +20,8 @@ from model.data.pictures import PictureSet, open_pictures
 from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
 from model.metrics.metric import Metric, Pixels, squares
+from model.pixels.resize import resize_operator
 from model.progress import Progress
-from model.resize import resize_operator
 
 OBJECTIVES = ("eviction", "distance", "2afc")
 SPACES = ("input", "upload")

@@ -13,7 +13,7 @@ from model.attack.toolbox import require_library
 from model.errors import AttackError, EmbeddingError, MetricError, RetrievalError
 from model.metrics.load import load_metric, named, renamed
 from model.metrics.metric import Metric
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,7 @@ from model.certificate.rounding import round_up
 from model.errors import AttackError
 from model.metrics.metric import DifferentiableMetric, Metric
 from model.metrics.ours import EmbedderMetric
-from model.resize import Resize
+from model.pixels.resize import Resize
 
 HASH_SIDE = 64
 """Side of the square picture on which a metric without an input size is attacked, pixels."""

@@ -19,7 +19,7 @@ from jaxtyping import UInt8
 
 from model.data.files import name_problem, read_bytes
 from model.errors import DataError, ImageError
-from model.image import DecodeLimits, decode_image
+from model.pixels.decode import DecodeLimits, decode_image
 
 # Files that say by their name that they hold a picture; what they hold, the decoder sees.
 PICTURE_SUFFIXES = frozenset(

@@ -16,8 +16,8 @@ from model.data.pictures import PICTURE_LIMITS, Picture, PictureSet, decode
 from model.errors import DataError, EvaluationError
 from model.evaluate.radii import Resizes
 from model.metrics.metric import Metric
+from model.pixels.resize import resize_operator
 from model.progress import Advance
-from model.resize import resize_operator
 
 _PICTURES_PER_PASS = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from model.errors import EvaluationError
 from model.evaluate.measurement import Measurement
-from model.image import DECODE_POLICY_VERSION
+from model.pixels.decode import DECODE_POLICY_VERSION
 
 SCHEMA = "lipsim-evaluation-1"
 _PACKAGES = ("lipsim-retrieval", "numpy", "torch", "pillow", "imagehash", "pdqhash")

@@ -8,7 +8,7 @@ from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from model.errors import MetricError
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 Pixels = UInt8[np.ndarray, "_H _W 3"]
 """Upright RGB of any size."""

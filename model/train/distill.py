@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from model.data.pictures import PictureSet
 from model.errors import TrainingError
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 from model.train.config import TrainConfig
 from model.train.distributed import current, share_of
 from model.train.held_out import training_and_validation

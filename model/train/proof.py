@@ -13,8 +13,8 @@ from jaxtyping import Float64
 from model.certificate.bounds import lipschitz_estimate
 from model.checkpoint import Checkpoint, fingerprint_of, prove, save_checkpoint
 from model.errors import CheckpointError
-from model.image import DECODE_POLICY_VERSION
 from model.network import Network, build_network
+from model.pixels.decode import DECODE_POLICY_VERSION
 from model.presets import EmbedderConfig
 from model.train.student import Student
 

@@ -12,7 +12,7 @@ Source: Ghazanfari et al. 2024, arXiv:2310.18274, and its code.
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 Pixels = UInt8[np.ndarray, "_h _w 3"]
 View = Float32[np.ndarray, "3 S S"]

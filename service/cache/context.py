@@ -5,7 +5,7 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 
 from model.embedder import Embedder
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 
 # They turn files into pixels, each version a little differently, perhaps.
 _DECODERS = ("pillow", "pillow-heif")

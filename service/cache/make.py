@@ -3,7 +3,7 @@
 import structlog
 
 from model.embedder import Embedder
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.cache.context import cache_context
 from service.cache.embeddings import EmbeddingCache
 from service.cache.memory import MemoryCache

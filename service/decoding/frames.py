@@ -21,7 +21,7 @@ from model.errors import (
     ImageFormatError,
     ImageSizeError,
 )
-from model.network_input import NetworkInput
+from model.pixels.network_input import NetworkInput
 
 QUESTION = struct.Struct("<Q?")
 ANSWER = struct.Struct("<IQ")

@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 
 from model.errors import EmptyImageError, ImageDecodeError
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.decoding.frames import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
 from service.decoding.process import limits_as_json
 from service.errors import DecodeTimeoutError, OverloadedError

@@ -13,8 +13,8 @@ import sys
 from typing import Any, BinaryIO
 
 from model.errors import ImageDecodeError, ImageError
-from model.image import DecodeLimits, decode_image
-from model.network_input import network_input
+from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.network_input import network_input
 from service.decoding.frames import QUESTION, PreparedImage, pack_error, pack_image
 
 # Pillow draws in up to 4 bytes a pixel, the rules of the decode policy copy that up to three times,

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Float64
 from index_builder.search.certified import certified_search
 from model.certificate.search import Candidates
 from model.embedder import Embedder, ImageEmbedding
-from model.image import DecodedImage
+from model.pixels.decode import DecodedImage
 from service.doctor.findings import Finding, failed, ok, warning
 from service.doctor.model import Model
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from PIL import Image
 
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.decoding.pool import DecodePool
 from service.doctor.findings import Finding, failed, ok, warning
 from service.metrics import Metrics

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from functools import partial
 
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.decoding.process import memory_of_one_image
 from service.doctor.access import check_address, check_keys
 from service.doctor.certificate import check_certificate

@@ -10,7 +10,7 @@ import typer
 
 from model.embedder import Embedder
 from model.errors import RetrievalError
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.errors import ReplayError
 from service.replay.records import Line, read_records
 from service.replay.replayer import Replayed, Replayer, read_answer

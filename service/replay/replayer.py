@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
-from model.image import DecodedImage, DecodeLimits, decode_image, decoder_versions
+from model.pixels.decode import DecodedImage, DecodeLimits, decode_image, decoder_versions
 from service.errors import ReplayError
 from service.query_image import QueryImage
 from service.replay.compare import compare_answers

@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from model.image import DECODE_POLICY_VERSION, decode_image
+from model.pixels.decode import DECODE_POLICY_VERSION, decode_image
 
 ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "examples" / "gallery"

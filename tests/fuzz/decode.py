@@ -25,14 +25,14 @@ import atheris  # pyright: ignore[reportMissingModuleSource] - in .fuzz/env alon
 with atheris.instrument_imports(  # pyright: ignore
     include=["PIL", "model"]
 ):
-    import model.image
-    import model.network_input
+    import model.pixels.decode
+    import model.pixels.network_input
 
 from fuzz.memory import PeakMeter
 from fuzz.mutations import change_structure
 
 from model.errors import ImageError
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.decoding.process import memory_bound, memory_of_one_image
 
 SIZE = 64
@@ -131,7 +131,7 @@ def try_decoding(data: bytes) -> str:
         Exception: it ended in a way that it must not.
     """
     try:
-        image = model.image.decode_image(data, LIMITS)
+        image = model.pixels.decode.decode_image(data, LIMITS)
     except ImageError as error:
         if isinstance(error.__cause__, MemoryError):
             raise Finding("more memory was asked for than its bound") from error
@@ -139,7 +139,7 @@ def try_decoding(data: bytes) -> str:
     height, width = image.pixels.shape[:2]
     if max(height, width) > LIMITS.max_side or height * width > LIMITS.max_pixels:
         raise Finding(f"{width} x {height} pixels are more than the limits allow")
-    given = model.network_input.network_input(image, SIZE)
+    given = model.pixels.network_input.network_input(image, SIZE)
     if not (given.values.min() >= -1e-9 and given.values.max() <= 1 + 1e-9 and given.gain > 0):
         raise Finding("the network's input is not in [0, 1]")
     return image.format

@@ -11,7 +11,7 @@ from fuzz.pictures import valid_file
 from image_files import encoded, hostile_images, photo, sound_images
 
 from index_builder.build.embedding import draw_thumbnail
-from model.image import decode_image
+from model.pixels.decode import decode_image
 
 _GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")

@@ -9,7 +9,7 @@ from fuzz.structures import structure_of
 from image_files import sound_images
 
 from model.errors import ImageError
-from model.image import decode_image
+from model.pixels.decode import decode_image
 
 
 @pytest.mark.parametrize("first", range(5))

@@ -21,7 +21,7 @@ from image_files import (
 from PIL import Image
 
 from model.errors import ImageError
-from model.image import DecodeLimits, decode_image
+from model.pixels.decode import DecodeLimits, decode_image
 
 EVERY_FORMAT = DecodeLimits(
     formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"})

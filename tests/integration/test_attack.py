@@ -21,8 +21,8 @@ from model.attack.eviction import (
 )
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
-from model.image import decode_image
-from model.resize import resize_operator
+from model.pixels.decode import decode_image
+from model.pixels.resize import resize_operator
 
 K, STEPS, SEEDS = 5, 12, (3, 20, 41, 58)
 

@@ -11,8 +11,8 @@ import pytest
 from service_helpers import draw_picture, encode
 
 from model.errors import EmptyImageError, ImageDecodeError, ImageFormatError, ImageSizeError
-from model.image import DecodeLimits, decode_image
-from model.network_input import network_input
+from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.network_input import network_input
 from service.decoding.frames import PreparedImage
 from service.decoding.pool import DecodePool
 from service.errors import DecodeTimeoutError, OverloadedError

@@ -15,7 +15,7 @@ from index_tools import build, write_folder
 from redis_tools import running_redis
 
 from model.embedder import Embedder, ImageEmbedding
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.decoding.process import memory_of_one_image
 from service.doctor import certificate, machine
 from service.doctor.access import check_address, check_keys

@@ -23,8 +23,8 @@ from index_builder.build.maintenance import export_vectors, verify_index
 from index_builder.errors import IndexModelMismatchError, SourceError
 from index_builder.search.gallery import GalleryIndex, current_version, list_indexes
 from index_builder.store.manifest import QUARANTINE, read_quarantine
-from model.image import DecodeLimits, decode_image
-from model.resize import resize_operator
+from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.resize import resize_operator
 
 
 def test_a_folder_becomes_an_index_whose_rows_are_the_embeddings(tmp_path):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from index_builder.__main__ import app
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
-from model.image import decode_image
+from model.pixels.decode import decode_image
 
 ROOT = Path(__file__).parents[2]
 

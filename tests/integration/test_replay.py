@@ -15,7 +15,7 @@ from service_helpers import draw_picture, encode, run_builder
 
 from model.embedder import Embedder
 from model.errors import RetrievalError
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.errors import ReplayError
 from service.replay.command import main
 from service.replay.replayer import Replayer

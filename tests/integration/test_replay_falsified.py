@@ -15,7 +15,7 @@ from test_replay import ask
 
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import RetrievalError
-from model.image import DecodedImage, DecodeLimits
+from model.pixels.decode import DecodedImage, DecodeLimits
 from service.replay.command import main
 from service.replay.replayer import Replayer
 from service.settings import Settings

@@ -11,7 +11,7 @@ from service_helpers import open_client, run_builder
 
 from index_builder.errors import IndexNotFoundError
 from index_builder.search.gallery import GalleryIndex
-from model.image import DECODE_POLICY_VERSION
+from model.pixels.decode import DECODE_POLICY_VERSION
 from service.errors import IndexUnavailableError
 from service.settings import Settings
 from service.shelf import Shelf

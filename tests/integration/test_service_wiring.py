@@ -12,7 +12,7 @@ from service_helpers import draw_picture, encode
 
 from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
-from model.image import decode_image
+from model.pixels.decode import decode_image
 
 # Sizes whose gains and forward errors differ.
 SMALL = encode(draw_picture(21, 40, 30))

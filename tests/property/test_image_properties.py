@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from image_files import hostile_images, jpeg_with, png, sound_images
 
 from model.errors import ImageError
-from model.image import DecodeLimits, decode_image
+from model.pixels.decode import DecodeLimits, decode_image
 
 # Small limits: what is tried here is the variety of files, not their size.
 LIMITS = DecodeLimits(

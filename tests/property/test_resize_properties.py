@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 sides = st.integers(1, 80)
 

@@ -4,7 +4,7 @@ The readers beside this file (`jpeg`, `png`, `gif`, `webp`) walk their format's 
 refuse a file that ends early, and hand on only what draws the first picture. Metadata never reaches
 a decoder: no text or ICC bomb is inflated, no EXIF is interpreted but for the one number this
 project needs, and the sides are known before any memory is taken for pixels. A read beyond the end
-surfaces as IndexError or struct.error, which `model.image` turns into "ends early".
+surfaces as IndexError or struct.error, which `model.pixels.decode` turns into "ends early".
 """
 
 import struct

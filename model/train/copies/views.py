@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from model.data.edits import EDIT_KINDS, edit
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 # What a generator is for; other uses of a run's seed have other numbers.
 _EDIT = 3

@@ -17,7 +17,7 @@ from PIL import features
 
 from model.data.shards import ShardWriter
 from model.errors import CorpusError
-from model.image import DECODE_POLICY_VERSION
+from model.pixels.decode import DECODE_POLICY_VERSION
 from model.train.corpus.packages import Unpacked
 from model.train.corpus.pictures import Prepared, Refused
 from model.train.corpus.recipe import SPLITS, Recipe

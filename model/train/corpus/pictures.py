@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from model.errors import CorpusError, ImageBytesError, ImageError, ImageFormatError, ImageSizeError
-from model.image import DecodeLimits, decode_image
+from model.pixels.decode import DecodeLimits, decode_image
 from model.train.corpus.files import FileEntry
 from model.train.corpus.recipe import Source
 from model.train.corpus.split import label_of, split_of

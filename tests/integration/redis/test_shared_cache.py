@@ -14,7 +14,7 @@ from redis_tools import SECRET, RedisServer
 from service_helpers import draw_picture, encode, open_client
 
 from model.embedder import Embedder, ImageEmbedding
-from model.image import DecodeLimits
+from model.pixels.decode import DecodeLimits
 from service.cache.context import cache_context
 from service.cache.found import Found
 from service.cache.record import RecordCodec

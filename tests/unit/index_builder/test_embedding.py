@@ -18,7 +18,7 @@ from index_builder.build.embedding import (
 )
 from index_builder.sources.base import Problem
 from model import errors
-from model.image import DecodedImage, DecodeLimits, decode_image
+from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
 
 
 @given(

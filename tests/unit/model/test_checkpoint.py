@@ -11,8 +11,8 @@ from model import checkpoint as checkpoint_module
 from model.checkpoint import fingerprint_of, load_checkpoint, save_checkpoint
 from model.embedder import DEFAULT_CHECKPOINT
 from model.errors import CheckpointError
-from model.image import DECODE_POLICY_VERSION
 from model.network import tensor_specs
+from model.pixels.decode import DECODE_POLICY_VERSION
 from model.presets import PRESETS, PublishedConfig, config_from_json, config_to_json
 from model.published import published_scalings
 

@@ -12,8 +12,8 @@ from PIL import Image
 from model.convert import convert_official
 from model.embedder import Embedder
 from model.errors import CheckpointError, EmbeddingError, ImageError
-from model.image import DECODE_POLICY_VERSION, DecodedImage, decode_image
-from model.resize import resize_operator
+from model.pixels.decode import DECODE_POLICY_VERSION, DecodedImage, decode_image
+from model.pixels.resize import resize_operator
 
 OFFICIAL = Path(__file__).parents[2] / "data" / "official_tiny.pt"
 

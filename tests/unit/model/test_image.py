@@ -20,7 +20,7 @@ from image_files import (
 from PIL import Image, ImageOps
 
 from model.errors import DependencyError, ImageBytesError, ImageFormatError, ImageSizeError
-from model.image import DECODE_POLICY_VERSION, DecodeLimits, decode_image
+from model.pixels.decode import DECODE_POLICY_VERSION, DecodeLimits, decode_image
 
 WITH_TIFF = DecodeLimits(formats=frozenset({"TIFF", "PNG", "BMP"}))
 

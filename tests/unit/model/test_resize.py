@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model.errors import EmbeddingError
-from model.resize import _build, _ResizeCache, resize_operator
+from model.pixels.resize import _build, _ResizeCache, resize_operator
 
 # 1 / gain to 224 x 224 as published for torch's antialiased bilinear resize, squashed.
 PUBLISHED = [

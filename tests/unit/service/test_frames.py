@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from model.network_input import NetworkInput
+from model.pixels.network_input import NetworkInput
 from service.decoding.frames import ANSWER, PreparedImage, pack_image, unpack
 
 IMAGE = PreparedImage("a", None, "PNG", NetworkInput(np.zeros((3, 2, 2)), 0.1, 1e-13, 5, 7))

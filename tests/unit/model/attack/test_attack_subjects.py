@@ -14,7 +14,7 @@ from model.errors import AttackError
 from model.metrics.hashes import HashMetric
 from model.metrics.ours import EmbedderMetric
 from model.metrics.pixels import BlockMeans
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 
 def brightness_hash() -> HashMetric:

@@ -11,7 +11,7 @@ from model.data.shards import ShardWriter
 from model.errors import DataError
 from model.evaluate.gathering import gather, gather_files, query_of
 from model.metrics.load import load_metric
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from model.errors import DependencyError, MetricError
 from model.metrics.load import load_metric, named
 from model.metrics.metric import DifferentiableMetric, Metric, squares
 from model.metrics.pixels import BlockMeans
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 
 CERTIFIED = ("wave-64", "raw", "blockmean16", "blockmean8")
 # PDQ's library is compiled at install, so not every machine has it.

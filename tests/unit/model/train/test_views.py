@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import photo
 
-from model.resize import resize_operator
+from model.pixels.resize import resize_operator
 from model.train.views import colour_jitter, framed, turn_hue, two_views
 
 

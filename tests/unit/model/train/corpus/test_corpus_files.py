@@ -6,7 +6,7 @@ from corpus_tools import picture, save
 from image_files import encoded
 
 from model.errors import CorpusError
-from model.image import decode_image
+from model.pixels.decode import decode_image
 from model.train.corpus.files import list_files
 
 EVERYTHING = ("**",)

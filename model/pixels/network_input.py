@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from model.image import DecodedImage
-from model.resize import resize_operator
+from model.pixels.decode import DecodedImage
+from model.pixels.resize import resize_operator
 
 
 @dataclass(frozen=True, eq=False)
