@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.embedder import DEFAULT_CHECKPOINT
-from model.network import Network, build_network
-from model.presets import PRESETS, PublishedConfig, WaveConfig
-from model.published import published_scalings, published_specs
-from model.sll import ConvBlock, LinearBlock
-from model.wave import quadrature_filters
-from model.weight_file import read_weights
+from model.nets.network import Network, build_network
+from model.nets.presets import PRESETS, PublishedConfig, WaveConfig
+from model.nets.published import published_scalings, published_specs
+from model.nets.sll import ConvBlock, LinearBlock
+from model.nets.wave import quadrature_filters
+from model.nets.weight_file import read_weights
 
 
 def best_times(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:

@@ -14,9 +14,9 @@ from jaxtyping import Float, Float64
 
 from model.certificate.bounds import product_bound
 from model.certificate.rounding import round_up
-from model.checkpoint import Checkpoint, load_checkpoint, prove
 from model.errors import EmbeddingError
-from model.network import Network, build_network
+from model.nets.checkpoint import Checkpoint, load_checkpoint, prove
+from model.nets.network import Network, build_network
 from model.pixels.decode import DecodedImage, decode_image
 from model.pixels.network_input import NetworkInput, network_input
 

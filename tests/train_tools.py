@@ -25,7 +25,7 @@ from torch import Tensor
 
 from model.data.pictures import Picture
 from model.errors import RetrievalError
-from model.presets import PublishedConfig
+from model.nets.presets import PublishedConfig
 from model.train.config import TrainConfig, load_recipe
 from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined

@@ -11,7 +11,7 @@ import typer
 
 from model.console import Output
 from model.errors import TrainingError
-from model.presets import PRESETS, WaveConfig
+from model.nets.presets import PRESETS, WaveConfig
 from model.train.config import TrainConfig, load_recipe, parse_settings, recipe_names
 from model.train.copies.wave_student import require_wavelets
 from model.train.distributed import current, joined, wait_for_all

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from model.errors import TrainingError
-from model.presets import PRESETS
+from model.nets.presets import PRESETS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -49,7 +49,7 @@ class TrainConfig:
     # --- What is trained, on what task ---
     recipe: str = "custom"  # name of the recipe, and of the checkpoint
     task: str = "distill"  # what is minimised: see model.train.task.TASKS
-    preset: str = "tiny"  # shape of a fresh student: see model.presets.PRESETS
+    preset: str = "tiny"  # shape of a fresh student: see model.nets.presets.PRESETS
     embedding_dim: int = 0  # length of its embedding; 0: the teacher's, or else the preset's
     input_size: int = 0  # side of its square input, pixels; 0: the preset's
     seed: int = 0  # of every draw: weights, order, views

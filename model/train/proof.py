@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float64
 
 from model.certificate.bounds import lipschitz_estimate
-from model.checkpoint import Checkpoint, fingerprint_of, prove, save_checkpoint
 from model.errors import CheckpointError
-from model.network import Network, build_network
+from model.nets.checkpoint import Checkpoint, fingerprint_of, prove, save_checkpoint
+from model.nets.network import Network, build_network
+from model.nets.presets import EmbedderConfig
 from model.pixels.decode import DECODE_POLICY_VERSION
-from model.presets import EmbedderConfig
 from model.train.student import Student
 
 LARGEST_BOUND = 1.0 + 1e-6

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.presets import PublishedConfig
-from model.published import SumPool, ZeroChannels, published_scalings, published_specs
+from model.nets.presets import PublishedConfig
+from model.nets.published import SumPool, ZeroChannels, published_scalings, published_specs
 from model.train.student import Student
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from model.presets import EmbedderConfig
+from model.nets.presets import EmbedderConfig
 
 
 class Student(nn.Module):
@@ -36,7 +36,7 @@ class Student(nn.Module):
         """
 
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
-        """Exactly the tensors of `model.network.tensor_specs(config)`, in their formats."""
+        """Exactly the tensors of `model.nets.network.tensor_specs(config)`, in their formats."""
         raise NotImplementedError
 
     def arithmetic(self, x: Float[Tensor, "..."]) -> AbstractContextManager[object]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
-from model.presets import PRESETS, EmbedderConfig, PublishedConfig
+from model.nets.checkpoint import load_checkpoint
+from model.nets.presets import PRESETS, EmbedderConfig, PublishedConfig
 from model.train.config import TrainConfig
 from model.train.copies import wave_student
 from model.train.copies.wave_student import WaveStudent

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from model.checkpoint import Checkpoint, load_checkpoint
 from model.errors import TrainingError
+from model.nets.checkpoint import Checkpoint, load_checkpoint
 from model.train.batches import batches
 from model.train.config import TrainConfig
 from model.train.distributed import averaged, current, lost_company, share_of, wait_for_all

@@ -12,8 +12,8 @@ import pytest
 from image_files import encoded, photo
 from typer.testing import CliRunner
 
-from model.checkpoint import load_checkpoint
 from model.embedder import DEFAULT_CHECKPOINT
+from model.nets.checkpoint import load_checkpoint
 from model.teachers.precomputed import write_embeddings
 from model.train.__main__ import COMMANDS, app
 from model.train.run_state import RunFolder

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from train_tools import built, check_dealing, drawings, small_recipe
 
-from model.checkpoint import load_checkpoint
 from model.errors import TrainingError
-from model.network import build_network
+from model.nets.checkpoint import load_checkpoint
+from model.nets.network import build_network
 from model.teachers.precomputed import write_embeddings
 from model.train.trainer import train
 

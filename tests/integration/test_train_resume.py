@@ -9,7 +9,7 @@ import time
 import pytest
 from train_tools import QUICK, Forge, forge, outcome, quick
 
-from model.checkpoint import load_checkpoint
+from model.nets.checkpoint import load_checkpoint
 from model.train.trainer import train
 
 PAUSE = 0.03

@@ -9,9 +9,9 @@ import torch
 from image_files import encoded, photo
 from train_tools import QUICK, SMALL, LinearTeacher, Shown, outcome, quick
 
-from model.checkpoint import load_checkpoint
 from model.data.triplets import Triplet
 from model.errors import DataError, RetrievalError, TrainingError
+from model.nets.checkpoint import load_checkpoint
 from model.train.batches import batches, to_device
 from model.train.distill import DistillTask
 from model.train.distributed import World

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from model.network import tensor_specs
-from model.presets import EmbedderConfig, PublishedConfig, WaveConfig
-from model.published import published_scalings
-from model.wave import filter_matrix, quadrature_filters
+from model.nets.network import tensor_specs
+from model.nets.presets import EmbedderConfig, PublishedConfig, WaveConfig
+from model.nets.published import published_scalings
+from model.nets.wave import filter_matrix, quadrature_filters
 
 PUBLISHED = PublishedConfig(2, 4, 3, 2, 6, 3, input_size=16)
 WAVE = WaveConfig(((12, 12), (24,)), 5, input_size=16, shift=2)

@@ -11,10 +11,10 @@ from torch.nn import functional
 from model.certificate.bounds import conv_sll_scaling, dense_sll_scaling, lipschitz_estimate
 from model.certificate.rounding import UNIT_ROUNDOFF_64
 from model.errors import CertificateError
-from model.layers import Flow, reciprocal_down
-from model.network import build_network
-from model.sll import ConvBlock, LinearBlock, scaling_slack
-from model.wave import (
+from model.nets.flow import Flow, reciprocal_down
+from model.nets.network import build_network
+from model.nets.sll import ConvBlock, LinearBlock, scaling_slack
+from model.nets.wave import (
     ChannelMap,
     Head,
     MeanChannelMap,

@@ -9,11 +9,11 @@ from small_networks import PUBLISHED, WAVE, random_weights, reference
 
 from model.certificate.bounds import lipschitz_estimate
 from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma
-from model.layers import Flow
-from model.network import build_network, tensor_specs
-from model.published import published_scalings
-from model.sll import ConvBlock, LinearBlock
-from model.wave import ChannelMap, Head, WaveletLevel
+from model.nets.flow import Flow
+from model.nets.network import build_network, tensor_specs
+from model.nets.published import published_scalings
+from model.nets.sll import ConvBlock, LinearBlock
+from model.nets.wave import ChannelMap, Head, WaveletLevel
 
 SEEDS = st.integers(0, 2**32 - 1)
 CONFIGS = st.sampled_from([PUBLISHED, WAVE])

@@ -7,9 +7,9 @@ from small_networks import PUBLISHED, WAVE, random_weights, reference
 
 from model.certificate.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64
 from model.errors import CertificateError
-from model.layers import Flow, carried, reciprocal_down, smallest_normal
-from model.network import build_network
-from model.published import published_scalings
+from model.nets.flow import Flow, carried, reciprocal_down, smallest_normal
+from model.nets.network import build_network
+from model.nets.published import published_scalings
 
 SHORT, WIDE = torch.float32, torch.float64
 

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.libraries import import_foreign
-from model.presets import WaveConfig
+from model.nets.presets import WaveConfig
+from model.nets.wave import ShiftedCopies, WaveletLevel
 from model.train.student import Student
-from model.wave import ShiftedCopies, WaveletLevel
 
 # The head is stored as float16; what its rounding adds to the norm stays below this.
 HEAD_NORM = 0.9995
@@ -28,7 +28,7 @@ HEAD_NORM = 0.9995
 class WaveStudent(Student):
     """The network of a `WaveConfig`, every weight of it trained, or the head alone.
 
-    Activations lie as in `model.wave`: (channels, copies x images, side, side).
+    Activations lie as in `model.nets.wave`: (channels, copies x images, side, side).
 
     Attributes:
         training_copies: which shifted copies a training pass makes. "input": those that serving
@@ -42,7 +42,7 @@ class WaveStudent(Student):
     export_tolerance = 2e-3  # the head is rounded to float16
 
     def __init__(self, config: WaveConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> None:
-        """Starts from the tensors of `model.wave.wave_specs`."""
+        """Starts from the tensors of `model.nets.wave.wave_specs`."""
         super().__init__()
         self.config = config
         self._lowpass = np.asarray(weights["wavelet.lowpass"], dtype=np.float64)

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model import checkpoint as checkpoint_module
-from model.checkpoint import fingerprint_of, load_checkpoint, save_checkpoint
 from model.embedder import DEFAULT_CHECKPOINT
 from model.errors import CheckpointError
-from model.network import tensor_specs
+from model.nets import checkpoint as checkpoint_module
+from model.nets.checkpoint import fingerprint_of, load_checkpoint, save_checkpoint
+from model.nets.network import tensor_specs
+from model.nets.presets import PRESETS, PublishedConfig, config_from_json, config_to_json
+from model.nets.published import published_scalings
 from model.pixels.decode import DECODE_POLICY_VERSION
-from model.presets import PRESETS, PublishedConfig, config_from_json, config_to_json
-from model.published import published_scalings
 
 CONFIG = PublishedConfig(1, 3, 2, 1, 4, 3, input_size=16)
 

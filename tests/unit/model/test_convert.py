@@ -9,11 +9,11 @@ import torch
 from typer import Typer
 from typer.testing import CliRunner
 
-from model.checkpoint import load_checkpoint
 from model.convert import convert_official, main, recognise
 from model.errors import CheckpointError
-from model.network import tensor_specs
-from model.presets import PRESETS
+from model.nets.checkpoint import load_checkpoint
+from model.nets.network import tensor_specs
+from model.nets.presets import PRESETS
 
 OFFICIAL = Path(__file__).parents[2] / "data" / "official_tiny.pt"
 PREFIX = "module.model."

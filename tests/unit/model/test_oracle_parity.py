@@ -9,11 +9,11 @@ import torch
 from benchmarks.network import NaiveWave
 from model.convert import convert_official, read_official
 from model.embedder import DEFAULT_CHECKPOINT, Embedder
-from model.network import build_network
-from model.presets import PRESETS
-from model.published import published_scalings
-from model.sll import ConvBlock, LinearBlock
-from model.weight_file import read_weights
+from model.nets.network import build_network
+from model.nets.presets import PRESETS
+from model.nets.published import published_scalings
+from model.nets.sll import ConvBlock, LinearBlock
+from model.nets.weight_file import read_weights
 
 DATA = Path(__file__).parents[2] / "data"
 COMPACT_V0 = Path(__file__).parents[3] / "benchmarks" / "compact_v0.safetensors"

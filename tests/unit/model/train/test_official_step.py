@@ -12,7 +12,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from train_tools import Shown
 
-from model.presets import PRESETS, PublishedConfig
+from model.nets.presets import PRESETS, PublishedConfig
 from model.train.config import load_recipe
 from model.train.distill import DistillTask
 from model.train.run_state import RunFolder

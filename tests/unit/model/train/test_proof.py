@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from train_tools import QUICK, SMALL, quick
 
-from model.checkpoint import load_checkpoint
 from model.errors import CheckpointError
-from model.network import NetworkProof, build_network
-from model.presets import PRESETS
+from model.nets.checkpoint import load_checkpoint
+from model.nets.network import NetworkProof, build_network
+from model.nets.presets import PRESETS
 from model.train import proof
 from model.train.copies import wave_student
 from model.train.proof import (

@@ -8,9 +8,9 @@ import torch
 from train_tools import SMALL
 
 from model.convert import convert_official
-from model.network import build_network, tensor_specs
-from model.presets import PRESETS
-from model.published import published_scalings
+from model.nets.network import build_network, tensor_specs
+from model.nets.presets import PRESETS
+from model.nets.published import published_scalings
 from model.train.sll_student import SllStudent, initial_weights, inverse
 
 DATA = Path(__file__).parents[3] / "data"

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from model.checkpoint import load_checkpoint
 from model.embedder import DEFAULT_CHECKPOINT
 from model.errors import CheckpointError
-from model.network import build_network
-from model.presets import PRESETS
+from model.nets.checkpoint import load_checkpoint
+from model.nets.network import build_network
+from model.nets.presets import PRESETS
 from model.train.copies.head_student import HeadStudent
 from model.train.copies.wave_student import (
     WaveStudent,

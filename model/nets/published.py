@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from model.certificate.bounds import conv_sll_scaling, dense_sll_scaling
 from model.certificate.rounding import gamma
-from model.layers import Flow, Layer
-from model.presets import PublishedConfig
-from model.sll import ConvBlock, LinearBlock, ratios_of
+from model.nets.flow import Flow, Layer
+from model.nets.presets import PublishedConfig
+from model.nets.sll import ConvBlock, LinearBlock, ratios_of
 
 
 class ZeroChannels(nn.Module):

@@ -17,10 +17,9 @@ import torch
 from jaxtyping import Float
 
 from model.errors import CertificateError, CheckpointError
-from model.network import NetworkProof, build_network, tensor_specs
-from model.pixels.decode import DECODE_POLICY_VERSION
-from model.presets import EmbedderConfig, config_to_json
-from model.weight_file import (
+from model.nets.network import NetworkProof, build_network, tensor_specs
+from model.nets.presets import EmbedderConfig, config_to_json
+from model.nets.weight_file import (
     SCHEMA,
     canonical_json,
     check_finite,
@@ -31,6 +30,7 @@ from model.weight_file import (
     text_member,
     write_weights,
 )
+from model.pixels.decode import DECODE_POLICY_VERSION
 
 # How far above the proof a claim may be, as a factor, and at all. Another machine's roundings move
 # the bound by 1e-12 and E by a few per cent; a claim far beyond makes every radius 0 or, near the

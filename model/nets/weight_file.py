@@ -16,9 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from model.errors import CheckpointError
-from model.network import tensor_specs
+from model.nets.network import tensor_specs
+from model.nets.presets import EmbedderConfig, config_from_json
 from model.pixels.decode import DECODE_POLICY_VERSION
-from model.presets import EmbedderConfig, config_from_json
 
 SCHEMA = "lipsim-checkpoint-1"
 METADATA_KEY = "lipsim"

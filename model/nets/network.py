@@ -12,10 +12,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model.certificate.rounding import UNIT_ROUNDOFF_64
-from model.layers import Flow, Layer, cube_norm, plain_bound, unit_roundoff_of
-from model.presets import EmbedderConfig, PublishedConfig
-from model.published import published_layers, published_specs
-from model.wave import wave_layers, wave_specs
+from model.nets.flow import Flow, Layer, cube_norm, plain_bound, unit_roundoff_of
+from model.nets.presets import EmbedderConfig, PublishedConfig
+from model.nets.published import published_layers, published_specs
+from model.nets.wave import wave_layers, wave_specs
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from model.certificate.bounds import (
     wavelet_norm_bound,
 )
 from model.certificate.rounding import gamma
-from model.layers import Flow, Layer, carried
-from model.presets import WaveConfig
+from model.nets.flow import Flow, Layer, carried
+from model.nets.presets import WaveConfig
 
 _COPIES = 5
 _TAPS = 8

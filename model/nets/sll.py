@@ -25,7 +25,7 @@ from model.certificate.bounds import (
 )
 from model.certificate.rounding import gamma
 from model.errors import CertificateError
-from model.layers import Flow, carried, largest_carried, reciprocal_down, smallest_normal
+from model.nets.flow import Flow, carried, largest_carried, reciprocal_down, smallest_normal
 
 _ROWS_PER_BLOCK = 16
 """Image rows per matrix product of a convolution: the block stays in the processor's cache."""
