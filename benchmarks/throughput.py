@@ -33,9 +33,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from index_builder.search.certified import certified_search
 from index_builder.search.gallery import GalleryIndex
+from model.cli.threads import limit_threads
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
-from model.threads import limit_threads
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 PATIENCE_S = 5.0

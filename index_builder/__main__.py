@@ -53,9 +53,9 @@ from index_builder.store.operating_points import (
     MOST_SEED,
     describe,
 )
-from model.console import Output
+from model.cli.console import Output
+from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
-from model.progress import Progress
 
 # Of as many pictures, each half has the 2995 negatives that a claim of 0.1 % takes.
 _DEFAULT_QUERIES = 6400

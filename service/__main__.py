@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from model.cli.threads import limit_threads
 from model.errors import DependencyError
-from model.threads import limit_threads
 from service import key_commands
 from service.app import create_app
 from service.binding import check_binding

@@ -11,9 +11,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from model.cli.threads import limit_threads
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
-from model.threads import limit_threads
 from service import docs, openapi
 from service.access import Access
 from service.batcher import Batcher

@@ -24,8 +24,8 @@ from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
 from index_builder.store import layout
 from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine
+from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
-from model.progress import Progress
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from redis import Redis, RedisError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from model.progress import Advance, Progress
+from model.cli.progress import Advance, Progress
 
 CHANNEL = "lipsim:index-changed"
 """Where a new version is announced; what a message says is not read."""

@@ -38,8 +38,8 @@ from model.certificate.pairs import Float64Rows, rank, score
 from model.certificate.rounding import gamma
 from model.certificate.search import Candidates
 from model.certificate.similarity import embedding_norm
+from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
-from model.progress import Progress
 
 # The share of pictures without an original that may match, by name; the strictest first.
 TARGETS = {"strict": 0.001, "balanced": 0.01}

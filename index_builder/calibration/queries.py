@@ -26,11 +26,11 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, read_inside
 from index_builder.sources.lists import csv_rows, path_problem
 from index_builder.store.operating_points import LABELLED, SYNTHETIC, is_kind
+from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS, edit
 from model.errors import ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.resize import resize_operator
-from model.progress import Progress
 
 # Edited copies are made at this size at most, as the evaluation's are: what a copy goes through
 # does not depend on the camera, and a thousand edits of full photographs take an hour.

@@ -10,8 +10,8 @@ import typer
 
 from index_builder.build.embedding import EmbedderLike
 from index_builder.build.shared_progress import SharedProgress
+from model.cli.progress import Progress
 from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
-from model.progress import Progress
 
 EXIT_QUARANTINED = 3
 
@@ -100,8 +100,8 @@ def load_embedder(checkpoint: Path | None) -> EmbedderLike:
         CheckpointError: it is refused.
     """
     # torch takes seconds to import, and most commands do without it.
+    from model.cli.threads import limit_threads  # noqa: PLC0415
     from model.embedder import Embedder  # noqa: PLC0415
-    from model.threads import limit_threads  # noqa: PLC0415
 
     # The pipeline runs passes side by side.
     limit_threads(1)

@@ -10,7 +10,7 @@ from index_builder.cli.options import as_lines
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest
 from index_builder.store.operating_points import calibration_fields, describe
-from model.console import Output
+from model.cli.console import Output
 
 _SHOWN_QUARANTINED = 20
 

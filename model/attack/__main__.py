@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import typer
 
 from model.attack.plan import GRIDS, MEDIAN, Plan, fitting, grid
-from model.console import EXIT_ERROR, Output
+from model.cli.console import EXIT_ERROR, Output
+from model.cli.progress import Progress
 from model.errors import AttackError
-from model.progress import Progress
 
 _DEFAULT = Plan()
 _GRID_METRICS = ("wave-64", "teacher:efficientnet-lite0@64")
@@ -151,7 +151,7 @@ def _attack_all(
     from model.attack import report  # noqa: PLC0415
     from model.attack.questions import Questions, open_questions  # noqa: PLC0415
     from model.attack.series import Findings, attack_each, candidate  # noqa: PLC0415
-    from model.devices import check_device  # noqa: PLC0415
+    from model.cli.devices import check_device  # noqa: PLC0415
     from model.metrics.metric import Metric  # noqa: PLC0415
 
     device, space = setting["device"], setting["space"]

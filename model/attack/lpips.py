@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
+from model.cli.libraries import import_foreign
 from model.errors import MetricError
-from model.libraries import import_foreign
 from model.metrics.metric import Pixels, squares
 from model.teachers.weights import read_tensors
 

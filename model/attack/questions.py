@@ -15,13 +15,13 @@ from jaxtyping import Float32, Float64, Int64
 from model.attack.block import Block
 from model.attack.decisions import Decision, FirstPlace, StaysClose, StaysNear
 from model.attack.subjects import Subject, subject_of, through_resize
+from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.pictures import PictureSet, open_pictures
 from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
 from model.metrics.metric import Metric, Pixels, squares
 from model.pixels.resize import resize_operator
-from model.progress import Progress
 
 OBJECTIVES = ("eviction", "distance", "2afc")
 SPACES = ("input", "upload")

@@ -22,8 +22,8 @@ from torch import Tensor
 from model.attack import square
 from model.attack.block import Budget
 from model.attack.probe import AllTurnedError, Probe
+from model.cli.libraries import install_hint
 from model.errors import DependencyError
-from model.libraries import install_hint
 
 # The ratio loss divides by the gap between the first class and the third.
 _RATIO_CLASSES = 3

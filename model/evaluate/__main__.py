@@ -13,14 +13,14 @@ from typing import Annotated, Any
 
 import typer
 
-from model.console import Output
+from model.cli.console import Output
+from model.cli.progress import Progress
 from model.errors import EvaluationError
 from model.evaluate.expectations import Verdict, judge, parse_epsilon, read_expectations
 from model.evaluate.measurement import DEFAULT_EPSILONS, Book
 from model.evaluate.plots import require_matplotlib, write_plots
 from model.evaluate.report import summary, write_report
 from model.evaluate.results import Results, write_aside, write_results
-from model.progress import Progress
 
 EXIT_UNMET = 3
 
@@ -122,7 +122,7 @@ def _measure(
     triplets: Path | None,
 ) -> Results:
     # torch takes seconds to import, and a wrong command line should not wait for it.
-    from model.devices import check_device  # noqa: PLC0415
+    from model.cli.devices import check_device  # noqa: PLC0415
     from model.evaluate import run  # noqa: PLC0415
     from model.evaluate.subjects import describe, load_metrics  # noqa: PLC0415
 

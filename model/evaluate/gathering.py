@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from model.cli.progress import Advance
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.files import read_bytes
 from model.data.pictures import PICTURE_LIMITS, Picture, PictureSet, decode
@@ -17,7 +18,6 @@ from model.errors import DataError, EvaluationError
 from model.evaluate.radii import Resizes
 from model.metrics.metric import Metric
 from model.pixels.resize import resize_operator
-from model.progress import Advance
 
 _PICTURES_PER_PASS = 16
 _SHA256 = re.compile(r"[0-9a-f]{64}")

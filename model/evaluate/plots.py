@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from model.cli.libraries import install_hint
 from model.errors import DependencyError
 from model.evaluate.results import RadiusCurve, write_aside
-from model.libraries import install_hint
 
 _TITLES = {"retrieval": "Certified recall@1", "2afc": "Certified 2AFC score"}
 _POINTS = 400

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from PIL import Image
 
-from model.libraries import import_foreign
+from model.cli.libraries import import_foreign
 from model.metrics.metric import Pixels, check_pixels
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 
-from model.libraries import import_foreign
+from model.cli.libraries import import_foreign
 from model.metrics.metric import DifferentiableMetric
 
 

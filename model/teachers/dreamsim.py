@@ -25,8 +25,8 @@ from typing import Any
 
 from torch import Tensor
 
+from model.cli.libraries import import_foreign
 from model.errors import MetricError
-from model.libraries import import_foreign
 from model.teachers.frozen import FrozenTeacher, Recipe
 from model.teachers.weights import folder_record
 

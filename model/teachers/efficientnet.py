@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from model.libraries import import_foreign
+from model.cli.libraries import import_foreign
 from model.teachers.weights import read_state, weights_record
 
 NAME = "efficientnet-lite0"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from model.cli.libraries import import_foreign
 from model.errors import MetricError
-from model.libraries import import_foreign
 from model.teachers.frozen import FrozenTeacher, Recipe
 from model.teachers.weights import load_strictly, read_tensors, weights_record
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from model.console import Output
+from model.cli.console import Output
 from model.errors import TrainingError
 from model.nets.presets import PRESETS, WaveConfig
 from model.train.config import TrainConfig, load_recipe, parse_settings, recipe_names

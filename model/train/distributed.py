@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
 
-from model.devices import check_device
+from model.cli.devices import check_device
 from model.errors import TrainingError
 
 _PATIENCE = timedelta(minutes=10)

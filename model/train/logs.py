@@ -11,8 +11,8 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from model.cli.libraries import import_foreign
 from model.errors import DependencyError
-from model.libraries import import_foreign
 from model.train.run_state import replacing
 
 

@@ -18,11 +18,11 @@ import typer
 from jaxtyping import UInt8
 from PIL import Image
 
-from model.console import Output
+from model.cli.console import Output
+from model.cli.progress import Progress
 from model.data.nights import FEWEST_VOTES, TABLE
 from model.data.pictures import PictureSet, open_pictures, splits_of
 from model.errors import DataError
-from model.progress import Progress
 from model.train.corpus.packing import written_aside
 from model.train.distortions import FAMILIES, distort
 

@@ -21,16 +21,16 @@ import typer
 from jaxtyping import Float32
 from torch import Tensor
 
-from model.console import Output
+from model.cli.console import Output
+from model.cli.devices import check_device
+from model.cli.progress import Progress
+from model.cli.threads import limit_threads
 from model.data.pictures import PictureSet, open_pictures, splits_of
-from model.devices import check_device
 from model.errors import MetricError, TrainingError
-from model.progress import Progress
 from model.teachers.load import TEACHER_HELP, load_teacher
 from model.teachers.precomputed import PrecomputedEmbeddings, write_embeddings
 from model.teachers.projection import principal_axes
 from model.teachers.teacher import Teacher
-from model.threads import limit_threads
 from model.train.views import framed
 
 PART = 256

@@ -2,8 +2,8 @@
 
 import sys
 
+from model.cli.progress import Progress
 from model.data.pictures import PictureSet, check_pictures
-from model.progress import Progress
 from model.train.distributed import current
 
 

@@ -14,7 +14,7 @@ import pytest
 from image_files import encoded, photo
 from typer.testing import CliRunner
 
-from model.console import EXIT_ERROR, EXIT_INTERRUPTED
+from model.cli.console import EXIT_ERROR, EXIT_INTERRUPTED
 from model.data.shards import ShardWriter
 from model.evaluate.__main__ import EXIT_UNMET, app
 

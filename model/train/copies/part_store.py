@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from model.cli.progress import Progress
 from model.errors import TrainingError
-from model.progress import Progress
 from model.train.distributed import World, current, wait_for_all
 from model.train.run_state import replacing
 

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from model.libraries import import_foreign
+from model.cli.libraries import import_foreign
 from model.nets.presets import WaveConfig
 from model.nets.wave import ShiftedCopies, WaveletLevel
 from model.train.student import Student

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from model.console import Output
+from model.cli.console import Output
+from model.cli.progress import Progress
 from model.errors import CorpusError
-from model.progress import Progress
 from model.train.corpus.composites import (
     Materials,
     draw_background,

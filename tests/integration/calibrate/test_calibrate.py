@@ -17,8 +17,8 @@ from index_builder.errors import IndexModelMismatchError, IndexNotFoundError, So
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.rates import upper_bound
+from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS
-from model.progress import Progress
 
 
 def brute_force(index, queries, k):

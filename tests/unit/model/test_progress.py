@@ -1,8 +1,8 @@
 import os
 import re
 
-from model import progress as module
-from model.progress import Progress
+from model.cli import progress as module
+from model.cli.progress import Progress
 
 
 def test_a_log_gets_one_line_a_step(tmp_path):
