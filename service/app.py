@@ -16,8 +16,8 @@ from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
 from service import docs, openapi
 from service.access import Access
+from service.admission import ByteBudget, Places
 from service.batcher import Batcher
-from service.budgets import ByteBudget, Places
 from service.cache.make import make_cache
 from service.counters import LocalCounters
 from service.decoding.pool import DecodePool
@@ -37,6 +37,7 @@ from service.gate import make_gate
 from service.gauges import Gauges
 from service.guard import BodyGuard, RequestLog
 from service.keys import KeyRing
+from service.lifecycle import Runtime, prepare_thread
 from service.metrics import Metrics
 from service.mounts import MOUNTED_FILE, is_mount_point
 from service.notes import notes_of
@@ -49,7 +50,6 @@ from service.remote.link import RedisLink
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes import metrics as metrics_route
 from service.routes.state import State
-from service.runtime import Runtime, prepare_thread
 from service.schemas.info import Limits
 from service.settings import Settings
 from service.stopwatch import Stopwatch

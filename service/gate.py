@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from service.budgets import Places
+from service.admission import Places
 
 Gate = Callable[[bytes, bytes], int | None]
 """From method and URL: None to let the request in, or the seconds after which to come back."""

@@ -8,9 +8,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.budgets import Places
+from service.admission import Places
 from service.cache.embeddings import CacheCounts
-from service.runtime import Runtime
+from service.lifecycle import Runtime
 from service.shelf import ShelfEntry
 
 

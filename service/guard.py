@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import KEY_NAME
-from service.budgets import ByteBudget
+from service.admission import ByteBudget
 from service.errors import (
     INTERNAL,
     BodyTimeoutError,

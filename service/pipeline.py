@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.types import Receive
 
+from service.admission import Places
 from service.batcher import Batcher
-from service.budgets import Places
 from service.cache.embeddings import CacheCounts, EmbeddingCache, hash_file
 from service.decoding.pool import DecodePool
 from service.errors import ClientGoneError

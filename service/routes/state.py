@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.lifecycle import Runtime
 from service.metrics import Metrics
 from service.multipart import check_name
 from service.remote.link import RedisLink, Status
-from service.runtime import Runtime
 from service.schemas.info import Limits
 
 

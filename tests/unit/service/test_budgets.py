@@ -1,6 +1,6 @@
 import pytest
 
-from service.budgets import ByteBudget, Places
+from service.admission import ByteBudget, Places
 from service.errors import OverloadedError
 
 

@@ -5,8 +5,8 @@ import pytest
 from starlette.datastructures import Headers
 
 from service import guard
+from service.admission import ByteBudget
 from service.app import body_limit
-from service.budgets import ByteBudget
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.guard import BodyGuard, CountedBody, RequestLog
 from service.metrics import Metrics

@@ -2,7 +2,7 @@ import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from service.runtime import prepare_thread
+from service.lifecycle import prepare_thread
 
 
 def own_niceness() -> int:

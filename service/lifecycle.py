@@ -16,7 +16,7 @@ from index_builder.search.faiss_flat import load_faiss
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.pixels.decode import DecodedImage
-from service.budgets import Places
+from service.admission import Places
 from service.drain import Drain
 from service.engine import Engine
 from service.errors import NotReadyError
