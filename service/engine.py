@@ -19,9 +19,9 @@ from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from service.answers import encode
+from service.decoding.query_image import QueryImage
 from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
 from service.metrics import Metrics
-from service.query_image import QueryImage
 from service.schemas.audit import Audit
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint

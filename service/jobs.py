@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from service.query_image import QueryImage
+from service.decoding.query_image import QueryImage
 from service.schemas.search import SearchOptions
 from service.schemas.similarity import SimilarityOptions
 from service.stopwatch import Stopwatch

@@ -11,10 +11,10 @@ from service.admission import Places
 from service.batcher import Batcher
 from service.cache.embeddings import CacheCounts, EmbeddingCache, hash_file
 from service.decoding.pool import DecodePool
+from service.decoding.query_image import QueryImage
 from service.errors import ClientGoneError
 from service.jobs import Job
 from service.notes import notes_of
-from service.query_image import QueryImage
 from service.stopwatch import Stopwatch
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from index_builder.search.gallery import GalleryIndex
 from model.embedder import Claim, Embedder, ImageEmbedding
 from model.errors import CertificateError
 from model.pixels.decode import decoder_versions
-from service.query_image import QueryImage
+from service.decoding.query_image import QueryImage
 from service.schemas.audit import RECORD, Audit, AuditedOptions
 from service.schemas.parts import UNIT, IndexInfo, ModelInfo
 from service.schemas.search import AnswerCertificate, QueryInfo, SearchOptions, SearchResult

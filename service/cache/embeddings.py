@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from service.cache.found import Found
 from service.cache.memory import MemoryCache
 from service.cache.shared import SharedCache
-from service.query_image import QueryImage
+from service.decoding.query_image import QueryImage
 
 # Hashing less than this takes less time (0.2 ms) than handing it to a thread under load does.
 _SHORT_BYTES = 256 * 1024

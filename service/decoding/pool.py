@@ -11,8 +11,8 @@ import structlog
 
 from model.errors import EmptyImageError, ImageDecodeError
 from model.pixels.decode import DecodeLimits
-from service.decoding.frames import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
-from service.decoding.process import limits_as_json
+from service.decoding.protocol import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
+from service.decoding.worker import limits_as_json
 from service.errors import DecodeTimeoutError, OverloadedError
 from service.metrics import Metrics
 from service.stopwatch import Stopwatch
@@ -163,7 +163,7 @@ class _DecodeProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
-            "service.decoding.process",
+            "service.decoding.worker",
             self._arguments,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from model.pixels.decode import DecodeLimits
-from service.decoding.process import memory_of_one_image
+from service.decoding.worker import memory_of_one_image
 from service.doctor.access import check_address, check_keys
 from service.doctor.certificate import check_certificate
 from service.doctor.decoding import check_decoding

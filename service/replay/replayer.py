@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image, decoder_versions
+from service.decoding.query_image import QueryImage
 from service.errors import ReplayError
-from service.query_image import QueryImage
 from service.replay.compare import compare_answers
 from service.replay.repeated import Repeated
 from service.schemas.audit import RECORD

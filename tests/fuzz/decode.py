@@ -33,7 +33,7 @@ from fuzz.mutations import change_structure
 
 from model.errors import ImageError
 from model.pixels.decode import DecodeLimits
-from service.decoding.process import memory_bound, memory_of_one_image
+from service.decoding.worker import memory_bound, memory_of_one_image
 
 SIZE = 64
 # Small, so that an execution is short; the rules and their bounds are those of any limits.

@@ -13,8 +13,8 @@ from service_helpers import draw_picture, encode
 from model.errors import EmptyImageError, ImageDecodeError, ImageFormatError, ImageSizeError
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
-from service.decoding.frames import PreparedImage
 from service.decoding.pool import DecodePool
+from service.decoding.protocol import PreparedImage
 from service.errors import DecodeTimeoutError, OverloadedError
 from service.metrics import Metrics
 from service.stopwatch import Stopwatch
@@ -61,7 +61,7 @@ def children() -> list[int]:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
             except OSError:
                 continue
-            if parent == os.getpid() and b"service.decoding.process" in command:
+            if parent == os.getpid() and b"service.decoding.worker" in command:
                 found.append(int(entry.name))
     return [process for process in found if process not in others]
 
@@ -213,7 +213,7 @@ def test_ctrl_c_is_not_a_processes_matter_and_its_share_of_the_cores_is_the_serv
 
 
 def test_a_process_needs_neither_torch_nor_faiss():
-    code = "import service.decoding.process, sys; print({'torch', 'faiss'} & sys.modules.keys())"
+    code = "import service.decoding.worker, sys; print({'torch', 'faiss'} & sys.modules.keys())"
     done = asyncio.run(_output([sys.executable, "-c", code]))
     assert done == b"set()\n"
 

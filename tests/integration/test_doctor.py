@@ -16,7 +16,7 @@ from redis_tools import running_redis
 
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
-from service.decoding.process import memory_of_one_image
+from service.decoding.worker import memory_of_one_image
 from service.doctor import certificate, machine
 from service.doctor.access import check_address, check_keys
 from service.doctor.certificate import MemoryGallery, attack, check_certificate

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from model.pixels.network_input import NetworkInput
-from service.decoding.frames import ANSWER, PreparedImage, pack_image, unpack
+from service.decoding.protocol import ANSWER, PreparedImage, pack_image, unpack
 
 IMAGE = PreparedImage("a", None, "PNG", NetworkInput(np.zeros((3, 2, 2)), 0.1, 1e-13, 5, 7))
 

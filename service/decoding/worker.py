@@ -1,4 +1,4 @@
-"""A decode process: `python -m service.decoding.process`, image files in, network inputs out.
+"""A decode process: `python -m service.decoding.worker`, image files in, network inputs out.
 
 It imports neither torch nor FAISS, so it starts in half a second and holds 45 MB. Its memory is
 bounded by the kernel, it writes no file, and it ends when the service does, since its input ends.
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from model.errors import ImageDecodeError, ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
-from service.decoding.frames import QUESTION, PreparedImage, pack_error, pack_image
+from service.decoding.protocol import QUESTION, PreparedImage, pack_error, pack_image
 
 # Pillow draws in up to 4 bytes a pixel, the rules of the decode policy copy that up to three times,
 # and 16-bit values take twice as much; the rest is for Python, numpy and the file itself.
