@@ -21,9 +21,9 @@ from service.binding import check_binding
 from service.doctor.command import report
 from service.doctor.plan import checks_of, examine_all
 from service.errors import KeysFileError, UnsafeBindingError
+from service.http.server import make_server
 from service.logs import configure_logs
 from service.routes.info import PACKAGE
-from service.server import make_server
 from service.settings import Settings, shown, shown_default, variable_name
 from service.tracing import Tracing, add_trace_ids, exporter_of_environment
 

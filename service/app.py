@@ -14,14 +14,12 @@ from starlette.responses import Response
 from model.cli.threads import limit_threads
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
-from service import docs, openapi
-from service.access import Access
+from service import openapi
 from service.admission import ByteBudget, Places
 from service.batcher import Batcher
 from service.cache.make import make_cache
 from service.counters import LocalCounters
 from service.decoding.pool import DecodePool
-from service.drain import Drain
 from service.engine import Engine
 from service.errors import (
     INTERNAL,
@@ -33,16 +31,19 @@ from service.errors import (
     Row,
     row_of,
 )
-from service.gate import make_gate
 from service.gauges import Gauges
-from service.guard import BodyGuard, RequestLog
+from service.http import docs
+from service.http.auth import Access
+from service.http.body_limit import BodyGuard, RequestLog
+from service.http.drain import Drain
+from service.http.early_refusal import make_gate
+from service.http.problems import problem_response, response_of
 from service.keys import KeyRing
 from service.lifecycle import Runtime, prepare_thread
 from service.metrics import Metrics
 from service.mounts import MOUNTED_FILE, is_mount_point
 from service.notes import notes_of
 from service.pipeline import Pipeline
-from service.problems import problem_response, response_of
 from service.quota import Quota, parse_rate
 from service.remote.announcements import Announcements
 from service.remote.counters import SharedCounters

@@ -17,9 +17,9 @@ from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.pixels.decode import DecodedImage
 from service.admission import Places
-from service.drain import Drain
 from service.engine import Engine
 from service.errors import NotReadyError
+from service.http.drain import Drain
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.remote.announcements import Announcements

@@ -14,10 +14,10 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from PIL import Image
 
-from service.access import OPEN_PATHS
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
 from service.examples import ANSWERS, METRICS_EXAMPLE, PROBLEM_DETAILS
-from service.problems import MEDIA_TYPE
+from service.http.auth import OPEN_PATHS
+from service.http.problems import MEDIA_TYPE
 from service.schemas.embed import EmbedOptions
 from service.schemas.info import Limits
 from service.schemas.parts import Options

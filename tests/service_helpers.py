@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from service.app import create_app
-from service.server import make_server
+from service.http.server import make_server
 from service.settings import Settings
 from service.tracing import Tracing
 

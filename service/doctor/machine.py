@@ -13,7 +13,7 @@ from index_builder.search.gallery import list_indexes
 from index_builder.store.layout import existing_version, index_paths, read_current
 from index_builder.store.manifest import Manifest, read_manifest
 from service.doctor.findings import Finding, failed, ok, warning
-from service.server import RESERVED_FILES
+from service.http.server import RESERVED_FILES
 
 _GIBIBYTE = 1 << 30
 # Measured: what a decode process holds idle, and the service itself with its model.

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.answers import json_response
-from service.body import read_upload
+from service.http.upload import read_upload
 from service.jobs import EmbedJob
 from service.routes.state import ServiceState
 from service.schemas.embed import EmbedAnswer, EmbedOptions

@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.answers import json_response
-from service.body import read_upload
 from service.errors import FieldProblem, InvalidParameterError
+from service.http.upload import read_upload
 from service.jobs import SearchJob, question_of
 from service.notes import notes_of
 from service.routes.state import ServiceState

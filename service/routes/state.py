@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from service.http.multipart import check_name
 from service.lifecycle import Runtime
 from service.metrics import Metrics
-from service.multipart import check_name
 from service.remote.link import RedisLink, Status
 from service.schemas.info import Limits
 

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from limits.aio.storage import MemoryStorage
 
-from service.access import Access, address_of, needed_scope, presented_key
 from service.errors import InvalidParameterError
+from service.http.auth import Access, address_of, needed_scope, presented_key
 from service.key_file import add_entry
 from service.keys import Key, KeyRing, Scope, digest_of
 from service.quota import Quota

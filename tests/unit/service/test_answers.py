@@ -7,7 +7,7 @@ import pytest
 from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
 from service.answers import encode, json_response
 from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
-from service.problems import problem_response, response_of
+from service.http.problems import problem_response, response_of
 from service.schemas.health import Live
 from service.schemas.indexes import Item
 from service.schemas.parts import IndexInfo

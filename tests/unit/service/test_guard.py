@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from starlette.datastructures import Headers
 
-from service import guard
 from service.admission import ByteBudget
 from service.app import body_limit
 from service.errors import BodyTimeoutError, BodyTooLargeError
-from service.guard import BodyGuard, CountedBody, RequestLog
+from service.http import body_limit as guard
+from service.http.body_limit import BodyGuard, CountedBody, RequestLog
 from service.metrics import Metrics
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from model.errors import RetrievalError
 from service.errors import BadRequestError, InvalidParameterError
-from service.multipart import MAX_HEADER_BYTES, MAX_HEADERS_PER_PART, MultipartReader
+from service.http.multipart import MAX_HEADER_BYTES, MAX_HEADERS_PER_PART, MultipartReader
 
 KNOWN = {"image", "k", "epsilon"}
 TYPE = 'multipart/form-data; boundary="a b"'

@@ -11,8 +11,8 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.connections import BoundedProtocol
-from service.drain import Drain
+from service.http.connections import BoundedProtocol
+from service.http.drain import Drain
 from service.rare_line import RareLine
 from service.settings import Settings
 

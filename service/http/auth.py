@@ -14,9 +14,9 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
+from service.http.problems import response_of
 from service.keys import Key, KeyRing
 from service.keys import Scope as KeyScope
-from service.problems import response_of
 from service.quota import Allowance, Quota, parse_rate
 
 # The one table of who needs what. Probes are for load balancers, which have no keys.

@@ -10,7 +10,6 @@ import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.access import KEY_NAME
 from service.admission import ByteBudget
 from service.errors import (
     INTERNAL,
@@ -19,9 +18,10 @@ from service.errors import (
     NotReadyError,
     row_of,
 )
+from service.http.auth import KEY_NAME
+from service.http.problems import problem_response, response_of
 from service.metrics import Metrics
 from service.notes import notes_of
-from service.problems import problem_response, response_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.

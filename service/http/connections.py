@@ -16,11 +16,11 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.drain import Drain
 from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
-from service.gate import Gate
+from service.http.drain import Drain
+from service.http.early_refusal import Gate
+from service.http.problems import response_of
 from service.metrics import Metrics
-from service.problems import response_of
 from service.rare_line import RareLine
 
 _CONNECTION_REFUSAL = (

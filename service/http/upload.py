@@ -18,7 +18,7 @@ from service.errors import (
     MediaTypeError,
     MissingFieldError,
 )
-from service.multipart import MultipartReader, check_name
+from service.http.multipart import MultipartReader, check_name
 from service.schemas.parts import Options
 
 OptionsT = TypeVar("OptionsT", bound=Options)
