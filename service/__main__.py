@@ -15,13 +15,13 @@ from rich.table import Table
 
 from model.cli.threads import limit_threads
 from model.errors import DependencyError
-from service import key_commands
 from service.app import create_app
-from service.binding import check_binding
 from service.doctor.command import report
 from service.doctor.plan import checks_of, examine_all
 from service.errors import KeysFileError, UnsafeBindingError
 from service.http.server import make_server
+from service.keys import cli as key_commands
+from service.keys.binding import check_binding
 from service.logs import configure_logs
 from service.routes.info import PACKAGE
 from service.settings import Settings, shown, shown_default, variable_name

@@ -38,10 +38,10 @@ from service.http.body_limit import BodyGuard, RequestLog
 from service.http.drain import Drain
 from service.http.early_refusal import make_gate
 from service.http.problems import problem_response, response_of
-from service.keys import KeyRing
+from service.keys.keys import KeyRing
+from service.keys.mounts import MOUNTED_FILE, is_mount_point
 from service.lifecycle import Runtime, prepare_thread
 from service.metrics import Metrics
-from service.mounts import MOUNTED_FILE, is_mount_point
 from service.notes import notes_of
 from service.pipeline import Pipeline
 from service.quota import Quota, parse_rate

@@ -3,11 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from service.binding import check_binding, is_loopback
 from service.doctor.findings import Finding, failed, ok, warning
 from service.errors import KeysFileError, UnsafeBindingError
-from service.keys import read_keys
-from service.mounts import MOUNTED_FILE, is_mount_point
+from service.keys.binding import check_binding, is_loopback
+from service.keys.keys import read_keys
+from service.keys.mounts import MOUNTED_FILE, is_mount_point
 
 
 def check_keys(path: Path | None) -> Iterator[Finding]:

@@ -15,8 +15,8 @@ from service.errors import (
     UnauthorizedError,
 )
 from service.http.problems import response_of
-from service.keys import Key, KeyRing
-from service.keys import Scope as KeyScope
+from service.keys.keys import Key, KeyRing
+from service.keys.keys import Scope as KeyScope
 from service.quota import Allowance, Quota, parse_rate
 
 # The one table of who needs what. Probes are for load balancers, which have no keys.

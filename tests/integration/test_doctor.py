@@ -28,8 +28,8 @@ from service.doctor.model import Model, check_model
 from service.doctor.plan import checks_of
 from service.doctor.redis import check_redis
 from service.errors import KeysFileError
-from service.key_file import add_entry
-from service.keys import Key, KeyRing, Scope
+from service.keys.file import add_entry
+from service.keys.keys import Key, KeyRing, Scope
 from service.settings import Settings
 
 

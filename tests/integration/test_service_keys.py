@@ -15,8 +15,8 @@ import pytest
 from service_helpers import StartServer, draw_picture, encode, open_client
 
 from service.app import create_app
-from service.key_file import add_entry, new_key, remove_entry
-from service.keys import Key, Scope, digest_of
+from service.keys.file import add_entry, new_key, remove_entry
+from service.keys.keys import Key, Scope, digest_of
 from service.settings import Settings
 
 PROBES = {"/livez", "/readyz"}

@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 )
 from service_helpers import Server, start_process
 
-from service.key_file import add_entry
-from service.keys import Key, Scope, digest_of
+from service.keys.file import add_entry
+from service.keys.keys import Key, Scope, digest_of
 
 register_images()
 

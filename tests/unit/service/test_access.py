@@ -7,8 +7,8 @@ from limits.aio.storage import MemoryStorage
 
 from service.errors import InvalidParameterError
 from service.http.auth import Access, address_of, needed_scope, presented_key
-from service.key_file import add_entry
-from service.keys import Key, KeyRing, Scope, digest_of
+from service.keys.file import add_entry
+from service.keys.keys import Key, KeyRing, Scope, digest_of
 from service.quota import Quota
 
 

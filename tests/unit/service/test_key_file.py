@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from service.__main__ import cli
 from service.errors import KeysFileError
-from service.key_file import add_entry, new_key, remove_entry
-from service.keys import Key, KeyRing, Scope, digest_of, read_keys
+from service.keys.file import add_entry, new_key, remove_entry
+from service.keys.keys import Key, KeyRing, Scope, digest_of, read_keys
 
 
 def key_named(name: str, key: str = "") -> Key:

@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.errors import KeysFileError
-from service.key_file import new_key
-from service.keys import KeyRing, Scope, parse_keys
+from service.keys.file import new_key
+from service.keys.keys import KeyRing, Scope, parse_keys
 
 
 def entry(name: str, key: str, **more: Any) -> dict[str, Any]:

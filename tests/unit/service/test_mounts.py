@@ -10,9 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.app import _log_keys
-from service.key_file import add_entry, new_key, remove_entry
-from service.keys import Key, KeyRing, Scope, digest_of
-from service.mounts import is_mount_point
+from service.keys.file import add_entry, new_key, remove_entry
+from service.keys.keys import Key, KeyRing, Scope, digest_of
+from service.keys.mounts import is_mount_point
 
 # In a mount namespace of its own: argv has the folder on the host, and what to mount of it.
 CONTAINER = """
@@ -22,8 +22,8 @@ import subprocess
 from structlog.testing import capture_logs
 from service.app import _log_keys
 from service.doctor.access import check_keys
-from service.key_file import remove_entry
-from service.keys import KeyRing
+from service.keys.file import remove_entry
+from service.keys.keys import KeyRing
 
 host, inside = Path(sys.argv[1]), Path(sys.argv[2])
 part = "keys.json" if sys.argv[3] == "file" else "."

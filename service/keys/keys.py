@@ -21,7 +21,7 @@ import structlog
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from service.errors import KeysFileError
-from service.mounts import MOUNTED_FILE, is_mount_point
+from service.keys.mounts import MOUNTED_FILE, is_mount_point
 from service.quota import parse_rate
 
 # Names stand in log lines and in the names of counters.

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from service.errors import KeysFileError
-from service.keys import Key, KeysFile, read_keys
+from service.keys.keys import Key, KeysFile, read_keys
 
 # Says at sight, and to scanners of leaked secrets, whose key it is.
 PREFIX = "lipsim_"
