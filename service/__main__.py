@@ -22,10 +22,10 @@ from service.errors import KeysFileError, UnsafeBindingError
 from service.http.server import make_server
 from service.keys import cli as key_commands
 from service.keys.binding import check_binding
-from service.logs import configure_logs
+from service.observability.logs import configure_logs
+from service.observability.tracing import Tracing, add_trace_ids, exporter_of_environment
 from service.routes.info import PACKAGE
 from service.settings import Settings, shown, shown_default, variable_name
-from service.tracing import Tracing, add_trace_ids, exporter_of_environment
 
 cli = typer.Typer(
     add_completion=False,

@@ -41,8 +41,10 @@ from service.http.problems import problem_response, response_of
 from service.keys.keys import KeyRing
 from service.keys.mounts import MOUNTED_FILE, is_mount_point
 from service.lifecycle import Runtime, prepare_thread
-from service.metrics import Metrics
-from service.notes import notes_of
+from service.observability.metrics import Metrics
+from service.observability.request_context import notes_of
+from service.observability.stopwatch import Stopwatch
+from service.observability.tracing import Tracing
 from service.pipeline import Pipeline
 from service.quota import Quota, parse_rate
 from service.remote.announcements import Announcements
@@ -53,8 +55,6 @@ from service.routes import metrics as metrics_route
 from service.routes.state import State
 from service.schemas.info import Limits
 from service.settings import Settings
-from service.stopwatch import Stopwatch
-from service.tracing import Tracing
 
 # Room for the form fields, JSON members and part headers around the images of a body.
 _OVERHEAD_BYTES = 64 * 1024

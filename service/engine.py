@@ -21,7 +21,8 @@ from model.errors import RetrievalError
 from service.answers import encode
 from service.decoding.query_image import QueryImage
 from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
+from service.observability.stopwatch import Stopwatch
 from service.schemas.audit import Audit
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
@@ -29,7 +30,6 @@ from service.schemas.parts import UNIT, ImageInfo
 from service.schemas.search import SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.shelf import Shelf
-from service.stopwatch import Stopwatch
 from service.verdicts import find_point
 from service.wire import (
     Embedded,

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from service.decoding.query_image import QueryImage
+from service.observability.stopwatch import Stopwatch
 from service.schemas.search import SearchOptions
 from service.schemas.similarity import SimilarityOptions
-from service.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

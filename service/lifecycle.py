@@ -20,7 +20,7 @@ from service.admission import Places
 from service.engine import Engine
 from service.errors import NotReadyError
 from service.http.drain import Drain
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 from service.pipeline import Pipeline
 from service.remote.announcements import Announcements
 from service.schemas.parts import DEFAULT_INDEX

@@ -14,8 +14,8 @@ from service.decoding.pool import DecodePool
 from service.decoding.query_image import QueryImage
 from service.errors import ClientGoneError
 from service.jobs import Job
-from service.notes import notes_of
-from service.stopwatch import Stopwatch
+from service.observability.request_context import notes_of
+from service.observability.stopwatch import Stopwatch
 
 T = TypeVar("T")
 

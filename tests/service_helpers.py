@@ -18,8 +18,8 @@ from PIL import Image
 
 from service.app import create_app
 from service.http.server import make_server
+from service.observability.tracing import Tracing
 from service.settings import Settings
-from service.tracing import Tracing
 
 READY_S = 60.0
 ABSENT = 680

@@ -14,8 +14,8 @@ from model.pixels.decode import DecodeLimits
 from service.decoding.protocol import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
 from service.decoding.worker import limits_as_json
 from service.errors import DecodeTimeoutError, OverloadedError
-from service.metrics import Metrics
-from service.stopwatch import Stopwatch
+from service.observability.metrics import Metrics
+from service.observability.stopwatch import Stopwatch
 
 _ROOT = Path(__file__).parents[2]
 # A library's own threads would make each other wait, and one image must not take every core.

@@ -9,8 +9,8 @@ from PIL import Image
 from model.pixels.decode import DecodeLimits
 from service.decoding.pool import DecodePool
 from service.doctor.findings import Finding, failed, ok, warning
-from service.metrics import Metrics
-from service.stopwatch import Stopwatch
+from service.observability.metrics import Metrics
+from service.observability.stopwatch import Stopwatch
 
 _WIDTH, _HEIGHT = 24, 16
 _NETWORK_SIDE = 64

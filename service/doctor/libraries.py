@@ -13,7 +13,7 @@ import torch
 from index_builder.search.faiss_flat import load_faiss
 from model.errors import DependencyError
 from service.doctor.findings import Finding, failed, ok, warning
-from service.tracing import exporter_of_environment
+from service.observability.tracing import exporter_of_environment
 
 PACKAGE = "lipsim-retrieval"
 _PROBE_S = 120.0

@@ -20,8 +20,8 @@ from service.errors import (
 )
 from service.http.auth import KEY_NAME
 from service.http.problems import problem_response, response_of
-from service.metrics import Metrics
-from service.notes import notes_of
+from service.observability.metrics import Metrics
+from service.observability.request_context import notes_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.

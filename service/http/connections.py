@@ -20,8 +20,8 @@ from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
 from service.http.drain import Drain
 from service.http.early_refusal import Gate
 from service.http.problems import response_of
-from service.metrics import Metrics
-from service.rare_line import RareLine
+from service.observability.metrics import Metrics
+from service.observability.throttled_warning import RareLine
 
 _CONNECTION_REFUSAL = (
     f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\n"

@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from service.http.connections import BoundedProtocol
 from service.http.drain import Drain
-from service.rare_line import RareLine
+from service.observability.throttled_warning import RareLine
 from service.settings import Settings
 
 # Descriptors for everything that is no connection: indexes (two versions of each during a swap),

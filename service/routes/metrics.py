@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
-from service.metrics import MEDIA_TYPE
+from service.observability.metrics import MEDIA_TYPE
 from service.routes.state import ServiceState
 
 router = APIRouter(tags=["health"])

@@ -7,7 +7,7 @@ from service.answers import json_response
 from service.errors import FieldProblem, InvalidParameterError
 from service.http.upload import read_upload
 from service.jobs import SearchJob, question_of
-from service.notes import notes_of
+from service.observability.request_context import notes_of
 from service.routes.state import ServiceState
 from service.schemas.info import Limits
 from service.schemas.search import SearchAnswer, SearchOptions

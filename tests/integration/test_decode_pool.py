@@ -16,8 +16,8 @@ from model.pixels.network_input import network_input
 from service.decoding.pool import DecodePool
 from service.decoding.protocol import PreparedImage
 from service.errors import DecodeTimeoutError, OverloadedError
-from service.metrics import Metrics
-from service.stopwatch import Stopwatch
+from service.observability.metrics import Metrics
+from service.observability.stopwatch import Stopwatch
 
 SIZE = 64
 Story = Callable[[DecodePool], Awaitable[None]]

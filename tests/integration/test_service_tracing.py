@@ -10,8 +10,8 @@ import httpx
 import pytest
 from service_helpers import StartServer, draw_picture, encode, open_client
 
+from service.observability.tracing import Tracing
 from service.settings import Settings
-from service.tracing import Tracing
 
 export = pytest.importorskip(
     "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason="the otel extra is missing"

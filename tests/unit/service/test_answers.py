@@ -8,10 +8,10 @@ from model.errors import CertificateError, EmbeddingError, ImageDecodeError, Ret
 from service.answers import encode, json_response
 from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
 from service.http.problems import problem_response, response_of
+from service.observability.stopwatch import Stopwatch
 from service.schemas.health import Live
 from service.schemas.indexes import Item
 from service.schemas.parts import IndexInfo
-from service.stopwatch import Stopwatch
 from service.wire import rms_8bit, wire_radius
 
 

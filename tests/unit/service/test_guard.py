@@ -9,7 +9,7 @@ from service.app import body_limit
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.http import body_limit as guard
 from service.http.body_limit import BodyGuard, CountedBody, RequestLog
-from service.metrics import Metrics
+from service.observability.metrics import Metrics
 
 
 def messages(*chunks: bytes, is_complete: bool = True) -> list[dict[str, Any]]:

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from service.logs import escape_controls
+from service.observability.logs import escape_controls
 
 HOSTILE = "a\x1b[2Jb\nrequest status=200\r\u2028\u202e\x9b1m\ud800"
 PROGRAM = f"""
 HOSTILE = {HOSTILE!r}
 import structlog, sys
-from service.logs import configure_logs
+from service.observability.logs import configure_logs
 configure_logs("info", sys.argv[1])
 log = structlog.stdlib.get_logger()
 log.info("request", text=HOSTILE)

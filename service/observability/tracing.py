@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.errors import DependencyError
-from service.stopwatch import Lap
+from service.observability.stopwatch import Lap
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

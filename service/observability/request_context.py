@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from starlette.types import Scope
 
 from service.errors import Refusal
-from service.stopwatch import Stopwatch
+from service.observability.stopwatch import Stopwatch
 
 _KEY = "lipsim.notes"
 
