@@ -18,7 +18,6 @@ from service import openapi
 from service.admission import ByteBudget, Places
 from service.batcher import Batcher
 from service.cache.make import make_cache
-from service.counters import LocalCounters
 from service.decoding.pool import DecodePool
 from service.engine import Engine
 from service.errors import (
@@ -46,7 +45,8 @@ from service.observability.request_context import notes_of
 from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import Tracing
 from service.pipeline import Pipeline
-from service.quota import Quota, parse_rate
+from service.quota.local import LocalCounters
+from service.quota.quota import Quota, parse_rate
 from service.remote.announcements import Announcements
 from service.remote.counters import SharedCounters
 from service.remote.link import RedisLink

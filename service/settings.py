@@ -9,7 +9,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.pixels.decode import MOST_PIXELS, format_names
-from service.quota import parse_rate
+from service.quota.quota import parse_rate
 from service.remote.client import check_url
 
 MEBIBYTE = 1024 * 1024

@@ -9,7 +9,7 @@ import pytest
 import redis
 from redis_tools import RedisServer
 
-from service.quota import Allowance, Quota, parse_rate
+from service.quota.quota import Allowance, Quota, parse_rate
 from service.remote.counters import SharedCounters
 
 OpenReplica = Callable[..., httpx.Client]

@@ -9,7 +9,7 @@ from service.errors import InvalidParameterError
 from service.http.auth import Access, address_of, needed_scope, presented_key
 from service.keys.file import add_entry
 from service.keys.keys import Key, KeyRing, Scope, digest_of
-from service.quota import Quota
+from service.quota.quota import Quota
 
 
 @pytest.mark.parametrize(

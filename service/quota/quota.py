@@ -14,8 +14,8 @@ from limits.aio.storage import Storage
 from limits.errors import StorageError
 from redis.exceptions import ResponseError
 
-from service.counters import LocalCounters
 from service.observability.throttled_warning import RareLine
+from service.quota.local import LocalCounters
 
 # Stricter than the library, which reads the first of several rates and drops the others silently.
 _RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day)s?")

@@ -1,0 +1,1 @@
+"""Requests a key or an address may make in a window of time."""
