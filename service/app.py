@@ -47,9 +47,9 @@ from service.observability.tracing import Tracing
 from service.pipeline import Pipeline
 from service.quota.local import LocalCounters
 from service.quota.quota import Quota, parse_rate
-from service.remote.announcements import Announcements
-from service.remote.counters import SharedCounters
-from service.remote.link import RedisLink
+from service.redis.announcements import Announcements
+from service.redis.counters import SharedCounters
+from service.redis.link import RedisLink
 from service.routes import embed, health, indexes, info, search, similarity
 from service.routes import metrics as metrics_route
 from service.routes.state import State

@@ -22,7 +22,7 @@ from service.errors import NotReadyError
 from service.http.drain import Drain
 from service.observability.metrics import Metrics
 from service.pipeline import Pipeline
-from service.remote.announcements import Announcements
+from service.redis.announcements import Announcements
 from service.schemas.parts import DEFAULT_INDEX
 from service.shelf import Shelf
 

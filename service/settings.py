@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from model.pixels.decode import MOST_PIXELS, format_names
 from service.quota.quota import parse_rate
-from service.remote.client import check_url
+from service.redis.client import check_url
 
 MEBIBYTE = 1024 * 1024
 

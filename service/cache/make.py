@@ -9,7 +9,7 @@ from service.cache.embeddings import EmbeddingCache
 from service.cache.memory import MemoryCache
 from service.cache.record import RecordCodec
 from service.cache.shared import SharedCache
-from service.remote.link import RedisLink
+from service.redis.link import RedisLink
 
 log = structlog.stdlib.get_logger()
 

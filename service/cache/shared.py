@@ -2,8 +2,8 @@
 
 from service.cache.found import Found
 from service.cache.record import RecordCodec, RecordError
-from service.remote.errors import RedisAwayError, RedisRefusedError
-from service.remote.link import RedisLink
+from service.redis.errors import RedisAwayError, RedisRefusedError
+from service.redis.link import RedisLink
 
 
 class SharedCache:

@@ -7,8 +7,8 @@ from typing import Any, cast
 from redis.exceptions import RedisError, ResponseError
 
 from service.doctor.findings import Finding, ok, warning
-from service.remote.client import make_client
-from service.remote.link import PROBES
+from service.redis.client import make_client
+from service.redis.link import PROBES
 
 
 def check_redis(url: str | None, *, has_secret: bool, timeout_s: float) -> Iterator[Finding]:

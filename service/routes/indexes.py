@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
 from service.answers import json_response
-from service.remote.builds import running_build
+from service.redis.builds import running_build
 from service.routes.state import ServiceState, check_query
 from service.schemas.indexes import IndexDetail, IndexList, IndexStatus, Item, Refusal
 from service.shelf import Shelf, ShelfEntry

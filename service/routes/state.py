@@ -8,7 +8,7 @@ from fastapi import Depends, Request
 from service.http.multipart import check_name
 from service.lifecycle import Runtime
 from service.observability.metrics import Metrics
-from service.remote.link import RedisLink, Status
+from service.redis.link import RedisLink, Status
 from service.schemas.info import Limits
 
 

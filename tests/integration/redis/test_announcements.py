@@ -10,7 +10,7 @@ import pytest
 from redis_tools import RedisServer
 from service_helpers import run_builder
 
-from service.remote.announcements import CHANNEL
+from service.redis.announcements import CHANNEL
 
 OpenReplica = Callable[..., httpx.Client]
 

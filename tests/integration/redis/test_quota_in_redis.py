@@ -10,7 +10,7 @@ import redis
 from redis_tools import RedisServer
 
 from service.quota.quota import Allowance, Quota, parse_rate
-from service.remote.counters import SharedCounters
+from service.redis.counters import SharedCounters
 
 OpenReplica = Callable[..., httpx.Client]
 RATE = parse_rate("3/hour")

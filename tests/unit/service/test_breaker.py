@@ -1,4 +1,4 @@
-from service.remote.breaker import Breaker
+from service.redis.breaker import Breaker
 
 
 class Failing:

@@ -3,8 +3,8 @@
 from pydantic import ValidationError
 
 from index_builder.build.shared_progress import progress_key
-from service.remote.errors import RedisTrouble
-from service.remote.link import RedisLink
+from service.redis.errors import RedisTrouble
+from service.redis.link import RedisLink
 from service.schemas.indexes import BuildProgress
 
 _MOST_BYTES = 1024

@@ -7,7 +7,7 @@ from typing import Any, cast
 import structlog
 
 from index_builder.build.shared_progress import CHANNEL
-from service.remote.link import RedisLink
+from service.redis.link import RedisLink
 
 # However many hints come, looks are at least so far apart.
 _LEAST_PAUSE_S = 0.25

@@ -9,7 +9,7 @@ from typing import Any, cast
 from limits.aio.storage import RedisStorage
 from redis.asyncio import Redis
 
-from service.remote.client import CONNECT_TIMEOUT_S, patience
+from service.redis.client import CONNECT_TIMEOUT_S, patience
 
 _SCHEMES = {"redis": "async+redis", "rediss": "async+rediss", "unix": "async+redis+unix"}
 _NO_END = -1

@@ -8,9 +8,9 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from service.remote.breaker import Breaker
-from service.remote.client import CONNECT_TIMEOUT_S, make_client
-from service.remote.errors import RedisAwayError, RedisRefusedError, RedisTrouble
+from service.redis.breaker import Breaker
+from service.redis.client import CONNECT_TIMEOUT_S, make_client
+from service.redis.errors import RedisAwayError, RedisRefusedError, RedisTrouble
 
 Status = Literal["ok", "degraded", "off"]
 """Of the optional Redis; off: there is none."""

@@ -1,0 +1,1 @@
+"""Redis, optional and never trusted: one link, one failure policy."""

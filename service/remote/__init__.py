@@ -1,1 +1,0 @@
-"""The optional Redis: asked with little patience, believed in nothing, missed by nobody."""
