@@ -14,7 +14,6 @@ from starlette.responses import Response
 from model.cli.threads import limit_threads
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
-from service import openapi
 from service.admission import ByteBudget, Places
 from service.batcher import Batcher
 from service.cache.make import make_cache
@@ -50,7 +49,7 @@ from service.quota.quota import Quota, parse_rate
 from service.redis.announcements import Announcements
 from service.redis.counters import SharedCounters
 from service.redis.link import RedisLink
-from service.routes import embed, health, indexes, info, search, similarity
+from service.routes import embed, health, indexes, info, openapi, search, similarity
 from service.routes import metrics as metrics_route
 from service.routes.state import State
 from service.schemas.info import Limits

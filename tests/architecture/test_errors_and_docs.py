@@ -19,7 +19,7 @@ from model.errors import EmbeddingError, ImageError, RetrievalError
 from service.app import create_app
 from service.doctor.plan import checks_of
 from service.errors import ERROR_TABLE, Refusal
-from service.examples import ANSWERS, PROBLEM_DETAILS
+from service.routes.examples import ANSWERS, PROBLEM_DETAILS
 from service.schemas.embed import EmbedAnswer
 from service.schemas.health import Live, Ready
 from service.schemas.indexes import IndexDetail, IndexList, Item

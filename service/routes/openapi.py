@@ -15,9 +15,9 @@ from fastapi.openapi.utils import get_openapi
 from PIL import Image
 
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
-from service.examples import ANSWERS, METRICS_EXAMPLE, PROBLEM_DETAILS
 from service.http.auth import OPEN_PATHS
 from service.http.problems import MEDIA_TYPE
+from service.routes.examples import ANSWERS, METRICS_EXAMPLE, PROBLEM_DETAILS
 from service.schemas.embed import EmbedOptions
 from service.schemas.info import Limits
 from service.schemas.parts import Options
