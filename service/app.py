@@ -15,10 +15,8 @@ from model.cli.threads import limit_threads
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
 from service.admission import ByteBudget, Places
-from service.batcher import Batcher
 from service.cache.make import make_cache
 from service.decoding.pool import DecodePool
-from service.engine import Engine
 from service.errors import (
     INTERNAL,
     METHOD_NOT_ALLOWED,
@@ -43,7 +41,6 @@ from service.observability.metrics import Metrics
 from service.observability.request_context import notes_of
 from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import Tracing
-from service.pipeline import Pipeline
 from service.quota.local import LocalCounters
 from service.quota.quota import Quota, parse_rate
 from service.redis.announcements import Announcements
@@ -54,6 +51,9 @@ from service.routes import metrics as metrics_route
 from service.routes.state import State
 from service.schemas.info import Limits
 from service.settings import Settings
+from service.work.batcher import Batcher
+from service.work.engine import Engine
+from service.work.pipeline import Pipeline
 
 # Room for the form fields, JSON members and part headers around the images of a body.
 _OVERHEAD_BYTES = 64 * 1024

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 from service.admission import Places
 from service.cache.embeddings import CacheCounts
 from service.lifecycle import Runtime
-from service.shelf import ShelfEntry
+from service.work.index_registry import ShelfEntry
 
 
 class Gauges(Collector):

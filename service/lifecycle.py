@@ -17,14 +17,14 @@ from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.pixels.decode import DecodedImage
 from service.admission import Places
-from service.engine import Engine
 from service.errors import NotReadyError
 from service.http.drain import Drain
 from service.observability.metrics import Metrics
-from service.pipeline import Pipeline
 from service.redis.announcements import Announcements
 from service.schemas.parts import DEFAULT_INDEX
-from service.shelf import Shelf
+from service.work.engine import Engine
+from service.work.index_registry import Shelf
+from service.work.pipeline import Pipeline
 
 T = TypeVar("T")
 Arithmetic = Literal["float64", "float32"]

@@ -15,8 +15,7 @@ from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
 from service.replay.changes import Tolerances
 from service.schemas.search import SearchOptions
-from service.verdicts import find_point
-from service.wire import (
+from service.work.answers import (
     Embedded,
     describe_audit,
     describe_certificate,
@@ -25,6 +24,7 @@ from service.wire import (
     describe_query,
     describe_results,
 )
+from service.work.operating_points import find_point
 
 
 @dataclass(frozen=True)

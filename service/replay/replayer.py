@@ -21,7 +21,7 @@ from service.replay.compare import compare_answers
 from service.replay.repeated import Repeated
 from service.schemas.audit import RECORD
 from service.schemas.search import SearchAnswer, SearchOptions
-from service.wire import Embedded
+from service.work.answers import Embedded
 
 _NO_RECORD = "this is no answer to a search with include_audit"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from service.replay.changes import ROUNDING, Changes
 from service.replay.repeated import Repeated
-from service.wire import rms_8bit
+from service.work.answers import rms_8bit
 
 _CLEAR = 1e3
 """Times the tolerance: from there on, rounding does not decide whether a radius is `exact`."""

@@ -3,11 +3,11 @@
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from service.answers import json_response
 from service.errors import RETRY_AFTER_S
 from service.routes.indexes import statuses
 from service.routes.state import ServiceState
 from service.schemas.health import Live, Ready
+from service.work.encoding import json_response
 
 router = APIRouter(tags=["health"])
 

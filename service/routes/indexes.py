@@ -7,13 +7,13 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
-from service.answers import json_response
 from service.redis.builds import running_build
 from service.routes.state import ServiceState, check_query
 from service.schemas.indexes import IndexDetail, IndexList, IndexStatus, Item, Refusal
-from service.shelf import Shelf, ShelfEntry
-from service.verdicts import operating_points
-from service.wire import describe_index
+from service.work.answers import describe_index
+from service.work.encoding import json_response
+from service.work.index_registry import Shelf, ShelfEntry
+from service.work.operating_points import operating_points
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 

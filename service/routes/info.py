@@ -6,11 +6,11 @@ from importlib.metadata import PackageNotFoundError, version
 from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
-from service.answers import json_response
-from service.engine import Engine
 from service.routes.state import ServiceState, check_query
 from service.schemas.info import Info, ServedModel
-from service.wire import describe_model
+from service.work.answers import describe_model
+from service.work.encoding import json_response
+from service.work.engine import Engine
 
 router = APIRouter(tags=["info"], dependencies=[Depends(check_query)])
 

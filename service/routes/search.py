@@ -3,14 +3,14 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.answers import json_response
 from service.errors import FieldProblem, InvalidParameterError
 from service.http.upload import read_upload
-from service.jobs import SearchJob, question_of
 from service.observability.request_context import notes_of
 from service.routes.state import ServiceState
 from service.schemas.info import Limits
 from service.schemas.search import SearchAnswer, SearchOptions
+from service.work.encoding import json_response
+from service.work.jobs import SearchJob, question_of
 
 router = APIRouter(tags=["search"])
 

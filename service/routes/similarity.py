@@ -3,11 +3,11 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.answers import json_response
 from service.http.upload import read_upload
-from service.jobs import SimilarityJob
 from service.routes.state import ServiceState
 from service.schemas.similarity import SimilarityAnswer, SimilarityOptions
+from service.work.encoding import json_response
+from service.work.jobs import SimilarityJob
 
 router = APIRouter(tags=["similarity"])
 

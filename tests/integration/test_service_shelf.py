@@ -14,7 +14,7 @@ from index_builder.search.gallery import GalleryIndex
 from model.pixels.decode import DECODE_POLICY_VERSION
 from service.errors import IndexUnavailableError
 from service.settings import Settings
-from service.shelf import Shelf
+from service.work.index_registry import Shelf
 
 
 @pytest.fixture

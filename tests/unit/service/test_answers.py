@@ -5,14 +5,14 @@ import time
 import pytest
 
 from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
-from service.answers import encode, json_response
 from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
 from service.http.problems import problem_response, response_of
 from service.observability.stopwatch import Stopwatch
 from service.schemas.health import Live
 from service.schemas.indexes import Item
 from service.schemas.parts import IndexInfo
-from service.wire import rms_8bit, wire_radius
+from service.work.answers import rms_8bit, wire_radius
+from service.work.encoding import encode, json_response
 
 
 def item(**metadata: object) -> Item:

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from service.batcher import Batcher
 from service.errors import DeadlineError, OverloadedError
+from service.work.batcher import Batcher
 
 Work = Callable[[Sequence[int]], Sequence[int | Exception]]
 Story = Callable[["Batcher[int, int]"], Awaitable[None]]

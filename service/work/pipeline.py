@@ -8,14 +8,14 @@ from starlette.requests import Request
 from starlette.types import Receive
 
 from service.admission import Places
-from service.batcher import Batcher
 from service.cache.embeddings import CacheCounts, EmbeddingCache, hash_file
 from service.decoding.pool import DecodePool
 from service.decoding.query_image import QueryImage
 from service.errors import ClientGoneError
-from service.jobs import Job
 from service.observability.request_context import notes_of
 from service.observability.stopwatch import Stopwatch
+from service.work.batcher import Batcher
+from service.work.jobs import Job
 
 T = TypeVar("T")
 

@@ -18,9 +18,7 @@ from model.certificate.search import Candidates
 from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
 from model.errors import RetrievalError
-from service.answers import encode
 from service.decoding.query_image import QueryImage
-from service.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
 from service.observability.metrics import Metrics
 from service.observability.stopwatch import Stopwatch
 from service.schemas.audit import Audit
@@ -29,9 +27,7 @@ from service.schemas.indexes import OperatingPoint
 from service.schemas.parts import UNIT, ImageInfo
 from service.schemas.search import SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
-from service.shelf import Shelf
-from service.verdicts import find_point
-from service.wire import (
+from service.work.answers import (
     Embedded,
     describe_audit,
     describe_certificate,
@@ -41,6 +37,10 @@ from service.wire import (
     describe_results,
     wire_radius,
 )
+from service.work.encoding import encode
+from service.work.index_registry import Shelf
+from service.work.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
+from service.work.operating_points import find_point
 
 
 class _Search(NamedTuple):
