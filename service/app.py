@@ -42,7 +42,7 @@ from service.observability.request_context import notes_of
 from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import Tracing
 from service.quota.local import LocalCounters
-from service.quota.quota import Quota, parse_rate
+from service.quota.quota import Quota
 from service.redis.announcements import Announcements
 from service.redis.counters import SharedCounters
 from service.redis.link import RedisLink
@@ -50,7 +50,7 @@ from service.routes import embed, health, indexes, info, openapi, search, simila
 from service.routes import metrics as metrics_route
 from service.routes.state import State
 from service.schemas.info import Limits
-from service.settings import Settings
+from service.settings import Settings, parse_rate
 from service.work.batcher import Batcher
 from service.work.engine import Engine
 from service.work.pipeline import Pipeline

@@ -1,21 +1,27 @@
 """Settings of one deployment: each is an environment variable `LIPSIM_<NAME>`."""
 
 import os
+import re
+from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self, cast
 
+from limits import RateLimitItem, parse
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 from model.pixels.decode import MOST_PIXELS, format_names
-from service.quota.quota import parse_rate
-from service.redis.client import check_url
 
 MEBIBYTE = 1024 * 1024
 
 # Whoever holds a record can try guesses against it at leisure: a short one would be found.
 _SHORTEST_SECRET = 32
+
+_REDIS_SCHEMES = ("redis", "rediss", "unix")
+# Stricter than the library, which reads the first of several rates and drops the others silently.
+_RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day)s?")
 
 
 class Settings(BaseSettings):
@@ -253,3 +259,32 @@ def shown_default(name: str) -> str:
         return "one per core"
     value = Settings.model_fields[name].get_default()
     return shown(value)
+
+
+@lru_cache(maxsize=256)
+def parse_rate(text: str) -> RateLimitItem:
+    """A rate like `600/minute` or `1000/5 minutes`.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    if _RATE.fullmatch(text) is None:
+        raise ValueError(
+            "a rate is like 600/minute or 1000/5 minutes, of second, minute, hour, day"
+        )
+    return parse(text)
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no Redis URL.
+
+    Raises:
+        ValueError: it is none; the message does not repeat it, as it may hold a password.
+    """
+    scheme = url.partition("://")[0]
+    if scheme not in _REDIS_SCHEMES:
+        raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in _REDIS_SCHEMES)}")
+    try:
+        parse_url(url)
+    except ValueError:
+        raise ValueError("has a part that cannot be read") from None

@@ -2,8 +2,8 @@
 # torch's types are loose; they are kept inside the files of layers and the network.
 """SLL blocks with the scaling T folded in, x - 2 W^T T^-1 relu(W x + b), and their proofs.
 
-T is computed once, from the stored weights (`model.certificate.bounds`), stored with them, and only its
-reciprocal is used in a pass.
+T is computed once, from the stored weights (`model.certificate.bounds`), stored with them, and only
+its reciprocal is used in a pass.
 
 Source: Araujo et al. 2023, arXiv:2303.03169.
 """

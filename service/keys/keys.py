@@ -22,7 +22,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from service.errors import KeysFileError
 from service.keys.mounts import MOUNTED_FILE, is_mount_point
-from service.quota.quota import parse_rate
+from service.settings import parse_rate
 
 # Names stand in log lines and in the names of counters.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"

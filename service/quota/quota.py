@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import math
-import re
 import time
 from collections.abc import Callable
-from functools import lru_cache
 from typing import NamedTuple
 
-from limits import RateLimitItem, parse
+from limits import RateLimitItem
 from limits.aio.storage import Storage
 from limits.errors import StorageError
 from redis.exceptions import ResponseError
@@ -17,28 +15,12 @@ from redis.exceptions import ResponseError
 from service.observability.throttled_warning import RareLine
 from service.quota.local import LocalCounters
 
-# Stricter than the library, which reads the first of several rates and drops the others silently.
-_RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day)s?")
 # A storage that does not answer is given up, for this one request and for some time after.
 _STORAGE_TIMEOUT_S = 0.5
 _STORAGE_REST_S = 5.0
 _LOG_EVERY_S = 60.0
 # Between the storage's look at its clock and ours at our own.
 _CLOCKS_DIFFER_S = 1.0
-
-
-@lru_cache(maxsize=256)
-def parse_rate(text: str) -> RateLimitItem:
-    """A rate like `600/minute` or `1000/5 minutes`.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    if _RATE.fullmatch(text) is None:
-        raise ValueError(
-            "a rate is like 600/minute or 1000/5 minutes, of second, minute, hour, day"
-        )
-    return parse(text)
 
 
 class Allowance(NamedTuple):

@@ -3,7 +3,6 @@
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -11,22 +10,6 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 # A connection may take longer than a command: it is made once, and mostly by a probe.
 CONNECT_TIMEOUT_S = 1.0
 _CONNECTIONS = 32
-_SCHEMES = ("redis", "rediss", "unix")
-
-
-def check_url(url: str) -> None:
-    """Refuse what is no Redis URL.
-
-    Raises:
-        ValueError: it is none; the message does not repeat it, as it may hold a password.
-    """
-    scheme = url.partition("://")[0]
-    if scheme not in _SCHEMES:
-        raise ValueError(f"must begin with one of {', '.join(f'{s}://' for s in _SCHEMES)}")
-    try:
-        parse_url(url)
-    except ValueError:
-        raise ValueError("has a part that cannot be read") from None
 
 
 def make_client(url: str, *, timeout_s: float) -> Redis:

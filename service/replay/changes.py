@@ -9,7 +9,7 @@ ROUNDING = 1e-12
 """Relative, of a handful of float64 operations on the way from an embedding to a number."""
 
 _SINE_ROUNDING = 1e-9
-"""Of a match margin: planes between very close rows are computed less well (`model.certificate.match`)."""
+"""Of a match margin: planes between very close rows are computed less well."""
 
 
 @dataclass(frozen=True)

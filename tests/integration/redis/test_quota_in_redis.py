@@ -9,8 +9,9 @@ import pytest
 import redis
 from redis_tools import RedisServer
 
-from service.quota.quota import Allowance, Quota, parse_rate
+from service.quota.quota import Allowance, Quota
 from service.redis.counters import SharedCounters
+from service.settings import parse_rate
 
 OpenReplica = Callable[..., httpx.Client]
 RATE = parse_rate("3/hour")

@@ -9,7 +9,8 @@ from structlog.testing import capture_logs
 from service.quota import local as counters
 from service.quota import quota as quota_module
 from service.quota.local import LocalCounters
-from service.quota.quota import Allowance, Quota, parse_rate
+from service.quota.quota import Allowance, Quota
+from service.settings import parse_rate
 
 RATE = parse_rate("3/minute")
 # Ours, and the library's own, to which ours must be equal.
