@@ -49,10 +49,10 @@ fix: .venv/dev.stamp ## format, and repair what the linter can
 	$(BIN)/ruff check --fix .
 
 fuzz-api: .venv/dev.stamp ## CASES generated requests to a real server, each answer held to the OpenAPI document
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/integration/test_service_schema.py --cases $(CASES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/integration/service/test_service_schema.py --cases $(CASES)
 
 fuzz-decode: .fuzz/env.stamp ## damaged image files for FUZZ_SECONDS, guided by coverage; findings in .fuzz/findings
-	OMP_NUM_THREADS=1 PYTHONPATH=.:tests .fuzz/env/bin/python -m fuzz.decode --seconds $(FUZZ_SECONDS)
+	OMP_NUM_THREADS=1 PYTHONPATH=.:tests:tests/support .fuzz/env/bin/python -m fuzz.decode --seconds $(FUZZ_SECONDS)
 
 bench: .venv/dev.stamp ## print every ratio, side by side in one run
 	$(BIN)/python -m benchmarks

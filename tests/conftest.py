@@ -19,7 +19,10 @@ for name in [name for name in os.environ if name.startswith("LIPSIM_")]:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The number of generated requests, for `make fuzz-api`."""
     parser.addoption(
-        "--cases", type=int, default=300, help="requests of tests/integration/test_service_schema"
+        "--cases",
+        type=int,
+        default=300,
+        help="requests of test_service_schema",
     )
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import jsonschema_rs
 import pytest
 import yaml
+from paths import ROOT
 
 from service.settings import Settings, variable_name
 
-ROOT = Path(__file__).parents[2]
 PATHS = [ROOT / "compose.yaml", ROOT / "compose.gpu.yaml"]
 STACK: dict[str, Any] = yaml.safe_load(PATHS[0].read_text())
 SERVICES: dict[str, Any] = STACK["services"]

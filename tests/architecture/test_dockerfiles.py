@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from context import context_files, is_sent, read_ignore
 from dockerfile import DockerfileError, Instruction, pairs, read_dockerfile, substituted
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PATHS = [ROOT / "docker" / name for name in ("cpu.Dockerfile", "gpu.Dockerfile")]
 FINAL = ("service", "training")
 DIGEST = re.compile(r"[a-z0-9./-]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}")

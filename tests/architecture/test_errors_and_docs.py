@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from paths import DOCS
 
 import index_builder
 import model
@@ -28,8 +29,6 @@ from service.schemas.parts import Wire
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
 from service.settings import Settings, variable_name
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 def import_everything() -> None:

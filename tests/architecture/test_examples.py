@@ -1,9 +1,9 @@
 import json
-from pathlib import Path
+
+from paths import ROOT
 
 from model.pixels.decode import DECODE_POLICY_VERSION, decode_image
 
-ROOT = Path(__file__).parents[2]
 GALLERY = ROOT / "examples" / "gallery"
 
 

@@ -3,11 +3,10 @@
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SOURCES = [p for name in ("model", "index_builder", "service") for p in (ROOT / name).rglob("*.py")]
 UNSAFE_MODULES = frozenset({"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"})
 UNSAFE_CALLS = frozenset(

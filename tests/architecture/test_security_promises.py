@@ -1,9 +1,9 @@
 """The table of SECURITY.md: each promise names a test, and each test that is named is there."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from paths import ROOT
+
 HEADING = "## Each promise, and the test that tries to break it"
 _NAMED = re.compile(r"`([^`]*)`")
 

@@ -2,12 +2,11 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 from audit import CLEAN, NO_AUDIT, VULNERABLE, Outcome, judge, pins, rounds
+from paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 LOCKS = sorted(path for path in (ROOT / "requirements").glob("*.txt"))
 PIN = re.compile(r"^([a-z0-9-]+)==(\S+)", re.MULTILINE)
 ASKED = [("pillow", "13.0.0"), ("starlette", "1.10.0")]

@@ -11,10 +11,10 @@ import pytest
 from chaos_load import Asked, Gist, Load, Truths
 from chaos_tools import MIB, mapped_versions, settled_rss, version_of
 from chaos_world import Claim, World
+from paths import ROOT
 from service_helpers import Server, StartServer, open_files, wait_for
 
 REBUILDS = 100
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from fuzz.pictures import valid_file
 from image_files import encoded, hostile_images, photo, sound_images
+from paths import GALLERY
 
 from index_builder.build.embedding import draw_thumbnail
 from model.pixels.decode import decode_image
 
-_GALLERY = Path(__file__).parents[2] / "examples" / "gallery"
+_GALLERY = GALLERY
 _PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif")
 
 

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import TESTS
 
-TESTS = Path(__file__).parents[1]
 CI = TESTS.parent / ".ci" / "run"
 CASE = """
 import pytest
@@ -27,7 +27,7 @@ def run_without_redis(
 ) -> subprocess.CompletedProcess[str]:
     """Two tests under this suite's conftest, on a machine that has no redis-server."""
     shutil.copy(TESTS / "conftest.py", folder)
-    shutil.copy(TESTS / "redis_tools.py", folder)
+    shutil.copy(TESTS / "support" / "redis_tools.py", folder)
     (folder / "test_case.py").write_text(CASE)
     kept = {name: value for name, value in os.environ.items() if name != "REQUIRE_REDIS"}
     return subprocess.run(

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from calibrate_tools import PICTURES, calibrate, copies
 from index_tools import build, write_folder
+from paths import ROOT
 
 from index_builder.build.build import remove_items
 from index_builder.build.maintenance import prune, roll_back, verify_index
@@ -20,8 +20,6 @@ from index_builder.errors import IndexLockedError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import read_manifest
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_a_calibrated_version_holds_the_same_gallery_and_nothing_is_copied(calibrated):
@@ -104,7 +102,7 @@ calibrate_index(Path(sys.argv[1]), "default", pairs, embedder, progress=Progress
 
 
 def start(data_dir, source, seconds_a_batch):
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests")))
+    path = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support")))
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(data_dir), str(source), str(seconds_a_batch)],
         stdout=subprocess.PIPE,

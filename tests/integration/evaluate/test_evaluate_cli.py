@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from image_files import encoded, photo
+from paths import ROOT
 from typer.testing import CliRunner
 
 from model.cli.console import EXIT_ERROR, EXIT_INTERRUPTED
@@ -165,7 +165,7 @@ def test_expectations_decide_the_exit_code(corpus, tmp_path):
 
 
 def test_every_line_for_the_default_model_is_measured(corpus, nights, tmp_path):
-    expect = Path(__file__).parents[2] / "benchmarks" / "default_model.toml"
+    expect = ROOT / "benchmarks" / "default_model.toml"
     metrics = ("blockmean8", "compact_v0=blockmean8", "raw", "blockmean16", "phash")
     out = tmp_path / "out"
     result = run(

@@ -14,6 +14,7 @@ import requests
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from paths import DOCS
 from schema_cases import own_cases, register_images, tamed_cases
 from schema_ledger import LEDGER, Ledger
 from schemathesis.specs.openapi.checks import (
@@ -40,7 +41,7 @@ CHECKS = [
 
 
 # The committed document, so that what is published is what is tested.
-DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
+DOCUMENT = DOCS / "openapi.json"
 OPERATIONS = [
     found.ok() for found in schemathesis.openapi.from_path(str(DOCUMENT)).get_all_operations()
 ]

@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+from paths import DOCS
 from service_helpers import StartServer, draw_picture, encode, open_client
 
 from service.app import create_app
@@ -80,7 +81,7 @@ def without_id(answer: httpx.Response) -> dict[str, Any]:
 
 def test_these_are_all_the_routes_there_are():
     """Those of the document, and those that are not in it: a new one cannot be forgotten."""
-    document = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
+    document = json.loads((DOCS / "openapi.json").read_text())
     listed = {
         (method.upper(), path) for path, found in document["paths"].items() for method in found
     }

@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 from index_tools import build, interruptible, picture, write_folder
+from paths import ROOT
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -18,8 +18,6 @@ from index_builder.__main__ import app
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
-
-ROOT = Path(__file__).parents[2]
 
 
 def run(*arguments, env=None):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_tools import build, write_folder
+from paths import DOCS
 from redis_tools import running_redis
 
 from model.embedder import Embedder, ImageEmbedding
@@ -271,7 +272,7 @@ def test_traces_that_nothing_can_send_fail(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_redis_is_asked_with_the_rights_that_its_page_lists_and_no_more(tmp_path: Path):
-    page = (Path(__file__).parents[2] / "docs" / "redis.md").read_text()
+    page = (DOCS / "redis.md").read_text()
     rule = next(line for line in page.splitlines() if line.startswith("user lipsim "))
     rule = rule.replace("PASSWORD", "secret")
     with running_redis(tmp_path, "--user", *rule.split()[1:], "--user", "default", "off") as server:

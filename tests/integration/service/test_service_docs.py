@@ -7,9 +7,10 @@ from typing import Any
 
 import httpx
 import pytest
+from paths import DOCS
 from service_helpers import draw_picture, encode
 
-PAGE = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text()
+PAGE = (DOCS / "http-api.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 CURLS = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
 # Those that need operating points run in test_service_verdicts.py, where there are some.

@@ -4,14 +4,11 @@ Gallery rows are stored as float32, and the radius is exact for the rows as stor
 own formula to 1e-9, and the float64 triplet's as closely as float32 rows allow.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from paths import DATA
 
 from model.certificate.search import Candidates, certify_search
-
-DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,15 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from index_tools import build, write_folder
+from paths import TESTS
 
 from index_builder.build.maintenance import verify_index
 from index_builder.search.gallery import GalleryIndex
 
-TOOLS = Path(__file__).parents[1] / "index_tools.py"
+TOOLS = TESTS / "support" / "index_tools.py"
 ROOT = TOOLS.parents[1]
 
 

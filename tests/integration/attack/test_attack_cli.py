@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from paths import GALLERY
 from torch import Tensor
 from typer.testing import CliRunner
 
@@ -17,7 +18,7 @@ from model.attack.__main__ import app
 from model.metrics.load import load_metric
 from model.metrics.pixels import BlockMeans
 
-EXAMPLES = Path(__file__).parents[2] / "examples" / "gallery"
+EXAMPLES = GALLERY
 
 
 @pytest.fixture(scope="module")

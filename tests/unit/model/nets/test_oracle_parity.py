@@ -1,10 +1,9 @@
 """The published network computes what the published code computes; wave-64 what its trainer did."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from paths import DATA, ROOT
 
 from benchmarks.network import NaiveWave
 from model.convert import convert_official, read_official
@@ -15,8 +14,7 @@ from model.nets.published import published_scalings
 from model.nets.sll import ConvBlock, LinearBlock
 from model.nets.weight_file import read_weights
 
-DATA = Path(__file__).parents[2] / "data"
-COMPACT_V0 = Path(__file__).parents[3] / "benchmarks" / "compact_v0.safetensors"
+COMPACT_V0 = ROOT / "benchmarks" / "compact_v0.safetensors"
 WIDE, SHORT = 1e-10, 1e-6
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from image_files import encoded, photo
+from paths import ROOT
 from train_tools import Forge, forge, outcome
 
 from model.train.run_state import RunFolder
@@ -100,7 +101,7 @@ def test_torchrun_runs_the_command_line_as_it_is(tmp_path):
         check=False,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=120,
     )

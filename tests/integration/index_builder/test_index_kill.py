@@ -9,10 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from index_tools import build, interruptible, write_folder
+from paths import TESTS
 
 from index_builder.build.build import remove_items
 from index_builder.build.journal import Journal
@@ -21,7 +21,7 @@ from index_builder.errors import IndexLockedError, IndexNotFoundError
 from index_builder.search.gallery import GalleryIndex, current_version
 from index_builder.store import layout
 
-TOOLS = Path(__file__).parents[1] / "index_tools.py"
+TOOLS = TESTS / "support" / "index_tools.py"
 ROOT = TOOLS.parents[1]
 
 

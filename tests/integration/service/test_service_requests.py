@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from paths import ROOT
 from PIL import Image
 from service_helpers import draw_picture, encode
 
@@ -46,7 +47,7 @@ def check_problem(response: httpx.Response, status: int, code: str) -> dict[str,
     problem = response.json()
     assert problem["status"] == status
     assert {"type", "title", "status", "code", "detail", "request_id"} <= set(problem)
-    assert str(Path(__file__).parents[2]) not in response.text
+    assert str(ROOT) not in response.text
     assert "Traceback" not in response.text
     if status == 503:
         assert int(response.headers["retry-after"]) >= 1

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from image_files import encoded, photo
+from paths import GALLERY, ROOT
 from torch import Tensor
 
 from model.data.pictures import Picture
@@ -57,7 +58,7 @@ QUICK = TrainConfig(
 )
 
 
-_DRAWINGS = Path(__file__).parents[1] / "examples" / "gallery" / "clipart"
+_DRAWINGS = GALLERY / "clipart"
 
 
 class LinearTeacher:
@@ -208,7 +209,7 @@ class Forge:
     """The waiting process, and the runs it forks."""
 
     def __init__(self) -> None:
-        root = Path(__file__).parents[1]
+        root = ROOT
         self._process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
