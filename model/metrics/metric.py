@@ -31,15 +31,15 @@ class Metric(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102 (the class says what they are)
+    def name(self) -> str: ...
     @property
-    def dim(self) -> int: ...  # noqa: D102
+    def dim(self) -> int: ...
     @property
-    def input_size(self) -> int | None: ...  # noqa: D102
+    def input_size(self) -> int | None: ...
     @property
-    def lipschitz_bound(self) -> float | None: ...  # noqa: D102
+    def lipschitz_bound(self) -> float | None: ...
     @property
-    def forward_error(self) -> float: ...  # noqa: D102
+    def forward_error(self) -> float: ...
 
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
         """Raw vectors of pictures of any sizes, never normalised.
@@ -55,7 +55,7 @@ class DifferentiableMetric(Metric, Protocol):
     """A metric that has gradients: the way from the square to the vector is torch's."""
 
     @property
-    def input_size(self) -> int: ...  # noqa: D102
+    def input_size(self) -> int: ...
 
     def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Raw vectors of squares in [0, 1], in the arithmetic of x, float64 for certificates.

@@ -19,13 +19,13 @@ class Teacher(Protocol):
     """
 
     @property
-    def name(self) -> str: ...  # noqa: D102 (the class says what they are)
+    def name(self) -> str: ...
     @property
-    def dim(self) -> int: ...  # noqa: D102
+    def dim(self) -> int: ...
     @property
-    def input_size(self) -> int: ...  # noqa: D102
+    def input_size(self) -> int: ...
     @property
-    def record(self) -> Mapping[str, str]: ...  # noqa: D102
+    def record(self) -> Mapping[str, str]: ...
 
     def embed(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Embeddings of pictures in [0, 1]: float32, differentiable, on the scale of its recipe.

@@ -28,11 +28,11 @@ class Targets(Protocol):
     """
 
     @property
-    def dim(self) -> int: ...  # noqa: D102 (the class says what they are)
+    def dim(self) -> int: ...
     @property
-    def view_size(self) -> int | None: ...  # noqa: D102
+    def view_size(self) -> int | None: ...
     @property
-    def record(self) -> Mapping[str, str]: ...  # noqa: D102
+    def record(self) -> Mapping[str, str]: ...
 
     def stored(self, ids: list[str]) -> Float[Tensor, "B D"] | None:
         """The embeddings that need no picture; None where views are wanted."""
