@@ -4,8 +4,6 @@ The only reader and writer of safetensors; its errors become ours here.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +13,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from model.cli.files import write_aside
 from model.errors import CheckpointError
 from model.nets.network import tensor_specs
 from model.nets.presets import EmbedderConfig, config_from_json
@@ -59,13 +58,9 @@ def write_weights(
         raise CheckpointError(f"the metadata is no JSON: {exc}") from exc
     tensors = {name: np.ascontiguousarray(value) for name, value in weights.items()}
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-            aside = Path(folder) / path.name
+        with write_aside(path) as aside:
             save_file(tensors, aside, metadata={METADATA_KEY: text})
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
             aside.chmod(0o644)  # the library writes 0600; a service runs as another user
-            aside.replace(path)
     except (OSError, SafetensorError) as exc:
         raise CheckpointError(f"{path.name} cannot be written: {exc}") from exc
 

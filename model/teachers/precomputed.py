@@ -5,10 +5,8 @@ embeddings.json, which says what made them. Nothing in it can run code. The layo
 LipSim code, one torch.save of one tensor a picture, is read as well.
 """
 
-import hashlib
 import io
 import json
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
@@ -17,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from model.cli.files import sha256_of, write_aside
 from model.data.files import name_problem, read_bytes
 from model.errors import DataError, MetricError
 from model.teachers.weights import load_plain
@@ -52,18 +51,17 @@ def write_embeddings(
     if path.exists():
         raise MetricError(f"{path} is there already")
     _check_ids(ids, str(path))
-    aside = path.with_name(f"{path.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    shape = _write_rows(aside / VECTORS, ids, chunks)
-    for name, array in (beside or {}).items():
-        np.save(aside / f"{name}.npy", array, allow_pickle=False)
-    (aside / IDS).write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
-    digest = _sha256(aside / VECTORS)
-    about = {"format": FORMAT, "count": shape[0], "dim": shape[1], "sha256": digest}
-    text = json.dumps({**about, "record": dict(record)}, indent=1, sort_keys=True)
-    (aside / RECORD).write_text(text + "\n", encoding="utf-8")
-    aside.rename(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with write_aside(path) as aside:
+        aside.mkdir()
+        shape = _write_rows(aside / VECTORS, ids, chunks)
+        for name, array in (beside or {}).items():
+            np.save(aside / f"{name}.npy", array, allow_pickle=False)
+        (aside / IDS).write_text("".join(f"{one}\n" for one in ids), encoding="utf-8")
+        digest = sha256_of(aside / VECTORS)
+        about = {"format": FORMAT, "count": shape[0], "dim": shape[1], "sha256": digest}
+        text = json.dumps({**about, "record": dict(record)}, indent=1, sort_keys=True)
+        (aside / RECORD).write_text(text + "\n", encoding="utf-8")
 
 
 def _write_rows(
@@ -148,7 +146,7 @@ class _OwnFolder:
         about = _read_record(path)
         file = path / VECTORS
         try:
-            digest = _sha256(file)
+            digest = sha256_of(file)
             ids = (path / IDS).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as exc:
             raise MetricError(f"{path} is damaged: {exc}") from exc
@@ -224,11 +222,6 @@ def _read_record(path: Path) -> dict[str, Any]:
     if not all(isinstance(text, str) for text in (fields.get("sha256"), *held.values())):
         raise MetricError(f"{file}: a record of texts and a sha256 were wanted")
     return fields
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _open_rows(file: Path) -> Float[np.ndarray, "N D"]:

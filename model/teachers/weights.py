@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from model.cli.files import sha256_of
 from model.errors import MetricError
 
 # A pickle of an unusual protocol is read or refused like any other; torch would warn before.
@@ -86,7 +87,7 @@ def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, path:
 
 def weights_record(name: str, path: Path) -> dict[str, str]:
     """What to remember of a teacher: its name, its weights' file name and sha256."""
-    return {"teacher": name, "weights": path.name, "weights_sha256": _sha256(path)}
+    return {"teacher": name, "weights": path.name, "weights_sha256": sha256_of(path)}
 
 
 def folder_record(name: str, folder: Path, wanted: Sequence[str]) -> dict[str, str]:
@@ -96,10 +97,5 @@ def folder_record(name: str, folder: Path, wanted: Sequence[str]) -> dict[str, s
         for path in sorted(entry.rglob("*")) if entry.is_dir() else [entry]:
             if path.is_file():
                 relative = path.relative_to(folder).as_posix()
-                digest.update(f"{_sha256(path)}  {relative}\n".encode())
+                digest.update(f"{sha256_of(path)}  {relative}\n".encode())
     return {"teacher": name, "weights": folder.name, "weights_sha256": digest.hexdigest()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -79,13 +79,6 @@ def test_a_folder_that_is_there_is_left_alone(folder):
     assert (folder / "embeddings.npy").read_bytes() == before
 
 
-def test_leftovers_of_a_killed_writer_are_no_obstacle(tmp_path):
-    (tmp_path / "e.writing").mkdir()
-    (tmp_path / "e.writing" / "old.npy").write_bytes(b"x")
-    write_embeddings(tmp_path / "e", IDS, [VECTORS], RECORD)
-    assert not (tmp_path / "e" / "old.npy").exists()
-
-
 def damage(folder, file, content):
     (folder / file).write_bytes(content)
     with pytest.raises(MetricError, match=folder.name):
