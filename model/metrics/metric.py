@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float32, Float64, UInt8
 from torch import Tensor
 
 from model.errors import MetricError
@@ -84,6 +84,13 @@ def squares(pictures: Sequence[Pixels], side: int) -> Float64[np.ndarray, "N 3 S
         height, width = pixels.shape[:2]
         place[...] = resize_operator(height, width, side).apply(pixels)
     return out
+
+
+def unit_rows(vectors: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
+    """Vectors over their norms, in float32, as an index stores them; zero rows stay zero."""
+    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0.0)
+    return units.astype(np.float32)
 
 
 def check_pixels(pixels: np.ndarray) -> None:
