@@ -1,18 +1,19 @@
-"""Sets of pictures: a folder, the ImageNet layout, or a folder of webdataset shards.
+"""Sets of pictures: a folder, the ImageNet layout, a list of pictures, or webdataset shards.
 
 A set knows its ids and labels at once and reads a picture when it is asked for, by number, so that
 a run may take them in any order. What each layout looks like is in docs/data.md.
 """
 
+import json
 import os
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -25,6 +26,7 @@ from model.pixels.decode import DecodeLimits, decode_image
 PICTURE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "png", "webp", "avif", "gif", "bmp", "tif", "tiff"}
 )
+LIST = "index.jsonl"
 # The service's policy, and the two formats an operator may allow there that need no library.
 PICTURE_LIMITS = DecodeLimits(
     max_image_bytes=64 * 1024 * 1024,
@@ -43,10 +45,10 @@ class Picture:
     """One encoded picture of a set.
 
     Attributes:
-        id: unique in its set; a relative POSIX path, or the key of a shard's sample.
+        id: unique in its set; a relative POSIX path, or what a list calls it.
         label: its class, or None.
         data: the file, whole.
-        fields: what the sample's JSON says; empty in a folder.
+        fields: what a list says of it beside id, path and label; empty without a list.
         where: the file it came from, for messages.
     """
 
@@ -101,20 +103,41 @@ class PictureSet(Protocol):
         ...
 
 
+class _Entry(NamedTuple):
+    """A picture of a folder: how it is called, where it lies, and what is said of it."""
+
+    id: str
+    path: str
+    label: str | None
+    fields: dict[str, Any]
+
+
 class FolderPictures:
     """Every picture file below a folder; its label is the folder it lies in, None at the top.
+
+    A folder that holds `index.jsonl` has the pictures of that list and no others: an object a line
+    with `path` from there, `id` (the path if not given), `label` and any other fields.
 
     Hidden files and folders, and files that do not say that they hold pictures, are passed over.
     Links are followed; a folder that several links lead to is read once.
 
     Raises:
-        DataError: the folder cannot be listed, holds no picture, or a name cannot be an id.
+        DataError: the folder cannot be listed, holds no picture, or a name cannot be an id; or a
+            list cannot be read, or two pictures have one id.
     """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._ids = _picture_files(root)
-        self._labels = [_folder_label(name) for name in self._ids]
+        self._entries = sorted(_entries(root), key=lambda entry: entry.id)
+        self._ids = [entry.id for entry in self._entries]
+        self._labels = [entry.label for entry in self._entries]
+        if not self._ids:
+            raise DataError(
+                f"no pictures in {root}; files end in {', '.join(sorted(PICTURE_SUFFIXES))}"
+            )
+        for one, following in zip(self._ids, self._ids[1:], strict=False):
+            if one == following:
+                raise DataError(f"two pictures in {root} have the id {one!r}")
 
     @property
     def name(self) -> str:
@@ -123,22 +146,30 @@ class FolderPictures:
 
     @property
     def ids(self) -> Sequence[str]:
-        """Paths relative to the folder, ascending."""
+        """What the pictures are called, ascending."""
         return self._ids
 
     @property
     def labels(self) -> Sequence[str | None]:
-        """The folder of each picture, relative to the top."""
+        """The label of each picture."""
         return self._labels
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._entries)
 
     def __getitem__(self, index: int) -> Picture:
         """Read one file."""
-        path = self._root / self._ids[index]
+        entry = self._entries[index]
+        path = self._root / entry.path
         data = read_bytes(path, PICTURE_LIMITS.max_image_bytes)
-        return Picture(self._ids[index], self._labels[index], data, where=str(path))
+        return Picture(entry.id, entry.label, data, entry.fields, where=str(path))
+
+
+def evenly(count: int, most: int | None) -> list[int]:
+    """At most so many of the numbers below count, evenly spread; None or 0 means all."""
+    if not most or most >= count:
+        return list(range(count))
+    return [index * count // most for index in range(most)]
 
 
 def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
@@ -268,13 +299,12 @@ def _folder_label(name: str) -> str | None:
     return None if folder == "." else folder
 
 
-def _picture_files(root: Path) -> list[str]:
-    """Relative POSIX paths of the pictures below a folder, ascending."""
+def _entries(root: Path) -> Iterator[_Entry]:
+    """The pictures below a folder, in no order."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"folder {error.filename} cannot be listed: {error.strerror}")
 
-    found: list[str] = []
     seen: set[str] = set()
     for folder, subfolders, files in os.walk(root, onerror=refuse, followlinks=True):
         real = os.path.realpath(folder)
@@ -283,17 +313,36 @@ def _picture_files(root: Path) -> list[str]:
             subfolders.clear()
             continue
         seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        relative = Path(folder).relative_to(root)
-        found += [(relative / name).as_posix() for name in files if _says_picture(name)]
-    for name in found:
-        if (problem := name_problem(name)) is not None:
-            raise DataError(f"{name!a} in {root} cannot be an id: {problem}")
-    if not found:
-        raise DataError(
-            f"no pictures in {root}; files end in {', '.join(sorted(PICTURE_SUFFIXES))}"
-        )
-    return sorted(found)
+        relative = PurePosixPath(Path(folder).relative_to(root))
+        if LIST in files:
+            subfolders.clear()
+            yield from _listed(Path(folder) / LIST, relative)
+            continue
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        for name in filter(_says_picture, files):
+            path = str(relative / name)
+            if (problem := name_problem(path)) is not None:
+                raise DataError(f"{path!a} in {root} cannot be an id: {problem}")
+            yield _Entry(path, path, _folder_label(path), {})
+
+
+def _listed(file: Path, folder: PurePosixPath) -> Iterator[_Entry]:
+    """The pictures of a list that lies in this folder of the set."""
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as exc:
+        raise DataError(f"{file} cannot be read: {exc}") from exc
+    for number, line in enumerate(lines, start=1):
+        try:
+            value: object = json.loads(line)
+        except ValueError as exc:
+            raise DataError(f"{file}, line {number}: no JSON: {exc}") from exc
+        fields = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+        path, label = fields.pop("path", None), fields.pop("label", None)
+        one = fields.pop("id", path)
+        if not isinstance(path, str) or not isinstance(one, str):
+            raise DataError(f"{file}, line {number}: an object with a path was wanted, got {line}")
+        yield _Entry(one, str(folder / path), None if label is None else str(label), fields)
 
 
 def _says_picture(name: str) -> bool:

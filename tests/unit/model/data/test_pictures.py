@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from image_files import encoded, photo
 
-from model.data.pictures import Picture, PictureSet, check_pictures, open_pictures
+from model.data.pictures import Picture, PictureSet, check_pictures, evenly, open_pictures
 from model.data.shards import ShardWriter
 from model.errors import DataError
 
@@ -58,6 +59,50 @@ def test_a_picture_is_known_by_its_content_whatever_its_name_says(tmp_path):
     pictures = open_pictures(tmp_path)
     check_pictures(pictures)
     assert all(np.array_equal(pictures[i].pixels(), photo()) for i in range(2))
+
+
+def write_list(folder, *lines):
+    (folder / "index.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_list_names_the_pictures_of_its_folder_and_what_is_known_of_them(tmp_path):
+    for seed, name in enumerate(["train/z.webp", "train/deep/a.webp", "train/unlisted.webp"]):
+        put(tmp_path / name, seed)
+    put(tmp_path / "test/m.webp", 3)
+    write_list(
+        tmp_path / "train",
+        {"id": "b", "path": "deep/a.webp", "label": 7, "source": "stamps"},
+        {"path": "z.webp", "sha256": "00"},
+    )
+    write_list(tmp_path / "test", {"id": "a", "path": "m.webp", "label": "cat"})
+    train = open_pictures(tmp_path, split="train")
+    assert list(zip(train.ids, train.labels, strict=True)) == [("b", "7"), ("z.webp", None)]
+    assert [train[i].fields for i in range(2)] == [{"source": "stamps"}, {"sha256": "00"}]
+    assert np.array_equal(train[0].pixels(), photo(seed=1))
+    both = open_pictures(tmp_path)
+    assert list(both.ids) == ["a", "b", "z.webp"]
+    assert np.array_equal(both[0].pixels(), photo(seed=3))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["{}"], "line 1: an object with a path was wanted, got {}"),
+        (['{"path": "a.png"}', "[1]"], "line 2: an object with a path was wanted"),
+        (["path,label"], "line 1: no JSON"),
+        (['{"path": "a.png", "id": "x"}', '{"path": "b.png", "id": "x"}'], "have the id 'x'"),
+        ([], "no pictures in"),
+    ],
+)
+def test_a_list_that_cannot_be_read_is_named_with_its_line(tmp_path, lines, words):
+    (tmp_path / "index.jsonl").write_text("\n".join(lines))
+    with pytest.raises(DataError, match=words):
+        open_pictures(tmp_path)
+
+
+def test_places_are_spread_evenly_and_nothing_asked_means_all():
+    assert evenly(10, 3) == [0, 3, 6]
+    assert evenly(3, 10) == evenly(3, None) == evenly(3, 0) == [0, 1, 2]
 
 
 def test_links_are_followed_and_a_folder_that_links_to_itself_ends(tmp_path):
