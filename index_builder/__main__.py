@@ -29,12 +29,10 @@ from index_builder.cli.options import (
     JsonOption,
     MaxErrorsOption,
     MaxPixelsOption,
-    RedisOption,
     SourceArgument,
     as_lines,
     limits_from,
     load_embedder,
-    told_progress,
 )
 from index_builder.cli.reports import (
     counts_of,
@@ -76,14 +74,13 @@ def build(  # noqa: PLR0917 (typer makes options of them)
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
     allow_empty: AllowEmptyOption = False,
-    redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
         limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
-        union=False, allow_empty=allow_empty, redis_url=redis_url,
+        union=False, allow_empty=allow_empty,
     )  # fmt: skip
 
 
@@ -97,14 +94,13 @@ def add(  # noqa: PLR0917 (likewise)
     allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
-    redis_url: RedisOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
         source, index, data_dir, checkpoint, max_errors,
         limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
-        union=True, allow_empty=False, redis_url=redis_url,
+        union=True, allow_empty=False,
     )  # fmt: skip
 
 
@@ -321,23 +317,21 @@ def _build(
     as_json: bool,
     union: bool,
     allow_empty: bool,
-    redis_url: str | None,
 ) -> None:
     output = Output(as_json)
     with output.errors():
-        with told_progress(redis_url, index) as progress:
-            report = build_index(
-                data_dir,
-                index,
-                open_source(source, max_bytes=limits.max_image_bytes),
-                load_embedder(checkpoint),
-                source_name=str(source),
-                union=union,
-                limits=limits,
-                max_errors=max_errors,
-                allow_empty=allow_empty,
-                progress=progress,
-            )
+        report = build_index(
+            data_dir,
+            index,
+            open_source(source, max_bytes=limits.max_image_bytes),
+            load_embedder(checkpoint),
+            source_name=str(source),
+            union=union,
+            limits=limits,
+            max_errors=max_errors,
+            allow_empty=allow_empty,
+            progress=Progress(sys.stderr),
+        )
         show_report(output, index, report)
         if report.quarantined:
             raise typer.Exit(EXIT_QUARANTINED)

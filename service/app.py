@@ -43,7 +43,6 @@ from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import Tracing
 from service.quota.local import LocalCounters
 from service.quota.quota import Quota
-from service.redis.announcements import Announcements
 from service.redis.counters import SharedCounters
 from service.redis.link import RedisLink
 from service.routes import embed, health, indexes, info, openapi, search, similarity
@@ -89,7 +88,6 @@ def create_app(
         _log_keys(keys, settings.host)
         limit_threads(settings.threads_per_worker)
         link = _make_link(settings)
-        announcements = Announcements(link)
         runtime = _make_runtime(
             settings,
             receiving=receiving,
@@ -98,7 +96,6 @@ def create_app(
             metrics=metrics,
             tracing=tracing,
             link=link,
-            announcements=announcements,
             on_fatal=on_fatal,
         )
         app.state.service = State(runtime, limits_of(settings), metrics, link)
@@ -106,14 +103,12 @@ def create_app(
         metrics.registry.register(gauges)
         if link is not None:
             link.start()
-        announcements.start()
         runtime.start()
         try:
             yield
         finally:
             metrics.registry.unregister(gauges)
             await runtime.stop()
-            await announcements.stop()
             await counters.close()
             if link is not None:
                 await link.stop()
@@ -204,7 +199,6 @@ def _make_runtime(
     metrics: Metrics,
     tracing: Tracing | None,
     link: RedisLink | None,
-    announcements: Announcements,
     on_fatal: Callable[[Exception], None] | None,
 ) -> Runtime:
     async def open_pipeline(engine: Engine) -> Pipeline:
@@ -221,7 +215,6 @@ def _make_runtime(
         metrics=metrics,
         open_pipeline=open_pipeline,
         poll_interval_s=settings.index_poll_interval_s,
-        announcements=announcements,
         on_fatal=on_fatal,
     )
 

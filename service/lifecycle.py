@@ -20,7 +20,6 @@ from service.admission import Places
 from service.errors import NotReadyError
 from service.http.drain import Drain
 from service.observability.metrics import Metrics
-from service.redis.announcements import Announcements
 from service.schemas.parts import DEFAULT_INDEX
 from service.work.engine import Engine
 from service.work.index_registry import Shelf
@@ -66,7 +65,6 @@ class Runtime:
         metrics: Metrics,
         open_pipeline: Callable[[Engine], Awaitable[Pipeline]],
         poll_interval_s: float,
-        announcements: Announcements,
         on_fatal: Callable[[Exception], None] | None = None,
     ) -> None:
         self.receiving = receiving
@@ -78,7 +76,6 @@ class Runtime:
         self._checkpoint = checkpoint
         self._arithmetic: Arithmetic = arithmetic
         self._poll_interval_s = poll_interval_s
-        self._announcements = announcements
         self._on_fatal = on_fatal
         self._engine: Engine | None = None
         self._is_refused = False
@@ -190,12 +187,11 @@ class Runtime:
         self._engine = engine
         while True:
             try:
-                if await self._load(shelf.refresh):
-                    self._announcements.tell()
+                await self._load(shelf.refresh)
             except OSError:
                 log.exception("data_dir_unreadable")
             self._has_looked = True
-            await self._announcements.pause(self._poll_interval_s)
+            await asyncio.sleep(self._poll_interval_s)
 
     async def _load(self, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._loader, step)

@@ -1,16 +1,12 @@
 """What the commands share: their options, and what they stand for."""
 
-import contextlib
-import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from index_builder.build.embedding import EmbedderLike
-from index_builder.build.shared_progress import SharedProgress
-from model.cli.progress import Progress
 from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 
 EXIT_QUARANTINED = 3
@@ -41,15 +37,6 @@ FormatsOption = Annotated[
         "--allowed-formats",
         envvar="LIPSIM_ALLOWED_FORMATS",
         help="Formats accepted, comma-separated; the service reads the same variable.",
-    ),
-]
-RedisOption = Annotated[
-    str | None,
-    typer.Option(
-        "--redis-url",
-        envvar="LIPSIM_REDIS_URL",
-        help="Redis that is told how far this is; the service reads the same variable.",
-        show_default=False,
     ),
 ]
 AllowFormatOption = Annotated[
@@ -121,24 +108,3 @@ def _visible(character: str) -> str:
     if character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")
-
-
-@contextlib.contextmanager
-def told_progress(url: str | None, index: str) -> Generator[Progress]:
-    """Progress on stderr, and in Redis where there is one; the context is the build."""
-    if url is None:
-        yield Progress(sys.stderr)
-        return
-    try:
-        progress = SharedProgress(sys.stderr, url, index)
-    except ValueError as error:
-        # Not its own words: the URL may hold a password.
-        message = "wanted redis://, rediss:// or unix:// and a host"
-        hint = "--redis-url (LIPSIM_REDIS_URL)"
-        raise typer.BadParameter(message, param_hint=hint) from error
-    has_ended = False
-    try:
-        yield progress
-        has_ended = True
-    finally:
-        progress.end(has_new_version=has_ended)

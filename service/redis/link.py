@@ -5,7 +5,6 @@ import contextlib
 from typing import Any, Literal, cast
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
 from service.redis.breaker import Breaker
@@ -52,7 +51,6 @@ class RedisLink:
         self._refuses_writes = False
         self._outbox: asyncio.Queue[tuple[Word, ...]] = asyncio.Queue(_OUTBOX)
         self._opened = asyncio.Event()
-        self._up = asyncio.Event()
         self._is_known = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -60,16 +58,6 @@ class RedisLink:
     def status(self) -> Status:
         """Whether it is of full use now."""
         return "degraded" if self._breaker.is_open or self._refuses_writes else "ok"
-
-    @property
-    def is_up(self) -> bool:
-        """Whether it is asked at all."""
-        return not self._breaker.is_open
-
-    @property
-    def client(self) -> Redis:
-        """For what is no single command: a subscription."""
-        return self._client
 
     def start(self) -> None:
         """Begin to probe and to deliver; returns at once."""
@@ -84,10 +72,6 @@ class RedisLink:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._client.aclose()
-
-    async def until_up(self) -> None:
-        """Wait until it is asked again."""
-        await self._up.wait()
 
     async def ask(self, *command: Word) -> object:
         """The answer to one command.
@@ -155,7 +139,6 @@ class RedisLink:
             log.info("redis_here")
         self._is_known = True
         self._breaker.probe_succeeded()
-        self._up.set()
         self._note_write(refusal)
 
     async def _deliver(self) -> None:
@@ -181,7 +164,6 @@ class RedisLink:
 
     def _went_away(self, error: RedisTrouble) -> None:
         self._is_known = True
-        self._up.clear()
         self._opened.set()
         log.warning("redis_away", why=str(error))
 

@@ -139,7 +139,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "timings_ms": {"cache": 0.1, "queue": 0.1, "decode": 6.2, "embed": 21.5, "total": 28.0},
     },
     "/indexes": {"indexes": [_INDEX_STATUS]},
-    "/indexes/{name}": {**_INDEX_STATUS, "build": None},
+    "/indexes/{name}": _INDEX_STATUS,
     "/indexes/{name}/item": {
         "id": "animals/heron.jpg",
         "duplicates": ["animals/heron-copy.jpg"],

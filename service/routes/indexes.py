@@ -7,9 +7,8 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
-from service.redis.builds import running_build
 from service.routes.state import ServiceState, check_query
-from service.schemas.indexes import IndexDetail, IndexList, IndexStatus, Item, Refusal
+from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
 from service.work.answers import describe_index
 from service.work.encoding import json_response
 from service.work.index_registry import Shelf, ShelfEntry
@@ -27,13 +26,11 @@ async def list_all(state: ServiceState) -> Response:
     return json_response(IndexList(indexes=statuses(shelf)))
 
 
-@router.get("/v1/indexes/{name}", response_model=IndexDetail, summary="Describe one index")
+@router.get("/v1/indexes/{name}", response_model=IndexStatus, summary="Describe one index")
 async def describe(name: str, state: ServiceState) -> Response:
-    """One index: its version, size, the model that made it, and how far a running build is."""
+    """One index: its version, its size, and the model that made it."""
     shelf = state.runtime.serving_engine.shelf
-    status = status_of(shelf.entry(name))
-    build = await running_build(state.redis, status.name)
-    return json_response(IndexDetail(**dict(status), build=build))
+    return json_response(status_of(shelf.entry(name)))
 
 
 @router.get("/v1/indexes/{name}/item", response_model=Item, summary="Describe one item")

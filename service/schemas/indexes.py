@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from service.schemas.parts import IndexInfo, Wire
 
@@ -80,25 +80,6 @@ class IndexStatus(Wire):
     )
     refused: Refusal | None = Field(
         description="A newer version that was refused; the one above keeps serving."
-    )
-
-
-class BuildProgress(Wire):
-    """How far a build is, as its builder said a few seconds ago."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    stage: str = Field(max_length=100, description="What is being done.")
-    done: int = Field(ge=0, description="Parts of it, as files, that are done.")
-    total: int | None = Field(ge=0, description="All parts; null where nobody knows.")
-    started: float = Field(ge=0, allow_inf_nan=False, description="Unix time of the build's begin.")
-
-
-class IndexDetail(IndexStatus):
-    """Answer of GET /v1/indexes/{name}."""
-
-    build: BuildProgress | None = Field(
-        description="The build that runs, where builder and service share a Redis; else null."
     )
 
 

@@ -23,7 +23,7 @@ from service.errors import ERROR_TABLE, Refusal
 from service.routes.examples import ANSWERS, PROBLEM_DETAILS
 from service.schemas.embed import EmbedAnswer
 from service.schemas.health import Live, Ready
-from service.schemas.indexes import IndexDetail, IndexList, Item
+from service.schemas.indexes import IndexList, IndexStatus, Item
 from service.schemas.info import Info
 from service.schemas.parts import Wire
 from service.schemas.search import SearchAnswer
@@ -126,7 +126,7 @@ def test_the_published_page_of_settings_is_current():
         ("/similarity", SimilarityAnswer),
         ("/embed", EmbedAnswer),
         ("/indexes", IndexList),
-        ("/indexes/{name}", IndexDetail),
+        ("/indexes/{name}", IndexStatus),
         ("/indexes/{name}/item", Item),
         ("/info", Info),
         ("/livez", Live),
