@@ -38,8 +38,8 @@ class BuildReport:
         counts: what this run did, as a manifest lists it.
         quarantined: the files of this run that could not become items.
         seconds: wall time.
-        dropped: names of the operating points that the new version does not have any more: they
-            were measured on another gallery.
+        dropped: names of the operating points that the new version does not have any more: another
+            model made it, or it has too few entries for them.
     """
 
     manifest: Manifest
@@ -234,10 +234,11 @@ def build_index(
                 quarantined=quarantined,
                 source=source_name,
                 counts=dict(vars(run.counts)),
+                served=None if previous is None else previous.manifest,
             )
         journal.delete()
     counts = {**vars(run.counts), "duplicates": manifest.ids - manifest.entries}
-    dropped = _operating_points(previous.manifest) if previous is not None and changed else []
+    dropped = _dropped(previous.manifest, manifest) if previous is not None else []
     seconds = time.monotonic() - started
     return BuildReport(manifest, changed, counts, run.quarantined, seconds, dropped)
 
@@ -271,19 +272,21 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
 
         manifest = seal_version(
             paths,
-            model=ModelIdentity(old.model_name, old.model_fingerprint, old.decode_policy, old.dim),
+            model=ModelIdentity.of(old),
             planned=(_planned(item) for item in previous.items.items() if item.id not in gone),
             embedded=embedded,
             quarantined=read_quarantine(paths.version(old.version) / QUARANTINE),
             source=old.source,
             counts=dict(vars(_Counts(removed=len(gone), unchanged=kept))),
+            served=old,
         )
     seconds = time.monotonic() - started
-    return BuildReport(manifest, True, manifest.counts, [], seconds, _operating_points(old))
+    return BuildReport(manifest, True, manifest.counts, [], seconds, _dropped(old, manifest))
 
 
-def _operating_points(manifest: Manifest) -> list[str]:
-    return manifest.calibration.names if manifest.calibration else []
+def _dropped(before: Manifest, now: Manifest) -> list[str]:
+    """The operating points of one version that another does not have."""
+    return before.operating_points if now.calibration is None else []
 
 
 def stored_image(index: GalleryIndex, content_sha256: str) -> EmbeddedImage | None:

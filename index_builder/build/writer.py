@@ -19,13 +19,11 @@ from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedErr
 from index_builder.store import layout
 from index_builder.store.items import Item, ItemsReader, ItemsWriter
 from index_builder.store.manifest import (
-    CALIBRATED_SCHEMA,
     DATA_FILES,
     ITEMS,
     MANIFEST,
     METRIC,
     QUARANTINE,
-    SCHEMA,
     THUMBNAILS,
     VECTORS,
     Manifest,
@@ -36,6 +34,7 @@ from index_builder.store.manifest import (
     map_vectors,
     norm_deviation,
     read_manifest,
+    schema_for,
     write_quarantine,
 )
 from index_builder.store.operating_points import Calibration
@@ -67,6 +66,13 @@ class ModelIdentity:
     def key(self) -> str:
         """One string for both, under which embeddings may be used again."""
         return f"{self.fingerprint} {self.decode_policy}"
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> "ModelIdentity":
+        """The model that a version was made by."""
+        return cls(
+            manifest.model_name, manifest.model_fingerprint, manifest.decode_policy, manifest.dim
+        )
 
 
 @contextlib.contextmanager
@@ -114,6 +120,7 @@ def seal_version(
     quarantined: Iterable[Quarantined],
     source: str,
     counts: dict[str, int],
+    served: Manifest | None,
 ) -> Manifest:
     """Write a new version, verify it as a reader would, and make it the served one.
 
@@ -127,14 +134,19 @@ def seal_version(
         quarantined: what could not become an item.
         source: the collection, for the manifest.
         counts: likewise; `duplicates` is added here.
+        served: the version before, whose operating points go on.
     """
     with _version_aside(paths) as (version, aside):
         ids, entries = _write_items(aside, model.dim, planned, embedded)
         write_quarantine(aside / QUARANTINE, quarantined)
         for name in DATA_FILES:
             layout.fsync_file(aside / name)
+        files = {name: file_record(aside / name) for name in DATA_FILES}
+        calibration = None
+        if served is not None and ModelIdentity.of(served).key == model.key:
+            calibration = _carried(served, entries, files[VECTORS] == served.files[VECTORS])
         manifest = Manifest(
-            schema=SCHEMA,
+            schema=schema_for(calibration),
             version=version,
             model_name=model.name,
             model_fingerprint=model.fingerprint,
@@ -148,10 +160,22 @@ def seal_version(
             counts={**counts, "duplicates": ids - entries},
             created=_now(),
             tool_version=_tool_version(),
-            files={name: file_record(aside / name) for name in DATA_FILES},
+            files=files,
+            calibration=calibration,
         )
         _publish(paths, aside, manifest)
     return manifest
+
+
+def _carried(served: Manifest, entries: int, is_same_gallery: bool) -> Calibration | None:
+    """The operating points of a version for the next one by the same model.
+
+    Their rates are those of the gallery they were measured on, so in any other they are stale.
+    """
+    old = served.calibration
+    if old is None or entries <= old.k:  # without a k-th competitor everything would match
+        return None
+    return replace(old, stale=old.stale or not is_same_gallery)
 
 
 def seal_calibration(
@@ -173,7 +197,7 @@ def seal_calibration(
             _link_or_copy(source / name, aside / name)
         manifest = replace(
             served,
-            schema=CALIBRATED_SCHEMA,
+            schema=schema_for(calibration),
             version=version,
             created=_now(),
             tool_version=_tool_version(),

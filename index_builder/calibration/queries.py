@@ -25,7 +25,7 @@ from index_builder.errors import ItemNotFoundError, SourceError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, read_inside
 from index_builder.sources.lists import csv_rows, path_problem
-from index_builder.store.operating_points import LABELLED, SYNTHETIC, is_kind
+from index_builder.store.operating_points import PairsKind, is_kind
 from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS, edit
 from model.errors import ImageError
@@ -102,8 +102,8 @@ class Pairs(Protocol):
 
     @property
     @abstractmethod
-    def kind(self) -> str:
-        """SYNTHETIC or LABELLED."""
+    def kind(self) -> PairsKind:
+        """What an operating point says that it was measured on."""
         ...
 
     @property
@@ -135,7 +135,7 @@ class SyntheticPairs:
         queries: how many to make; at most one of each kind is made of a picture.
     """
 
-    kind = SYNTHETIC
+    kind: PairsKind = "synthetic"
 
     def __init__(self, open_source: Callable[[], Source], *, source: str, queries: int) -> None:
         self._open_source, self.source, self._queries = open_source, source, queries
@@ -187,7 +187,7 @@ class LabelledPairs:
     a picture that is not in the gallery.
     """
 
-    kind = LABELLED
+    kind: PairsKind = "labelled"
 
     def __init__(self, path: Path) -> None:
         self._path, self.source = path, str(path)

@@ -27,8 +27,13 @@ def show_report(output: Output, index: str, report: BuildReport) -> None:
         lines.append(f"  and {len(report.quarantined) - len(shown)} more: see `info`")
     if report.dropped:
         lines.append(
-            f"  dropped the operating points {', '.join(report.dropped)}: they were measured on "
-            "another gallery; run `calibrate` again, or `rollback`"
+            f"  dropped the operating points {', '.join(report.dropped)}: they were measured with "
+            "another model, or need more entries; run `calibrate` again, or `rollback`"
+        )
+    elif is_stale(manifest):
+        lines.append(
+            f"  the operating points {', '.join(manifest.operating_points)} are stale: their rates "
+            "are those of the gallery they were measured on; run `calibrate` again"
         )
     fields = {
         "index": index,
@@ -59,8 +64,9 @@ def described(manifest: Manifest) -> dict[str, Any]:
 
 def summary(manifest: Manifest) -> str:
     """A version in one line."""
-    points = manifest.calibration.names if manifest.calibration else []
-    calibrated = f", operating points {', '.join(points)}" if points else ""
+    points = ", ".join(manifest.operating_points)
+    calibrated = f", {'stale ' if is_stale(manifest) else ''}operating points {points}"
+    calibrated = calibrated if points else ""
     return f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids{calibrated})"
 
 
@@ -71,8 +77,14 @@ def counts_of(manifest: Manifest) -> dict[str, Any]:
         "entries": manifest.entries,
         "ids": manifest.ids,
         "counts": manifest.counts,
-        "operating_points": manifest.calibration.names if manifest.calibration else [],
+        "operating_points": manifest.operating_points,
+        "operating_points_stale": is_stale(manifest),
     }
+
+
+def is_stale(manifest: Manifest) -> bool:
+    """Whether it has operating points that were measured on another gallery."""
+    return manifest.calibration is not None and manifest.calibration.stale
 
 
 def show_calibration(output: Output, index: str, report: CalibrationReport) -> None:

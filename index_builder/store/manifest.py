@@ -18,12 +18,14 @@ from jaxtyping import Float
 
 from index_builder.errors import IndexFormatError
 from index_builder.store.layout import open_regular
-from index_builder.store.operating_points import Calibration, calibration_from
+from index_builder.store.operating_points import Calibration, calibration_from, stored_fields
 from model.certificate.rounding import gamma, round_up
 
 SCHEMA = "lipsim-index-1"
-# The same with a `calibration`: a reader that does not know it says so, not "damaged".
+# The same with a `calibration`, and with one that is stale: a reader that does not know it says so,
+# not "damaged".
 CALIBRATED_SCHEMA = "lipsim-index-2"
+STALE_SCHEMA = "lipsim-index-2.1"
 METRIC = "cosine"
 MANIFEST = "manifest.json"
 VECTORS = "vectors.npy"
@@ -61,7 +63,7 @@ class Manifest:
     """A version's description of itself.
 
     Attributes:
-        schema: the format's name and number; which one says whether there is a calibration.
+        schema: the format's name and number, which follows from `calibration`.
         version: the version's own name; equals its directory's.
         model_name: what the operator calls the model.
         model_fingerprint: sha256 of weights, config and decode policy; 64 hex digits.
@@ -77,7 +79,7 @@ class Manifest:
         created: UTC, ISO 8601.
         tool_version: version of this project that wrote it.
         files: size and sha256 of every other file.
-        calibration: thresholds measured on this very gallery; None if none were.
+        calibration: measured thresholds; None if there are none.
     """
 
     schema: str
@@ -97,6 +99,11 @@ class Manifest:
     files: dict[str, FileRecord]
     calibration: Calibration | None = None
 
+    @property
+    def operating_points(self) -> list[str]:
+        """Names of the operating points."""
+        return self.calibration.names if self.calibration else []
+
     def seal(self) -> str:
         """Sha256 of the manifest's content: the identity of the version."""
         return hashlib.sha256(_canonical(self._fields())).hexdigest()
@@ -114,10 +121,10 @@ class Manifest:
         """
         try:
             fields: dict[str, Any] = json.loads(raw)
-            if fields.get("schema") not in (SCHEMA, CALIBRATED_SCHEMA):
+            if fields.get("schema") not in (SCHEMA, CALIBRATED_SCHEMA, STALE_SCHEMA):
                 raise IndexFormatError(
-                    f"{MANIFEST}: wanted schema {SCHEMA!r} or {CALIBRATED_SCHEMA!r}, got "
-                    f"{str(fields.get('schema'))[:80]!r}; "
+                    f"{MANIFEST}: wanted schema {SCHEMA!r}, {CALIBRATED_SCHEMA!r} or "
+                    f"{STALE_SCHEMA!r}, got {str(fields.get('schema'))[:80]!r}; "
                     "rebuild the index with this version of the index builder"
                 )
             seal = fields.pop("seal")
@@ -137,6 +144,8 @@ class Manifest:
         fields = asdict(self)
         if self.calibration is None:
             del fields["calibration"]
+        else:
+            fields["calibration"] = stored_fields(self.calibration)
         return fields
 
     def check_values(self) -> None:
@@ -152,12 +161,19 @@ class Manifest:
             and (self.entries > 0 or self.ids == 0)
             and 0.0 <= self.norm_deviation <= MAX_NORM_DEVIATION
             and set(self.files) == set(DATA_FILES)
-            and (self.schema == CALIBRATED_SCHEMA) == (self.calibration is not None)
+            and self.schema == schema_for(self.calibration)
             # Fewer entries have no k-th competitor: everything would match.
             and (self.calibration is None or self.entries > self.calibration.k)
         )
         if not is_sane:
             raise IndexFormatError(f"{MANIFEST} states values that no build writes")
+
+
+def schema_for(calibration: Calibration | None) -> str:
+    """The schema of a manifest with this calibration."""
+    if calibration is None:
+        return SCHEMA
+    return STALE_SCHEMA if calibration.stale else CALIBRATED_SCHEMA
 
 
 def _canonical(fields: dict[str, Any]) -> bytes:

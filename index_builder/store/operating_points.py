@@ -1,30 +1,36 @@
-"""What a calibrated version knows of its gallery: named thresholds on `margin`, and their rates.
+"""Operating points as a manifest keeps them: named thresholds on `margin`, and what they scored.
 
 The manifest keeps counts; rates are computed from them wherever they are shown, so that no two
 numbers can contradict each other. A manifest may come from anywhere: every type and range is
-checked before anything is made of it.
+checked when one of these is made.
 """
 
-import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from index_builder.store.rates import upper_bound
 from model.certificate.match import MatchRule
 
 STATISTIC = "margin"
-SYNTHETIC, LABELLED = "synthetic", "labelled"
+PairsKind = Literal["synthetic", "labelled"]
 # A search brings back at least 128 candidates; beyond that a margin would often need a full scan.
 LARGEST_K = 100
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
-_KIND = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
 # Rates of so many queries are still computed in no time.
 MOST_QUERIES = 10_000_000
 MOST_SEED = (1 << 53) - 1
 
+# Members are strict one by one: as a whole it would refuse JSON's lists and objects.
+_CLOSED = ConfigDict(extra="forbid")
+_Count = Annotated[int, Field(strict=True, ge=0, le=MOST_QUERIES)]
+_Name = Annotated[str, Field(strict=True, pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+_Kind = Annotated[str, Field(strict=True, pattern=r"^[^\x00-\x1f\x7f]{1,64}$")]
+_Share = Annotated[float, Field(strict=True, gt=0.0, lt=1.0)]
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=_CLOSED)
 class Measured:
     """Counts over the queries that the thresholds were not chosen on.
 
@@ -35,10 +41,16 @@ class Measured:
         false_positives: those with any match.
     """
 
-    positives: int
-    hits: int
-    negatives: int
-    false_positives: int
+    positives: _Count
+    hits: _Count
+    negatives: _Count
+    false_positives: _Count
+
+    @model_validator(mode="after")
+    def _no_more_hits_than_queries(self) -> "Measured":
+        if not (self.hits <= self.positives and self.false_positives <= self.negatives):
+            raise ValueError("more hits than queries")
+        return self
 
     @property
     def recall(self) -> float | None:
@@ -51,7 +63,7 @@ class Measured:
         return self.false_positives / self.negatives if self.negatives else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CLOSED)
 class OperatingPoint:
     """A named threshold: a result whose margin reaches it is called a match.
 
@@ -64,12 +76,18 @@ class OperatingPoint:
         measured: counts by kind of query.
     """
 
-    name: str
-    threshold: float
-    target_false_positive_rate: float
-    pictures: int
-    pictures_with_false_positives: int
-    measured: dict[str, Measured]
+    name: _Name
+    threshold: _Share
+    target_false_positive_rate: _Share
+    pictures: _Count
+    pictures_with_false_positives: _Count
+    measured: dict[_Kind, Measured]
+
+    @model_validator(mode="after")
+    def _no_more_pictures_than_queries(self) -> "OperatingPoint":
+        if not self.pictures_with_false_positives <= self.pictures <= self.total.negatives:
+            raise ValueError("more pictures than it can have")
+        return self
 
     @property
     def total(self) -> Measured:
@@ -93,16 +111,16 @@ class OperatingPoint:
         return upper_bound(self.pictures_with_false_positives, self.pictures)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CLOSED)
 class LeftOut:
     """An operating point that could not be claimed, and why."""
 
-    name: str
-    target_false_positive_rate: float
-    reason: str
+    name: _Name
+    target_false_positive_rate: _Share
+    reason: Annotated[str, Field(strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=_CLOSED)
 class Calibration:
     """The operating points of one version, and what they rest on.
 
@@ -117,18 +135,27 @@ class Calibration:
         chosen_on: negatives in the half that the thresholds were chosen on.
         operating_points: the strictest first.
         left_out: those that could not be claimed.
+        stale: whether the gallery was another one when this was measured.
     """
 
-    statistic: str
-    k: int
-    pairs: str
-    source: str
-    seed: int
-    pictures: int
-    queries: int
-    chosen_on: int
-    operating_points: tuple[OperatingPoint, ...]
+    statistic: Literal["margin"]
+    k: Annotated[int, Field(strict=True, ge=1, le=LARGEST_K)]
+    pairs: PairsKind
+    source: InstanceOf[str]  # a path's bytes may be no Unicode, which `str` would refuse
+    seed: Annotated[int, Field(strict=True, ge=0, le=MOST_SEED)]
+    pictures: _Count
+    queries: _Count
+    chosen_on: _Count
+    operating_points: Annotated[tuple[OperatingPoint, ...], Field(min_length=1)]
     left_out: tuple[LeftOut, ...]
+    stale: Annotated[bool, Field(strict=True)] = False
+
+    @model_validator(mode="after")
+    def _names_come_once(self) -> "Calibration":
+        names = [one.name for one in (*self.operating_points, *self.left_out)]
+        if len(set(names)) != len(names):
+            raise ValueError("an operating point comes twice")
+        return self
 
     def point(self, name: str) -> OperatingPoint | None:
         """The operating point of that name."""
@@ -150,6 +177,8 @@ def describe(calibration: Calibration) -> list[str]:
         f"operating points on {calibration.statistic} (k = {calibration.k}), from"
         f" {calibration.queries} {calibration.pairs} queries of {calibration.pictures} pictures:"
     ]
+    if calibration.stale:
+        lines.append("  stale: measured on another gallery; `calibrate` measures them anew")
     for point in calibration.operating_points:
         total = point.total
         lines.append(
@@ -190,90 +219,36 @@ def _rates(measured: Measured) -> dict[str, float | None]:
     }
 
 
+def stored_fields(calibration: Calibration) -> dict[str, Any]:
+    """The calibration as a manifest holds it; `stale` is a member only where it is true."""
+    fields = asdict(calibration)
+    if not calibration.stale:
+        del fields["stale"]
+    return fields
+
+
 def calibration_from(fields: object) -> Calibration:
     """Read a calibration back from a manifest's JSON.
 
     Raises:
         ValueError: a member is missing, surplus, of another type or out of range; it is named.
     """
-    kinds: dict[str, type] = {
-        **{"statistic": str, "k": int, "pairs": str, "source": str, "seed": int, "pictures": int},
-        **{"queries": int, "chosen_on": int, "operating_points": list, "left_out": list},
-    }
-    found = _members(fields, "calibration", kinds)
-    points = tuple(_point(one) for one in found.pop("operating_points"))
-    left_out = tuple(_left_out(one) for one in found.pop("left_out"))
-    calibration = Calibration(**found, operating_points=points, left_out=left_out)
-    names = [one.name for one in (*points, *left_out)]
-    is_sane = (
-        calibration.statistic == STATISTIC
-        and calibration.pairs in (SYNTHETIC, LABELLED)
-        and 1 <= calibration.k <= LARGEST_K
-        and len(points) > 0
-        and len(set(names)) == len(names)
-    )
-    if not is_sane:
-        raise ValueError("calibration states values that `calibrate` does not write")
-    return calibration
-
-
-def _point(fields: object) -> OperatingPoint:
-    kinds: dict[str, type] = {
-        **{"name": str, "threshold": float, "target_false_positive_rate": float},
-        **{"pictures": int, "pictures_with_false_positives": int, "measured": dict},
-    }
-    found = _members(fields, "operating point", kinds)
-    counts: dict[str, object] = found.pop("measured")
-    measured = {kind: _measured(kind, one) for kind, one in counts.items()}
-    point = OperatingPoint(**found, measured=measured)
-    _check_name_and_rate(point)
-    # Written so that NaN, which JSON as we read it does not hold anyway, is refused too.
-    if not 0.0 < point.threshold < 1.0:
-        raise ValueError(f"threshold of {point.name!r} must be in (0, 1), got {point.threshold}")
-    if not point.pictures_with_false_positives <= point.pictures <= point.total.negatives:
-        raise ValueError(f"{point.name!r} counts more pictures than it can have")
-    return point
-
-
-def _left_out(fields: object) -> LeftOut:
-    kinds = {"name": str, "target_false_positive_rate": float, "reason": str}
-    point = LeftOut(**_members(fields, "left_out", kinds))
-    _check_name_and_rate(point)
-    return point
-
-
-def _check_name_and_rate(point: OperatingPoint | LeftOut) -> None:
-    if not _NAME.fullmatch(point.name):
-        raise ValueError(f"no name of an operating point: {point.name[:80]!r}")
-    if not 0.0 < point.target_false_positive_rate < 1.0:
-        raise ValueError(f"target of {point.name!r} must be in (0, 1)")
-
-
-def _measured(kind: str, fields: object) -> Measured:
-    if not is_kind(kind):
-        raise ValueError(f"no kind of query: {kind[:80]!r}")
-    counts = ("positives", "hits", "negatives", "false_positives")
-    found = Measured(**_members(fields, "measured", dict.fromkeys(counts, int)))
-    if not (found.hits <= found.positives and found.false_positives <= found.negatives):
-        raise ValueError(f"more hits than queries of kind {kind!r}")
-    return found
+    try:
+        return _CALIBRATION.validate_python(fields)
+    except ValidationError as exc:
+        first = exc.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(["calibration", *map(str, first["loc"])])
+        raise ValueError(f"{where!r:.200}: {first['msg']}") from None
 
 
 def is_kind(kind: str) -> bool:
     """Whether this can be the name of a kind of queries."""
-    return _KIND.fullmatch(kind) is not None
+    try:
+        _KIND.validate_python(kind)
+    except ValidationError:
+        return False
+    return True
 
 
-def _members(value: object, what: str, kinds: Mapping[str, type]) -> dict[str, Any]:
-    """An object's members, once each is there, of its type, and a count where it is a number."""
-    if not isinstance(value, dict) or set(value) != set(kinds):  # pyright: ignore[reportUnknownArgumentType]
-        raise ValueError(f"{what}: wanted an object of {', '.join(kinds)}")
-    members: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType] - JSON: keys are str
-    for name, kind in kinds.items():
-        # `type`, as a bool is an int to Python.
-        if type(members[name]) is not kind:
-            raise ValueError(f"{what}: {name} must be {kind.__name__}")
-        most = MOST_SEED if name == "seed" else MOST_QUERIES
-        if kind is int and not 0 <= members[name] <= most:
-            raise ValueError(f"{what}: {name} must be a count, got {str(members[name])[:40]}")
-    return members
+_CALIBRATION = TypeAdapter(Calibration)
+_KIND: TypeAdapter[str] = TypeAdapter(_Kind)

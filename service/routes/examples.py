@@ -36,6 +36,7 @@ _POINT: dict[str, Any] = {
     "negatives": 3200,
     "hits": 1760,
     "positives": 3200,
+    "stale": False,
 }
 _CALIBRATED_POINT: dict[str, Any] = {
     **_POINT,

@@ -31,6 +31,10 @@ class OperatingPoint(Wire):
     negatives: int = Field(description="Queries without an original, of which false_positives.")
     hits: int
     positives: int = Field(description="Queries with an original, of which hits.")
+    stale: bool = Field(
+        default=False,
+        description="Whether the index has changed since: the rates are those of the old gallery.",
+    )
 
 
 class KindRates(Wire):

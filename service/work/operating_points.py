@@ -56,6 +56,7 @@ def _fields(calibration: Calibration, point: OperatingPoint) -> dict[str, Any]:
         "threshold": point.threshold,
         "target_false_positive_rate": point.target_false_positive_rate,
         "false_positive_upper": point.false_positive_upper,
+        "stale": calibration.stale,
         **_rates(point.total),
     }
 

@@ -223,7 +223,44 @@ def test_the_schema_says_whether_there_is_a_calibration(data_dir):
     reseal(data_dir, fields)
     refused(data_dir, "states values that no build writes")
     reseal(data_dir, {**fields, "schema": "lipsim-index-3"})
-    refused(data_dir, "wanted schema 'lipsim-index-1' or 'lipsim-index-2', got 'lipsim-index-3'")
+    refused(data_dir, "wanted schema 'lipsim-index-1', .*, got 'lipsim-index-3'")
+
+
+def test_a_manifest_that_says_nothing_of_stale_is_not_stale(data_dir):
+    fields = fields_of(data_dir)
+    assert "stale" not in fields["calibration"]
+    with GalleryIndex.open(data_dir) as index:
+        assert index.manifest.calibration.stale is False
+
+
+@pytest.mark.parametrize(
+    ("schema", "stale", "is_read"),
+    [
+        ("lipsim-index-2.1", True, True),
+        ("lipsim-index-2.1", False, False),
+        ("lipsim-index-2", True, False),
+        ("lipsim-index-2", False, False),  # as true where it is there at all
+        ("lipsim-index-2.1", 1, False),
+        ("lipsim-index-2.1", "true", False),
+        ("lipsim-index-2.1", None, False),
+    ],
+)
+def test_the_schema_says_whether_operating_points_are_stale(data_dir, schema, stale, is_read):
+    fields = fields_of(data_dir)
+    fields["calibration"]["stale"] = stale
+    reseal(data_dir, {**fields, "schema": schema})
+    if not is_read:
+        refused(data_dir)
+        return
+    assert verify_index(data_dir, "default").calibration == replace(CALIBRATION, stale=True)
+
+
+def test_a_collection_whose_name_is_no_unicode_can_be_calibrated(data_dir):
+    paths = layout.index_paths(data_dir, "default")
+    with writing(paths):
+        named = replace(CALIBRATION, source="pictures\udcff")
+        seal_calibration(paths, read_manifest(paths.version("v000001")), named)
+    assert verify_index(data_dir, "default").calibration == named
 
 
 @pytest.mark.timeout(20)
@@ -237,7 +274,7 @@ def test_the_largest_counts_that_are_taken_cost_no_time():
 
 def test_what_is_no_json_object_at_all_is_refused():
     for value in (None, 3, [], "x", {"statistic": "margin"}):
-        with pytest.raises(ValueError, match="calibration: wanted an object of statistic, k"):
+        with pytest.raises(ValueError, match=r"^'calibration.*': .*(dictionary|required)"):
             calibration_from(value)
 
 

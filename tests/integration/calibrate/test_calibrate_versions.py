@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from calibrate_tools import PICTURES, calibrate, copies
@@ -66,7 +67,7 @@ def test_where_files_cannot_be_linked_they_are_copied(calibrated, data_dir, monk
         assert one.read_bytes() == other.read_bytes()
 
 
-def test_operating_points_go_when_the_gallery_changes_and_come_back_with_their_version(
+def test_operating_points_outlive_a_change_of_the_gallery_and_are_stale_until_measured_anew(
     calibrated, calibrated_dir, tmp_path, pictures
 ):
     data_dir, manifest = calibrated_dir, calibrated[1].manifest
@@ -74,15 +75,39 @@ def test_operating_points_go_when_the_gallery_changes_and_come_back_with_their_v
     assert (same.changed, same.dropped) == (False, [])
     assert same.manifest == manifest
     more = build(data_dir, write_folder(tmp_path / "more", 3, first=9000), union=True)
-    assert (more.changed, more.dropped) == (True, ["balanced"])
-    assert more.manifest.calibration is None
-    assert more.manifest.schema == "lipsim-index-1"
-    assert roll_back(data_dir, "default") == manifest
+    assert (more.changed, more.dropped) == (True, [])
+    assert more.manifest.calibration == replace(manifest.calibration, stale=True)
+    assert verify_index(data_dir, "default") == more.manifest
     removed = remove_items(data_dir, "default", ["0001.png"])
-    assert removed.dropped == ["balanced"]
-    assert removed.manifest.calibration is None
-    assert remove_items(data_dir, "default", ["0002.png"]).dropped == []
+    assert removed.dropped == []
+    assert removed.manifest.calibration == more.manifest.calibration
+    assert build(data_dir, pictures).manifest.calibration.stale
+    again = calibrate(data_dir, copies(pictures, PICTURES))
+    assert not again.manifest.calibration.stale
     assert roll_back(data_dir, "default", "v000002") == manifest
+
+
+def test_a_version_of_the_same_vectors_is_not_stale(calibrated_dir, tmp_path):
+    """A file that was set aside changes the version and no competitor."""
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad/bad.png").write_bytes(b"bad")
+    report = build(calibrated_dir, tmp_path / "bad", union=True)
+    assert report.changed
+    assert not report.manifest.calibration.stale
+
+
+def test_operating_points_go_with_the_model_they_were_measured_with(calibrated_dir, pictures):
+    report = build(calibrated_dir, pictures, seed=1)
+    assert report.dropped == ["balanced"]
+    assert report.manifest.calibration is None
+
+
+def test_operating_points_go_where_a_margin_at_their_k_has_no_competitor(
+    calibrated_dir, calibrated, tmp_path
+):
+    report = build(calibrated_dir, write_folder(tmp_path / "one", 1))
+    assert calibrated[1].calibration.k == report.manifest.entries == 1
+    assert report.dropped == ["balanced"]
 
 
 PROGRAM = """

@@ -17,6 +17,9 @@ from index_builder.__main__ import app
 from index_builder.build.build import remove_items
 from index_builder.build.maintenance import roll_back
 from index_builder.store.rates import upper_bound
+from model.embedder import Embedder
+from model.pixels.decode import DecodeLimits
+from service.replay.replayer import Replayer
 from service.settings import Settings
 
 
@@ -205,7 +208,7 @@ def test_the_page_of_the_interface_shows_lines_that_work(
     assert response.json()["results"][0]["match"] is True
 
 
-def test_a_running_server_takes_new_versions_with_and_without_operating_points(
+def test_a_verdict_is_still_given_after_the_index_has_changed_and_says_that_it_is_stale(
     calibrated: Path, tmp_path: Path, start_server
 ):
     directory = tmp_path / "data"
@@ -215,20 +218,46 @@ def test_a_running_server_takes_new_versions_with_and_without_operating_points(
     files = {"image": encode(draw_picture(5))}
     wanted = {"operating_point": "balanced"}
 
-    def code_of_version(version: str) -> int:
+    def stale_in(version: str) -> list[bool]:
+        """As the version's description and an answer of it say."""
         deadline = time.monotonic() + 30
-        while httpx.get(f"{server.url}/v1/indexes/default").json()["version"] != version:
+        while True:
+            described = httpx.get(f"{server.url}/v1/indexes/default").json()
+            if described["version"] == version:
+                break
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        return httpx.post(f"{server.url}/v1/search", files=files, data=wanted).status_code
+        response = httpx.post(f"{server.url}/v1/search", files=files, data=wanted)
+        assert response.status_code == 200, response.text
+        answer = response.json()
+        assert isinstance(answer["results"][0]["match"], bool)
+        return [answer["operating_point"]["stale"], described["operating_points"][0]["stale"]]
 
-    assert code_of_version("v000002") == 200
-    assert remove_items(directory, "default", ["p59.jpg"]).dropped == ["balanced"]
-    assert code_of_version("v000003") == 400
+    assert stale_in("v000002") == [False, False]
+    remove_items(directory, "default", ["p59.jpg"])
+    assert stale_in("v000003") == [True, True]
     roll_back(directory, "default")
-    assert code_of_version("v000002") == 200
+    assert stale_in("v000002") == [False, False]
+    roll_back(directory, "default", "v000001")
+    while httpx.get(f"{server.url}/v1/indexes/default").json()["version"] != "v000001":
+        time.sleep(0.02)
+    refused = httpx.post(f"{server.url}/v1/search", files=files, data=wanted)
+    assert refused.json()["code"] == "unknown_operating_point"
     log = [json.loads(line) for line in server.log.read_text().splitlines() if line[:1] == "{"]
     assert not [line for line in log if line.get("level") == "error"]
+
+
+def test_an_answer_from_before_stale_was_told_still_replays(
+    judging: httpx.Client, calibrated: Path
+):
+    image = encode(draw_picture(5))
+    answer = search(judging, image, operating_point="balanced", include_audit=True)
+    assert answer["operating_point"].pop("stale") is False
+    replayer = Replayer(Embedder.load(), calibrated, DecodeLimits())
+    assert replayer.replay(answer, image).differences == ()
+    answer["operating_point"]["stale"] = True
+    assert any("stale" in said for said in replayer.replay(answer, image).differences)
+    replayer.close()
 
 
 # The commands.
@@ -262,13 +291,16 @@ def test_info_rollback_and_verify_show_operating_points(calibrated, tmp_path):
     assert described["manifest"]["calibration"] == answer["calibration"]
     verified = invoke("verify", "--data-dir", tmp_path).stdout
     assert "operating points balanced): every file is whole" in verified
-    dropped = invoke("remove", "p01.jpg", "--data-dir", tmp_path)
-    assert "dropped the operating points balanced: they were measured on another" in dropped.stdout
+    stale = "stale operating points balanced"
+    assert stale in invoke("remove", "p01.jpg", "--data-dir", tmp_path).stdout
+    told = invoke("info", "--data-dir", tmp_path).stdout
+    assert stale in told
+    assert "stale: measured on another gallery; `calibrate` measures them anew" in told
     back = invoke("rollback", "--data-dir", tmp_path).stdout
     assert back == "default now serves v000002 (60 entries, 61 ids, operating points balanced)\n"
     again = json.loads(invoke("remove", "p01.jpg", "--data-dir", tmp_path, "--json").stdout)
-    assert again["operating_points_dropped"] == ["balanced"]
-    assert again["operating_points"] == []
+    assert again["operating_points_dropped"] == []
+    assert (again["operating_points"], again["operating_points_stale"]) == (["balanced"], True)
 
 
 @pytest.mark.parametrize("arguments", [(), ("in", "--pairs", "x.csv"), ("in", "--k", "0")])
