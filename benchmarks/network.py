@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.embedder import DEFAULT_CHECKPOINT
+from model.nets.checkpoint import read_checkpoint
 from model.nets.network import Network, build_network
 from model.nets.presets import PRESETS, PublishedConfig, WaveConfig
 from model.nets.published import published_scalings, published_specs
 from model.nets.sll import ConvBlock, LinearBlock
 from model.nets.wave import quadrature_filters
-from model.nets.weight_file import read_weights
 
 
 def best_times(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -113,7 +113,7 @@ def random_published(config: PublishedConfig) -> dict[str, np.ndarray]:
 
 def bench_wave() -> None:
     """The default network against the naive one."""
-    _, weights = read_weights(DEFAULT_CHECKPOINT)
+    weights = read_checkpoint(DEFAULT_CHECKPOINT).weights
     config = PRESETS["wave-64"]
     assert isinstance(config, WaveConfig)
     network, naive = build_network(config, weights), NaiveWave(config, weights)

@@ -16,11 +16,10 @@ import typer
 from jaxtyping import Float
 
 from model.errors import CertificateError, CheckpointError
-from model.nets.checkpoint import Checkpoint, save_checkpoint
+from model.nets.checkpoint import Checkpoint, check_finite, check_layout, save_checkpoint
 from model.nets.network import tensor_specs
 from model.nets.presets import PRESETS, PublishedConfig
 from model.nets.published import published_scalings
-from model.nets.weight_file import check_finite, check_layout
 
 _PREFIXES = ("module.model.", "model.", "module.", "")
 _ALIASES = {"base.1.": "convs.", "base.2.": "linear."}

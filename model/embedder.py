@@ -3,10 +3,11 @@
 Gallery and query are embedded by the same code; nothing above this module touches the network.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,8 @@ from jaxtyping import Float, Float64
 from model.certificate.bounds import product_bound
 from model.certificate.rounding import round_up
 from model.errors import EmbeddingError
-from model.nets.checkpoint import Checkpoint, load_checkpoint, prove
-from model.nets.network import Network, build_network
+from model.nets.checkpoint import Checkpoint, build, check_claims, prove, read_checkpoint
+from model.nets.network import Network
 from model.pixels.decode import DecodedImage, decode_image
 from model.pixels.network_input import NetworkInput, network_input
 
@@ -26,6 +27,12 @@ Claim = Literal["program", "real-arithmetic"]
 
 _IMAGES_PER_PASS = 8
 """Inputs that run together; more would leave the processor's cache, and memory stays bounded."""
+
+_EMULATION = (
+    "CUBLAS_EMULATE_DOUBLE_PRECISION",
+    "CUBLAS_EMULATE_SINGLE_PRECISION",
+    "NVIDIA_TF32_OVERRIDE",
+)
 
 
 class Embedding(NamedTuple):
@@ -80,9 +87,16 @@ class Embedder:
     def __init__(
         self, checkpoint: Checkpoint, *, arithmetic: Arithmetic = "float64", device: str = "cpu"
     ) -> None:
-        """Builds the network of a checkpoint that `load_checkpoint` has proved."""
-        _forbid_short_arithmetic()
+        """Builds the network of a checkpoint and proves it: the one that will run.
+
+        Raises:
+            CheckpointError: the checkpoint claims less than is proved, or nothing can be proved.
+            EmbeddingError: the process computes with fewer digits than the arithmetic has.
+        """
         dtype = torch.float64 if arithmetic == "float64" else torch.float32
+        _refuse_emulation(device)
+        network = build(checkpoint.config, checkpoint.weights, dtype, device)
+        check_claims(checkpoint, prove(network, checkpoint.fingerprint))
         self.name = checkpoint.name
         self.config = checkpoint.config
         self.fingerprint = checkpoint.fingerprint
@@ -91,10 +105,9 @@ class Embedder:
         self.arithmetic: Arithmetic = arithmetic
         self.forward_error = checkpoint.forward_error
         if arithmetic == "float32":
-            proof = prove(checkpoint.config, checkpoint.weights, checkpoint.fingerprint, dtype)
-            self.forward_error = proof.forward_error
-        self.network: Network = build_network(checkpoint.config, checkpoint.weights, dtype, device)
-        self._dtype, self._device = dtype, device
+            self.forward_error = prove(network, checkpoint.fingerprint, dtype).forward_error
+        self.network: Network = network
+        self._dtype, self._device = dtype, torch.device(device)
 
     @classmethod
     def load(
@@ -116,8 +129,9 @@ class Embedder:
 
         Raises:
             CheckpointError: the file is missing, damaged, strange, or claims less than is proved.
+            EmbeddingError: the process computes with fewer digits than the arithmetic has.
         """
-        checkpoint = load_checkpoint(DEFAULT_CHECKPOINT if path is None else path)
+        checkpoint = read_checkpoint(DEFAULT_CHECKPOINT if path is None else path)
         return cls(checkpoint, arithmetic=arithmetic, device=device)
 
     @property
@@ -148,7 +162,8 @@ class Embedder:
             The embeddings, (B, d), float64.
 
         Raises:
-            EmbeddingError: the shape is another, or an input or output is not finite.
+            EmbeddingError: the shape is another, an input or output is not finite, or float32
+                products are set to fewer digits.
         """
         wanted = (3, self.input_size, self.input_size)
         if x.ndim != 4 or x.shape[1:] != wanted:
@@ -204,17 +219,44 @@ class Embedder:
 
     def _run(self, x: Float[np.ndarray, "B 3 S S"]) -> Float[np.ndarray, "B D"]:
         """One certified pass."""
-        with torch.inference_mode():
+        if self._dtype == torch.float32:
+            _refuse_short_products()
+        # Autocast would shorten float32; it leaves float64 alone.
+        with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
             values = np.ascontiguousarray(x, dtype=np.float64)
             inputs = torch.tensor(values, dtype=self._dtype, device=self._device)
             return self.network(inputs).cpu().numpy()
 
 
-def _forbid_short_arithmetic() -> None:
-    """Switches TF32, bfloat16 and half-precision reductions off, for the whole process.
+def _refuse_short_products() -> None:
+    """Refuses torch's settings for float32 products in TF32 or bfloat16; float64 has none such.
 
-    They are torch's global switches; the passes use matrix products only, no convolution routine.
+    They are the process's, so they are looked at before each pass and never changed.
     """
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    backends: Any = torch.backends  # torch types few of them
+    for backend in (backends.cuda, backends.mkldnn):
+        precision = backend.matmul.fp32_precision
+        if precision not in ("ieee", "none"):
+            raise EmbeddingError(
+                f"a certified float32 pass needs whole float32 products, {precision} is set: "
+                "call torch.set_float32_matmul_precision('highest')"
+            )
+
+
+def _refuse_emulation(device: str) -> None:
+    """Refuses a CUDA device whose matrix products are put together from shorter ones.
+
+    Every proof rests on one axiom: a sum of n products errs by at most gamma_n times the sum of
+    their absolute values, entry by entry, in any order. Native products keep it, with or without
+    fused operations. cuBLAS of CUDA 13.0.2 and later can emulate float64 by integers that share
+    one scale a row, and float32 by bfloat16, where small numbers beside large ones are lost. torch
+    has no switch for it; these variables, which cuBLAS reads, turn it on.
+    """
+    if torch.device(device).type != "cuda":
+        return
+    for name in _EMULATION:
+        if os.environ.get(name, "0") not in ("", "0"):
+            raise EmbeddingError(
+                f"{name}={os.environ[name]:.20} lets CUDA compute with fewer digits than were "
+                "proved; unset it, or embed on the CPU"
+            )

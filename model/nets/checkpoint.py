@@ -2,42 +2,51 @@
 
 The file holds the tensors of `tensor_specs` and one metadata key of canonical JSON. Its fingerprint
 is of what is computed (tensors, config, decode policy), not of the file or the training record.
+The only reader and writer of safetensors; its errors become ours here.
 """
 
 import hashlib
+import json
 import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
+from model.cli.files import write_aside
 from model.errors import CertificateError, CheckpointError
-from model.nets.network import NetworkProof, build_network, tensor_specs
-from model.nets.presets import EmbedderConfig, config_to_json
-from model.nets.weight_file import (
-    SCHEMA,
-    canonical_json,
-    check_finite,
-    check_layout,
-    config_of,
-    number_member,
-    read_weights,
-    text_member,
-    write_weights,
-)
+from model.nets.network import Network, NetworkProof, build_network, tensor_specs
+from model.nets.presets import EmbedderConfig, config_from_json, config_to_json
 from model.pixels.decode import DECODE_POLICY_VERSION
 
+SCHEMA = "lipsim-checkpoint-1"
+METADATA_KEY = "lipsim"
 # How far above the proof a claim may be, as a factor, and at all. Another machine's roundings move
 # the bound by 1e-12 and E by a few per cent; a claim far beyond makes every radius 0 or, near the
 # end of float64, overflow in the certificate. E is given more room: it is tiny beside the radii.
 # The ceilings keep squares finite, whatever is proved.
 _LIPSCHITZ_CLAIM = (2.0, 1e6)
 _ERROR_CLAIM = (1e3, 1e100)
+_MEMBERS = {
+    "schema",
+    "name",
+    "config",
+    "decode_policy",
+    "fingerprint",
+    "lipschitz_bound",
+    "forward_error",
+    "training",
+}
+_DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
+
+Weights = Mapping[str, Float[np.ndarray, "..."]]
 
 _proofs: dict[tuple[str, torch.dtype], NetworkProof] = {}
 _proofs_lock = threading.Lock()
@@ -45,7 +54,7 @@ _proofs_lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network's weights and what is claimed, and was proved, of them.
+    """A network's weights and what is claimed of them.
 
     Attributes:
         name: what people call it; no part of the fingerprint.
@@ -60,7 +69,7 @@ class Checkpoint:
 
     name: str
     config: EmbedderConfig
-    weights: Mapping[str, Float[np.ndarray, "..."]]
+    weights: Weights
     decode_policy: str
     lipschitz_bound: float
     forward_error: float
@@ -73,7 +82,7 @@ def save_checkpoint(
     *,
     name: str,
     config: EmbedderConfig,
-    weights: Mapping[str, Float[np.ndarray, "..."]],
+    weights: Weights,
     training: Mapping[str, Any] | None = None,
 ) -> Checkpoint:
     """Proves a network and writes it, whole or not at all.
@@ -101,7 +110,7 @@ def save_checkpoint(
     )
     check_finite(weights)
     fingerprint = fingerprint_of(config, weights, DECODE_POLICY_VERSION)
-    proof = prove(config, weights, fingerprint)
+    proof = prove(build(config, weights), fingerprint)
     checkpoint = Checkpoint(
         name=name,
         config=config,
@@ -112,8 +121,8 @@ def save_checkpoint(
         fingerprint=fingerprint,
         training=training or {},
     )
-    _check_claims(checkpoint, proof)
-    write_weights(Path(path), _metadata(checkpoint), weights)
+    check_claims(checkpoint, proof)
+    _write(Path(path), checkpoint)
     return checkpoint
 
 
@@ -127,21 +136,35 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         The checkpoint; its claims hold for the weights as read.
 
     Raises:
+        CheckpointError: as `read_checkpoint` and `check_claims` say.
+    """
+    checkpoint = read_checkpoint(path)
+    network = build(checkpoint.config, checkpoint.weights)
+    check_claims(checkpoint, prove(network, checkpoint.fingerprint))
+    return checkpoint
+
+
+def read_checkpoint(path: Path | str) -> Checkpoint:
+    """Reads a checkpoint; nothing is proved yet: whoever runs it checks its claims.
+
+    Args:
+        path: a safetensors file that `save_checkpoint` wrote.
+
+    Raises:
         CheckpointError: the file is missing, not safetensors, truncated, of an unknown schema or
-            another decode policy; tensors are missing, surplus, misshapen or not finite; the
-            fingerprint is another; or a claim is below what is proved, or far above it.
+            another decode policy; tensors are missing, surplus, misshapen or not finite; or the
+            fingerprint is another.
     """
     path = Path(path)
-    metadata, weights = read_weights(path)
-    config = config_of(metadata)
+    metadata, config, weights = _read(path)
     checkpoint = Checkpoint(
-        name=text_member(metadata, "name"),
+        name=_text(metadata, "name"),
         config=config,
         weights=weights,
-        decode_policy=text_member(metadata, "decode_policy"),
-        lipschitz_bound=number_member(metadata, "lipschitz_bound"),
-        forward_error=number_member(metadata, "forward_error"),
-        fingerprint=text_member(metadata, "fingerprint"),
+        decode_policy=_text(metadata, "decode_policy"),
+        lipschitz_bound=_number(metadata, "lipschitz_bound"),
+        forward_error=_number(metadata, "forward_error"),
+        fingerprint=_text(metadata, "fingerprint"),
         training=metadata["training"],
     )
     fingerprint = fingerprint_of(config, weights, checkpoint.decode_policy)
@@ -150,15 +173,10 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
             f"{path.name}: fingerprint {checkpoint.fingerprint!r:.70} is claimed, "
             f"weights and config have {fingerprint}"
         )
-    _check_claims(checkpoint, prove(config, weights, fingerprint))
     return checkpoint
 
 
-def fingerprint_of(
-    config: EmbedderConfig,
-    weights: Mapping[str, Float[np.ndarray, "..."]],
-    decode_policy: str,
-) -> str:
+def fingerprint_of(config: EmbedderConfig, weights: Weights, decode_policy: str) -> str:
     """sha256 over sorted (name, dtype, shape, bytes), canonical config and decode policy."""
     digest = hashlib.sha256()
     for name in sorted(weights):
@@ -172,18 +190,29 @@ def fingerprint_of(
     return digest.hexdigest()
 
 
-def prove(
+def build(
     config: EmbedderConfig,
-    weights: Mapping[str, Float[np.ndarray, "..."]],
-    fingerprint: str,
+    weights: Weights,
     dtype: torch.dtype = torch.float64,
-) -> NetworkProof:
-    """What is proved of these weights, once a process and fingerprint.
+    device: str = "cpu",
+) -> Network:
+    """The network of these weights, in an arithmetic and on a device.
+
+    Raises:
+        CheckpointError: a weight leaves the arithmetic's range, so nothing could be proved.
+    """
+    try:
+        return build_network(config, weights, dtype, device)
+    except CertificateError as exc:
+        raise CheckpointError(f"nothing can be proved of these weights: {exc}") from exc
+
+
+def prove(network: Network, fingerprint: str, dtype: torch.dtype = torch.float64) -> NetworkProof:
+    """What is proved of a network, once a process, fingerprint and arithmetic.
 
     Args:
-        config: shape of the network.
-        weights: its tensors.
-        fingerprint: theirs, and the config's.
+        network: of any arithmetic; proofs are of the weights as stored, which it keeps.
+        fingerprint: of its weights and config.
         dtype: the arithmetic whose forward error is asked for.
 
     Returns:
@@ -197,7 +226,7 @@ def prove(
         known = _proofs.get(key)
     if known is None:
         try:
-            known = build_network(config, weights, dtype).prove()
+            known = network.prove(dtype)
         except CertificateError as exc:
             raise CheckpointError(f"nothing can be proved of these weights: {exc}") from exc
         with _proofs_lock:
@@ -205,8 +234,12 @@ def prove(
     return known
 
 
-def _check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
-    """A claim may be generous within reason, never smaller than the proof; NaN is neither."""
+def check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
+    """A claim may be generous within reason, never smaller than the proof; NaN is neither.
+
+    Raises:
+        CheckpointError: a claim is below what is proved, or far above it.
+    """
     for claim, claimed, proved, generosity in (
         ("lipschitz_bound", checkpoint.lipschitz_bound, proof.lipschitz_bound, _LIPSCHITZ_CLAIM),
         ("forward_error", checkpoint.forward_error, proof.forward_error, _ERROR_CLAIM),
@@ -221,15 +254,121 @@ def _check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
             )
 
 
-def _metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Everything of a checkpoint but its weights, as JSON values."""
-    return {
-        "schema": SCHEMA,
-        "name": checkpoint.name,
-        "config": config_to_json(checkpoint.config),
-        "decode_policy": checkpoint.decode_policy,
-        "fingerprint": checkpoint.fingerprint,
-        "lipschitz_bound": checkpoint.lipschitz_bound,
-        "forward_error": checkpoint.forward_error,
-        "training": dict(checkpoint.training),
-    }
+def canonical_json(value: object) -> str:
+    """The one spelling of a JSON value that is hashed and stored.
+
+    Raises:
+        ValueError: a number is not finite.
+        TypeError: the value is no JSON.
+    """
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def check_layout(
+    found: Mapping[str, tuple[tuple[int, ...], str]],
+    wanted: Mapping[str, tuple[tuple[int, ...], str]],
+) -> None:
+    """The tensors are exactly those of the config, in shape and dtype."""
+    missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or surplus:
+        raise CheckpointError(f"missing tensors {missing[:5]}, surplus tensors {surplus[:5]}")
+    for name, layout in wanted.items():
+        if found[name] != layout:
+            raise CheckpointError(f"tensor {name} must be {layout}, got {found[name]}")
+
+
+def check_finite(weights: Weights) -> None:
+    """No NaN, no infinity."""
+    for name, values in weights.items():
+        if not np.isfinite(values).all():
+            raise CheckpointError(f"tensor {name} holds NaN or infinity")
+
+
+def _write(path: Path, checkpoint: Checkpoint) -> None:
+    metadata = {name: getattr(checkpoint, name) for name in _MEMBERS - {"schema", "config"}}
+    metadata |= {"schema": SCHEMA, "config": config_to_json(checkpoint.config)}
+    try:
+        text = canonical_json(metadata)
+    except (TypeError, ValueError) as exc:
+        raise CheckpointError(f"the metadata is no JSON: {exc}") from exc
+    tensors = {name: np.ascontiguousarray(value) for name, value in checkpoint.weights.items()}
+    try:
+        with write_aside(path) as aside:
+            save_file(tensors, aside, metadata={METADATA_KEY: text})
+            aside.chmod(0o644)  # the library writes 0600; a service runs as another user
+    except (OSError, SafetensorError) as exc:
+        raise CheckpointError(f"{path.name} cannot be written: {exc}") from exc
+
+
+def _read(path: Path) -> tuple[dict[str, Any], EmbedderConfig, Weights]:
+    """Metadata, config and tensors of a file, checked for form."""
+    if not path.is_file():
+        raise CheckpointError(f"no checkpoint file at {path}")
+    try:
+        # safetensors ships no types; what it returns is checked below, member by member.
+        with cast("Any", safe_open)(path, framework="numpy") as file:
+            metadata = _metadata_of(path.name, file.metadata())
+            config = config_from_json(metadata["config"])
+            wanted = tensor_specs(config)
+            names: list[str] = list(file.keys())
+            check_layout({name: _layout(file.get_slice(name)) for name in names}, wanted)
+            weights = {name: cast("np.ndarray", file.get_tensor(name)) for name in wanted}
+    except (SafetensorError, OSError) as exc:
+        raise CheckpointError(f"{path.name} is no whole safetensors file: {exc}") from exc
+    except ValueError as exc:
+        raise CheckpointError(f"the checkpoint's config is none: {exc}") from exc
+    check_finite(weights)
+    return metadata, config, weights
+
+
+def _text(metadata: Mapping[str, Any], member: str) -> str:
+    """A member that must be a short text."""
+    value = metadata[member]
+    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
+        raise CheckpointError(f"{member} must be a printable text of at most 200 characters")
+    return value
+
+
+def _number(metadata: Mapping[str, Any], member: str) -> float:
+    """A member that must be a number; a bool is none."""
+    value = metadata[member]
+    if type(value) not in (int, float):
+        raise CheckpointError(f"{member} must be a number, got {value!r:.40}")
+    try:
+        return float(value)
+    except OverflowError as exc:
+        raise CheckpointError(f"{member} is too large a number") from exc
+
+
+def _layout(tensor: Any) -> tuple[tuple[int, ...], str]:
+    """Shape and numpy dtype of a stored tensor, without reading it."""
+    dtype = str(tensor.get_dtype())
+    return tuple(tensor.get_shape()), _DTYPES.get(dtype, dtype)
+
+
+def _metadata_of(name: str, stored: Mapping[str, str] | None) -> dict[str, Any]:
+    """The metadata object of a file, of the schema and decode policy that this version knows."""
+    text = (stored or {}).get(METADATA_KEY)
+    if text is None:
+        raise CheckpointError(f"{name} has no metadata key {METADATA_KEY!r}: not one of ours")
+    try:
+        value: object = json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise CheckpointError(f"{name}: its metadata is no JSON") from exc
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{name}: its metadata must be an object")
+    metadata = cast("dict[str, Any]", value)
+    if metadata.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"{name}: schema {SCHEMA!r} was wanted, got {metadata.get('schema')!r:.60}"
+        )
+    if set(metadata) != _MEMBERS:
+        raise CheckpointError(f"{name}: its metadata must have exactly {sorted(_MEMBERS)}")
+    if metadata["decode_policy"] != DECODE_POLICY_VERSION:
+        raise CheckpointError(
+            f"{name}: made for decode policy {metadata['decode_policy']!r:.60}, "
+            f"this program has {DECODE_POLICY_VERSION!r}"
+        )
+    if not isinstance(metadata["training"], dict):
+        raise CheckpointError(f"{name}: its training record must be an object")
+    return metadata

@@ -2,8 +2,9 @@
 # torch's types are loose; they are kept inside the files of layers and the network.
 """What every layer owes: a map, and what is proved of it (norm bound and rounding error).
 
-The layers themselves stand in `published.py` (SLL blocks) and `wave.py` (wavelets and channel
-maps). Each class says its bound, where it is proved, and the rounding of what it executes.
+The layers themselves stand in `sll.py` (SLL blocks), `published.py` (the rest of the network of the
+paper) and `wave.py` (wavelets and channel maps). Each class says its bound, where it is proved, and
+the rounding of what it executes.
 """
 
 import math

@@ -36,8 +36,8 @@ class Network(nn.Module):
     """Layers in a row, from network input to raw embedding.
 
     Only matrix products, sums, relu and absolute values run in a pass: no convolution routine, so
-    no Winograd, and TF32 and bfloat16 are switched off by the embedder that loads it. With
-    gradients wanted the same sums run out of place, so attacks see the network that is certified.
+    no Winograd; TF32 and bfloat16 are refused by the embedder that runs it. With gradients wanted
+    the same sums run out of place, so attacks see the network that is certified.
     """
 
     def __init__(self, config: EmbedderConfig, layers: list[Layer], dtype: torch.dtype) -> None:
@@ -52,9 +52,13 @@ class Network(nn.Module):
             x = layer(x)
         return x
 
-    def prove(self) -> NetworkProof:
-        """Lipschitz bound and forward error of this network, from the weights it holds."""
-        unit_roundoff = unit_roundoff_of(self.dtype)
+    def prove(self, dtype: torch.dtype | None = None) -> NetworkProof:
+        """Lipschitz bound and forward error of this network, from the weights it holds.
+
+        Args:
+            dtype: the arithmetic whose forward error is asked for; None takes the network's own.
+        """
+        unit_roundoff = unit_roundoff_of(dtype or self.dtype)
         norm = cube_norm(3 * self.config.input_size**2)
         # A pass in float32 begins by rounding its float64 input.
         cut = 0.0 if unit_roundoff == UNIT_ROUNDOFF_64 else unit_roundoff * norm

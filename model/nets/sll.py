@@ -9,6 +9,7 @@ Source: Araujo et al. 2023, arXiv:2303.03169.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -32,14 +33,14 @@ _ROWS_PER_BLOCK = 16
 
 
 class ConvBlock(nn.Module):
-    """Convolutional SLL block, 3 x 3, zero padding 1, as two matrix products a block of rows.
+    """Convolutional SLL block, 3 x 3, zero padding 1, as two matrix products.
 
     The first product applies all nine taps to every pixel and adds the shifted results (fold); the
     second gathers the nine neighbours (unfold) and multiplies. Same sums as a convolution, an
     order of magnitude faster in float64 than torch's own.
 
     Bound: 1, or 1 + 2 eps where the stored T is too small by a factor 1 + eps.
-    Proof: docs/certificate.md; `conv_sll_scaling` proves T, `_scaling_slack` compares.
+    Proof: docs/certificate.md; `conv_sll_scaling` proves T, `scaling_slack` compares.
     """
 
     reading: Tensor
@@ -70,33 +71,45 @@ class ConvBlock(nn.Module):
         self.register_buffer("inverse_scaling", inverse[:, None, None])
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """The block's output; the input is overwritten where no gradient is wanted."""
-        in_place = not (torch.is_grad_enabled() and x.requires_grad)
-        x = x.contiguous() if in_place else x.clone(memory_format=torch.contiguous_format)
-        rows = _ROWS_PER_BLOCK if in_place else x.shape[2]
-        for index in range(len(x)):  # not `for image in x`: autograd forbids writing to those views
-            image = x[index]
-            inner = self._read(image, rows)
-            self._write(image, functional.relu(inner + self.bias) * self.inverse_scaling, rows)
+        """The block's output; on a CPU the input is overwritten where no gradient is wanted.
+
+        There a few rows of one image at a time, in place, stay in the processor's cache. Under
+        autograd writing in place would copy the whole batch for each image: the batch runs whole.
+        Both are the same sums, in another order.
+        """
+        if x.device.type != "cpu" or (torch.is_grad_enabled() and x.requires_grad):
+            return self._whole(x)
+        x = x.contiguous()
+        for image in x:
+            inner = self._read(image)
+            self._write(image, functional.relu(inner + self.bias) * self.inverse_scaling)
         return x
 
-    def _read(self, image: Float[Tensor, "C H W"], rows: int) -> Float[Tensor, "I H W"]:
+    def _whole(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """The batch at once, out of place."""
+        size = (x.shape[2] + 2, x.shape[3] + 2)
+        inner = functional.fold(self.reading @ x.flatten(2), size, self.side)[..., 1:-1, 1:-1]
+        scaled = functional.relu(inner + self.bias) * self.inverse_scaling
+        neighbours = functional.unfold(scaled, self.side, padding=1)
+        return x + (self.writing @ neighbours).view_as(x)
+
+    def _read(self, image: Float[Tensor, "C H W"]) -> Float[Tensor, "I H W"]:
         """W x: the zero-padded convolution."""
         _, height, width = image.shape
         total = image.new_zeros(self.inner, height + 2, width + 2)
-        for top in range(0, height, rows):
-            block = image[:, top : top + rows]
+        for top in range(0, height, _ROWS_PER_BLOCK):
+            block = image[:, top : top + _ROWS_PER_BLOCK]
             size = (block.shape[1] + 2, width + 2)
             products = self.reading @ block.reshape(self.channels, -1)
             total[:, top : top + size[0]] += functional.fold(products[None], size, self.side)[0]
         return total[:, 1:-1, 1:-1]
 
-    def _write(self, image: Float[Tensor, "C H W"], s: Float[Tensor, "I H W"], rows: int) -> None:
+    def _write(self, image: Float[Tensor, "C H W"], s: Float[Tensor, "I H W"]) -> None:
         """Adds -2 W^T s to the image, in place."""
         _, height, width = image.shape
         padded, flat = functional.pad(s, (1, 1, 1, 1)), image.view(self.channels, -1)
-        for top in range(0, height, rows):
-            bottom = min(top + rows, height)
+        for top in range(0, height, _ROWS_PER_BLOCK):
+            bottom = min(top + _ROWS_PER_BLOCK, height)
             neighbours = functional.unfold(padded[None, :, top : bottom + 2], self.side)[0]
             flat[:, top * width : bottom * width].addmm_(self.writing, neighbours)
 
@@ -107,7 +120,7 @@ class ConvBlock(nn.Module):
         return _through_sll(
             flow,
             scaling_slack(conv_sll_scaling(self.kernel), self.scaling),
-            _Constants.of(magnitude, self.bias_values, self.scaling, copies=self.pixels),
+            _ErrorTerms.of(magnitude, self.bias_values, self.scaling, copies=self.pixels),
             reads=self.kernel[0].size,
             writes=self.inner * self.side**2,
             unit_roundoff=unit_roundoff,
@@ -153,7 +166,7 @@ class LinearBlock(nn.Module):
         return _through_sll(
             flow,
             scaling_slack(proved, self.scaling),
-            _Constants.of(np.abs(weight), self.bias_values, self.scaling, copies=1),
+            _ErrorTerms.of(np.abs(weight), self.bias_values, self.scaling, copies=1),
             reads=width,
             writes=features,
             unit_roundoff=unit_roundoff,
@@ -183,26 +196,25 @@ def scaling_slack(proved: Float64[np.ndarray, " F"], stored: Float64[np.ndarray,
     return inflate(float(excess.max()), 2)
 
 
-class _Constants:
+@dataclass(frozen=True, eq=False)
+class _ErrorTerms:
     """What a block's forward error is made of.
 
-    S and beta are the norms of |W|^T T^-1 |W| and of |W|^T T^-1 |b|; kept beside them is what
-    bounds underflow and the largest number of a pass.
+    Attributes:
+        stretch: S, an upper bound of the norm of |W|^T T^-1 |W|.
+        offset: beta, an upper bound of the norm of |W|^T T^-1 |b| at all places together.
+        magnitude: |W|, (F, N).
+        bias: |b|, (F,).
+        inverse: 1 / T, (F,); 0 where T is 0.
+        copies: places at which the block's bias is added.
     """
 
-    def __init__(
-        self,
-        *,
-        stretch: float,
-        offset: float,
-        magnitude: Float64[np.ndarray, "F N"],
-        bias: Float64[np.ndarray, " F"],
-        inverse: Float64[np.ndarray, " F"],
-        copies: int,
-    ) -> None:
-        self.stretch, self.offset = stretch, offset
-        self._magnitude, self._bias, self._inverse = magnitude, bias, inverse
-        self._copies = copies
+    stretch: float
+    offset: float
+    magnitude: Float64[np.ndarray, "F N"]
+    bias: Float64[np.ndarray, " F"]
+    inverse: Float64[np.ndarray, " F"]
+    copies: int
 
     @classmethod
     def of(
@@ -211,22 +223,14 @@ class _Constants:
         bias: Float[np.ndarray, " F"],
         scaling: Float64[np.ndarray, " F"],
         copies: int,
-    ) -> "_Constants":
-        """The constants of |W| given as (F, N), its bias repeated at so many places."""
+    ) -> "_ErrorTerms":
+        """The terms of |W|, the bias b and T."""
         inverse = np.divide(1.0, scaling, out=np.zeros_like(scaling), where=scaling > 0)
         # A few Collatz-Wielandt steps: any number of them is a bound, more would not pay.
         root = nonnegative_norm_bound(np.sqrt(inverse)[:, None] * magnitude, tight=False)
         height = np.abs(bias.astype(np.float64))
-        constant = magnitude.T @ (inverse * height)
-        offset = euclidean_norm_bound(constant) * math.sqrt(copies)
-        return cls(
-            stretch=root**2,
-            offset=offset,
-            magnitude=magnitude,
-            bias=height,
-            inverse=inverse,
-            copies=copies,
-        )
+        offset = euclidean_norm_bound(magnitude.T @ (inverse * height)) * math.sqrt(copies)
+        return cls(root**2, offset, magnitude, height, inverse, copies)
 
     def underflow(self, reads: int, writes: int, unit_roundoff: float) -> float:
         """Upper bound of the l2 error where each sum and product loses the smallest normal number.
@@ -235,24 +239,24 @@ class _Constants:
         |W|^T; the second sum 2 writes + 3. Twice that covers the roundings on the way.
         """
         eta = smallest_normal(unit_roundoff)
-        inner = 2.0 * (reads + 2) * self._inverse + 2.0
-        lost = 2.0 * self._magnitude.T @ inner + 2.0 * (writes + 2)
+        inner = 2.0 * (reads + 2) * self.inverse + 2.0
+        lost = 2.0 * self.magnitude.T @ inner + 2.0 * (writes + 2)
         # eta first: the other factors may be far above 1, never so far that they overflow.
-        return 4.0 * euclidean_norm_bound(eta * lost) * math.sqrt(self._copies)
+        return 4.0 * euclidean_norm_bound(eta * lost) * math.sqrt(self.copies)
 
     def largest(self, norm: float) -> float:
         """Upper bound, to a factor of 2, of every number and partial sum of a pass."""
         with np.errstate(over="ignore", invalid="ignore"):
-            inner = self._magnitude.sum(axis=1) * norm + self._bias
-            scaled = inner * self._inverse
-            written = 2.0 * self._magnitude.T @ scaled + norm
+            inner = self.magnitude.sum(axis=1) * norm + self.bias
+            scaled = inner * self.inverse
+            written = 2.0 * self.magnitude.T @ scaled + norm
         return float(np.concatenate((inner, scaled, written)).max(initial=0.0))
 
 
 def _through_sll(
     flow: Flow,
     slack: float,
-    constants: _Constants,
+    terms: _ErrorTerms,
     *,
     reads: int,
     writes: int,
@@ -264,7 +268,7 @@ def _through_sll(
     sum and its bias, at most three with 1 / T, writes in the second sum; relu is exact. The sum
     with x may be the start or the end of the second sum: writes + 1 roundings of x.
     """
-    largest, limit = constants.largest(flow.norm + flow.error), largest_carried(unit_roundoff)
+    largest, limit = terms.largest(flow.norm + flow.error), largest_carried(unit_roundoff)
     if not largest <= limit:
         raise CertificateError(
             f"a block's numbers must stay below {limit:.3g} to be proved, and may reach {largest}"
@@ -273,7 +277,7 @@ def _through_sll(
     bound = 1.0 if slack == 0.0 else inflate(1.0 + 2.0 * slack, 2)
     return flow.through(
         bound,
-        offset=2.0 * constants.offset,
-        relative=2.0 * path * constants.stretch + gamma(writes + 2, unit_roundoff),
-        absolute=2.0 * path * constants.offset + constants.underflow(reads, writes, unit_roundoff),
+        offset=2.0 * terms.offset,
+        relative=2.0 * path * terms.stretch + gamma(writes + 2, unit_roundoff),
+        absolute=2.0 * path * terms.offset + terms.underflow(reads, writes, unit_roundoff),
     )

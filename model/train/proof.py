@@ -12,8 +12,8 @@ from jaxtyping import Float64
 
 from model.certificate.bounds import lipschitz_estimate
 from model.errors import CheckpointError
-from model.nets.checkpoint import Checkpoint, fingerprint_of, prove, save_checkpoint
-from model.nets.network import Network, build_network
+from model.nets.checkpoint import Checkpoint, build, fingerprint_of, prove, save_checkpoint
+from model.nets.network import Network
 from model.nets.presets import EmbedderConfig
 from model.pixels.decode import DECODE_POLICY_VERSION
 from model.train.student import Student
@@ -46,14 +46,14 @@ def write_proved(
             not the student; or a stretch above the bound was found.
     """
     weights, config = student.export(), student.config
-    proof = prove(config, weights, fingerprint_of(config, weights, DECODE_POLICY_VERSION))
+    device = next(student.parameters()).device
+    network = build(config, weights, torch.float64, str(device))
+    proof = prove(network, fingerprint_of(config, weights, DECODE_POLICY_VERSION))
     if not proof.lipschitz_bound <= LARGEST_BOUND:
         raise CheckpointError(
             f"a bound of at most {LARGEST_BOUND} must be proved of a trained network, got "
             f"{proof.lipschitz_bound!r}; nothing was written"
         )
-    device = next(student.parameters()).device
-    network = build_network(config, weights, torch.float64, str(device))
     check_same(student, network)
     estimate = network_estimate(network, probe_inputs(config)[:1], estimate_steps)
     check_estimate(estimate, proof.lipschitz_bound)

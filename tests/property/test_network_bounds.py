@@ -197,3 +197,32 @@ def test_each_layer_is_charged_at_least_the_textbook_rounding(config):
         late = layer.prove(Flow(10.0, 1.0, 1.0), UNIT_ROUNDOFF_64)
         assert late.error >= late.lipschitz_bound * (1 - 1e-9)
     assert charged >= 4
+
+
+def graph_nodes(out: torch.Tensor) -> int:
+    seen, waiting = set(), [out.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [following for following, _ in node.next_functions]
+    return len(seen)
+
+
+def test_a_gradient_costs_no_more_steps_for_a_larger_batch():
+    """Each step may pass over the whole batch: with one an image, the cost would be quadratic."""
+    network = build_network(PUBLISHED, random_weights(PUBLISHED, 0))
+    counts = []
+    for images in (1, 9):
+        x = torch.rand(images, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+        counts.append(graph_nodes(network(x)))
+    assert counts[0] == counts[1]
+
+
+def test_the_network_that_gradients_pass_through_is_the_certified_one():
+    network = build_network(PUBLISHED, random_weights(PUBLISHED, 1))
+    x = torch.rand(5, 3, 16, 16, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        certified = network(x.detach())
+    off = torch.linalg.vector_norm(network(x).detach() - certified, dim=1)
+    assert off.max() <= 2 * network.prove().forward_error

@@ -12,6 +12,8 @@ from PIL import Image
 from model.convert import convert_official
 from model.embedder import Embedder
 from model.errors import CheckpointError, EmbeddingError, ImageError
+from model.nets import checkpoint
+from model.nets.network import Network
 from model.pixels.decode import DECODE_POLICY_VERSION, DecodedImage, decode_image
 from model.pixels.resize import resize_operator
 
@@ -153,12 +155,58 @@ def test_a_float32_embedder_claims_less_and_says_so(embedder, inputs):
     assert (off < 1e-5 * np.linalg.norm(found, axis=1)).all()
 
 
-def test_loading_switches_short_arithmetic_off():
+@pytest.fixture
+def short_products():
     torch.set_float32_matmul_precision("medium")
-    Embedder.load()
-    assert torch.get_float32_matmul_precision() == "highest"
-    assert not torch.backends.cuda.matmul.allow_tf32
-    assert not torch.backends.cudnn.allow_tf32
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.usefixtures("short_products")
+def test_loading_leaves_the_settings_of_the_process_alone(embedder, inputs):
+    whole = embedder.embed_pixels(inputs)
+    assert np.array_equal(Embedder.load().embed_pixels(inputs), whole)
+    assert torch.get_float32_matmul_precision() == "medium"
+    assert torch.backends.cudnn.allow_tf32
+
+
+def test_a_float32_pass_in_fewer_digits_is_refused_whenever_they_were_set(inputs):
+    short = Embedder.load(arithmetic="float32")
+    whole = short.embed_pixels(inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert np.array_equal(short.embed_pixels(inputs), whole)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        with pytest.raises(EmbeddingError, match="tf32 is set"):
+            short.embed_pixels(inputs)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert np.array_equal(short.embed_pixels(inputs), whole)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CUBLAS_EMULATE_DOUBLE_PRECISION", "CUBLAS_EMULATE_SINGLE_PRECISION", "NVIDIA_TF32_OVERRIDE"],
+)
+def test_emulated_products_are_refused_on_cuda_by_name(monkeypatch, name):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(EmbeddingError, match=f"{name}=1"):
+        Embedder.load(device="cuda")
+    assert Embedder.load().claim == "program"  # a CPU reads none of them
+
+
+@pytest.mark.parametrize("arithmetic", ["float64", "float32"])
+def test_loading_builds_the_network_that_runs_and_no_other(monkeypatch, arithmetic):
+    built = []
+    make = Network.__init__
+
+    def count(self, *arguments):
+        built.append(self)
+        make(self, *arguments)
+
+    monkeypatch.setattr(Network, "__init__", count)
+    monkeypatch.setattr(checkpoint, "_proofs", {})
+    assert [Embedder.load(arithmetic=arithmetic).network] == built
 
 
 def test_loading_refuses_a_missing_file(tmp_path):

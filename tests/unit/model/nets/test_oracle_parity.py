@@ -8,11 +8,11 @@ from paths import DATA, ROOT
 from benchmarks.network import NaiveWave
 from model.convert import convert_official, read_official
 from model.embedder import DEFAULT_CHECKPOINT, Embedder
+from model.nets.checkpoint import read_checkpoint
 from model.nets.network import build_network
 from model.nets.presets import PRESETS
 from model.nets.published import published_scalings
 from model.nets.sll import ConvBlock, LinearBlock
-from model.nets.weight_file import read_weights
 
 COMPACT_V0 = ROOT / "benchmarks" / "compact_v0.safetensors"
 WIDE, SHORT = 1e-10, 1e-6
@@ -125,7 +125,7 @@ def test_the_first_wave_checkpoint_reproduces_its_trainer():
 
 def test_wave_64_is_the_network_of_its_description():
     embedder = Embedder.load()
-    _, weights = read_weights(DEFAULT_CHECKPOINT)
+    weights = read_checkpoint(DEFAULT_CHECKPOINT).weights
     with np.load(DATA / "compact_v0.npz") as arrays:
         x = arrays["input_u8"] / 255.0
     wanted = NaiveWave(PRESETS["wave-64"], weights)(torch.tensor(x)).numpy()
