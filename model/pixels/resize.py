@@ -15,6 +15,7 @@ import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -85,13 +86,31 @@ class Resize:
     height: int
     width: int
     size: int
-    gain: float
-    input_error: float
     nbytes: int
     _vertical: _Bands
     _horizontal: _Bands
     _strips: tuple[_Strip, ...]
     _panels: tuple[tuple[_Block, ...], ...]
+
+    @cached_property
+    def gain(self) -> float:
+        """|R_h| |R_w|, proved when first asked for: training resizes and asks for none."""
+        return product_bound(
+            nonnegative_norm_bound(self.rows), nonnegative_norm_bound(self.columns)
+        )
+
+    @property
+    def input_error(self) -> float:
+        """The rounding of both products of one window each, and of the division.
+
+        Pixels enter exactly. Every output is a sum of nonnegative terms, each rounded at most once
+        for each term of its two windows and once by the division, so it is off by a factor of at
+        most 1 + gamma. In l2 that is gamma |R(x / 255)| <= gamma gain |x / 255|, and
+        |x / 255| <= sqrt(3HW).
+        """
+        roundings = self._vertical.weights.shape[1] + self._horizontal.weights.shape[1] + 1
+        white = round_up(math.sqrt(3 * self.height * self.width))
+        return product_bound(gamma(roundings), self.gain, white)
 
     @property
     def rows(self) -> Float64[np.ndarray, "S H"]:
@@ -219,7 +238,6 @@ def _build(height: int, width: int, size: int) -> Resize:
         raise ValueError(f"every side must be at least 1, got {height} x {width} -> {size}")
     vertical, horizontal = _triangle_bands(height, size), _triangle_bands(width, size)
     rows, columns = vertical.dense(), horizontal.dense()
-    gain = product_bound(nonnegative_norm_bound(rows), nonnegative_norm_bound(columns))
     strips, panels = _strips(rows), _panels(columns)
     arrays = [*vertical[1:], *horizontal[1:], *(s.weights for s in strips)]
     arrays += [block.weights for panel in panels for block in panel]
@@ -227,8 +245,6 @@ def _build(height: int, width: int, size: int) -> Resize:
         height=height,
         width=width,
         size=size,
-        gain=gain,
-        input_error=_input_error(vertical, horizontal, gain),
         nbytes=sum(array.nbytes for array in arrays),
         _vertical=vertical,
         _horizontal=horizontal,
@@ -250,18 +266,6 @@ def _triangle_bands(length: int, size: int) -> _Bands:
     weights = np.maximum(1.0 - np.abs(distances), 0.0)
     weights[offsets >= (ends - starts)[:, None]] = 0.0
     return _Bands(length, starts, weights / weights.sum(axis=1, keepdims=True))
-
-
-def _input_error(vertical: _Bands, horizontal: _Bands, gain: float) -> float:
-    """Upper bound of the rounding in `apply`: both products of one window each, and the division.
-
-    Pixels enter exactly. Every output is a sum of nonnegative terms, each rounded at most once for
-    each term of its two windows and once by the division, so it is off by a factor of at most
-    1 + gamma. In l2 that is gamma |R(x / 255)| <= gamma gain |x / 255| <= gamma gain sqrt(3HW).
-    """
-    roundings = vertical.weights.shape[1] + horizontal.weights.shape[1] + 1
-    white = round_up(math.sqrt(3 * vertical.length * horizontal.length))
-    return product_bound(gamma(roundings), gain, white)
 
 
 def _strips(rows: Float64[np.ndarray, "S H"]) -> tuple[_Strip, ...]:

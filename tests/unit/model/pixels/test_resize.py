@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model.errors import EmbeddingError
+from model.pixels import resize
 from model.pixels.resize import _build, _ResizeCache, resize_operator
 
 # 1 / gain to 224 x 224 as published for torch's antialiased bilinear resize, squashed.
@@ -200,3 +201,16 @@ def test_the_cache_is_bounded_by_memory_and_forgets_the_least_recently_used():
     huge = cache.get(1, 20_000, 16)
     assert huge.nbytes > 3.5 * one
     assert cache.get(1, 20_000, 16) is huge
+
+
+def test_resizing_alone_proves_no_gain(monkeypatch):
+    """Training meets thousands of sizes, and each proof is two eigen-solves."""
+
+    def refuse(matrix):
+        raise AssertionError(f"a norm of {matrix.shape} was proved")
+
+    monkeypatch.setattr(resize, "nonnegative_norm_bound", refuse)
+    operator = _build(50, 70, 16)
+    assert operator.apply(np.full((50, 70, 3), 255, dtype=np.uint8)).max() <= 1.0 + 1e-12
+    with pytest.raises(AssertionError, match="was proved"):
+        _ = operator.gain
