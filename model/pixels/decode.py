@@ -41,8 +41,8 @@ from model.errors import (
 )
 from model.pixels.containers.container import Container, exif_orientation, truncated
 from model.pixels.containers.gif import read_gif
-from model.pixels.containers.jpeg import poisoned_twin, read_jpeg
-from model.pixels.containers.png import inflates_to, read_png
+from model.pixels.containers.jpeg import read_jpeg
+from model.pixels.containers.png import read_png
 from model.pixels.containers.sniff import content_format
 from model.pixels.containers.webp import read_webp
 
@@ -87,6 +87,7 @@ class DecodeLimits:
         max_side: width and height each.
         formats: Pillow's names of the formats accepted, of JPEG (with MPO), PNG, WEBP, AVIF, GIF,
             BMP, TIFF and HEIF (HEIC; needs pillow-heif).
+        accept_truncated: a JPEG that ends early is drawn as far as it goes, the rest gray.
 
     Raises:
         ValueError: a limit is not positive, too large, or a format is not among these.
@@ -97,6 +98,7 @@ class DecodeLimits:
     max_pixels: int = 50_000_000
     max_side: int = 20_000
     formats: frozenset[str] = frozenset(_NAMES)
+    accept_truncated: bool = False
 
     def __post_init__(self) -> None:
         """Refuse limits that could not be kept."""
@@ -141,10 +143,12 @@ class DecodedImage:
     Attributes:
         pixels: RGB, uint8, contiguous, read-only, (H, W, 3).
         format: the name of the format it came in, as in DecodeLimits.formats.
+        is_truncated: the file ended early, and what was missing is gray.
     """
 
     pixels: UInt8[np.ndarray, "H W 3"]
     format: str
+    is_truncated: bool = False
 
     @property
     def height(self) -> int:
@@ -180,7 +184,8 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
         ImageBytesError: more bytes than allowed.
         ImageFormatError: the content is of a format or variant that is not accepted.
         ImageSizeError: no pixels, too many, or a side too long.
-        ImageDecodeError: truncated or damaged, or pixels without a rule (32-bit, floating point).
+        ImageDecodeError: truncated (unless the limits accept that) or damaged, or pixels without a
+            rule (32-bit, floating point).
     """
     if not data:
         raise EmptyImageError("an image was wanted, 0 bytes came")
@@ -195,7 +200,7 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
         container = _take_apart(name, data)
         if container is not None:
             _check_sides(container.width, container.height, limits)
-        pixels = _decode(name, data, container, limits)
+        return _decode(name, data, container, limits)
     except ImageError:
         raise
     # The one boundary to the decoders: whatever hostile bytes make them raise, MemoryError
@@ -205,8 +210,6 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
     except Exception as exc:
         wanted = _KNOWN_FORMATS[name]
         raise ImageDecodeError(f"a whole {wanted} file was wanted, this one is damaged") from exc
-    pixels.flags.writeable = False
-    return DecodedImage(pixels, name)
 
 
 def _take_apart(name: str, data: bytes) -> Container | None:
@@ -243,8 +246,8 @@ def _check_sides(width: int, height: int, limits: DecodeLimits) -> None:
 
 def _decode(
     name: str, data: bytes, container: Container | None, limits: DecodeLimits
-) -> UInt8[np.ndarray, "H W 3"]:
-    """Pixels of a file whose container, where there is a reader for it, is sound."""
+) -> DecodedImage:
+    """The picture of a file whose container, where there is a reader for it, is sound."""
     file = data if container is None else container.data
     with Image.open(io.BytesIO(file), formats=(name,)) as image:
         if container is None:
@@ -252,7 +255,8 @@ def _decode(
         elif image.size != (container.width, container.height):
             raise ImageDecodeError("the decoder and the file disagree about the picture's size")
         image.load()
-        if container is not None and _ends_early(image, container):
+        is_truncated = container is not None and not container.is_whole(image)
+        if is_truncated and not (limits.accept_truncated and name == "JPEG"):
             raise truncated(name)
         # Pillow tells of AVIF's own turns in EXIF; it turns TIFF, and libheif HEIC, by itself.
         exif = image.info.get("exif", b"") if name == "AVIF" else b""
@@ -260,30 +264,9 @@ def _decode(
         pixels = _to_rgb(image, container)
     if container is not None and container.frame is not None:
         pixels = _on_white_screen(pixels, container.frame)
-    return np.ascontiguousarray(_upright(pixels, orientation))
-
-
-def _ends_early(image: Image.Image, container: Container) -> bool:
-    """Whether the coded picture stops before its last row, which the decoders do not say.
-
-    What is missing comes out gray (JPEG) or zero (PNG). A plain JPEG or PNG is looked at twice only
-    where its end looks so. A second decode of a JPEG with bytes put wherever coded data ends
-    settles it: a whole picture does not read them. A PNG's rows are counted.
-    """
-    width, height = image.size
-    if container.deflated is not None:
-        if not container.is_interlaced and any(
-            image.crop((0, height - 1, width, height)).tobytes()
-        ):
-            return False
-        return not inflates_to(container.deflated, container.inflated_bytes)
-    if not container.is_jpeg:
-        return False
-    last = image.crop((width - 1, height - 1, width, height)).tobytes()
-    if not container.can_lack_anywhere and not set(last) <= {127, 128}:
-        return False
-    with Image.open(io.BytesIO(poisoned_twin(container.data)), formats=("JPEG",)) as twin:
-        return twin.tobytes() != image.tobytes()
+    upright = np.ascontiguousarray(_upright(pixels, orientation))
+    upright.flags.writeable = False
+    return DecodedImage(upright, name, is_truncated)
 
 
 def _to_rgb(image: Image.Image, container: Container | None) -> UInt8[np.ndarray, "H W 3"]:

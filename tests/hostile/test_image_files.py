@@ -1,3 +1,5 @@
+import contextlib
+import io
 import itertools
 import re
 import struct
@@ -18,9 +20,9 @@ from image_files import (
     restarting_jpegs,
     sound_images,
 )
-from PIL import Image
+from PIL import Image, ImageFile
 
-from model.errors import ImageError
+from model.errors import ImageDecodeError, ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 
 EVERY_FORMAT = DecodeLimits(
@@ -117,6 +119,52 @@ def test_a_jpeg_whose_interval_changes_between_scans_is_counted_scan_by_scan():
     cut = restarting[1][: restarting[1].index(b"\xff\xd3")]
     with pytest.raises(ImageError):
         decode_image(b"".join([*whole[:4], cut, *whole[5:]]))
+
+
+LENIENT = DecodeLimits(accept_truncated=True)
+
+
+def through_pillow(data, monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with Image.open(io.BytesIO(data)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+@pytest.mark.parametrize("kept", [0.3, 0.7, 1.0])
+def test_a_cut_jpeg_is_drawn_as_far_as_it_goes_where_that_is_accepted(options, kept, monkeypatch):
+    data = encoded(photo(120, 160), "JPEG", quality=95, **options)
+    begins = data.index(b"\xff\xda") + 14
+    cut = data[: begins + int(kept * (len(data) - 2 - begins))]
+    with pytest.raises(ImageDecodeError, match="ends early"):
+        decode_image(cut)
+    image = decode_image(cut, LENIENT)
+    assert image.is_truncated
+    np.testing.assert_array_equal(image.pixels, through_pillow(cut, monkeypatch))
+    closed = decode_image(cut + b"\xff\xd9", LENIENT)
+    np.testing.assert_array_equal(closed.pixels, image.pixels)
+    assert closed.is_truncated == (kept < 1.0)
+
+
+def test_what_is_whole_is_the_same_where_cut_files_are_accepted():
+    for data, _, pixels in sound_images().values():
+        image = decode_image(data, LENIENT)
+        assert not image.is_truncated
+        np.testing.assert_array_equal(image.pixels, pixels)
+
+
+def test_what_no_decoder_draws_is_refused_where_cut_files_are_accepted():
+    jpeg = encoded(photo(), "JPEG")
+    for cut in (jpeg[:4], jpeg[:200], jpeg[: jpeg.index(b"\xff\xda") + 3]):
+        with pytest.raises(ImageDecodeError):
+            decode_image(cut, LENIENT)
+    for file_format in ("PNG", "WEBP", "AVIF", "GIF"):
+        data = encoded(photo(), file_format)
+        with pytest.raises(ImageError):
+            decode_image(data[: len(data) * 3 // 4], LENIENT)
+    for data, _ in hostile_images().values():
+        with contextlib.suppress(ImageError):
+            assert decode_image(data, LENIENT).is_truncated
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9])

@@ -1,14 +1,16 @@
 """What an image file says of its first picture before anything is decoded, and shared checks.
 
-The readers beside this file (`jpeg`, `png`, `gif`, `webp`) walk their format's outer structure,
-refuse a file that ends early, and hand on only what draws the first picture. Metadata never reaches
-a decoder: no text or ICC bomb is inflated, no EXIF is interpreted but for the one number this
-project needs, and the sides are known before any memory is taken for pixels. A read beyond the end
-surfaces as IndexError or struct.error, which `model.pixels.decode` turns into "ends early".
+The readers beside this file (`jpeg`, `png`, `gif`, `webp`) walk their format's outer structure and
+hand on only what draws the first picture. Metadata never reaches a decoder: no text or ICC bomb is
+inflated, no EXIF is interpreted but for the one number this project needs, and the sides are known
+before any memory is taken for pixels. A read beyond the end surfaces as IndexError or struct.error,
+which `model.pixels.decode` turns into "ends early". That module lists the readers, too.
 """
 
 import struct
 from dataclasses import dataclass
+
+from PIL import Image
 
 from model.errors import ImageDecodeError
 
@@ -26,12 +28,7 @@ class Container:
         orientation: EXIF's 1..8; 1 is upright, also where EXIF is absent or unreadable.
         color_key: the 8-bit gray or RGB value that counts as transparent (PNG), or None.
         frame: left, top, right, bottom of the part that the picture covers (GIF), or None for all.
-        is_jpeg: the file is a JPEG, whose decoder fills in what is missing.
-        can_lack_anywhere: the JPEG is of several scans or has restart markers, so missing data
-            need not show at its end.
-        deflated: the PNG's compressed rows, or None.
-        inflated_bytes: how long they must be when inflated.
-        is_interlaced: the PNG's rows come in seven passes, so a cut shows in any row.
+        is_cut: the file ends before its picture does, and what there is can be drawn (JPEG).
     """
 
     width: int
@@ -40,11 +37,15 @@ class Container:
     orientation: int = 1
     color_key: tuple[int, ...] | None = None
     frame: tuple[int, int, int, int] | None = None
-    is_jpeg: bool = False
-    can_lack_anywhere: bool = False
-    deflated: bytes | None = None
-    inflated_bytes: int = 0
-    is_interlaced: bool = False
+    is_cut: bool = False
+
+    def is_whole(self, image: Image.Image) -> bool:  # noqa: ARG002
+        """Whether all of the picture came; what the format's decoder draws tells where it does not.
+
+        Args:
+            image: `data` as decoded, loaded.
+        """
+        return not self.is_cut
 
 
 def truncated(name: str) -> ImageDecodeError:

@@ -1,16 +1,19 @@
 """JPEG files taken apart: what draws the first picture, and whether all of its scans are there."""
 
+import io
 import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from model.errors import ImageDecodeError, ImageFormatError
 from model.pixels.containers.container import Container, exif_orientation, next_block, truncated
 
 _MAX_SCANS = 64  # Each scan of a progressive JPEG walks over the whole picture; 10 are usual.
+_END = 0xD9
 _MARKER = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")  # No repetition: linear in any file.
 # Whoever waits for a marker skips these bytes; whoever still lacks coded data takes them for it.
 # None is 0xff, which would begin a marker, and they begin with a 1: a decoder makes up zeros.
@@ -40,10 +43,34 @@ class _Frame:
     is_progressive: bool
 
 
-def read_jpeg(data: bytes) -> Container:
+@dataclass(frozen=True)
+class JpegFile(Container):
+    """A JPEG, whose decoder fills in what is missing, in gray.
+
+    Attributes:
+        can_lack_anywhere: there are several scans or restart markers, so missing data need not show
+            at the end.
+    """
+
+    can_lack_anywhere: bool = False
+
+    def is_whole(self, image: Image.Image) -> bool:
+        """Decodes a twin, unless the end of the only scan is there to see."""
+        if self.is_cut:
+            return False
+        width, height = image.size
+        last = image.crop((width - 1, height - 1, width, height)).tobytes()
+        if not self.can_lack_anywhere and not set(last) <= {127, 128}:
+            return True
+        with Image.open(io.BytesIO(_poisoned_twin(self.data)), formats=("JPEG",)) as twin:
+            return twin.tobytes() == image.tobytes()
+
+
+def read_jpeg(data: bytes) -> JpegFile:
     """Keep the tables, the frame, the scans and what tells the colour space; drop the rest."""
     kept = [b"\xff\xd8"]
     orientation, frame, scans, interval, restarts = 0, None, 0, 0, 0
+    is_cut, marker = False, 0
     missing_bits: dict[int, list[int]] = {}
     for marker, body, coded in _segments(data):
         if marker in _REFUSED:
@@ -65,24 +92,27 @@ def read_jpeg(data: bytes) -> Container:
             if frame is None:
                 raise ImageDecodeError("a JPEG frame was wanted before its scans")
             _note_scan(missing_bits, body, is_progressive=frame.is_progressive)
-            restarts += _check_restarts(coded, _mcus(frame, body), interval)
+            wanted = _restarts(_mcus(frame, body), interval)
+            is_cut |= _count_restarts(coded, wanted) < wanted
+            restarts += wanted
         elif marker == 0xE1 and not orientation and body.startswith(b"Exif\0\0"):
             orientation = exif_orientation(body)
         if marker in (0xE0, 0xEE) or not 0xE0 <= marker <= 0xFE:
             kept += [_head(marker, body), coded]
-    if frame is None or any(bits for table in missing_bits.values() for bits in table):
+    if frame is None or not scans:
         raise truncated("JPEG")
-    return Container(
+    lacks_scans = any(bits for table in missing_bits.values() for bits in table)
+    return JpegFile(
         frame.width,
         frame.height,
         b"".join(kept) + b"\xff\xd9",
         orientation or 1,
-        is_jpeg=True,
+        is_cut=is_cut or lacks_scans or marker != _END,
         can_lack_anywhere=scans > 1 or restarts > 0,
     )
 
 
-def poisoned_twin(data: bytes) -> bytes:
+def _poisoned_twin(data: bytes) -> bytes:
     """A twin of read_jpeg's file that decodes differently if, and only if, coded data is missing.
 
     Every scan and restart interval is followed by bytes that a decoder skips on its way to the next
@@ -90,6 +120,8 @@ def poisoned_twin(data: bytes) -> bytes:
     """
     pieces = [b"\xff\xd8"]
     for marker, body, coded in _segments(data):
+        if marker == _END:
+            break
         pieces += [_head(marker, body), _poison_intervals(coded)]
         if marker == 0xDA:
             pieces.append(_LONG_POISON)
@@ -101,30 +133,33 @@ def _head(marker: int, body: bytes) -> bytes:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Marker, body and, after a scan's header, coded data of each segment up to the end marker."""
+    """Marker, body and, after a scan's header, coded data of each segment.
+
+    The end marker comes last; a file that is cut stops without it, perhaps within a scan.
+    """
     position, count = 2, 0
     while True:
         count = next_block(count)
         found = _MARKER.search(data, position)
         if found is None:
-            raise truncated("JPEG")
+            return
         marker, position = found.group(1)[0], found.end()
-        if marker == 0xD9:
+        if marker == _END:
+            yield marker, b"", b""
             return
         if marker in (0x01, 0xD8):  # They stand alone.
             continue
-        (size,) = struct.unpack_from(">H", data, position)
+        size = int.from_bytes(data[position : position + 2], "big")
         body = data[position + 2 : position + size]
-        if size < 2 or len(body) != size - 2:
-            raise truncated("JPEG")
+        if size < 2 or position + size > len(data):
+            return
         position += size
         coded = b""
         if marker == 0xDA:
             found = _MARKER.search(data, position)
-            if found is None:
-                raise truncated("JPEG")
-            coded = data[position : _coded_end(data, position, found.start())]
-            position = found.start()
+            end = len(data) if found is None else found.start()
+            coded = data[position : _coded_end(data, position, end)]
+            position = end
         yield marker, body, coded
 
 
@@ -166,22 +201,24 @@ def _mcus(frame: _Frame, header: bytes) -> int:
     return columns * -(-frame.height * down // (8 * most_down))
 
 
-def _check_restarts(coded: bytes, mcus: int, interval: int) -> int:
-    """Count the restart markers of a scan; as many as its units need must come, in sequence.
+def _restarts(mcus: int, interval: int) -> int:
+    """How many restart markers a scan of so many units must have."""
+    return max(0, mcus - 1) // interval if interval else 0
+
+
+def _count_restarts(coded: bytes, wanted: int) -> int:
+    """The restart markers of a scan, which must come in sequence and be no more than wanted.
 
     A decoder that misses one waits for it until the file ends, and draws gray.
     """
-    wanted = max(0, mcus - 1) // interval if interval else 0
     values = np.frombuffer(coded, dtype=np.uint8)
     is_restart = (values[:-1] == 0xFF) & (values[1:] >= 0xD0) & (values[1:] <= 0xD7)
     numbers = values[1:][is_restart] & 7
-    if len(numbers) < wanted:
-        raise truncated("JPEG")
-    if len(numbers) > wanted or (numbers != np.arange(wanted) % 8).any():
+    if len(numbers) > wanted or (numbers != np.arange(len(numbers)) % 8).any():
         raise ImageDecodeError(
             f"a JPEG scan of {wanted} restart markers in sequence was wanted, others came"
         )
-    return wanted
+    return len(numbers)
 
 
 def _poison_intervals(coded: bytes) -> bytes:

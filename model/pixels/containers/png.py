@@ -2,6 +2,9 @@
 
 import struct
 import zlib
+from dataclasses import dataclass
+
+from PIL import Image
 
 from model.errors import ImageDecodeError
 from model.pixels.containers.container import Container, exif_orientation, next_block
@@ -17,7 +20,29 @@ _ADAM7 = (  # First column, first row, column step, row step of each pass.
 )
 
 
-def read_png(data: bytes) -> Container:
+@dataclass(frozen=True)
+class PngFile(Container):
+    """A PNG; a stream that ends between two rows decodes silently, the rest being zero.
+
+    Attributes:
+        deflated: the compressed rows.
+        inflated_bytes: how long they must be when inflated.
+        is_interlaced: the rows come in seven passes, so a cut shows in any row.
+    """
+
+    deflated: bytes = b""
+    inflated_bytes: int = 0
+    is_interlaced: bool = False
+
+    def is_whole(self, image: Image.Image) -> bool:
+        """Counts the rows, unless the last one is there to see."""
+        width, height = image.size
+        if not self.is_interlaced and any(image.crop((0, height - 1, width, height)).tobytes()):
+            return True
+        return _inflates_to(self.deflated, self.inflated_bytes)
+
+
+def read_png(data: bytes) -> PngFile:
     """Check every chunk's checksum; keep header, palette, palette transparency and picture data."""
     chunks: dict[bytes, bytes] = {}
     picture: list[bytes] = []
@@ -52,7 +77,7 @@ def read_png(data: bytes) -> Container:
     )
     key = _color_key(chunks.get(b"tRNS", b""), depth, color)
     bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(color, 0)
-    return Container(
+    return PngFile(
         width,
         height,
         file,
@@ -75,7 +100,7 @@ def _inflated_bytes(width: int, height: int, bits: int, *, is_interlaced: bool) 
     return total
 
 
-def inflates_to(deflated: bytes, size: int) -> bool:
+def _inflates_to(deflated: bytes, size: int) -> bool:
     """Whether a zlib stream holds at least so many bytes; never more than 1 MiB at a time."""
     stream = zlib.decompressobj()
     piece = stream.decompress(deflated, 1 << 20)
