@@ -30,6 +30,7 @@ from index_builder.cli.options import (
     MaxErrorsOption,
     MaxPixelsOption,
     SourceArgument,
+    TruncatedOption,
     as_lines,
     limits_from,
     load_embedder,
@@ -73,13 +74,14 @@ def build(  # noqa: PLR0917 (typer makes options of them)
     allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
+    truncated: TruncatedOption = "refuse",
     allow_empty: AllowEmptyOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
     _build(
-        source, index, data_dir, checkpoint, max_errors,
-        limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
+        source, index, data_dir, checkpoint, max_errors, as_json=as_json,
+        limits=limits_from(allowed_formats, allow_format, max_image_pixels, truncated),
         union=False, allow_empty=allow_empty,
     )  # fmt: skip
 
@@ -94,12 +96,13 @@ def add(  # noqa: PLR0917 (likewise)
     allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
+    truncated: TruncatedOption = "refuse",
     as_json: JsonOption = False,
 ) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
     _build(
-        source, index, data_dir, checkpoint, max_errors,
-        limits=limits_from(allowed_formats, allow_format, max_image_pixels), as_json=as_json,
+        source, index, data_dir, checkpoint, max_errors, as_json=as_json,
+        limits=limits_from(allowed_formats, allow_format, max_image_pixels, truncated),
         union=True, allow_empty=False,
     )  # fmt: skip
 
@@ -275,13 +278,14 @@ def calibrate(  # noqa: PLR0917 (likewise)
     allowed_formats: FormatsOption = DEFAULT_FORMATS,
     allow_format: AllowFormatOption = None,
     max_image_pixels: MaxPixelsOption = DEFAULT_LIMITS.max_pixels,
+    truncated: TruncatedOption = "refuse",
     as_json: JsonOption = False,
 ) -> None:
     """Measure which margin means "copy" here; write a version with named operating points."""
     if (source is None) == (pairs is None):
         raise typer.BadParameter("give either SOURCE or --pairs", param_hint="SOURCE")
     output = Output(as_json)
-    limits = limits_from(allowed_formats, allow_format, max_image_pixels)
+    limits = limits_from(allowed_formats, allow_format, max_image_pixels, truncated)
     with output.errors():
         chosen = LabelledPairs(pairs) if pairs is not None else _copies_of(source, queries, limits)
         report = calibrate_index(

@@ -247,6 +247,7 @@ async def _open_pipeline(
         max_pixels=settings.max_image_pixels,
         max_side=settings.max_image_side,
         formats=settings.allowed_formats,
+        accept_truncated=settings.truncated == "accept",
     )
     secret = settings.cache_secret
     cache = make_cache(

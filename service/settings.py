@@ -93,6 +93,11 @@ class Settings(BaseSettings):
         description="Image formats that are decoded, comma-separated; BMP, TIFF and (with the "
         "`heic` extra) HEIF may be added.",
     )
+    truncated: Literal["refuse", "accept"] = Field(
+        default="refuse",
+        description="A JPEG that ends early: refuse (422), or accept: decode it as far as it goes, "
+        "the rest gray, and say `truncated: true`. A build of the gallery should be told the same.",
+    )
     default_k: int = Field(default=10, ge=1, description="Results of a search that names no k.")
     max_k: int = Field(default=1000, ge=1, description="Most results that one search may ask for.")
     index_poll_interval_s: float = Field(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -10,6 +10,8 @@ from index_builder.build.embedding import EmbedderLike
 from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 
 EXIT_QUARANTINED = 3
+
+Truncated = Literal["refuse", "accept"]
 
 IndexOption = Annotated[str, typer.Option("--index", help="Name of the index.")]
 DataDirOption = Annotated[
@@ -43,6 +45,15 @@ AllowFormatOption = Annotated[
     list[str] | None,
     typer.Option("--allow-format", help="Accept this format too, like BMP or TIFF; repeatable."),
 ]
+TruncatedOption = Annotated[
+    Truncated,
+    typer.Option(
+        "--truncated",
+        envvar="LIPSIM_TRUNCATED",
+        help="A JPEG that ends early: refuse quarantines it, accept takes what there is of it; the "
+        "service reads the same variable.",
+    ),
+]
 AllowEmptyOption = Annotated[
     bool, typer.Option("--allow-empty", help="Let the index become empty.")
 ]
@@ -61,13 +72,16 @@ DEFAULT_LIMITS = DecodeLimits()
 DEFAULT_FORMATS = ",".join(sorted(DEFAULT_LIMITS.formats))
 
 
-def limits_from(allowed: str, further: list[str] | None, max_pixels: int) -> DecodeLimits:
+def limits_from(
+    allowed: str, further: list[str] | None, max_pixels: int, truncated: Truncated
+) -> DecodeLimits:
     """What an image may be, as the command line says it.
 
     Args:
         allowed: formats, comma-separated.
         further: formats beside those.
         max_pixels: width times height.
+        truncated: what becomes of a file that ends early.
 
     Raises:
         typer.BadParameter: a format that no image may have.
@@ -77,7 +91,9 @@ def limits_from(allowed: str, further: list[str] | None, max_pixels: int) -> Dec
     except ValueError as error:
         hint = "--allowed-formats (LIPSIM_ALLOWED_FORMATS), --allow-format"
         raise typer.BadParameter(str(error), param_hint=hint) from error
-    return DecodeLimits(max_pixels=max_pixels, formats=formats)
+    return DecodeLimits(
+        max_pixels=max_pixels, formats=formats, accept_truncated=truncated == "accept"
+    )
 
 
 def load_embedder(checkpoint: Path | None) -> EmbedderLike:

@@ -64,7 +64,8 @@ class EmbeddingCache:
         Args:
             image: its `sha256` must be one that this process took of the file, as it is the key.
         """
-        if image.input is None or image.embedding is None:
+        # A truncated file is not kept: a replica that refuses it must never be answered from here.
+        if image.input is None or image.embedding is None or image.is_truncated:
             return
         # A copy: the vector is a row of its batch, which would all stay in memory with it.
         vector = image.embedding.vector.copy()

@@ -51,12 +51,14 @@ class PreparedImage:
             asked for.
         format: of the content, as the decode policy names it.
         input: what the network is given.
+        is_truncated: the file ended early, and was drawn as far as it goes.
     """
 
     sha256: str
     pixels_sha256: str | None
     format: str
     input: NetworkInput
+    is_truncated: bool = False
 
 
 def pack_image(image: PreparedImage) -> bytes:
@@ -67,6 +69,7 @@ def pack_image(image: PreparedImage) -> bytes:
             "sha256": image.sha256,
             "pixels_sha256": image.pixels_sha256,
             "format": image.format,
+            "is_truncated": image.is_truncated,
             "gain": given.gain,
             "input_error": given.input_error,
             "height": given.height,
@@ -104,7 +107,8 @@ def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
         # These divide and shorten radii: no number is better than a wrong one.
         raise ValueError("an answer of a decode process has bounds that are no numbers")
     given = NetworkInput(values, says["gain"], says["input_error"], says["height"], says["width"])
-    return PreparedImage(says["sha256"], says["pixels_sha256"], says["format"], given)
+    is_truncated = says["is_truncated"] is True
+    return PreparedImage(says["sha256"], says["pixels_sha256"], says["format"], given, is_truncated)
 
 
 def _pack(header: dict[str, object], array: bytes) -> bytes:

@@ -16,6 +16,7 @@ class QueryImage:
         input: what the network is given; None if it was embedded before.
         embedding: None until the worker has run the network; it sets this once and for all.
         pixels_sha256: of the decoded pixels, hex; None if it was not asked for.
+        is_truncated: the file ended early, and was drawn as far as it goes.
     """
 
     sha256: str
@@ -23,3 +24,4 @@ class QueryImage:
     input: NetworkInput | None
     embedding: ImageEmbedding | None = None
     pixels_sha256: str | None = None
+    is_truncated: bool = False

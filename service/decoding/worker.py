@@ -34,6 +34,7 @@ def limits_as_json(limits: DecodeLimits, size: int) -> str:
             "max_pixels": limits.max_pixels,
             "max_side": limits.max_side,
             "formats": sorted(limits.formats),
+            "accept_truncated": limits.accept_truncated,
             "size": size,
         }
     )
@@ -73,6 +74,7 @@ def _answer(data: bytes, limits: DecodeLimits, size: int, *, wants_pixels: bool)
                 sha256=hashlib.sha256(data).hexdigest(),
                 pixels_sha256=pixels,
                 format=image.format,
+                is_truncated=image.is_truncated,
                 input=network_input(image, size),
             )
         )

@@ -23,10 +23,10 @@ def compare_answers(then: Mapping[str, Any], again: Repeated) -> Changes:
     """
     changes, now = Changes(again.tolerances), again.answer
     changes.members("the answer", then, now)
-    _compare_query(then["query"], now["query"], changes)
+    # Answers from before there was `truncated`, or `stale`, say by leaving it out that it is not.
+    _compare_query({"truncated": False, **then["query"]}, now["query"], changes)
     changes.exact("index", then["index"], now["index"])
     _compare_numbers("model", then["model"], now["model"], ("forward_error",), changes)
-    # An answer from before there was `stale` says by leaving it out that it is not.
     point = then["operating_point"] and {"stale": False, **then["operating_point"]}
     changes.exact("operating_point", point, now["operating_point"])
     compare_results(then["results"], again, changes)

@@ -6,7 +6,7 @@ another order; what that may change of an answer is proved, and nothing else may
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,7 @@ class Replayer:
             input=None,
             embedding=(embedding := self._embedder.embed_image(image)),
             pixels_sha256=audit["pixels_sha256"],
+            is_truncated=image.is_truncated,
         )
         options = SearchOptions.model_validate({**audit["options"], "include_audit": True})
         again = Repeated(
@@ -117,7 +118,9 @@ class Replayer:
         wanted, here = record["query"]["sha256"], hashlib.sha256(data).hexdigest()
         if wanted != here:
             raise ReplayError(f"the answer is about file {wanted[:12]}; this one is {here[:12]}")
-        image = decode_image(data, self._limits)
+        # A record says whether its file was accepted though it ended early.
+        is_truncated = record["query"].get("truncated") is True
+        image = decode_image(data, replace(self._limits, accept_truncated=is_truncated))
         if hashlib.sha256(image.pixels.tobytes()).hexdigest() != audit["pixels_sha256"]:
             changed = {
                 name: f"{version} then, {decoder_versions().get(name, 'none')} now"

@@ -20,6 +20,7 @@ _IMAGE: dict[str, Any] = {
     "width": 640,
     "height": 480,
     "format": "JPEG",
+    "truncated": False,
     "embedding_norm": 4.87,
     "gain": 0.1342,
 }

@@ -40,6 +40,11 @@ class ImageInfo(Wire):
     width: int = Field(description="Width of the upright image, pixels.")
     height: int = Field(description="Height of the upright image, pixels.")
     format: str = Field(description="Format of the content (not of the file name).")
+    truncated: bool = Field(
+        default=False,
+        description="The file ended early and was decoded as far as it goes, the rest gray; only "
+        "where LIPSIM_TRUNCATED is accept. Radii are about the decoded pixels.",
+    )
     embedding_norm: float = Field(description="l2 norm of the raw embedding.")
     gain: float = Field(
         description="Proved upper bound of the resize's l2 operator norm; divides every radius."

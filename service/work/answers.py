@@ -44,6 +44,7 @@ class Embedded:
             "width": self.embedding.width,
             "height": self.embedding.height,
             "format": self.image.format,
+            "truncated": self.image.is_truncated,
             "embedding_norm": self.norm,
             "gain": self.embedding.gain,
         }

@@ -146,7 +146,11 @@ class Pipeline:
         )
         # Where there is a cache its key is our own hash, never one that a decode process names.
         return QueryImage(
-            sha256 or made.sha256, made.format, made.input, pixels_sha256=made.pixels_sha256
+            sha256 or made.sha256,
+            made.format,
+            made.input,
+            pixels_sha256=made.pixels_sha256,
+            is_truncated=made.is_truncated,
         )
 
     def _patience_s(self, watch: Stopwatch) -> float:

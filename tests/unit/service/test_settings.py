@@ -27,6 +27,7 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     ("name", "value", "said"),
     [
         ("allowed_formats", "PNG,EPS", "EPS"),
+        ("truncated", "pad", "accept"),
         ("allowed_formats", "", "none"),
         ("max_image_pixels", "200000000", "89478485"),
         ("max_k", "5", "default_k 10 must not exceed max_k 5"),
