@@ -19,7 +19,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
 .PHONY: help setup demo serve test chaos check fix bench train-smoke train-default openapi audit sbom
-.PHONY: fuzz-api fuzz-decode prove-images lock clean
+.PHONY: fuzz-api fuzz-decode images lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -92,16 +92,12 @@ sbom: .audit/stamp ## write dist/sbom.json: what a CPU image is made of (Cyclone
 	{ cat requirements/runtime.txt; echo "$(TORCH)"; } | .audit/bin/cyclonedx-py requirements - \
 		--pyproject pyproject.toml --output-reproducible --of JSON -o dist/sbom.json
 
-prove-images: .venv/runtime.stamp ## run each step of the Dockerfiles, then the CPU image, without Docker (root; minutes)
-	$(BIN)/python docker/prove.py docker/cpu.Dockerfile
-	$(BIN)/python docker/prove.py docker/gpu.Dockerfile --target service --build-only --skip '$(HEAVY)'
-
-# CUDA's libraries are gigabytes: what installs or imports them is named by the proof, and not run.
-HEAVY := runtime-gpu|torch.version.cuda|no-build-isolation
+images: ## build both container images without Docker, ask the CPU one a search (root, buildah; minutes)
+	docker/images.sh
 
 lock: .venv/bin/python ## pin every dependency again (the newest versions that fit)
 	$(BIN)/python -m pip install -q uv
-	$(call compile,dev,--extra cpu --extra dev --extra train --upgrade,$(no_torch))
+	$(call compile,dev,--extra cpu --extra train --group dev --upgrade,$(no_torch))
 	$(call compile,runtime,--extra cpu -c requirements/dev.txt,$(no_torch))
 	$(call compile,train,--extra train -c requirements/dev.txt,$(no_torch))
 	echo "$(TORCH)" | $(call compile,runtime-gpu,- --extra gpu -c requirements/dev.txt)
