@@ -4,12 +4,12 @@
 # Root, and Debian's buildah and debootstrap. The base image is stood in for by a small Debian of the
 # same release with its own Python 3.11; pip and apt in the build are told what they are told here.
 # `docker/images.sh cpu` leaves the GPU variant out, which fetches CUDA's libraries: 12 GB of disk.
-set -euo pipefail
+set -euo pipefail -o monitor # a job is a process group: stopping it reaches the service inside
 cd "$(dirname "$0")/.."
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 work=$(mktemp -d)
 server=
-stop() { [ -z "$server" ] || kill "$server" 2> /dev/null || true; buildah rm --all > /dev/null; rm -rf --one-file-system "$work"; }
+stop() { [ -z "$server" ] || kill -- "-$server" 2> /dev/null || true; buildah rm --all > /dev/null; rm -rf --one-file-system "$work"; }
 trap stop EXIT
 
 if ! buildah inspect --type image lipsim-base > /dev/null 2>&1; then
@@ -49,4 +49,4 @@ inside index_builder build /examples/gallery --json | tail -1
 inside service & server=$!
 for _ in $(seq 60); do curl -sf "http://127.0.0.1:$port/readyz" > /dev/null && break; sleep 1; done
 answer=$(curl -sf -F image=@examples/queries/astronaut-cropped.jpg -F k=1 "http://127.0.0.1:$port/search")
-python3 -c 'import json, sys; r = json.loads(sys.argv[1])["results"][0]; print("answer:", r["id"], r["certified_radius"]); sys.exit(r["id"] != "photos/astronaut" or not r["certified_radius"] > 0)' "$answer"
+python3 -c 'import json, sys; r = json.loads(sys.argv[1])["results"][0]; print("answer:", r["id"], r["certified_radius"]); sys.exit(not (r["id"].startswith("photos/astronaut") and r["certified_radius"] > 0))' "$answer"
