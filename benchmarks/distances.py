@@ -18,8 +18,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from model.data.pictures import open_pictures
-from model.evaluate.standing import unit_rows
 from model.metrics.load import load_metric
+from model.metrics.metric import unit_rows
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 

@@ -30,16 +30,15 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.smoothed_search import SmoothedSearch, largest_radius
 from index_builder.store.manifest import norm_deviation
 from model.certificate.search import Candidates, certify_search
 from model.cli.threads import limit_threads
 from model.data.edits import edit, query_kinds
 from model.data.pictures import open_pictures
-from model.evaluate.standing import unit_rows
 from model.metrics.load import load_metric
-from model.metrics.metric import DifferentiableMetric, squares
+from model.metrics.metric import DifferentiableMetric, squares, unit_rows
 from model.metrics.ours import EmbedderMetric
-from model.metrics.smoothing import SmoothedSearch, largest_radius
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 PUBLISHED_SAMPLES = 100_000

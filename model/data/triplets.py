@@ -1,22 +1,77 @@
-"""Judged triplets: the one door to NIGHTS and BAPPS."""
+"""Judged triplets, NIGHTS and BAPPS: which of two pictures people found closer to a reference.
 
+Read as the official loaders read them; docs/data.md says what both layouts look like.
+"""
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from model.data.bapps import BAPPS_SPLITS, BAPPS_SUBSETS, bapps_folder, read_bapps
-from model.data.nights import NIGHTS_SPLITS, TABLE, read_nights
-from model.data.triplet import Triplet, load_triplet_pixels
+import numpy as np
+
+from model.data.edits import Pixels
+from model.data.files import read_bytes
+from model.data.pictures import PICTURE_LIMITS, PICTURE_SUFFIXES, decode
 from model.errors import DataError
 
-__all__ = [
-    "BAPPS_SPLITS",
-    "BAPPS_SUBSETS",
-    "NIGHTS_SPLITS",
-    "Triplet",
-    "load_triplet_pixels",
-    "read_bapps",
-    "read_nights",
-    "read_triplets",
-]
+NIGHTS_SPLITS = ("train", "val", "test", "test_imagenet", "test_no_imagenet")
+TABLE = "data.csv"
+FEWEST_VOTES = 6
+# All that were published; the training part has `mix` in the place of the last four.
+BAPPS_SUBSETS = ("traditional", "cnn", "superres", "deblur", "color", "frameinterp", "mix")
+BAPPS_SPLITS = ("train", "val")
+
+_COLUMNS = (
+    *("id", "right_vote", "votes", "ref_path", "left_path", "right_path"),
+    *("split", "is_imagenet"),
+)
+_BOOLEANS = {"true": True, "false": False}
+# What the synthetic set writes as a prompt. The prompt of a real triplet is a group of its own.
+_GROUP = re.compile(r"(severity|nested):[a-z+]+")
+_PICTURE_FOLDERS = ("ref", "p0", "p1")
+_JUDGE_FOLDER = "judge"
+
+
+@dataclass(frozen=True)
+class Triplet:
+    """One question to people, and their answer.
+
+    Attributes:
+        id: the data set's own name of it.
+        reference: the picture that the others are held against.
+        left: one of them; BAPPS calls it p0.
+        right: the other; p1.
+        vote: share that found right closer, in [0, 1], as float32 holds it.
+        votes: how many answered; None where the data set does not say.
+        split: train, val or test.
+        is_imagenet: whether the pictures' category is one of ImageNet's; None if not said.
+        group: what a report tells apart (a subset of BAPPS, a kind of synthetic triplets), or None.
+    """
+
+    id: str
+    reference: Path
+    left: Path
+    right: Path
+    vote: float
+    votes: int | None
+    split: str
+    is_imagenet: bool | None = None
+    group: str | None = None
+
+
+def load_triplet_pixels(triplet: Triplet) -> tuple[Pixels, Pixels, Pixels]:
+    """Reference, left and right, upright and in RGB, (H, W, 3) each, read-only.
+
+    Raises:
+        DataError: one cannot be read or decoded; the message names its file.
+    """
+    reference, left, right = (
+        decode(read_bytes(path, PICTURE_LIMITS.max_image_bytes), str(path))
+        for path in (triplet.reference, triplet.left, triplet.right)
+    )
+    return reference, left, right
 
 
 def read_triplets(root: Path, split: str) -> list[Triplet]:
@@ -31,8 +86,161 @@ def read_triplets(root: Path, split: str) -> list[Triplet]:
     """
     if (root / TABLE).exists():
         return read_nights(root, split)
-    try:
-        bapps_folder(root)
-    except DataError as exc:
-        raise DataError(f"{root} holds neither {TABLE} (NIGHTS) nor bapps/2afc (BAPPS)") from exc
+    if _bapps_tree(root) is None:
+        raise DataError(f"{root} holds neither {TABLE} (NIGHTS) nor bapps/2afc (BAPPS)")
     return read_bapps(root, split)
+
+
+def read_nights(root: Path, split: str) -> list[Triplet]:
+    """The triplets of one split with votes enough, in the order of the table.
+
+    Args:
+        root: the folder that holds data.csv, ref/ and distort/.
+        split: one of NIGHTS_SPLITS; `test` is both of its halves.
+
+    Raises:
+        DataError: the table cannot be read or lacks a column, or has a row whose numbers are none;
+            a picture is missing; or the split is unknown or empty.
+    """
+    if split not in NIGHTS_SPLITS:
+        raise DataError(f"NIGHTS has the splits {', '.join(NIGHTS_SPLITS)}; {split!r} came")
+    table = root / TABLE
+    triplets: list[Triplet] = []
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or ())]:
+                raise DataError(f"{table}: columns {', '.join(missing)} were wanted, none came")
+            for row in reader:
+                triplet = _judged(root, row, f"{table}, line {reader.line_num}")
+                if triplet is not None and _belongs(triplet, split):
+                    triplets.append(triplet)
+    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+        raise DataError(f"{table} cannot be read as CSV in UTF-8: {exc}") from exc
+    if not triplets:
+        raise DataError(f"{table} has no row of {split} with {FEWEST_VOTES} votes or more")
+    for triplet in triplets:
+        for path in (triplet.reference, triplet.left, triplet.right):
+            if not path.is_file():
+                raise DataError(f"{table}, id {triplet.id}: there is no file {path}")
+    return triplets
+
+
+def _judged(root: Path, row: dict[str, str], where: str) -> Triplet | None:
+    """The triplet of a row; None where too few people judged it."""
+    try:
+        votes = int(float(row["votes"]))
+        if votes < FEWEST_VOTES:
+            return None
+        vote = float(np.float32(row["right_vote"]))
+        is_imagenet = _BOOLEANS[row["is_imagenet"].lower()]
+        reference, left, right = (root / row[f"{name}_path"] for name in ("ref", "left", "right"))
+    except (ValueError, TypeError, OverflowError, KeyError, AttributeError) as exc:
+        raise DataError(f"{where}: numbers, and True or False, were wanted: {exc}") from exc
+    if not 0.0 <= vote <= 1.0:
+        raise DataError(f"{where}: right_vote is a number from 0 to 1; {vote} came")
+    group = _GROUP.fullmatch(row.get("prompt") or "")
+    return Triplet(
+        row["id"],
+        reference,
+        left,
+        right,
+        vote,
+        votes,
+        row["split"],
+        is_imagenet,
+        group[0] if group else None,
+    )
+
+
+def _belongs(triplet: Triplet, split: str) -> bool:
+    if split.startswith("test_"):
+        return triplet.split == "test" and triplet.is_imagenet == (split == "test_imagenet")
+    return triplet.split == split
+
+
+def read_bapps(root: Path, split: str, subsets: Sequence[str] | None = None) -> list[Triplet]:
+    """The triplets of one split, subset by subset, each in the order of its files.
+
+    Left is p0, right is p1, and the vote is the judgement: the share that preferred p1.
+
+    Args:
+        root: the folder that holds bapps/2afc, or 2afc itself.
+        split: train or val.
+        subsets: some of BAPPS_SUBSETS, in the order wanted; None for all that are there.
+
+    Raises:
+        DataError: there is no such tree, split or subset; the four folders do not hold the same
+            names; or a judgement is no single number from 0 to 1. The message names the file.
+    """
+    tree = _bapps_tree(root)
+    if tree is None:
+        raise DataError(f"neither {root / 'bapps' / '2afc'} nor {root} holds train/ or val/")
+    if split not in BAPPS_SPLITS:
+        raise DataError(f"BAPPS has the splits {' and '.join(BAPPS_SPLITS)}; {split!r} came")
+    if unknown := set(subsets or ()) - set(BAPPS_SUBSETS):
+        raise DataError(f"BAPPS has the subsets {', '.join(BAPPS_SUBSETS)}; {min(unknown)!r} came")
+    there = [subset for subset in BAPPS_SUBSETS if (tree / split / subset).is_dir()]
+    chosen = there if subsets is None else subsets
+    triplets = [triplet for subset in chosen for triplet in _read_subset(tree, split, subset)]
+    if not triplets:
+        raise DataError(f"{tree / split} holds none of the subsets {', '.join(BAPPS_SUBSETS)}")
+    return triplets
+
+
+def _bapps_tree(root: Path) -> Path | None:
+    """The folder 2afc of a tree, or None."""
+    for folder in (root / "bapps" / "2afc", root / "2afc", root):
+        if any((folder / split).is_dir() for split in BAPPS_SPLITS):
+            return folder
+    return None
+
+
+def _read_subset(tree: Path, split: str, subset: str) -> list[Triplet]:
+    """The sorted files of the four folders belong together, so they must be called alike."""
+    folder = tree / split / subset
+    columns = [_sorted_files(folder / name, PICTURE_SUFFIXES) for name in _PICTURE_FOLDERS]
+    columns.append(_sorted_files(folder / _JUDGE_FOLDER, frozenset({"npy"})))
+    references = [path.stem for path in columns[0]]
+    for name, paths in zip((*_PICTURE_FOLDERS, _JUDGE_FOLDER), columns, strict=True):
+        stems = [path.stem for path in paths]
+        if stems != references or len(set(stems)) != len(stems):
+            odd = sorted(set(stems) ^ set(references)) or ["the order of the files"]
+            raise DataError(f"{folder / name}: the names of ref/ were wanted, {odd[0]!r} differs")
+    return [
+        Triplet(
+            id=f"{subset}/{reference.stem}",
+            reference=reference,
+            left=left,
+            right=right,
+            vote=_judgement(judge),
+            votes=None,
+            split=split,
+            group=subset,
+        )
+        for reference, left, right, judge in zip(*columns, strict=True)
+    ]
+
+
+def _sorted_files(folder: Path, suffixes: frozenset[str]) -> list[Path]:
+    """The files of a folder that end so, by name; hidden and other files are passed over."""
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}")
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and path.suffix[1:].lower() in suffixes
+    )
+
+
+def _judgement(path: Path) -> float:
+    """One number of a .npy file, which is never unpickled."""
+    try:
+        array = np.load(path, allow_pickle=False)
+        # As the official loader hands it out.
+        vote = float(np.asarray(array).astype(np.float32).reshape(()))
+    except (OSError, ValueError, EOFError, TypeError) as exc:
+        raise DataError(f"{path} is no .npy file of one number: {exc}") from exc
+    if not 0.0 <= vote <= 1.0:
+        raise DataError(f"{path}: a share from 0 to 1 was wanted, {vote} came")
+    return vote

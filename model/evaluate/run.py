@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model.data.nights import TABLE
 from model.data.pictures import open_pictures
-from model.data.triplets import Triplet, read_triplets
+from model.data.triplets import TABLE, Triplet, read_triplets
 from model.errors import EvaluationError
 from model.evaluate import copies, neighbours, retrieval
 from model.evaluate.gathering import Counting, Gathered, gather, gather_files

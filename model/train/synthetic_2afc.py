@@ -20,8 +20,8 @@ from PIL import Image
 
 from model.cli.console import Output
 from model.cli.progress import Progress
-from model.data.nights import FEWEST_VOTES, TABLE
 from model.data.pictures import PictureSet, open_pictures, splits_of
+from model.data.triplets import FEWEST_VOTES, TABLE
 from model.errors import DataError
 from model.train.corpus.packing import written_aside
 from model.train.distortions import FAMILIES, distort

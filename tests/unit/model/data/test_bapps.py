@@ -1,4 +1,5 @@
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_what_is_not_there_is_named(tree, tmp_path):
     for arguments, words in (
         ((tree, "test"), "BAPPS has the splits train and val; 'test' came"),
         ((tree, "val", ["blur"]), "BAPPS has the subsets traditional, .*; 'blur' came"),
-        ((tree, "val", ["deblur"]), "folder .*/val/deblur/ref cannot be listed: No such file"),
+        ((tree, "val", ["deblur"]), "there is no folder .*/val/deblur/ref"),
         ((tree / "val", "val"), "nor .*/val holds train/ or val/"),
     ):
         with pytest.raises(DataError, match=words):
@@ -109,3 +110,56 @@ def test_what_is_not_there_is_named(tree, tmp_path):
         read_bapps(tmp_path / "empty", "train")
     with pytest.raises(DataError, match=r"holds neither data.csv \(NIGHTS\) nor bapps/2afc"):
         read_triplets(tree / "val", "val")
+
+
+@pytest.mark.parametrize("name", ["ref/000001.png", "p0/000001.png", "judge/000001.npy"])
+def test_a_file_that_is_missing_in_one_folder_is_named(tree, name):
+    (tree / "val" / "traditional" / name).unlink()
+    with pytest.raises(DataError, match="the names of ref/ were wanted, '000001' differs"):
+        read_bapps(tree, "val")
+
+
+def test_files_that_sorting_would_pair_wrongly_and_names_that_come_twice_are_refused(tree):
+    folder = tree / "val" / "traditional"
+    (folder / "p1" / "000001.jpg").write_bytes(b"x")
+    with pytest.raises(DataError, match="/p1: the names of ref/ were wanted"):
+        read_bapps(tree, "val")
+    (folder / "p1" / "000001.jpg").unlink()
+    # ".npy" sorts before ".o", ".png" after it.
+    for place, suffix in (("ref", "png"), ("p0", "png"), ("p1", "png"), ("judge", "npy")):
+        (folder / place / f"000001.{suffix}").rename(folder / place / f"000000.o.{suffix}")
+    with pytest.raises(DataError, match="/judge: the names of ref/ were wanted"):
+        read_bapps(tree, "val")
+
+
+EXPLODED = []
+
+
+class Bomb:
+    def __reduce__(self):
+        return (EXPLODED.append, (True,))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x93NUMPY",
+        pickle.dumps(Bomb()),
+        np.array([Bomb()], object),
+        np.zeros(2),
+        np.array("0.4x"),
+        np.array([1.5]),
+        np.array([-0.2]),
+        np.array([np.nan]),
+    ],
+)
+def test_a_judgement_that_is_no_share_is_refused_and_never_unpickled(tree, content):
+    file = tree / "val" / "cnn" / "judge" / "000001.npy"
+    if isinstance(content, bytes):
+        file.write_bytes(content)
+    else:
+        np.save(file, content, allow_pickle=True)
+    with pytest.raises(DataError, match=r"judge/000001\.npy"):
+        read_bapps(tree, "val")
+    assert not EXPLODED

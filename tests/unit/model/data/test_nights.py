@@ -127,6 +127,59 @@ def test_names_of_the_columns_that_nobody_reads_are_free(tree):
     assert len(read_nights(tree, "train")) == 1
 
 
+@pytest.mark.parametrize("name", ["id", "right_vote", "ref_path", "votes", "split", "is_imagenet"])
+def test_a_column_that_is_missing_is_named(tree, name):
+    write(tree, row(), header=HEADER.replace(name, "other"))
+    with pytest.raises(DataError, match=f"data.csv: columns {name} were wanted"):
+        read_nights(tree, "train")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vote": "1.5"},
+        {"vote": "-0.1"},
+        {"vote": "nan"},
+        {"vote": ""},
+        {"votes": "eight"},
+        {"votes": ""},
+        {"votes": "inf"},
+        {"imagenet": "yes"},
+        {"imagenet": ""},
+    ],
+)
+def test_a_value_that_is_none_of_its_columns_is_refused_with_its_line(tree, wrong):
+    write(tree, row(1), row(2, **wrong))
+    with pytest.raises(DataError, match=r"data.csv, line 3: "):
+        read_nights(tree, "train")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"\x89PNG\r\n", "id".encode("utf-16"), b"{HEAD}\n1,2"]
+)
+def test_what_is_no_table_is_refused(tree, content):
+    (tree / "data.csv").unlink(missing_ok=True)
+    if content is not None:
+        (tree / "data.csv").write_bytes(content.replace(b"{HEAD}", HEADER.encode()))
+    with pytest.raises(DataError, match=r"data\.csv"):
+        read_nights(tree, "train")
+
+
+def test_an_unknown_split_and_one_without_rows_are_refused(tree):
+    write(tree, row())
+    with pytest.raises(DataError, match=r"NIGHTS has the splits train, val, test, .*'validation'"):
+        read_nights(tree, "validation")
+    with pytest.raises(DataError, match="has no row of val with 6 votes or more"):
+        read_nights(tree, "val")
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(tree):
+    (tree / "bad.png").write_bytes(encoded(photo(), "PNG")[:200])
+    write(tree, row(paths="bad.png,bad.png,bad.png"))
+    with pytest.raises(DataError, match=r"bad\.png: "):
+        load_triplet_pixels(read_nights(tree, "train")[0])
+
+
 def test_rows_with_few_votes_are_left_out_whatever_they_hold(tree):
     write(tree, row(1, votes="5", vote="x", paths="a,b,c", split="y"), row(2, votes="6"))
     assert [t.id for t in read_nights(tree, "train")] == ["2"]
@@ -135,7 +188,5 @@ def test_rows_with_few_votes_are_left_out_whatever_they_hold(tree):
 def test_pictures_of_other_splits_need_not_be_there(tree):
     write(tree, row(1), row(2, split="val", paths="ref/1.png,distort/1_0.png,distort/1_1.png"))
     assert [t.id for t in read_nights(tree, "train")] == ["1"]
-    with pytest.raises(
-        DataError, match=r"data.csv, line 3, ref_path: there is no file .*ref/1.png"
-    ):
+    with pytest.raises(DataError, match=r"data.csv, id 2: there is no file .*ref/1.png"):
         read_nights(tree, "val")

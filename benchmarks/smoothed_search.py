@@ -1,5 +1,3 @@
-# pyright: basic
-# torch's and scipy's types are loose.
 """Randomised smoothing of a search: what a certificate costs that asks nothing of the network.
 
 A smoothed search answers with the entry that is found most often when the query is noised. If
@@ -22,8 +20,8 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
+from scipy import stats
 
-from model.cli.libraries import import_foreign
 from model.metrics.metric import DifferentiableMetric
 
 
@@ -121,7 +119,6 @@ def lower_confidence_bound(successes: int, trials: int, alpha: float) -> float:
 
     Raises:
         ValueError: the numbers are not of that kind.
-        DependencyError: scipy is not installed.
 
     Source: Clopper and Pearson 1934, Biometrika 26(4), one-sided.
     """
@@ -129,7 +126,6 @@ def lower_confidence_bound(successes: int, trials: int, alpha: float) -> float:
         raise ValueError(f"{successes} successes in {trials} trials at alpha {alpha} mean nothing")
     if successes == 0:
         return 0.0
-    stats = import_foreign("scipy.stats", "a confidence bound", "scipy", "train")
     return float(stats.beta.ppf(alpha, successes, trials - successes + 1))
 
 

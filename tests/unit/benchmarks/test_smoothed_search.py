@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.metrics.pixels import BlockMeans
-from model.metrics.smoothing import (
+from benchmarks.smoothed_search import (
     SmoothedSearch,
     largest_radius,
     lower_confidence_bound,
     smoothed_radius,
 )
+from model.metrics.pixels import BlockMeans
 
 ALPHAS = (0.001, 0.01, 0.05, 0.3)
 
