@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from index_builder.build.build import build_index
-from index_builder.sources.base import open_source
+from index_builder.sources.open_source import open_source
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
 from model.pixels.resize import resize_operator

@@ -1,26 +1,25 @@
-"""Build, add to, and take from an index: read, hash, decode, embed, write aside, seal."""
+"""Build, add to, and take from an index: open what is served, read, compare, seal."""
 
 import contextlib
-import hashlib
 import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, field
+from collections.abc import Generator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from index_builder.build.embedding import EmbedderLike, EmbeddingPipeline, Rejected
+from index_builder.build.embedding import EmbedderLike
+from index_builder.build.ingest import Counts, Ingest, stored_image
 from index_builder.build.journal import EmbeddedImage, Journal
 from index_builder.build.plan import Plan
 from index_builder.build.writer import ModelIdentity, Planned, seal_version, writing
 from index_builder.errors import (
-    GalleryIndexError,
     IndexFormatError,
     IndexNotFoundError,
     ItemNotFoundError,
     SourceError,
 )
 from index_builder.search.gallery import GalleryIndex
-from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
+from index_builder.sources.base import Source
 from index_builder.store import layout
 from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine
@@ -37,6 +36,7 @@ class BuildReport:
         changed: whether it is a new version; a run that finds what is served writes none.
         counts: what this run did, as a manifest lists it.
         quarantined: the files of this run that could not become items.
+        skipped: the first files passed over, as no pictures are expected under their names.
         seconds: wall time.
         dropped: names of the operating points that the new version does not have any more: another
             model made it, or it has too few entries for them.
@@ -46,113 +46,81 @@ class BuildReport:
     changed: bool
     counts: dict[str, int]
     quarantined: list[Quarantined]
+    skipped: list[str]
     seconds: float
     dropped: list[str]
 
 
 @dataclass
-class _Counts:
-    """Counts of one run, as the manifest lists them."""
-
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    embedded: int = 0
-    reused: int = 0
-    quarantined: int = 0
-    skipped: int = 0
-
-
-@dataclass
 class _Run:
-    """One run of the builder: where embeddings come from and what became of each file."""
+    """One build under the index's lock: what is served, and what shall be.
 
-    plan: Plan
-    journal: Journal
-    reusable: GalleryIndex | None
-    max_errors: int | None
-    counts: _Counts = field(default_factory=_Counts)
-    quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
-    rejected: dict[str, Problem] = field(default_factory=dict[str, Problem])
+    Attributes:
+        paths: of the index.
+        model: that embeds.
+        previous: the served version, if it can be read.
+        ingest: what the collection gives.
+    """
 
-    def is_stored(self, content_sha256: str) -> bool:
-        """Whether these bytes need not be embedded: the served version or the journal has them."""
-        if self.reusable is not None and self.reusable.items.by_content(content_sha256):
-            return True
-        return self.journal.get(content_sha256) is not None
+    paths: layout.IndexPaths
+    model: ModelIdentity
+    previous: GalleryIndex | None
+    ingest: Ingest
 
-    def embedded(self, content_sha256: str) -> EmbeddedImage:
-        """The embedding of an item that was planned.
+    def keep_previous(self) -> list[Quarantined]:
+        """Make it a union; gives the quarantine list with what of the old one still holds."""
+        previous, found = self.previous, self.ingest
+        if previous is None:
+            return found.quarantined
+        listed = read_quarantine(self.paths.version(previous.version) / QUARANTINE)
+        read_now = {entry.path for entry in found.quarantined}
+        if listed:
+            read_now.update(item.path for item in found.plan.sorted())
+        found.plan.fill(_planned(item) for item in previous.items.items())
+        return [*(entry for entry in listed if entry.path not in read_now), *found.quarantined]
 
-        Raises:
-            GalleryIndexError: another process took it out of the journal.
-        """
-        image = stored_image(self.reusable, content_sha256) if self.reusable else None
-        image = image or self.journal.get(content_sha256)
-        if image is None:
-            raise GalleryIndexError(
-                f"the embedding of content {content_sha256[:16]} was lost from the journal during "
-                "the build: run it again"
-            )
-        return image
-
-    def take(self, item: SourceItem, pipeline: EmbeddingPipeline) -> None:
-        """Plan one file of the collection, and have it embedded unless that was done before."""
-        if item.problem is not None:
-            self.quarantine(item.path, item.problem)
-            return
-        content = hashlib.sha256(item.data).hexdigest()
-        planned = Planned(item.id, item.path, content, len(item.data), item.metadata)
-        if content in self.rejected:
-            self._reject(planned, self.rejected[content])
-            return
-        if self.plan.holds_content(content) or self.is_stored(content):
-            self.counts.reused += 1
-        else:
-            pipeline.submit(content, item.data)
-        self.plan.put(planned)
-
-    def keep(self, results: Iterable[EmbeddedImage | Rejected]) -> None:
-        """Put embeddings in the journal, and set aside what gave none."""
-        images: list[EmbeddedImage] = []
-        for result in results:
-            if isinstance(result, Rejected):
-                self.reject(result)
+    def compare(self) -> None:
+        """Count what differs between what is planned and what is served."""
+        plan, counts = self.ingest.plan, self.ingest.counts
+        known = 0
+        for item in self.previous.items.items() if self.previous is not None else ():
+            planned = plan.get(item.id)
+            if planned is None:
+                counts.removed += 1
+                continue
+            known += 1
+            if planned.content_sha256 == item.content_sha256 and _is_equal_json(
+                planned.metadata, item.metadata
+            ):
+                counts.unchanged += 1
             else:
-                images.append(result)
-        if images:
-            self.journal.add(images)
-            self.counts.embedded += len(images)
+                counts.updated += 1
+        counts.added = plan.size() - known
 
-    def quarantine(self, path: str, problem: Problem) -> None:
-        """Set one file aside.
+    def served(self, quarantined: list[Quarantined]) -> Manifest | None:
+        """The served version's manifest, if it holds just what was planned, by the same model."""
+        served, counts = self.ingest.reusable, self.ingest.counts
+        if served is None or served.manifest.model_name != self.model.name:
+            return None
+        if counts.added or counts.updated or counts.removed:
+            return None
+        listed = read_quarantine(self.paths.version(served.version) / QUARANTINE)
+        if sorted(map(astuple, listed)) != sorted(map(astuple, quarantined)):
+            return None
+        return served.manifest
 
-        Raises:
-            SourceError: it is one more than `max_errors`.
-        """
-        self.quarantined.append(Quarantined(path, problem.code, problem.reason))
-        self.counts.quarantined += 1
-        if self.max_errors is not None and len(self.quarantined) > self.max_errors:
-            raise SourceError(
-                f"stopped at more than {self.max_errors} bad files; the last is {path!r}: "
-                f"{problem.reason}. The index is as it was"
-            )
-
-    def reject(self, rejected: Rejected) -> None:
-        """Set aside every planned file of a content that gave no vector."""
-        self.rejected[rejected.content_sha256] = rejected.problem
-        planned = self.plan.by_content(rejected.content_sha256)
-        self.counts.reused -= len(planned) - 1
-        for item in planned:
-            self.plan.remove(item.id)
-            self._reject(item, rejected.problem)
-
-    def _reject(self, item: Planned, problem: Problem) -> None:
-        if problem.code == "format" and is_sidecar(item.path):
-            self.counts.skipped += 1
-        else:
-            self.quarantine(item.path, problem)
+    def seal(self, source_name: str, quarantined: list[Quarantined]) -> Manifest:
+        """Write what was planned as a new version."""
+        return seal_version(
+            self.paths,
+            model=self.model,
+            planned=self.ingest.plan.sorted(),
+            embedded=self.ingest.embedded,
+            quarantined=quarantined,
+            source=source_name,
+            counts=dict(vars(self.ingest.counts)),
+            served=None if self.previous is None else self.previous.manifest,
+        )
 
 
 def build_index(
@@ -197,50 +165,29 @@ def build_index(
     progress = progress or Progress()
     model = ModelIdentity(embedder.name, embedder.fingerprint, embedder.decode_policy, embedder.dim)
     paths = layout.index_paths(data_dir, name)
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(writing(paths))
-        previous = _open_previous(data_dir, name, model, union=union, progress=progress)
-        if previous is not None:
-            stack.enter_context(previous)
-        journal = Journal(paths.journal, model=model.key, dim=model.dim)
-        stack.callback(journal.close)
-        plan = Plan()
-        stack.callback(plan.close)
-        reusable = previous if previous is not None and _is_of(previous.manifest, model) else None
-        run = _Run(plan, journal, reusable, max_errors)
-        _ingest(run, source, embedder, limits, progress)
-        earlier: list[Quarantined] = []
-        if union and previous is not None:
-            earlier = _still_quarantined(paths, previous, run)
-            plan.fill(_planned(item) for item in previous.items.items())
-        _count_changes(run, previous)
-        if not allow_empty and next(plan.sorted(), None) is None:
-            raise SourceError(
-                f"{source_name} gives no item ({run.counts.quarantined} files quarantined, "
-                f"{run.counts.skipped} skipped); the index is as it was. To make it empty, say "
-                "--allow-empty"
-            )
-        quarantined = [*earlier, *run.quarantined]
-        changed = True
-        if reusable is not None and _is_served(paths, run, reusable, model, quarantined):
-            manifest, changed = reusable.manifest, False
-        else:
+    opening = _run(data_dir, paths, model, max_errors, union=union, progress=progress)
+    with writing(paths), opening as run:
+        found = run.ingest
+        found.read(source, embedder, limits, progress)
+        quarantined = run.keep_previous() if union else found.quarantined
+        run.compare()
+        if not allow_empty and found.plan.size() == 0:
+            raise SourceError(_no_item(source_name, found))
+        manifest = run.served(quarantined)
+        changed = manifest is None
+        if manifest is None:
             progress.step("writing and verifying the version")
-            manifest = seal_version(
-                paths,
-                model=model,
-                planned=plan.sorted(),
-                embedded=run.embedded,
-                quarantined=quarantined,
-                source=source_name,
-                counts=dict(vars(run.counts)),
-                served=None if previous is None else previous.manifest,
-            )
-        journal.delete()
-    counts = {**vars(run.counts), "duplicates": manifest.ids - manifest.entries}
-    dropped = _dropped(previous.manifest, manifest) if previous is not None else []
-    seconds = time.monotonic() - started
-    return BuildReport(manifest, changed, counts, run.quarantined, seconds, dropped)
+            manifest = run.seal(source_name, quarantined)
+        found.journal.delete()
+    return BuildReport(
+        manifest,
+        changed,
+        counts={**vars(found.counts), "duplicates": manifest.ids - manifest.entries},
+        quarantined=found.quarantined,
+        skipped=found.skipped,
+        seconds=time.monotonic() - started,
+        dropped=[] if run.previous is None else _dropped(run.previous.manifest, manifest),
+    )
 
 
 def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
@@ -263,7 +210,6 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
             except ItemNotFoundError as exc:
                 raise ItemNotFoundError(f"{exc}; nothing was removed") from exc
         old = previous.manifest
-        kept = old.ids - len(gone)
 
         def embedded(content_sha256: str) -> EmbeddedImage:
             image = stored_image(previous, content_sha256)
@@ -277,48 +223,60 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
             embedded=embedded,
             quarantined=read_quarantine(paths.version(old.version) / QUARANTINE),
             source=old.source,
-            counts=dict(vars(_Counts(removed=len(gone), unchanged=kept))),
+            counts=dict(vars(Counts(removed=len(gone), unchanged=old.ids - len(gone)))),
             served=old,
         )
-    seconds = time.monotonic() - started
-    return BuildReport(manifest, True, manifest.counts, [], seconds, _dropped(old, manifest))
-
-
-def _dropped(before: Manifest, now: Manifest) -> list[str]:
-    """The operating points of one version that another does not have."""
-    return before.operating_points if now.calibration is None else []
-
-
-def stored_image(index: GalleryIndex, content_sha256: str) -> EmbeddedImage | None:
-    """What a sealed version keeps of a file of these bytes."""
-    item = index.items.by_content(content_sha256)
-    if item is None:
-        return None
-    return EmbeddedImage(
-        content_sha256=content_sha256,
-        vector=index.vectors[item.row].tobytes(),
-        width=item.width,
-        height=item.height,
-        format=item.format,
-        thumbnail=index.items.thumbnail_by_content(content_sha256) or b"",
+    return BuildReport(
+        manifest,
+        changed=True,
+        counts=manifest.counts,
+        quarantined=[],
+        skipped=[],
+        seconds=time.monotonic() - started,
+        dropped=_dropped(old, manifest),
     )
 
 
+@contextlib.contextmanager
+def _run(
+    data_dir: Path,
+    paths: layout.IndexPaths,
+    model: ModelIdentity,
+    max_errors: int | None,
+    *,
+    union: bool,
+    progress: Progress,
+) -> Generator[_Run]:
+    """What is served, opened, and a plan and a journal, closed in the end."""
+    with contextlib.ExitStack() as stack:
+        previous = _open_previous(data_dir, paths, model, union=union, progress=progress)
+        if previous is not None:
+            stack.enter_context(previous)
+        is_same = previous is not None and ModelIdentity.of(previous.manifest).key == model.key
+        journal = Journal(paths.journal, model=model.key, dim=model.dim)
+        stack.callback(journal.close)
+        plan = Plan()
+        stack.callback(plan.close)
+        ingest = Ingest(plan, journal, previous if is_same else None, max_errors)
+        yield _Run(paths, model, previous, ingest)
+
+
 def _open_previous(
-    data_dir: Path, name: str, model: ModelIdentity, *, union: bool, progress: Progress
+    data_dir: Path,
+    paths: layout.IndexPaths,
+    model: ModelIdentity,
+    *,
+    union: bool,
+    progress: Progress,
 ) -> GalleryIndex | None:
     """The served version, to take embeddings from; a union cannot do without it."""
+    wanted = (model.fingerprint, model.decode_policy) if union else (None, None)
     try:
-        if not union:
-            return GalleryIndex.open(data_dir, name)
         return GalleryIndex.open(
-            data_dir,
-            name,
-            embedder_fingerprint=model.fingerprint,
-            decode_policy=model.decode_policy,
+            data_dir, paths.root.name, embedder_fingerprint=wanted[0], decode_policy=wanted[1]
         )
     except IndexNotFoundError:
-        if layout.index_paths(data_dir, name).current.exists() and union:
+        if union and paths.current.exists():
             raise
         return None
     except IndexFormatError as exc:
@@ -328,76 +286,25 @@ def _open_previous(
         return None
 
 
-def _is_of(manifest: Manifest, model: ModelIdentity) -> bool:
-    return (manifest.model_fingerprint, manifest.decode_policy, manifest.dim) == (
-        model.fingerprint,
-        model.decode_policy,
-        model.dim,
+def _no_item(source_name: str, found: Ingest) -> str:
+    first = f", the first {found.quarantined[0].path}: " if found.quarantined else ""
+    reason = found.quarantined[0].reason if found.quarantined else ""
+    return (
+        f"{source_name} gives no item ({found.counts.quarantined} files quarantined{first}{reason}"
+        f"; {found.counts.skipped} skipped); the index is as it was. To make it empty, say "
+        "--allow-empty"
     )
 
 
-def _ingest(
-    run: _Run, source: Source, embedder: EmbedderLike, limits: DecodeLimits, progress: Progress
-) -> None:
-    """Read the collection through: plan every item and embed what is not known yet."""
-    pipeline = EmbeddingPipeline(embedder, limits=limits)
-    with contextlib.closing(pipeline), progress.counter("embedding", source.size, "files") as count:
-        for item in source.items():
-            run.take(item, pipeline)
-            run.keep(pipeline.ready())
-            count()
-        run.keep(pipeline.rest())
+def _dropped(before: Manifest, now: Manifest) -> list[str]:
+    """The operating points of one version that another does not have."""
+    return before.operating_points if now.calibration is None else []
 
 
 def _planned(item: Item) -> Planned:
     return Planned(item.id, item.id, item.content_sha256, item.bytes, item.metadata)
 
 
-def _still_quarantined(
-    paths: layout.IndexPaths, previous: GalleryIndex, run: _Run
-) -> list[Quarantined]:
-    """The served version's quarantine list without the files that this run read."""
-    listed = read_quarantine(paths.version(previous.version) / QUARANTINE)
-    read_now = {entry.path for entry in run.quarantined}
-    if listed:
-        read_now.update(item.path for item in run.plan.sorted())
-    return [entry for entry in listed if entry.path not in read_now]
-
-
-def _count_changes(run: _Run, previous: GalleryIndex | None) -> None:
-    """Compare what is planned with what is served."""
-    counts = run.counts
-    known = 0
-    for item in previous.items.items() if previous is not None else ():
-        planned = run.plan.get(item.id)
-        if planned is None:
-            counts.removed += 1
-            continue
-        known += 1
-        if planned.content_sha256 == item.content_sha256 and _is_equal_json(
-            planned.metadata, item.metadata
-        ):
-            counts.unchanged += 1
-        else:
-            counts.updated += 1
-    counts.added = run.plan.size() - known
-
-
 def _is_equal_json(one: object, other: object) -> bool:
     """Whether two values are stored alike; to Python, 1, 1.0 and true are equal."""
     return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _is_served(
-    paths: layout.IndexPaths,
-    run: _Run,
-    served: GalleryIndex,
-    model: ModelIdentity,
-    quarantined: list[Quarantined],
-) -> bool:
-    """Whether the plan is what is served, by the same model, down to the quarantine list."""
-    counts = run.counts
-    if counts.added or counts.updated or counts.removed or served.manifest.model_name != model.name:
-        return False
-    listed = read_quarantine(paths.version(served.version) / QUARANTINE)
-    return sorted(map(astuple, listed)) == sorted(map(astuple, quarantined))

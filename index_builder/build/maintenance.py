@@ -1,5 +1,6 @@
 """What is done to versions that exist: verify, roll back, prune, export."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -7,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from index_builder.build.writer import check_version, point_current, writing
-from index_builder.errors import IndexFormatError, IndexNotFoundError
+from index_builder.errors import GalleryIndexError, IndexFormatError, IndexNotFoundError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
-from index_builder.store.manifest import MANIFEST, Manifest
+from index_builder.store.manifest import MANIFEST, Manifest, read_manifest
+from model.cli.files import write_aside
 
 
 def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manifest:
@@ -32,6 +34,14 @@ def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manif
     if manifest.version != chosen or (current is not None and current.seal != manifest.seal()):
         raise IndexFormatError(f"{chosen}/{MANIFEST} is not the one that CURRENT or its name means")
     return manifest
+
+
+def operating_points_served(data_dir: Path, name: str) -> list[str]:
+    """Names of the operating points of the served version; none where it cannot be read."""
+    paths = layout.index_paths(data_dir, name)
+    with contextlib.suppress(GalleryIndexError):
+        return read_manifest(paths.version(layout.read_current(paths).version)).operating_points
+    return []
 
 
 def roll_back(data_dir: Path, name: str, to: str | None = None) -> Manifest:
@@ -135,11 +145,6 @@ def export_vectors(data_dir: Path, name: str, out: Path) -> int:
     """
     with GalleryIndex.open(data_dir, name) as index:
         ids = np.array(index.items.first_ids(), dtype=np.str_).reshape(index.size)
-        aside = out.with_name(f".tmp-{out.name}")
-        try:
-            with aside.open("wb") as file:
-                np.savez(file, ids=ids, vectors=np.asarray(index.vectors))
-            aside.replace(out)
-        finally:
-            aside.unlink(missing_ok=True)
+        with write_aside(out) as aside, aside.open("wb") as file:
+            np.savez(file, ids=ids, vectors=np.asarray(index.vectors))
         return index.size

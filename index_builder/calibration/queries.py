@@ -201,7 +201,7 @@ class LabelledPairs:
     ) -> Listing:
         """Check the whole list, then read its files in turn."""
         labels: list[tuple[str, Label]] = []
-        for number, fields in csv_rows(self._path):
+        for number, fields in csv_rows(self._path, ("id", "path")):
             where = f"{self._path.name}, line {number}"
             labels.append((where, _label(fields, where, index)))
         if not labels:

@@ -1,126 +1,167 @@
-"""What the commands share: their options, and what they stand for."""
+"""What the commands share: each option written once, and how a command ends."""
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from index_builder.build.embedding import EmbedderLike
+from model.cli.console import Output
 from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 
 EXIT_QUARANTINED = 3
 
-Truncated = Literal["refuse", "accept"]
-
-IndexOption = Annotated[str, typer.Option("--index", help="Name of the index.")]
-DataDirOption = Annotated[
-    Path,
-    typer.Option("--data-dir", envvar="LIPSIM_DATA_DIR", help="Directory that holds the indexes."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+_LIMITS = DecodeLimits()
 SourceArgument = Annotated[
-    Path, typer.Argument(help="A folder, a tar or zip archive, or a .csv or .jsonl manifest.")
-]
-CheckpointOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--checkpoint",
-        envvar="LIPSIM_CHECKPOINT",
-        help="Weights of another model than the default; the service reads the same variable.",
+    list[Path],
+    typer.Argument(
+        help="A folder, a tar or zip archive, a .csv or .jsonl list, or pictures.",
+        metavar="SOURCE",
     ),
 ]
-MaxErrorsOption = Annotated[
-    int | None, typer.Option("--max-errors", min=0, help="Stop at more bad files than this.")
-]
-FormatsOption = Annotated[
-    str,
-    typer.Option(
-        "--allowed-formats",
-        envvar="LIPSIM_ALLOWED_FORMATS",
-        help="Formats accepted, comma-separated; the service reads the same variable.",
-    ),
-]
-AllowFormatOption = Annotated[
-    list[str] | None,
-    typer.Option("--allow-format", help="Accept this format too, like BMP or TIFF; repeatable."),
-]
-TruncatedOption = Annotated[
-    Truncated,
-    typer.Option(
-        "--truncated",
-        envvar="LIPSIM_TRUNCATED",
-        help="A JPEG that ends early: refuse quarantines it, accept takes what there is of it; the "
-        "service reads the same variable.",
-    ),
-]
-AllowEmptyOption = Annotated[
-    bool, typer.Option("--allow-empty", help="Let the index become empty.")
-]
-MaxPixelsOption = Annotated[
-    int,
-    typer.Option(
-        "--max-image-pixels",
-        envvar="LIPSIM_MAX_IMAGE_PIXELS",
-        min=1,
-        max=MOST_PIXELS,
-        help="Quarantine pictures with more pixels; the service reads the same variable.",
-    ),
-]
-DEFAULT_DATA_DIR = Path("data")
-DEFAULT_LIMITS = DecodeLimits()
-DEFAULT_FORMATS = ",".join(sorted(DEFAULT_LIMITS.formats))
+VersionOption = Annotated[str | None, typer.Option("--version", help="Not the served one.")]
 
 
-def limits_from(
-    allowed: str, further: list[str] | None, max_pixels: int, truncated: Truncated
-) -> DecodeLimits:
-    """What an image may be, as the command line says it.
+@dataclass(frozen=True)
+class DataOptions:
+    """What every command takes: where the indexes are, and for whom it prints."""
 
-    Args:
-        allowed: formats, comma-separated.
-        further: formats beside those.
-        max_pixels: width times height.
-        truncated: what becomes of a file that ends early.
+    data_dir: Annotated[
+        Path,
+        typer.Option("--data-dir", envvar="LIPSIM_DATA_DIR", help="Where the indexes are."),
+    ] = Path("data")
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False
 
-    Raises:
-        typer.BadParameter: a format that no image may have.
+    @property
+    def output(self) -> Output:
+        return Output(self.as_json)
+
+
+@dataclass(frozen=True)
+class IndexOptions(DataOptions):
+    """Beside that, one index."""
+
+    index: Annotated[str, typer.Option("--index", help="Name of the index.")] = "default"
+
+
+@dataclass(frozen=True)
+class PictureOptions(IndexOptions):
+    """Beside that, what embeds pictures, and which ones are accepted."""
+
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--checkpoint",
+            envvar="LIPSIM_CHECKPOINT",
+            help="Weights of another model.",
+            metavar="FILE",
+        ),
+    ] = None
+    allowed_formats: Annotated[
+        str,
+        typer.Option(
+            "--allowed-formats",
+            envvar="LIPSIM_ALLOWED_FORMATS",
+            help="Formats accepted, comma-separated.",
+            metavar="NAMES",
+        ),
+    ] = ",".join(sorted(_LIMITS.formats))
+    allow_format: Annotated[
+        list[str] | None,
+        typer.Option("--allow-format", hidden=True, help="One more; see --allowed-formats."),
+    ] = None
+    max_image_pixels: Annotated[
+        int,
+        typer.Option(
+            "--max-image-pixels",
+            envvar="LIPSIM_MAX_IMAGE_PIXELS",
+            min=1,
+            max=MOST_PIXELS,
+            help="Largest picture accepted.",
+            metavar="N",
+            show_default="50 million",
+        ),
+    ] = _LIMITS.max_pixels
+    truncated: Annotated[
+        Literal["refuse", "accept"],
+        typer.Option(
+            "--truncated", envvar="LIPSIM_TRUNCATED", help="What becomes of JPEGs that end early."
+        ),
+    ] = "refuse"
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """What an image may be.
+
+        Raises:
+            typer.BadParameter: a format that no image may have.
+        """
+        named = [*self.allowed_formats.split(","), *(self.allow_format or [])]
+        try:
+            formats = format_names(named)
+        except ValueError as error:
+            hint = "--allowed-formats (LIPSIM_ALLOWED_FORMATS)"
+            raise typer.BadParameter(str(error), param_hint=hint) from error
+        return DecodeLimits(
+            max_pixels=self.max_image_pixels,
+            formats=formats,
+            accept_truncated=self.truncated == "accept",
+        )
+
+    def embedder(self) -> EmbedderLike:
+        """The model of the checkpoint, or the default one.
+
+        Raises:
+            CheckpointError: it is refused.
+        """
+        # torch takes seconds to import, and most commands do without it.
+        from model.cli.threads import limit_threads  # noqa: PLC0415
+        from model.embedder import Embedder  # noqa: PLC0415
+
+        # The pipeline runs passes side by side.
+        limit_threads(1)
+        return Embedder.load(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class BuildOptions(PictureOptions):
+    """Beside that, when to give up."""
+
+    max_errors: Annotated[
+        int | None,
+        typer.Option("--max-errors", min=0, help="Stop at more bad files.", metavar="N"),
+    ] = None
+
+
+def command(app: typer.Typer, name: str | None = None) -> Callable[[Callable[..., None]], None]:
+    """Make a command of a function whose parameter `options` is one of the classes above.
+
+    On the command line each member is an option; errors become messages and exit codes.
     """
-    try:
-        formats = format_names([*allowed.split(","), *(further or [])])
-    except ValueError as error:
-        hint = "--allowed-formats (LIPSIM_ALLOWED_FORMATS), --allow-format"
-        raise typer.BadParameter(str(error), param_hint=hint) from error
-    return DecodeLimits(
-        max_pixels=max_pixels, formats=formats, accept_truncated=truncated == "accept"
-    )
 
+    def register(function: Callable[..., None]) -> None:
+        own = inspect.signature(function).parameters
+        kind = own["options"].annotation
+        members = fields(kind)
+        options = [
+            inspect.Parameter(
+                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
+            )
+            for one in members
+        ]
+        arguments = [one for one in own.values() if one.name != "options"]
 
-def load_embedder(checkpoint: Path | None) -> EmbedderLike:
-    """The model of a checkpoint, or the default one.
+        @functools.wraps(function)
+        def run(**values: Any) -> None:
+            chosen = kind(**{one.name: values.pop(one.name) for one in members})
+            with chosen.output.errors():
+                function(**values, options=chosen)
 
-    Raises:
-        CheckpointError: it is refused.
-    """
-    # torch takes seconds to import, and most commands do without it.
-    from model.cli.threads import limit_threads  # noqa: PLC0415
-    from model.embedder import Embedder  # noqa: PLC0415
+        run.__signature__ = inspect.Signature([*arguments, *options])  # pyright: ignore[reportAttributeAccessIssue]
+        app.command(name)(run)
 
-    # The pipeline runs passes side by side.
-    limit_threads(1)
-    return Embedder.load(checkpoint)
-
-
-def as_lines(lines: Iterable[str]) -> str:
-    """Lines for a person, with what a file's name may bring along escaped.
-
-    A name may hold newlines and a terminal's commands: none may look like a line of ours.
-    """
-    return "\n".join("".join(map(_visible, line)) for line in lines)
-
-
-def _visible(character: str) -> str:
-    # Python's own escapes; a byte that is no UTF-8 is a lone surrogate here, which has one too.
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    return register

@@ -1,30 +1,49 @@
 """What the commands tell of an index and of what was done to it, for people and for machines."""
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from index_builder.build.build import BuildReport
 from index_builder.calibration.measure import CalibrationReport
-from index_builder.cli.options import as_lines
+from index_builder.errors import GalleryIndexError
 from index_builder.store import layout
-from index_builder.store.manifest import Manifest
+from index_builder.store.manifest import Manifest, Quarantined
 from index_builder.store.operating_points import calibration_fields, describe
 from model.cli.console import Output
 
-_SHOWN_QUARANTINED = 20
+_SHOWN = 20
+
+
+def as_lines(lines: Iterable[str]) -> str:
+    """Lines for a person, with what a file's name may bring along escaped.
+
+    A name may hold newlines and a terminal's commands: none may look like a line of ours.
+    """
+    return "\n".join("".join(map(_visible, line)) for line in lines)
+
+
+def _visible(character: str) -> str:
+    # Python's own escapes; a byte that is no UTF-8 is a lone surrogate here, which has one too.
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def show_report(output: Output, index: str, report: BuildReport) -> None:
     """What a build, an addition or a removal did."""
     manifest = report.manifest
-    done = ", ".join(f"{count} {what}" for what, count in report.counts.items() if count)
     kept = "" if report.changed else " unchanged"
-    lines = [f"{index} {summary(manifest)}{kept} in {report.seconds:.1f} s: {done or 'no files'}"]
-    shown = report.quarantined[:_SHOWN_QUARANTINED]
-    lines += [f"  quarantined {q.path}: {q.code}: {q.reason}" for q in shown]
-    if len(report.quarantined) > len(shown):
-        lines.append(f"  and {len(report.quarantined) - len(shown)} more: see `info`")
+    done = _in_words(report.counts) or "no files"
+    lines = [f"{index} {summary(manifest)}{kept} in {report.seconds:.1f} s: {done}"]
+    lines += _quarantine_lines(report.quarantined[:_SHOWN])
+    if len(report.quarantined) > _SHOWN:
+        lines.append(f"  and {len(report.quarantined) - _SHOWN} more: see `info`")
+    if report.skipped:
+        more = report.counts["skipped"] - len(report.skipped)
+        told = ", ".join(report.skipped) + (f" and {more} more" if more else "")
+        lines.append(f"  skipped {told}: no pictures, as their names say")
     if report.dropped:
         lines.append(
             f"  dropped the operating points {', '.join(report.dropped)}: they were measured with "
@@ -42,49 +61,70 @@ def show_report(output: Output, index: str, report: BuildReport) -> None:
         "changed": report.changed,
         "seconds": report.seconds,
         "operating_points_dropped": report.dropped,
+        "skipped": report.skipped,
         "quarantined": [asdict(entry) for entry in report.quarantined],
     }
     output.show(fields, as_lines(lines))
 
 
-def describe_index(data_dir: Path, name: str) -> dict[str, Any]:
-    """An index's versions, and which is served."""
-    paths = layout.index_paths(data_dir, name)
-    served = layout.read_current(paths).version
-    return {"index": name, "served": served, "versions": layout.list_versions(paths)}
+def show_indexes(output: Output, data_dir: Path, only: str | None) -> None:
+    """The indexes of a data directory and their versions; one that cannot be read is named.
+
+    Raises:
+        GalleryIndexError: the one index asked for cannot be read.
+    """
+    names = layout.list_indexes(data_dir) if only is None else [only]
+    found: list[dict[str, Any]] = []
+    lines: list[str] = []
+    for name in names:
+        paths = layout.index_paths(data_dir, name)
+        try:
+            served, versions = layout.read_current(paths).version, layout.list_versions(paths)
+        except GalleryIndexError as error:
+            if only is not None:
+                raise
+            found.append({"index": name, "served": None, "versions": [], "error": str(error)})
+            lines.append(f"{name}: {error}")
+            continue
+        found.append({"index": name, "served": served, "versions": versions})
+        told = [f"{one} (served)" if one == served else one for one in versions]
+        lines.append(f"{name}: {', '.join(told)}")
+    output.show({"indexes": found}, as_lines(lines or [f"no indexes in {data_dir.absolute()}"]))
 
 
-def described(manifest: Manifest) -> dict[str, Any]:
-    """A manifest, its calibration as the commands show it."""
+def show_version(
+    output: Output,
+    index: str,
+    directory: Path,
+    *,
+    versions: list[str],
+    manifest: Manifest,
+    quarantined: list[Quarantined],
+) -> None:
+    """A version, its operating points, and what could not become an item."""
     fields = asdict(manifest)
+    del fields["calibration"], fields["counts"], fields["files"]
+    lines = [f"{index} {summary(manifest)}", f"  path: {directory.absolute()}"]
+    lines += [f"  {name}: {value}" for name, value in fields.items()]
+    lines.append(f"  counts: {_in_words(manifest.counts) or 'none'}")
+    lines += [
+        f"  {name}: {one.bytes} bytes, sha256 {one.sha256}" for name, one in manifest.files.items()
+    ]
+    shown = asdict(manifest)
     if manifest.calibration is not None:
-        fields["calibration"] = calibration_fields(manifest.calibration)
-    return fields
-
-
-def summary(manifest: Manifest) -> str:
-    """A version in one line."""
-    points = ", ".join(manifest.operating_points)
-    calibrated = f", {'stale ' if is_stale(manifest) else ''}operating points {points}"
-    calibrated = calibrated if points else ""
-    return f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids{calibrated})"
-
-
-def counts_of(manifest: Manifest) -> dict[str, Any]:
-    """A version in numbers, for machines."""
-    return {
-        "version": manifest.version,
-        "entries": manifest.entries,
-        "ids": manifest.ids,
-        "counts": manifest.counts,
-        "operating_points": manifest.operating_points,
-        "operating_points_stale": is_stale(manifest),
-    }
-
-
-def is_stale(manifest: Manifest) -> bool:
-    """Whether it has operating points that were measured on another gallery."""
-    return manifest.calibration is not None and manifest.calibration.stale
+        shown["calibration"] = calibration_fields(manifest.calibration)
+        lines += [f"  {line}" for line in describe(manifest.calibration)]
+    lines += _quarantine_lines(quarantined)
+    output.show(
+        {
+            "index": index,
+            "path": str(directory.absolute()),
+            "versions": versions,
+            "manifest": shown,
+            "quarantined": [asdict(entry) for entry in quarantined],
+        },
+        as_lines(lines),
+    )
 
 
 def show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
@@ -108,3 +148,37 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
         "seconds": report.seconds,
     }
     output.show(fields, as_lines(lines))
+
+
+def summary(manifest: Manifest) -> str:
+    """A version in one line."""
+    told = f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids"
+    if manifest.operating_points:
+        stale = "stale " if is_stale(manifest) else ""
+        told += f", {stale}operating points {', '.join(manifest.operating_points)}"
+    return f"{told})"
+
+
+def counts_of(manifest: Manifest) -> dict[str, Any]:
+    """A version in numbers, for machines."""
+    return {
+        "version": manifest.version,
+        "entries": manifest.entries,
+        "ids": manifest.ids,
+        "counts": manifest.counts,
+        "operating_points": manifest.operating_points,
+        "operating_points_stale": is_stale(manifest),
+    }
+
+
+def is_stale(manifest: Manifest) -> bool:
+    """Whether it has operating points that were measured on another gallery."""
+    return manifest.calibration is not None and manifest.calibration.stale
+
+
+def _in_words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+
+
+def _quarantine_lines(quarantined: Iterable[Quarantined]) -> list[str]:
+    return [f"  quarantined {one.path}: {one.code}: {one.reason}" for one in quarantined]

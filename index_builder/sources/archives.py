@@ -99,24 +99,15 @@ class _CappedReader(io.RawIOBase):
         return self._position
 
 
-def open_archive(path: Path, *, max_bytes: int) -> "TarSource | ZipSource":
-    """Open an archive by its content.
-
-    Raises:
-        SourceError: it is neither tar nor zip, or its list of members is damaged.
-    """
-    if not path.is_file():
-        raise SourceError(f"{path.name} is neither a folder nor a regular file")
+def open_archive(path: Path, *, max_bytes: int) -> "TarSource | ZipSource | None":
+    """Open an archive by its content; None if it is neither tar nor zip that can be read."""
     # Tar first: a plain tar whose last member is a zip ends like a zip.
     if _is_tar(path):
         return TarSource(path, max_bytes=max_bytes)
     try:
         return ZipSource(path, max_bytes=max_bytes)
-    except (*_DAMAGE, NotImplementedError, ValueError) as exc:
-        raise SourceError(
-            f"{path.name} is neither a folder, nor a tar or zip archive, nor a .csv or .jsonl "
-            f"manifest that can be read: {exc}"
-        ) from exc
+    except (*_DAMAGE, NotImplementedError, ValueError):
+        return None
 
 
 def _decompressed(path: Path) -> io.BufferedIOBase:

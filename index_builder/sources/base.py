@@ -1,8 +1,7 @@
-"""Collections: a folder, an archive or a manifest in; items out, one in memory at a time.
+"""What every collection gives: items, one in memory at a time, and what may be an id.
 
-An item's id is its relative POSIX path in a folder or an archive, and the given id in a manifest.
 What is wrong with one file is told with that file (`SourceItem.problem`) and stops nothing; what is
-wrong with the collection itself, such as a duplicate id in a manifest, is a SourceError before
+wrong with the collection itself, such as a duplicate id in a list, is a SourceError before
 anything is built.
 """
 
@@ -13,8 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
-
-from index_builder.errors import SourceError
 
 MAX_ID_BYTES = 4096
 
@@ -43,7 +40,7 @@ class SourceItem:
         id: what the item will be called.
         path: where it is in the collection, for messages.
         data: the file's bytes; empty when there is a problem.
-        metadata: what a manifest says beside id and path.
+        metadata: what a list says beside id and path.
         problem: why it cannot be used; None if it can.
     """
 
@@ -153,62 +150,3 @@ def item_from(
     if isinstance(content, Problem):
         return SourceItem(item_id, path, metadata=metadata or {}, problem=content)
     return SourceItem(item_id, path, content, metadata or {})
-
-
-class FolderSource:
-    """Every file below a folder, sorted; hidden files and folders are passed over."""
-
-    def __init__(self, root: Path, *, max_bytes: int) -> None:
-        self._root = root.resolve()
-        self._max_bytes = max_bytes
-        self._paths = self._list()
-
-    @property
-    def size(self) -> int | None:
-        """Number of files found."""
-        return len(self._paths)
-
-    def items(self) -> Iterator[SourceItem]:
-        """The files in the order of their paths."""
-        for path in self._paths:
-            problem = id_problem(path)
-            if problem is None:
-                content = read_inside(self._root, path, self._max_bytes)
-                yield item_from(path, path, content)
-            else:
-                yield SourceItem(printable(path), printable(path), problem=problem)
-
-    def _list(self) -> list[str]:
-        def refuse(error: OSError) -> None:
-            raise SourceError(f"folder {error.filename} cannot be listed: {error.strerror}")
-
-        found: list[str] = []
-        for folder, subfolders, files in os.walk(self._root, onerror=refuse):
-            # A linked folder is not entered (os.walk's default), so no loop and no way out.
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            relative = Path(folder).relative_to(self._root)
-            found += [(relative / n).as_posix() for n in files if not n.startswith(".")]
-        return sorted(found)
-
-
-def open_source(path: Path, *, max_bytes: int) -> Source:
-    """Open a collection: a folder, a .csv/.jsonl manifest, or a tar or zip archive by its content.
-
-    Args:
-        path: where it is.
-        max_bytes: no file of more bytes is read.
-
-    Raises:
-        SourceError: it is none of these, or cannot be read.
-    """
-    # These modules build on this one; importing them here keeps one door for all collections.
-    from index_builder.sources.archives import open_archive  # noqa: PLC0415
-    from index_builder.sources.lists import SUFFIXES, ManifestSource  # noqa: PLC0415
-
-    if path.is_dir():
-        return FolderSource(path, max_bytes=max_bytes)
-    if not path.exists():
-        raise SourceError(f"no folder, archive or manifest at {path}")
-    if path.suffix.lower() in SUFFIXES:
-        return ManifestSource(path, max_bytes=max_bytes)
-    return open_archive(path, max_bytes=max_bytes)

@@ -1,13 +1,13 @@
-"""Manifests: a CSV or JSONL file that names images, gives each its id, and may say more about it.
+"""Lists: a CSV or JSONL file that names images, may give each its id, and may say more about it.
 
-The whole manifest is read and checked before anything is built: a missing column, a duplicate id or
+The whole list is read and checked before anything is built: a missing column, a duplicate id or
 a path out of its folder is the list's error, not one file's.
 """
 
 import csv
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NoReturn
@@ -27,8 +27,8 @@ class _Line:
     metadata: dict[str, Any]
 
 
-class ManifestSource:
-    """The images a manifest names, in its order; paths are relative to the manifest's folder."""
+class ListSource:
+    """The images a list names, in its order; paths are relative to the list's folder."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self._root = path.resolve().parent
@@ -65,14 +65,15 @@ def _read_lines(path: Path) -> list[_Line]:
 
 def _line(fields: dict[str, Any], where: str) -> _Line:
     for wanted in ("id", "path"):
-        if fields.get(wanted) in (None, ""):
+        if fields.get(wanted) in (None, "") and (wanted == "path" or wanted in fields):
             raise SourceError(f"{where}: wanted a value for {wanted!r}, got none")
-    item_id, path = fields.pop("id"), fields.pop("path")
+    path = fields.pop("path")
+    item_id = fields.pop("id") if "id" in fields else PurePosixPath(str(path)).as_posix()
     if isinstance(item_id, int) and not isinstance(item_id, bool):
         item_id = str(item_id)  # JSON lists often number their items
     if not isinstance(item_id, str) or not isinstance(path, str):
         raise SourceError(f"{where}: id and path must be text")
-    problem = id_problem(item_id) or path_problem(path)
+    problem = path_problem(path) or id_problem(item_id)
     if problem is not None:
         raise SourceError(f"{where}: {problem.reason}")
     nested = fields.pop("metadata", {})
@@ -82,15 +83,15 @@ def _line(fields: dict[str, Any], where: str) -> _Line:
 
 
 def path_problem(path: str) -> Problem | None:
-    """Why a path cannot be one below the manifest's folder, read as text alone."""
+    """Why a path cannot be one below the list's folder, read as text alone."""
     parts = PurePosixPath(path)
     if parts.is_absolute() or ".." in parts.parts or "\0" in path:
-        return Problem("unsafe_name", f"path {path!r} leaves the manifest's folder")
+        return Problem("unsafe_name", f"path {path!r} leaves the list's folder")
     return None
 
 
-def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV file with columns id and path, each with the number of its last line.
+def csv_rows(path: Path, wanted: Sequence[str] = ("path",)) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV file with these columns at least, each with the number of its last line.
 
     Raises:
         SourceError: it is not that.
@@ -100,11 +101,10 @@ def csv_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             columns = list(reader.fieldnames or [])
-            missing = [name for name in ("id", "path") if name not in columns]
-            if missing or len(set(columns)) != len(columns):
+            if not set(wanted) <= set(columns) or len(set(columns)) != len(columns):
                 raise SourceError(
-                    f"{path.name}: wanted a header line with columns id and path, each name once; "
-                    f"got {columns[:20]}"
+                    f"{path.name}: wanted a header line with {' and '.join(wanted)}, each name "
+                    f"once; got {columns[:20]}"
                 )
             for row in reader:
                 if None in row or None in row.values():

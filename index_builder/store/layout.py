@@ -146,8 +146,8 @@ def read_current(paths: IndexPaths) -> Current:
             raw = file.read(_MAX_CURRENT_BYTES)
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise IndexNotFoundError(
-            f"no index {paths.root.name!r}: make it with `python -m index_builder build SOURCE "
-            f"--index {paths.root.name}`"
+            f"no index {paths.root.name!r} in {paths.root.parent.parent.absolute()}: make it with "
+            f"`python -m index_builder build SOURCE --index {paths.root.name}`"
         ) from exc
     except OSError as exc:
         raise IndexFormatError(

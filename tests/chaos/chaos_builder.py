@@ -10,7 +10,7 @@ from pathlib import Path
 
 from index_builder.build.build import build_index
 from index_builder.build.maintenance import prune
-from index_builder.sources.base import open_source
+from index_builder.sources.open_source import open_source
 from model.cli.threads import limit_threads
 from model.embedder import Embedder
 

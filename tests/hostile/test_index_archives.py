@@ -12,7 +12,7 @@ import pytest
 from index_tools import MAX_BYTES, picture
 
 from index_builder.errors import SourceError
-from index_builder.sources.base import open_source
+from index_builder.sources.open_source import open_source
 
 
 def read(path):

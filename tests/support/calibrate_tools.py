@@ -4,7 +4,7 @@ from index_tools import MAX_BYTES, TinyEmbedder
 
 from index_builder.calibration.measure import calibrate_index
 from index_builder.calibration.queries import SyntheticPairs
-from index_builder.sources.base import open_source
+from index_builder.sources.open_source import open_source
 from model.pixels.decode import DecodeLimits
 
 PICTURES = 660

@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from index_builder.build.build import BuildReport, build_index
 from index_builder.search.gallery import GalleryIndex
-from index_builder.sources.base import open_source
+from index_builder.sources.open_source import open_source
 from index_builder.store.items import Item
 
 MAX_BYTES = 1 << 20

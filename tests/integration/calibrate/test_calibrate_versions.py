@@ -116,7 +116,7 @@ from pathlib import Path
 from index_tools import MAX_BYTES, TinyEmbedder
 from index_builder.calibration.measure import calibrate_index
 from index_builder.calibration.queries import SyntheticPairs
-from index_builder.sources.base import open_source
+from index_builder.sources.open_source import open_source
 from model.cli.progress import Progress
 pairs = SyntheticPairs(
     lambda: open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES), source="in", queries=620

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,15 +10,34 @@ import time
 
 import numpy as np
 import pytest
-from index_tools import build, interruptible, picture, write_folder
+from index_tools import build, interruptible, picture, some, write_folder
 from paths import ROOT
 from PIL import Image
 from typer.testing import CliRunner
 
 from index_builder.__main__ import app
+from index_builder.build.writer import seal_calibration, writing
 from index_builder.search.gallery import GalleryIndex
+from index_builder.store import layout
+from index_builder.store.manifest import read_manifest
+from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
+
+CALIBRATION = Calibration(
+    statistic="margin",
+    k=1,
+    pairs="synthetic",
+    source="pictures",
+    seed=0,
+    pictures=300,
+    queries=300,
+    chosen_on=150,
+    operating_points=(
+        OperatingPoint("balanced", 0.3, 0.01, 150, 0, {"jpeg": Measured(150, 90, 150, 0)}),
+    ),
+    left_out=(),
+)
 
 
 def run(*arguments, env=None):
@@ -208,9 +228,9 @@ def test_every_command_that_changes_versions_says_what_it_did(data_dir):
         (("prune", "--index", "other"), "no index 'other'"),
         (("list", "--index", "other"), "no index 'other'"),
         (("export", "/nonexistent/folder/out.npz"), "/nonexistent/folder"),
-        (("build", "/nonexistent/folder"), "no folder, archive or manifest at"),
+        (("build", "/nonexistent/folder"), "no folder, archive, list or picture at"),
         (("build", "/dev/null"), "neither a folder nor a regular file"),
-        (("add", "/nonexistent.csv"), "no folder, archive or manifest at"),
+        (("add", "/nonexistent.csv"), "no folder, archive, list or picture at"),
     ],
 )
 @pytest.mark.parametrize("as_json", [False, True])
@@ -236,6 +256,86 @@ def test_damage_is_an_error_that_names_the_file(data_dir):
         result = invoke(command, *arguments, "--data-dir", data_dir)
         assert result.exit_code == 1
         assert "v000002/thumbnails.sqlite is damaged" in result.stderr
+
+
+def test_one_damaged_index_does_not_hide_the_others(data_dir):
+    other = data_dir / "indexes/other"
+    other.mkdir()
+    (other / "CURRENT").write_bytes(b"nonsense")
+    listed = invoke("list", "--data-dir", data_dir)
+    assert listed.exit_code == 0
+    assert listed.stdout.startswith("default: v000001, v000002 (served)\nother: CURRENT of")
+    fields = json.loads(invoke("list", "--data-dir", data_dir, "--json").stdout)["indexes"]
+    assert [one["served"] for one in fields] == ["v000002", None]
+    assert "damaged" in fields[1]["error"]
+    assert invoke("list", "--index", "other", "--data-dir", data_dir).exit_code == 1
+
+
+def test_a_relative_data_dir_is_named_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("list").stdout == f"no indexes in {tmp_path / 'data'}\n"
+    assert f"no index 'default' in {tmp_path / 'data'}" in invoke("verify").stderr
+
+
+def test_info_is_for_people_and_shows_no_programs_notation(data_dir):
+    told = invoke("info", "--data-dir", data_dir).stdout
+    assert not set("{}[]") & set(told)
+    assert "  counts: 1 quarantined, 4 reused, 4 unchanged" in told
+    assert re.search(r"\n  vectors\.npy: \d+ bytes, sha256 [0-9a-f]{64}\n", told)
+    assert f"path: {data_dir}/indexes/default/versions/v000002" in told
+
+
+def test_what_was_skipped_is_named_and_the_names_are_capped(tmp_path):
+    folder = write_folder(tmp_path / "in", 1)
+    for number in range(30):
+        (folder / f"note{number:02}.txt").write_text("no picture")
+    done = invoke("build", folder, "--data-dir", tmp_path)
+    assert done.exit_code == 0
+    assert "30 skipped" in done.stdout
+    assert "\n  skipped note00.txt, note01.txt, " in done.stdout
+    assert "note19.txt and 10 more: no pictures" in done.stdout
+    again = json.loads(invoke("add", folder, "--data-dir", tmp_path, "--json").stdout)
+    assert again["skipped"] == [f"note{number:02}.txt" for number in range(20)]
+
+
+def test_pictures_are_added_one_by_one_under_their_names(tmp_path):
+    data_dir, new = tmp_path, write_folder(tmp_path / "new", 2, first=70)
+    one = invoke("add", new / "0070.png", "--data-dir", data_dir)
+    assert one.exit_code == 0, one.output
+    both = invoke("add", new / "0070.png", new / "0071.png", "--data-dir", data_dir, "--json")
+    assert some(json.loads(both.stdout)["counts"])["added"] == 1
+    with GalleryIndex.open(data_dir) as index:
+        assert index.entry_by_id("0071.png").id == "0071.png"
+        assert index.manifest.source == f"{new}/0070.png and 1 more"
+    folder = invoke("add", new, new / "0071.png", "--data-dir", data_dir)
+    assert (folder.exit_code, folder.stderr.count("\n")) == (1, 1)
+    assert "new is no picture, and of several paths each must be one" in folder.stderr
+
+
+def test_why_nothing_became_an_item_is_said(tmp_path):
+    (tmp_path / "drawing.svg").write_text("<svg></svg>")
+    result = invoke("build", tmp_path / "drawing.svg", "--data-dir", tmp_path)
+    assert result.exit_code == 1
+    assert "1 files quarantined, the first drawing.svg: " in result.stderr
+    assert "SVG" in result.stderr
+
+
+def test_rollback_says_which_operating_points_are_gone(data_dir):
+    paths = layout.index_paths(data_dir, "default")
+    with writing(paths):
+        seal_calibration(paths, read_manifest(paths.version("v000002")), CALIBRATION)
+    assert invoke("rollback", "--data-dir", data_dir).stdout == (
+        "default now serves v000002 (4 entries, 4 ids); it has no operating points balanced\n"
+    )
+    back = invoke("rollback", "--to", "v000003", "--data-dir", data_dir, "--json")
+    assert json.loads(back.stdout)["operating_points_dropped"] == []
+
+
+@pytest.mark.parametrize("name", ["build", "add", "calibrate", "list", "remove", "rollback"])
+def test_the_help_of_a_command_fits_on_a_screen(name):
+    text = CliRunner().invoke(app, [name, "--help"], terminal_width=80).stdout
+    assert 8 < len(text.splitlines()) <= (32 if name == "calibrate" else 24)
+    assert "--allow-format " not in text
 
 
 @pytest.mark.parametrize(

@@ -313,7 +313,7 @@ def test_a_wrong_command_line_is_exit_code_2(tmp_path, arguments):
     ("arguments", "message"),
     [
         (("--pairs", "/nonexistent.csv"), "nonexistent.csv"),
-        (("/nonexistent",), "no folder, archive or manifest at /nonexistent"),
+        (("/nonexistent",), "no folder, archive, list or picture at /nonexistent"),
         (("/nonexistent", "--index", "other"), "no index 'other'"),
         (("/nonexistent", "--index", "../x"), "an index name is 1 to 64 letters"),
     ],

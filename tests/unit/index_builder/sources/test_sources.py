@@ -3,10 +3,11 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from index_tools import MAX_BYTES
+from index_tools import MAX_BYTES, picture
 
 from index_builder.errors import SourceError
-from index_builder.sources.base import id_problem, is_sidecar, open_source
+from index_builder.sources.base import id_problem, is_sidecar
+from index_builder.sources.open_source import name_of, open_source, open_sources
 
 
 def read(path, max_bytes=MAX_BYTES):
@@ -96,6 +97,42 @@ def test_sidecars_are_known_by_name():
     assert not any(map(is_sidecar, ("a.png", "txt", "README.jpg", "a.zip", "noext")))
 
 
+@pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_a_picture_is_a_collection_of_one_whatever_it_is_called(tmp_path, file_format):
+    (tmp_path / "one.dat").write_bytes(picture(3, file_format=file_format))
+    assert list(good(read(tmp_path / "one.dat"))) == ["one.dat"]
+
+
+def test_several_pictures_are_one_collection_and_no_two_have_one_name(tmp_path):
+    paths = [tmp_path / "a/x.png", tmp_path / "b/y.png", tmp_path / "b/x.png"]
+    for number, path in enumerate(paths):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture(number))
+    found = list(open_sources(paths[:2], max_bytes=MAX_BYTES).items())
+    assert list(good(found)) == ["x.png", "y.png"]
+    with pytest.raises(SourceError, match=r"a/x\.png and .*b/x\.png have one name"):
+        open_sources(paths, max_bytes=MAX_BYTES)
+    with pytest.raises(SourceError, match="nowhere is no picture"):
+        open_sources([paths[0], tmp_path / "nowhere"], max_bytes=MAX_BYTES)
+    assert name_of(paths) == f"{paths[0]} and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("m.csv", "path,colour\na.png,red\n./sub/b.png,\n"),
+        ("m.jsonl", '{"path": "a.png", "colour": "red"}\n{"path": "sub/b.png", "colour": ""}'),
+    ],
+)
+def test_a_list_without_ids_gives_those_a_folder_would(tmp_path, name, text):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "a.png").write_bytes(b"A")
+    (tmp_path / "sub" / "b.png").write_bytes(b"B")
+    items = read(tmp_path / name) if (tmp_path / name).write_text(text) else []
+    assert good(items) == {"a.png": b"A", "sub/b.png": b"B"}
+    assert [item.metadata for item in items] == [{"colour": "red"}, {"colour": ""}]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -129,19 +166,22 @@ def test_missing_files_and_links_of_a_manifest_are_quarantined(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("m.csv", "", "columns id and path"),
-        ("m.csv", "name,path\n1,a.png\n", "columns id and path"),
+        ("m.csv", "", "a header line with path"),
+        ("m.csv", "id,file\n1,a.png\n", "a header line with path"),
         ("m.csv", "id,path,id\n1,a.png,2\n", "each name once"),
         ("m.csv", "id,path\n1\n", "line 2: wanted 2 values"),
         ("m.csv", "id,path\n1,a,b\n", "line 2: wanted 2 values"),
         ("m.csv", "id,path\n1,a\n1,b\n", "line 3: id '1' is a duplicate of line 2"),
         ("m.csv", "id,path\n,a\n", "line 2: wanted a value for 'id'"),
         ("m.csv", "id,path\n1,../a\n", "line 2: path '../a' leaves"),
-        ("m.csv", "id,path\n1,b/../../a\n", "leaves the manifest's folder"),
-        ("m.csv", "id,path\n1,/etc/passwd\n", "leaves the manifest's folder"),
+        ("m.csv", "id,path\n1,b/../../a\n", "leaves the list's folder"),
+        ("m.csv", "id,path\n1,/etc/passwd\n", "leaves the list's folder"),
         ("m.csv", 'id,path\n1,"a', "cannot be read as CSV"),
         ("m.csv", b"id,path\n1,\xff\n", "cannot be read as CSV in UTF-8"),
         ("m.csv", "id,path\n1," + "a" * 200_000 + "\n", "cannot be read as CSV"),
+        ("m.csv", "path\na\n./a\n", "line 3: id 'a' is a duplicate of line 2"),
+        ("m.jsonl", '{"id": null, "path": "a"}', "line 1: wanted a value for 'id'"),
+        ("m.jsonl", '{"path": 3}', "line 1: id and path must be text"),
         ("m.jsonl", '{"id": "1"}', "line 1: wanted a value for 'path'"),
         ("m.jsonl", "[1]", "line 1: wanted a JSON object"),
         ("m.jsonl", '{"id": "1", "path": "a"}\n{', "line 2: cannot be read as a JSON object"),
@@ -155,7 +195,7 @@ def test_missing_files_and_links_of_a_manifest_are_quarantined(tmp_path):
         ("m.jsonl", '{"id": ["1"], "path": "a"}', "id and path must be text"),
         ("m.jsonl", '{"id": "\\ud800", "path": "a"}', "surrogates not allowed"),
         ("m.jsonl", '{"id": "a\\u0000", "path": "a"}', "control characters"),
-        ("m.jsonl", '{"id": "a", "path": "b\\u0000"}', "leaves the manifest's folder"),
+        ("m.jsonl", '{"id": "a", "path": "b\\u0000"}', "leaves the list's folder"),
         ("m.jsonl", "[" * 100_000, "cannot be read as a JSON object"),
         ("m.jsonl", '{"id": "' + "a" * 5000 + '", "path": "a"}', "1 to 4096 bytes"),
     ],
@@ -170,10 +210,10 @@ def test_a_wrong_manifest_is_refused_before_anything_is_built(tmp_path, name, te
 
 
 def test_what_is_no_collection_is_refused(tmp_path):
-    with pytest.raises(SourceError, match="no folder, archive or manifest at"):
+    with pytest.raises(SourceError, match=f"no folder, archive, list or picture at {tmp_path}"):
         open_source(tmp_path / "nothing", max_bytes=MAX_BYTES)
     (tmp_path / "file").write_bytes(b"neither")
-    with pytest.raises(SourceError, match="file is neither a folder, nor a tar or zip"):
+    with pytest.raises(SourceError, match=r"a list named \.csv or \.jsonl$"):
         open_source(tmp_path / "file", max_bytes=MAX_BYTES)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match="neither a folder nor a regular file"):
