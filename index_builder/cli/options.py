@@ -19,7 +19,7 @@ _LIMITS = DecodeLimits()
 SourceArgument = Annotated[
     list[Path],
     typer.Argument(
-        help="A folder, a tar or zip archive, a .csv or .jsonl list, or pictures.",
+        help="Folder, archive, .csv or .jsonl list, or pictures.",
         metavar="SOURCE",
     ),
 ]
@@ -83,13 +83,15 @@ class PictureOptions(IndexOptions):
             max=MOST_PIXELS,
             help="Largest picture accepted.",
             metavar="N",
-            show_default="50 million",
         ),
     ] = _LIMITS.max_pixels
     truncated: Annotated[
         Literal["refuse", "accept"],
         typer.Option(
-            "--truncated", envvar="LIPSIM_TRUNCATED", help="What becomes of JPEGs that end early."
+            "--truncated",
+            envvar="LIPSIM_TRUNCATED",
+            help="JPEGs that end early: refuse or accept.",
+            metavar="WORD",
         ),
     ] = "refuse"
 
