@@ -32,7 +32,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.smoothed_search import SmoothedSearch, largest_radius
 from index_builder.store.manifest import norm_deviation
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 from model.cli.threads import limit_threads
 from model.data.edits import edit, query_kinds
 from model.data.pictures import open_pictures

@@ -33,11 +33,10 @@ from index_builder.store.operating_points import (
     OperatingPoint,
 )
 from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
+from model.certificate.geometry import embedding_norm
 from model.certificate.match import measure_margins
-from model.certificate.pairs import Float64Rows, rank, score
+from model.certificate.pairs import Candidates, rank, score
 from model.certificate.rounding import gamma
-from model.certificate.search import Candidates
-from model.certificate.similarity import embedding_norm
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
 
@@ -363,7 +362,7 @@ def _top(
 
     Nothing below rank k has a positive margin: k others stand before it.
     """
-    scores = score(Float64Rows(candidates.vectors), vector, candidates.norm_deviation).values
+    scores = score(candidates.vectors, vector, candidates.norm_deviation).values
     top = rank(scores, candidates.rows, k)
     rounding = gamma(vector.size + 8) * 1.1 * embedding_norm(vector).high
     is_proved = candidates.are_all or (

@@ -5,17 +5,23 @@ again deeper, and in the end scored against the whole gallery, so every answer r
 of a full float64 scan.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64
 
-from model.certificate.match import MatchRule, Verdicts, judge
-from model.certificate.search import Candidates, SearchCertificate, certify_search
-from model.certificate.similarity import embedding_norm
+from model.certificate.geometry import embedding_norm
+from model.certificate.match import MatchRule
+from model.certificate.pairs import Candidates, keep_on
+from model.certificate.search import (
+    Ranking,
+    SearchCertificate,
+    certify_ranking,
+    rank_candidates,
+)
+from model.errors import RetrievalError
 
 # Measured on clustered data: 128 candidates prove 99 % of results exact at 4 to 48 % more time.
 _FIRST_DEPTH = 128
@@ -70,12 +76,41 @@ class Answer:
     Attributes:
         candidates: what the index brought back.
         certificate: the answer and its radii.
-        verdicts: match or no match of each result; None without a rule.
     """
 
     candidates: Candidates
     certificate: SearchCertificate
-    verdicts: Verdicts | None = None
+
+
+@dataclass(frozen=True)
+class SearchQuestion:
+    """What queries must have in common to be answered by one search.
+
+    Attributes:
+        lipschitz_bound: proved upper bound of the network's l2 Lipschitz constant, > 0.
+        k: number of results asked for, >= 1; it may exceed the gallery.
+        max_distance: results farther than this are left out; None keeps all.
+        require_exact: search deeper until no radius is limited by the bound on unseen entries.
+        rule: when a result counts as a match; None asks for no verdicts.
+    """
+
+    lipschitz_bound: float
+    k: int
+    max_distance: float | None = None
+    require_exact: bool = False
+    rule: MatchRule | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """An embedded image, and a look at the clock of whoever waits for its answer.
+
+    `check_deadline` is called between pieces of work, of which none takes long; it raises a
+    RetrievalError where nobody waits any more.
+    """
+
+    embedding: QueryEmbedding
+    check_deadline: Callable[[], None] = keep_on
 
 
 def certified_search(
@@ -93,11 +128,11 @@ def certified_search(
     Args:
         index: the gallery.
         embeddings: embedded query images.
-        lipschitz_bound: proved upper bound of the network's l2 Lipschitz constant, > 0.
-        k: number of results asked for, >= 1; it may exceed the gallery.
-        max_distance: results farther than this are left out; None keeps all.
-        require_exact: search deeper until no radius is limited by the bound on unseen entries.
-        rule: when a result counts as a match; None asks for no verdicts.
+        lipschitz_bound: see `SearchQuestion`, as for all that follow.
+        k: number of results.
+        max_distance: what is left out.
+        require_exact: whether to search deeper.
+        rule: what is a match.
 
     Returns:
         One answer a query, in order; each ranking is proved, so it is that of a full scan, and so
@@ -106,57 +141,116 @@ def certified_search(
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
     """
-    answer = partial(_answer, lipschitz_bound=lipschitz_bound, rule=rule, k=k, limit=max_distance)
+    question = SearchQuestion(lipschitz_bound, k, max_distance, require_exact, rule)
+    queries = [Query(embedding) for embedding in embeddings]
     answers: dict[int, Answer] = {}
-    # Also refuses what is not finite before any index sees it.
-    norms = [embedding_norm(embedding.vector).value for embedding in embeddings]
-    pending = [i for i, norm in enumerate(norms) if norm > 0.0]
-    for i in set(range(len(embeddings))).difference(pending):
-        answers[i] = answer(embeddings[i], _first_entries(index.everything(), k))
-    for depth in _depths(index.size, k):
+    for place, answer in answer_queries(index, queries, question, search_depths(index.size, k)):
+        if isinstance(answer, RetrievalError):
+            raise answer
+        answers[place] = answer
+    return [answers[place] for place in range(len(queries))]
+
+
+def answer_queries(
+    index: SearchableIndex,
+    queries: Sequence[Query],
+    question: SearchQuestion,
+    depths: Sequence[int],
+) -> Iterator[tuple[int, Answer | RetrievalError]]:
+    """Answer queries as soon as each is proved, those that need fewer candidates first.
+
+    Args:
+        index: the gallery.
+        queries: embedded query images.
+        question: what is asked of all of them.
+        depths: numbers of candidates to try in turn, from `search_depths`.
+
+    Yields:
+        Each query's place and its answer, or the error that is its own. A query that no depth
+        answers is left out; with the last of `search_depths` among them there is none such.
+    """
+    pending: list[int] = []
+    for place, query in enumerate(queries):
+        try:
+            # Also refuses what is not finite before any index sees it.
+            is_zero = embedding_norm(query.embedding.vector).value == 0.0
+        except RetrievalError as error:
+            yield place, error
+            continue
+        if is_zero:
+            first = _first_entries(index.everything(), question.k)
+            if (answer := _answer_or_error(query, first, question, is_last=True)) is not None:
+                yield place, answer
+        else:
+            pending.append(place)
+    for depth in depths:
         if not pending:
-            break
-        found = _candidates(index, [embeddings[i].vector for i in pending], depth)
-        for i, candidates in zip(pending, found, strict=True):
-            answers[i] = answer(embeddings[i], candidates)
-        pending = [i for i in pending if not _is_enough(answers[i], require_exact)]
-    return [answers[i] for i in range(len(embeddings))]
+            return
+        vectors = [queries[place].embedding.vector for place in pending]
+        unanswered: list[int] = []
+        for place, candidates in zip(pending, _candidates(index, vectors, depth), strict=True):
+            is_last = depth == index.size
+            answer = _answer_or_error(queries[place], candidates, question, is_last=is_last)
+            if answer is None:
+                unanswered.append(place)
+            else:
+                yield place, answer
+        pending = unanswered
+
+
+def search_depths(size: int, k: int) -> list[int]:
+    """Numbers of candidates to try in turn; `size` comes last and means all of them."""
+    first = max(_FIRST_DEPTH, k + k // 4) if size > _SMALL_GALLERY else size
+    depths = (first, *(deeper for deeper in _DEEPER if deeper > first))
+    return [*(depth for depth in depths if depth < size), size]
 
 
 def sees_everything(size: int, k: int) -> bool:
     """Whether a search of a gallery of this size looks at every entry, whatever is asked."""
-    return next(_depths(size, k)) == size
+    return search_depths(size, k)[0] == size
 
 
-def _answer(
-    embedding: QueryEmbedding,
-    candidates: Candidates,
-    *,
-    lipschitz_bound: float,
-    rule: MatchRule | None,
-    k: int,
-    limit: float | None,
-) -> Answer:
-    """Certify one query's candidates, and judge the results."""
-    prove = {
-        "lipschitz_bound": lipschitz_bound,
-        "gain": embedding.gain,
-        "forward_error": embedding.forward_error,
-    }
-    certificate = certify_search(embedding.vector, candidates, k=k, max_distance=limit, **prove)
-    if rule is None:
-        return Answer(candidates, certificate)
-    verdicts = judge(embedding.vector, candidates, certificate.positions, rule, **prove)
-    return Answer(candidates, certificate, verdicts)
+def _answer_or_error(
+    query: Query, candidates: Candidates, question: SearchQuestion, *, is_last: bool
+) -> Answer | RetrievalError | None:
+    """One query's answer from these candidates; None where they do not prove it.
+
+    A ranking that they do not prove is not worth the comparison of pairs.
+    """
+    try:
+        query.check_deadline()
+        ranking = rank_candidates(
+            query.embedding.vector, candidates, question.k, query.check_deadline
+        )
+        if not (ranking.is_proved or is_last):
+            return None
+        answer = _certify(query, ranking, question)
+    except RetrievalError as error:
+        return error
+    return answer if is_last or _is_enough(answer.certificate, question) else None
 
 
-def _depths(size: int, k: int) -> Iterator[int]:
-    """Numbers of candidates to try in turn; `size` comes last and means all of them."""
-    first = max(_FIRST_DEPTH, k + k // 4) if size > _SMALL_GALLERY else size
-    for depth in (first, *(deeper for deeper in _DEEPER if deeper > first)):
-        if depth < size:
-            yield depth
-    yield size
+def _certify(query: Query, ranking: Ranking, question: SearchQuestion) -> Answer:
+    certificate = certify_ranking(
+        ranking,
+        lipschitz_bound=question.lipschitz_bound,
+        gain=query.embedding.gain,
+        forward_error=query.embedding.forward_error,
+        max_distance=question.max_distance,
+        rule=question.rule,
+        check_deadline=query.check_deadline,
+    )
+    return Answer(ranking.candidates, certificate)
+
+
+def _is_enough(certificate: SearchCertificate, question: SearchQuestion) -> bool:
+    """Whether a deeper search is not called for."""
+    verdicts = certificate.verdicts
+    return (
+        certificate.is_proved
+        and (verdicts is None or verdicts.is_decided)
+        and (not question.require_exact or bool(certificate.exact.all()))
+    )
 
 
 def _candidates(
@@ -175,14 +269,4 @@ def _first_entries(everything: Candidates, count: int) -> Candidates:
         rows=everything.rows[:count],
         vectors=everything.vectors[:count],
         unseen_score=0.0,
-    )
-
-
-def _is_enough(answer: Answer, require_exact: bool) -> bool:
-    """Whether a deeper search is not called for."""
-    certificate, verdicts = answer.certificate, answer.verdicts
-    return (
-        certificate.is_proved
-        and (verdicts is None or verdicts.is_decided)
-        and (not require_exact or bool(certificate.exact.all()))
     )

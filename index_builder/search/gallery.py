@@ -33,7 +33,7 @@ from index_builder.store.manifest import (
     norm_deviation,
     read_manifest,
 )
-from model.certificate.search import Candidates
+from model.certificate.pairs import Candidates
 from model.errors import EmbeddingError
 
 _OPEN_TRIES = 5

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from model.attack.subjects import Subject
-from model.certificate.pairs import LARGEST_NORM_DEVIATION, Float64Rows, rank, score
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import LARGEST_NORM_DEVIATION, Candidates, rank, score
+from model.certificate.search import certify_search
 from model.certificate.similarity import PairCertificate, certify_pair
 from model.errors import AttackError
 
@@ -132,7 +132,7 @@ class FirstPlace:
         return out
 
     def _is_first(self, vector: Vector, row: int) -> bool:
-        scores = score(Float64Rows(self._of(row)), vector, self._deviation)
+        scores = score(self._of(row), vector, self._deviation)
         numbers = np.arange(scores.values.size)
         return int(rank(scores.values, numbers, 1)[0]) == int(self._entries[row])
 

@@ -1,5 +1,6 @@
 """docs/certificate.md as code: radii from embeddings, in numpy alone."""
 
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 
 __all__ = ["Candidates", "certify_search"]

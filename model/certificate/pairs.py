@@ -1,66 +1,76 @@
-"""How far a query is from each pair's change of order: scores, signed radii, and the tail bound.
+"""r_ij, the signed distance of a query to the change of order of two rows: formula, slack, scan.
 
 "i before j" is a half-space of the query's embedding g, so the signed distance to its boundary is
 
     r_ij = <g, f_i - f_j> / |f_i - f_j|
 
-in embedding space. What this module returns has been lowered by a slack that covers the rounding
-of r_ij itself and that of the next comparison the program makes at a moved query.
+in embedding space. This module alone knows that formula, what rounding takes off it, what equal
+rows are worth, and the bound for rows that were not compared. `signed_radii` compares all of some
+rows with all of others, `radii_of_differences` pairs given one by one; `scan.py` takes a search
+through its candidates.
 
 Scores decide ranks, so equal rows must get bit-equal scores wherever they stand: each score is a
 product and NumPy's pairwise sum along its own row, never a BLAS call. Distances between rows may
 come from BLAS, as their rounding is in the slack.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64, Integer
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
+from model.certificate.geometry import Norm, angles, cosine_error
 from model.certificate.rounding import gamma
-from model.certificate.similarity import Norm, angles, cosine_error
 from model.errors import CertificateError
 
 # Float64 buffers of one block stay in the cache; larger ones triple the cost of a certificate.
 _BLOCK_BYTES = 2 << 20
 
-# Below this squared distance, |f_i|^2 + |f_j|^2 - 2 <f_i, f_j> has cancelled too many digits.
-_GRAM_FROM = 1e-4
+# A squared distance below this share of |a_i|^2 + |a_j|^2, which it is computed from, has lost too
+# many digits: it is computed from the rows' difference instead.
+GRAM_FROM = 0.5e-4
 
-# The widest deviation from unit norm for which the tail bound is proved monotone.
+# Up to so many near rows of one row are compared by differences; more are a cluster.
+_FEW_NEAR = 8
+
+# The widest deviation from unit norm for which the slack is proved, and the tail bound with it.
 LARGEST_NORM_DEVIATION = 0.1
 
 
-class Float64Rows:
-    """Float32 rows seen as float64, a block at a time; few rows are converted once and kept.
+def keep_on() -> None:
+    """The look at the clock of a caller that has none: never gives up."""
 
-    Args:
-        vectors: rows as stored, (M, D); may be the memory map of a whole gallery.
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Gallery entries retrieved for one query, and a bound on all that were not.
+
+    Attributes:
+        rows: entry numbers, (M,), each once; equal scores rank by them.
+        vectors: the entries' vectors as stored, (M, D); may be the memory map of a whole gallery.
+        unseen_score: upper bound in real arithmetic of <g, f> over the entries not in `rows`; -inf
+            when there are none.
+        size: number of entries in the gallery.
+        norm_deviation: bound on | |f| - 1 | over the gallery.
     """
 
-    def __init__(self, vectors: Float32[np.ndarray, "M D"]) -> None:
-        self._vectors = vectors
-        count, dimension = vectors.shape
-        self.dimension = dimension
-        self.block_rows = max(1, _BLOCK_BYTES // (8 * max(1, dimension)))
-        self._kept = vectors.astype(np.float64, order="C") if count <= self.block_rows else None
+    rows: Int64[np.ndarray, " M"]
+    vectors: Float32[np.ndarray, "M D"]
+    unseen_score: float
+    size: int
+    norm_deviation: float
 
-    def blocks(self) -> Iterator[tuple[int, Float64[np.ndarray, "B D"]]]:
-        """Each block's first position and its rows, in order."""
-        if self._kept is not None:
-            yield 0, self._kept
-            return
-        for start in range(0, self._vectors.shape[0], self.block_rows):
-            yield (
-                start,
-                self._vectors[start : start + self.block_rows].astype(np.float64, order="C"),
-            )
+    @property
+    def are_all(self) -> bool:
+        """Whether no entry is left unseen."""
+        return self.rows.size == self.size
 
-    def take(self, positions: Integer[np.ndarray, " K"]) -> Float64[np.ndarray, "K D"]:
-        """The rows at these positions."""
-        source = self._vectors if self._kept is None else self._kept
-        return source[positions].astype(np.float64, copy=False)
+    @property
+    def ceiling(self) -> float:
+        """Upper bound of every unseen entry's score; -inf where none is unseen."""
+        return -np.inf if self.are_all else self.unseen_score
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,43 +81,47 @@ class Scores:
     squared_norms: Float64[np.ndarray, " M"]
 
 
-@dataclass(frozen=True, eq=False)
-class PairRadii:
-    """Signed embedding-space radii of the kept entries against the candidates, slack off.
+class SignedRadii(NamedTuple):
+    """Signed radii as computed, and the slack below which each is proved; of one shape."""
 
-    Attributes:
-        membership: k-th smallest over all other candidates, (K,); inf where there are fewer.
-        membership_above: the same with the slack added: the truth lies between the two.
-        outside: smallest over the candidates that are not kept, (K,); inf where there are none.
-        first: smallest of the first kept entry over all others; inf where there are none.
-        consecutive: each kept entry against the next one, (K - 1,).
-    """
+    value: Float64[np.ndarray, "..."]
+    slack: Float64[np.ndarray, "..."]
 
-    membership: Float64[np.ndarray, " K"]
-    membership_above: Float64[np.ndarray, " K"]
-    outside: Float64[np.ndarray, " K"]
-    first: float
-    consecutive: Float64[np.ndarray, " J"]
+    @property
+    def lower(self) -> Float64[np.ndarray, "..."]:
+        """Below these the order stays, in the program as it runs."""
+        return self.value - self.slack
+
+    @property
+    def upper(self) -> Float64[np.ndarray, "..."]:
+        """Upper bounds of the true signed distances."""
+        return self.value + self.slack
 
 
-def score(rows: Float64Rows, query: Float64[np.ndarray, " D"], norm_deviation: float) -> Scores:
+def score(
+    vectors: Float32[np.ndarray, "M D"],
+    query: Float64[np.ndarray, " D"],
+    norm_deviation: float,
+    check_deadline: Callable[[], None] = keep_on,
+) -> Scores:
     """Score every row against the query, row by row.
 
     Raises:
         CertificateError: a row's norm is not within `norm_deviation` of 1, or not a number.
     """
-    values: list[Float64[np.ndarray, " B"]] = [np.zeros(0)]
-    squares: list[Float64[np.ndarray, " B"]] = [np.zeros(0)]
-    for _, block in rows.blocks():
-        values.append((block * query).sum(axis=1))
-        squares.append(np.einsum("md,md->m", block, block))
-    scores = Scores(np.concatenate(values), np.concatenate(squares))
-    allowed = norm_deviation + gamma(rows.dimension + 8)
-    if not np.all(np.abs(np.sqrt(scores.squared_norms) - 1.0) <= allowed):
+    count, dimension = vectors.shape
+    values, squares = np.empty(count), np.empty(count)
+    for part in slices(count, rows_of_a_block(dimension)):
+        check_deadline()
+        block = vectors[part].astype(np.float64, order="C")
+        values[part] = (block * query).sum(axis=1)
+        squares[part] = np.einsum("md,md->m", block, block)
+    allowed = norm_deviation + gamma(dimension + 8)
+    if not np.all(np.abs(np.sqrt(squares) - 1.0) <= allowed):
         raise CertificateError(
             f"gallery vectors must have norms within {norm_deviation} of 1, and some have not"
         )
-    return scores
+    return Scores(values, squares)
 
 
 def rank(
@@ -122,165 +136,196 @@ def rank(
     return positions[order[:count]]
 
 
-def least(radii: Float64[np.ndarray, " K"]) -> float:
-    """The smallest of some radii; inf of none."""
-    return float(radii.min(initial=np.inf))
+@dataclass(frozen=True, eq=False)
+class CentredRows:
+    """Rows with a common centre taken off, so that squared distances of near rows keep digits.
+
+    Attributes:
+        vectors: the rows as they are, (M, D), float32 or float64.
+        numbers: their entry numbers, (M,); of two equal rows the lower stays before for good.
+        centre: float32 values as float64, (D,); any is sound, one amid the rows is accurate.
+        offsets: the rows less the centre, (M, D).
+        squares: squared norms of the offsets, (M,).
+    """
+
+    vectors: Float[np.ndarray, "M D"]
+    numbers: Int64[np.ndarray, " M"]
+    centre: Float64[np.ndarray, " D"]
+    offsets: Float64[np.ndarray, "M D"]
+    squares: Float64[np.ndarray, " M"]
+
+    @classmethod
+    def of(
+        cls, vectors: Float[np.ndarray, "M D"], numbers: Int64[np.ndarray, " M"]
+    ) -> "CentredRows":
+        """Rows, at least one, around their mean."""
+        mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return cls.around(mean.astype(np.float64), vectors, numbers)
+
+    @classmethod
+    def around(
+        cls,
+        centre: Float64[np.ndarray, " D"],
+        vectors: Float[np.ndarray, "M D"],
+        numbers: Int64[np.ndarray, " M"],
+    ) -> "CentredRows":
+        """Rows around a centre that others have too."""
+        offsets = np.subtract(vectors, centre, dtype=np.float64)
+        return cls(vectors, numbers, centre, offsets, np.einsum("md,md->m", offsets, offsets))
+
+    def take(self, positions: Int64[np.ndarray, " K"]) -> "CentredRows":
+        """Some of them, around the same centre."""
+        return CentredRows(
+            self.vectors[positions],
+            self.numbers[positions],
+            self.centre,
+            self.offsets[positions],
+            self.squares[positions],
+        )
 
 
-def with_slack(
+def signed_radii(
+    first: CentredRows,
+    second: CentredRows,
+    gap: Float64[np.ndarray, "K M"],
+    *,
+    norm: float | Float64[np.ndarray, "..."],
+) -> SignedRadii:
+    """r_ij of each row of `first` over each row of `second`, and its slack, (K, M).
+
+    Two rows of one entry number, or equal ones of which the first has the lower number, have inf;
+    equal ones the other way round -inf. Squared distances are |a_i|^2 + |a_j|^2 - 2 <a_i, a_j> of
+    the offsets a; those that have cancelled too much are formed from differences, in chunks.
+
+    Args:
+        first: rows i, (K, D).
+        second: rows j, (M, D), around the same centre.
+        gap: <g, f_i> - <g, f_j> of scores as the program computes them, (K, M).
+        norm: |g|, rounded up; a number, or one a row of `gap`, (K, 1).
+    """
+    square, spread, is_near = _squares_of_offsets(first, second)
+    _part_clusters(first, second, square, spread, is_near)
+    near, other = np.nonzero(is_near)
+    exact = _squares_of_differences(first.vectors, second.vectors, near, other)
+    equal = exact == 0.0
+    # Equal rows are decided below; any positive number will do here.
+    square[near, other] = np.where(equal, 1.0, exact)
+    spread[near, other] = 0.0
+    radii = _with_slack(gap, square, spread, norm=norm, dimension=first.centre.size)
+    near, other = near[equal], other[equal]
+    # Equal rows score equal at every query, so the lower entry number stays before for good.
+    stays = first.numbers[near] <= second.numbers[other]
+    radii.value[near, other] = np.where(stays, np.inf, -np.inf)
+    return radii
+
+
+def radii_of_differences(
+    gap: Float64[np.ndarray, " P"],
+    difference: Float64[np.ndarray, "P D"],
+    *,
+    norm: float | Float64[np.ndarray, " P"],
+) -> SignedRadii:
+    """r_ij of pairs given one by one, and its slack, (P,); inf where the rows are equal.
+
+    Args:
+        gap: <g, f_i> - <g, f_j>, (P,).
+        difference: f_i - f_j, (P, D).
+        norm: |g|, rounded up; a number, or one a pair.
+    """
+    square = np.einsum("pd,pd->p", difference, difference)
+    equal = square == 0.0
+    square[equal] = 1.0
+    radii = _with_slack(gap, square, 0.0, norm=norm, dimension=difference.shape[1])
+    radii.value[equal] = np.inf
+    return radii
+
+
+def _with_slack(
     gap: Float64[np.ndarray, "..."],
     square: Float64[np.ndarray, "..."],
-    gram: Bool[np.ndarray, "..."] | bool,
+    spread: Float64[np.ndarray, "..."] | float,
     *,
     norm: float | Float64[np.ndarray, "..."],
     dimension: int,
-) -> tuple[Float64[np.ndarray, "..."], Float64[np.ndarray, "..."]]:
-    """Signed radii gap / sqrt(square), and the slack to take off each.
+) -> SignedRadii:
+    """Gap / sqrt(square), and what rounding may take off it.
 
     With u = gamma(D + 8): 2u |g| is the rounding of the two scores, 4u |g| that of the next
     comparison at a moved query, the rest that of the distance and of the subtraction; all over the
-    distance where it is below 1. A distance from the Gram form adds its own cancellation.
+    distance where it is below 1. A distance |a_i|^2 + |a_j|^2 - 2 <a_i, a_j> errs besides by less
+    than u (|a_i|^2 + |a_j|^2) / square of itself, and twice that is charged: docs/certificate.md.
+
+    Args:
+        gap: differences of scores.
+        square: squared distances, > 0.
+        spread: |a_i|^2 + |a_j|^2 of each square that was computed from them; 0 for the others.
+        norm: |g|, rounded up.
+        dimension: D.
     """
     unit = gamma(dimension + 8)
     distance = np.sqrt(square)
-    radii = gap / distance
-    cancellation = np.where(gram, 4.0 * unit * np.abs(radii) / square, 0.0)
-    return radii, 8.0 * unit * norm / np.minimum(distance, 1.0) + cancellation
+    value = gap / distance
+    slack = 8.0 * unit * norm / np.minimum(distance, 1.0)
+    slack += 2.0 * unit * np.abs(value) * (spread / square)
+    return SignedRadii(value, slack)
 
 
-class Kept:
-    """The kept entries, ready to be compared with blocks of candidates."""
-
-    def __init__(
-        self,
-        rows: Float64Rows,
-        scores: Scores,
-        entries: Int64[np.ndarray, " M"],
-        positions: Int64[np.ndarray, " K"],
-        norm: float,
-    ) -> None:
-        self._rows, self._scores, self._entries = rows, scores, entries
-        self._positions, self._norm = positions, norm
-        self._vectors = rows.take(positions)
-        self._kept_scores = scores.values[positions][:, None]
-        self._kept_squares = scores.squared_norms[positions][:, None]
-
-    def _difference_squares(
-        self,
-        block: Float64[np.ndarray, "B D"],
-        kept: Int64[np.ndarray, " P"],
-        other: Int64[np.ndarray, " P"],
-    ) -> Float64[np.ndarray, " P"]:
-        """Squared distances of pairs of kept and block positions, differences formed first."""
-        squares = np.empty(kept.size)
-        for start in range(0, kept.size, self._rows.block_rows):
-            part = slice(start, start + self._rows.block_rows)
-            difference = self._vectors[kept[part]] - block[other[part]]
-            squares[part] = np.einsum("pd,pd->p", difference, difference)
-        return squares
-
-    def against(
-        self, start: int, block: Float64[np.ndarray, "B D"]
-    ) -> tuple[Float64[np.ndarray, "K B"], Float64[np.ndarray, "K B"]]:
-        """Signed radii of each kept entry over each candidate of a block, and their slack.
-
-        The radius over itself is inf.
-        """
-        part = slice(start, start + block.shape[0])
-        gap = self._kept_scores - self._scores.values[part]
-        square = self._vectors @ block.T
-        square *= -2.0
-        square += self._kept_squares
-        square += self._scores.squared_norms[part]
-        gram = square >= _GRAM_FROM
-        kept, other = np.nonzero(~gram)
-        near_squares = self._difference_squares(block, kept, other)
-        equal = near_squares == 0.0
-        # Equal rows and the entry itself are decided below; any positive number will do here.
-        square[kept, other] = np.where(equal, 1.0, near_squares)
-        radii, slack = with_slack(
-            gap, square, gram, norm=self._norm, dimension=self._rows.dimension
-        )
-        kept, other = kept[equal], other[equal]
-        own, others = self._entries[self._positions[kept]], self._entries[other + start]
-        # Equal rows score equal at every query, so the lower entry number stays before for good.
-        radii[kept, other] = np.where(own <= others, np.inf, -np.inf)
-        return radii, slack
-
-    def consecutive(self) -> Float64[np.ndarray, " J"]:
-        """Signed radii of each kept entry over the next one, slack off."""
-        difference = self._vectors[:-1] - self._vectors[1:]
-        square = np.einsum("jd,jd->j", difference, difference)
-        equal = square == 0.0
-        gap = -np.diff(self._kept_scores[:, 0])
-        square[equal] = 1.0
-        radii, slack = with_slack(
-            gap, square, False, norm=self._norm, dimension=self._rows.dimension
-        )
-        radii[equal] = np.inf
-        return radii - slack
+def _squares_of_offsets(
+    first: CentredRows, second: CentredRows
+) -> tuple[Float64[np.ndarray, "K M"], Float64[np.ndarray, "K M"], Bool[np.ndarray, "K M"]]:
+    """|a_i|^2 + |a_j|^2 - 2 <a_i, a_j>, the sum of the first two, and where too much cancelled."""
+    square = first.offsets @ second.offsets.T
+    square *= -2.0
+    square += first.squares[:, None]
+    square += second.squares
+    spread = first.squares[:, None] + second.squares
+    return square, spread, ~(square > GRAM_FROM * spread)
 
 
-class KthSmallest:
-    """The k-th smallest number of each of several rows that arrive in blocks."""
+def _part_clusters(
+    first: CentredRows,
+    second: CentredRows,
+    square: Float64[np.ndarray, "K M"],
+    spread: Float64[np.ndarray, "K M"],
+    is_near: Bool[np.ndarray, "K M"],
+) -> None:
+    """Compute again, around a centre of their own, the pairs of clusters far from the common one.
 
-    def __init__(self, k: int, count: int) -> None:
-        self._k = k
-        self._smallest = np.empty((count, 0))
-
-    def add(self, block: Float64[np.ndarray, "K B"]) -> None:
-        """Take in more columns, and forget what can no longer be among the k smallest."""
-        if self._smallest.shape[1] > 0:
-            block = np.concatenate((self._smallest, block), axis=1)
-        if block.shape[1] > self._k:
-            block = np.partition(block, self._k - 1, axis=1)[:, : self._k]
-        self._smallest = block
-
-    def result(self) -> Float64[np.ndarray, " K"]:
-        """The k-th smallest of each row, (K,); inf where there were fewer."""
-        count, seen = self._smallest.shape
-        return np.full(count, np.inf) if seen < self._k else self._smallest.max(axis=1)
-
-
-def pair_radii(
-    rows: Float64Rows,
-    scores: Scores,
-    entries: Int64[np.ndarray, " M"],
-    positions: Int64[np.ndarray, " K"],
-    *,
-    k: int,
-    norm: float,
-) -> PairRadii:
-    """Compare the kept entries with every candidate, a block at a time.
-
-    To push entry i out of the top k, k others must come before it; those ahead already count with
-    their negative radii, hence the k-th smallest signed one.
-
-    Args:
-        rows: the candidates' rows.
-        scores: their scores.
-        entries: their entry numbers, (M,), which break ties.
-        positions: the kept entries in rank order, (K,), K <= k.
-        k: the number of results asked for.
-        norm: norm of the query's embedding, rounded up.
+    Each round takes the row with the most near pairs and moves the centre onto it: its own pairs
+    are then accurate, and so are those among the rows near it, at the price of a small product.
+    What is left is a few pairs a row, or equal rows.
     """
-    count = positions.size
-    if count == 0:
-        return PairRadii(np.zeros(0), np.zeros(0), np.zeros(0), np.inf, np.zeros(0))
-    kept = Kept(rows, scores, entries, positions, norm)
-    is_kept = np.zeros(entries.size, dtype=np.bool_)
-    is_kept[positions] = True
-    below, above = KthSmallest(k, count), KthSmallest(k, count)
-    outside, first = np.full(count, np.inf), np.inf
-    for start, block in rows.blocks():
-        radii, slack = kept.against(start, block)
-        above.add(radii + slack)
-        radii -= slack
-        below.add(radii)
-        first = min(first, float(radii[0].min()))
-        others = np.where(is_kept[start : start + block.shape[0]], np.inf, radii)
-        outside = np.minimum(outside, others.min(axis=1))
-    return PairRadii(below.result(), above.result(), outside, first, kept.consecutive())
+    counts = is_near.sum(axis=1)
+    while counts.max(initial=0) > _FEW_NEAR:
+        centre = int(counts.argmax())
+        columns = np.flatnonzero(is_near[centre])
+        rows = np.flatnonzero(is_near[:, columns].any(axis=1) & (counts >= 0))
+        part = np.ix_(rows, columns)
+        middle = first.vectors[centre].astype(np.float64)
+        found = _squares_of_offsets(
+            CentredRows.around(middle, first.vectors[rows], first.numbers[rows]),
+            CentredRows.around(middle, second.vectors[columns], second.numbers[columns]),
+        )
+        square[part], spread[part], is_near[part] = (
+            np.where(is_near[part], new, old)
+            for new, old in zip(found, (square[part], spread[part], is_near[part]), strict=True)
+        )
+        counts[rows] = is_near[rows].sum(axis=1)
+        counts[centre] = -1
+
+
+def _squares_of_differences(
+    first: Float[np.ndarray, "K D"],
+    second: Float[np.ndarray, "M D"],
+    near: Int64[np.ndarray, " P"],
+    other: Int64[np.ndarray, " P"],
+) -> Float64[np.ndarray, " P"]:
+    """Squared distances of chosen pairs of rows, their differences formed first, in chunks."""
+    squares = np.empty(near.size)
+    for part in slices(near.size, rows_of_a_block(first.shape[1])):
+        difference = np.subtract(first[near[part]], second[other[part]], dtype=np.float64)
+        squares[part] = np.einsum("pd,pd->p", difference, difference)
+    return squares
 
 
 def tail_radii(
@@ -291,23 +336,25 @@ def tail_radii(
     unseen_score: float,
     norm_deviation: float,
     dimension: int,
+    farthest: Float64[np.ndarray, " K"] | float = np.inf,
 ) -> Float64[np.ndarray, " K"]:
-    """Lower bound of the embedding-space radius over all entries that were not retrieved.
+    """Lower bound of the embedding-space radius over all rows that were not compared.
 
     Two directions at angles t_i and t_j from the query are at most 2 sin((t_i + t_j) / 2) apart,
-    and the bound grows with t_j, so the worst unseen entry is one with the highest unseen score.
+    and the bound grows with t_j, so the worst such row is one with the highest possible score.
     Norms off 1 widen the angles and add 2 `norm_deviation` to the distance.
 
     Args:
         scores: scores of the kept entries, (K,).
         squared_norms: their squared norms, (K,).
         norm: norm of the query's embedding, positive.
-        unseen_score: upper bound of every unseen entry's score, in real arithmetic; -inf for none.
+        unseen_score: upper bound of those rows' scores, in real arithmetic; -inf for none.
         norm_deviation: bound on | |f| - 1 | over the gallery.
         dimension: D.
+        farthest: upper bound of the distance from each kept entry to any of those rows, (K,).
 
     Returns:
-        Radii, (K,); 0 where the gap is not proved positive, inf where nothing is unseen.
+        Radii, (K,); 0 where the gap is not proved positive, inf where there are no such rows.
     """
     if unseen_score == -np.inf:
         return np.full(scores.shape, np.inf)
@@ -319,5 +366,17 @@ def tail_radii(
     unseen_cosine = max(-1.0, unseen_score / (norm.value * widest))
     cosines = scores / (norm.value * np.sqrt(squared_norms))
     angle_sum = angles(1.0 - cosines + error) + angles(np.array([1.0 - unseen_cosine + error]))
-    chord = 2.0 * np.sin(np.minimum(angle_sum, np.pi) / 2.0) + 2.0 * norm_deviation
-    return np.where(gap > 0.0, gap / (chord + 1e-14), 0.0) * (1.0 - 1e-14)
+    chord = 2.0 * np.sin(np.minimum(angle_sum, np.pi) / 2.0) + 2.0 * norm_deviation + 1e-14
+    radii = np.zeros(scores.shape)
+    np.divide(gap, np.minimum(chord, farthest), out=radii, where=gap > 0.0)
+    return radii * (1.0 - 1e-14)
+
+
+def rows_of_a_block(numbers: int) -> int:
+    """How many rows of so many float64 numbers a block has."""
+    return max(1, _BLOCK_BYTES // (8 * max(1, numbers)))
+
+
+def slices(count: int, length: int) -> Iterator[slice]:
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))

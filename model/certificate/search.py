@@ -8,60 +8,39 @@ A zero query (norm below 1e-100) has similarity 0 and distance 1 with every entr
 the first entries by number, and every radius is 0, whatever k is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
+from model.certificate.geometry import (
+    Norm,
+    angular_slack,
+    check_threshold,
+    cosine_error,
+    embedding_norm,
+    flip_radius,
+    pixel_scale,
+    radius_in_pixels,
+)
+from model.certificate.match import Judging, MatchRule, Verdicts
 from model.certificate.pairs import (
     LARGEST_NORM_DEVIATION,
-    Float64Rows,
+    Candidates,
     Scores,
-    least,
-    pair_radii,
+    keep_on,
+    radii_of_differences,
     rank,
     score,
-    tail_radii,
 )
 from model.certificate.rounding import gamma
-from model.certificate.similarity import (
-    Norm,
-    check_threshold,
-    embedding_norm,
-    pixel_scale,
-    published,
-)
-from model.certificate.thresholds import threshold_radii
+from model.certificate.scan import PairScan
 from model.errors import CertificateError
 
 # How much of an exact radius rounding may have taken, relative to it.
 _EXACT = 1e-6
-
-
-@dataclass(frozen=True, eq=False)
-class Candidates:
-    """Gallery entries retrieved for one query, and a bound on all that were not.
-
-    Attributes:
-        rows: entry numbers, (M,), each once; equal scores rank by them.
-        vectors: the entries' vectors as stored, (M, D); may be the memory map of a whole gallery.
-        unseen_score: upper bound in real arithmetic of <g, f> over the entries not in `rows`; -inf
-            when there are none.
-        size: number of entries in the gallery.
-        norm_deviation: bound on | |f| - 1 | over the gallery.
-    """
-
-    rows: Int64[np.ndarray, " M"]
-    vectors: Float32[np.ndarray, "M D"]
-    unseen_score: float
-    size: int
-    norm_deviation: float
-
-    @property
-    def are_all(self) -> bool:
-        """Whether no entry is left unseen."""
-        return self.rows.size == self.size
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,12 +56,15 @@ class SearchCertificate:
         distances: 1 - similarity, in [0, 2], (K,).
         similarities: cosine, in [-1, 1], (K,).
         certified_radii: below which each result stays in the answer, (K,).
-        exact: whether, in embedding space, the radius is the true one to a millionth, (K,): the
-            bound on the unseen entries was not the smaller, and rounding took next to nothing.
+        exact: whether a comparison with every entry would prove the same radius, to a millionth,
+            (K,): the bound on the unseen was not the smaller, and rounding took next to nothing.
+            The radius is then the true distance of the embedding from an eviction where one pair
+            decides (k = 1); with more results it stays a lower bound of it.
         margins: the radius in embedding space over the embedding's norm, (K,); free of image size.
         top1_radius: below which the first result stays first; None for an empty answer.
         set_radius: below which the answer keeps the same entries.
         order_radius: below which it keeps them in the same order.
+        verdicts: match or no match of each result; None where no rule was given.
     """
 
     is_proved: bool
@@ -95,17 +77,56 @@ class SearchCertificate:
     top1_radius: float | None
     set_radius: float
     order_radius: float
+    verdicts: Verdicts | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class _Reach:
-    """Embedding-space radii of one answer, before pixels; `exact` as in the certificate."""
+class Ranking:
+    """Candidates scored and ranked in float64: the answer, before anything is said of its radii.
 
-    membership: Float64[np.ndarray, " K"]
-    exact: Bool[np.ndarray, " K"]
-    top1: float
-    set: float
-    order: float
+    Attributes:
+        query: raw embedding, (D,).
+        norm: its norm.
+        candidates: what was ranked.
+        scores: of each.
+        top: positions of the k best, best first; of a zero query the first by entry number.
+        k: number of results asked for.
+        is_proved: no unseen entry, as scored by this program, can reach the last of the top k.
+    """
+
+    query: Float64[np.ndarray, " D"]
+    norm: Norm
+    candidates: Candidates
+    scores: Scores
+    top: Int64[np.ndarray, " K"]
+    k: int
+    is_proved: bool
+
+
+def rank_candidates(
+    query: Float64[np.ndarray, " D"],
+    candidates: Candidates,
+    k: int,
+    check_deadline: Callable[[], None] = keep_on,
+) -> Ranking:
+    """Rank the candidates: cheap, and enough to know whether more must be retrieved.
+
+    Raises:
+        CertificateError: a number is NaN, infinite, or outside what can carry a proof.
+    """
+    _check_candidates(query, candidates, k)
+    norm = embedding_norm(query)
+    if norm.value == 0.0:
+        count = candidates.rows.size
+        top = np.argsort(candidates.rows, kind="stable")[:k]
+        first = np.arange(min(k, candidates.size))
+        is_proved = np.array_equal(candidates.rows[top], first)
+        scores = Scores(np.zeros(count), np.ones(count))
+    else:
+        scores = score(candidates.vectors, query, candidates.norm_deviation, check_deadline)
+        top = rank(scores.values, candidates.rows, k)
+        is_proved = _beats_the_unseen(candidates, scores.values[top], norm, k)
+    return Ranking(query, norm, candidates, scores, top, k, is_proved)
 
 
 def certify_search(
@@ -117,22 +138,58 @@ def certify_search(
     gain: float,
     forward_error: float,
     max_distance: float | None = None,
+    rule: MatchRule | None = None,
 ) -> SearchCertificate:
     """Rank the candidates in float64 and prove how far the query may move before that changes.
+
+    Args:
+        query: raw embedding of the query image, (D,).
+        candidates: what the search retrieved; any candidates give a sound certificate.
+        k: number of results asked for, >= 1; it may exceed the gallery.
+        lipschitz_bound: see `certify_ranking`, as for all that follow.
+        gain: of the resize.
+        forward_error: of the embedding.
+        max_distance: results farther than this are left out; None keeps all.
+        rule: when a result is a match; None asks for no verdicts.
+
+    Raises:
+        CertificateError: a number is NaN, infinite, or outside what can carry a proof.
+    """
+    return certify_ranking(
+        rank_candidates(query, candidates, k),
+        lipschitz_bound=lipschitz_bound,
+        gain=gain,
+        forward_error=forward_error,
+        max_distance=max_distance,
+        rule=rule,
+    )
+
+
+def certify_ranking(
+    ranking: Ranking,
+    *,
+    lipschitz_bound: float,
+    gain: float,
+    forward_error: float,
+    max_distance: float | None = None,
+    rule: MatchRule | None = None,
+    check_deadline: Callable[[], None] = keep_on,
+) -> SearchCertificate:
+    """Prove how far the query may move before the answer changes.
 
     A result leaves the top k when k others overtake it, so its radius is the k-th smallest signed
     distance to the hyperplanes that part it from the candidates, or the bound on all unseen
     entries where that is smaller, or its distance to `max_distance`.
 
     Args:
-        query: raw embedding of the query image, (D,).
-        candidates: what the search retrieved; any candidates give a sound certificate.
-        k: number of results asked for, >= 1; it may exceed the gallery.
+        ranking: what `rank_candidates` found.
         lipschitz_bound: proved upper bound of the network's l2 Lipschitz constant, > 0.
         gain: l2 operator norm of this image's resize, rounded up, > 0.
         forward_error: bound on the l2 error of a computed embedding of an image of this size; it
             counts twice, for the query's own and for the changed image's.
         max_distance: results farther than this are left out; None keeps all.
+        rule: when a result is a match; None asks for no verdicts.
+        check_deadline: called between blocks of work; raises where nobody waits any more.
 
     Returns:
         The answer and its radii. With k >= size nothing can be displaced and, without a
@@ -142,50 +199,189 @@ def certify_search(
     Raises:
         CertificateError: a number is NaN, infinite, or outside what can carry a proof.
     """
-    _check_request(query, candidates, k, max_distance)
+    if max_distance is not None:
+        check_threshold(max_distance, "max_distance")
     scale = pixel_scale(lipschitz_bound, gain, forward_error)
-    norm = embedding_norm(query)
-    if norm.value == 0.0:
-        return _certify_zero_query(candidates, k, max_distance)
-    rows = Float64Rows(candidates.vectors)
-    scores = score(rows, query, candidates.norm_deviation)
-    top = rank(scores.values, candidates.rows, k)
-    is_proved = _is_proved(candidates, scores.values[top], norm, k)
-    similarities = np.clip(scores.values[top] / norm.value, -1.0, 1.0)
+    top, norm = ranking.top, ranking.norm
+    similarities = np.zeros(top.size)
+    if norm.value > 0.0:
+        similarities = np.clip(ranking.scores.values[top] / norm.value, -1.0, 1.0)
     distances = 1.0 - similarities
     if max_distance is not None:
         top, similarities, distances = (
             column[distances <= max_distance] for column in (top, similarities, distances)
         )
-    reach = _reach(candidates, rows, scores, top, norm=norm, k=k, max_distance=max_distance)
-
-    # A query moved onto zero is answered as zero, so no radius leads there.
-    in_pixels = partial(published, limit=norm.low, scale=scale, forward_error=forward_error)
-    return SearchCertificate(
-        is_proved=is_proved,
+    answer = partial(
+        SearchCertificate,
+        is_proved=ranking.is_proved,
         positions=top,
         distances=distances,
         similarities=similarities,
-        certified_radii=np.array([in_pixels(radius) for radius in reach.membership.tolist()]),
-        exact=reach.exact,
-        margins=np.maximum(0.0, reach.membership - 2.0 * forward_error) / norm.high,
-        top1_radius=in_pixels(reach.top1) if top.size else None,
-        set_radius=in_pixels(reach.set) if is_proved else 0.0,
-        order_radius=in_pixels(reach.order) if is_proved else 0.0,
+    )
+    if norm.value == 0.0:
+        none = np.zeros(top.size)
+        return answer(
+            certified_radii=none,
+            exact=none == 0.0,
+            margins=none,
+            top1_radius=0.0 if top.size else None,
+            set_radius=0.0,
+            order_radius=0.0,
+            verdicts=None if rule is None else Verdicts.of_zero_query(top.size),
+        )
+    # A query moved onto zero is answered as zero, so no radius leads there.
+    in_pixels = partial(radius_in_pixels, limit=norm.low, scale=scale, forward_error=forward_error)
+    scan = PairScan(
+        ranking.candidates,
+        ranking.scores,
+        top,
+        k=ranking.k if rule is None else max(ranking.k, rule.k),
+        norm=norm,
+        check_deadline=check_deadline,
+    )
+    judging = None if rule is None else Judging(rule, top.size, norm, ranking.query.size)
+    radii = _embedding_radii(ranking, top, scan, judging, max_distance)
+    return answer(
+        certified_radii=np.array([in_pixels(radius) for radius in radii.membership.tolist()]),
+        exact=radii.exact,
+        margins=np.maximum(0.0, radii.membership - 2.0 * forward_error) / norm.high,
+        top1_radius=in_pixels(radii.top1) if top.size else None,
+        set_radius=in_pixels(radii.set) if ranking.is_proved else 0.0,
+        order_radius=in_pixels(radii.order) if ranking.is_proved else 0.0,
+        verdicts=judging and judging.verdicts(scan, scale=scale, forward_error=forward_error),
     )
 
 
-def _check_request(
-    query: Float64[np.ndarray, " D"],
-    candidates: Candidates,
-    k: int,
+@dataclass(frozen=True, eq=False)
+class _EmbeddingRadii:
+    """Embedding-space radii of one answer, before pixels; `exact` as in the certificate."""
+
+    membership: Float64[np.ndarray, " K"]
+    exact: Bool[np.ndarray, " K"]
+    top1: float
+    set: float
+    order: float
+
+
+def _embedding_radii(
+    ranking: Ranking,
+    top: Int64[np.ndarray, " K"],
+    scan: PairScan,
+    judging: Judging | None,
     max_distance: float | None,
-) -> None:
+) -> _EmbeddingRadii:
+    """Put pairs, the rest and the threshold together."""
+    others = np.ones(ranking.candidates.rows.size, dtype=np.bool_)
+    others[top] = False
+    outside, first = np.full(top.size, np.inf), np.inf
+    for block in scan:
+        lower = block.radii.lower
+        first = min(first, float(lower[0].min()))
+        outside = np.minimum(outside, lower[:, others[block.columns]].min(axis=1, initial=np.inf))
+        if judging is not None:
+            judging.add(block.radii)
+    pairs = scan.lower.kth(ranking.k)
+    pairs_above = scan.upper.kth(ranking.k)
+    exits = _threshold_radii(ranking, top, max_distance)
+    known = np.minimum(pairs, exits.kept)
+    known_above = np.minimum(pairs_above, exits.kept_above)
+    is_tight = (known >= known_above * (1.0 - _EXACT)) | (known_above <= 0.0)
+    # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
+    is_full = top.size == ranking.k or max_distance is None
+    change = _least(np.minimum(outside, scan.rest)) if is_full else exits.entry
+    top1 = min(first, _least(scan.rest[:1]), _least(exits.kept[:1]))
+    whole_set = min(change, _least(exits.kept))
+    return _EmbeddingRadii(
+        membership=np.minimum(known, scan.rest),
+        exact=(known <= scan.rest) & is_tight,
+        top1=top1,
+        set=whole_set,
+        order=min(whole_set, top1, _least(_radii_to_the_next(ranking, top))),
+    )
+
+
+def _radii_to_the_next(ranking: Ranking, top: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " J"]:
+    """Signed radii of each result over the one behind it, slack off."""
+    vectors = ranking.candidates.vectors[top].astype(np.float64)
+    gap = -np.diff(ranking.scores.values[top])
+    return radii_of_differences(gap, vectors[:-1] - vectors[1:], norm=ranking.norm.high).lower
+
+
+@dataclass(frozen=True, eq=False)
+class _ThresholdRadii:
+    """Embedding-space radii around the query below which verdicts on the threshold stay.
+
+    Attributes:
+        kept: of each result, until it leaves, (K,); inf without a threshold.
+        kept_above: upper bounds of the same, (K,).
+        entry: until the first other entry comes in; inf where there is no other, or no threshold.
+    """
+
+    kept: Float64[np.ndarray, " K"]
+    kept_above: Float64[np.ndarray, " K"]
+    entry: float
+
+
+def _threshold_radii(
+    ranking: Ranking, kept: Int64[np.ndarray, " K"], max_distance: float | None
+) -> _ThresholdRadii:
+    """Distances to the threshold of what is within it, and of the nearest that is not.
+
+    Scores are of rows as stored, whose norms f are not quite 1: 1 - s / |g| <= t is a threshold on
+    the angle only as 1 - s / (|g| f) <= 1 - (1 - t) / f. The unseen entries stand behind the
+    candidates as two more, with the shortest and the longest norm they may have: the angle left
+    falls or grows with the norm throughout, so one of the ends is the worst.
+
+    Args:
+        ranking: the candidates' scores and squared norms.
+        kept: positions of the results, (K,), all within the threshold.
+        max_distance: the threshold; None for none. Outside [0, 2) no distance crosses it, and only
+            the zero embedding, which has no direction, is a limit.
+    """
+    if max_distance is None:
+        never = np.full(kept.size, np.inf)
+        return _ThresholdRadii(never, never, np.inf)
+    scores, norm, deviation = ranking.scores, ranking.norm, ranking.candidates.norm_deviation
+    if not 0.0 <= max_distance < 2.0:
+        limit = flip_radius(np.full(max(kept.size, 1), np.pi), norm.low)
+        may_enter = max_distance < 0.0 and scores.values.size > 0
+        entry = float(limit[0]) if may_enter else np.inf
+        return _ThresholdRadii(limit[: kept.size], limit[: kept.size], entry)
+    ceiling = ranking.candidates.ceiling
+    inside = np.zeros(scores.values.size + 2, dtype=np.bool_)
+    inside[kept] = True
+    norms = np.append(np.sqrt(scores.squared_norms), [1.0 - deviation, 1.0 + deviation])
+    unseen = min(max(ceiling, -2.0 * norm.high), 2.0 * norm.high)
+    cosines = np.append(scores.values, [unseen, unseen]) / norm.value / norms
+    error = cosine_error(ranking.query.size)
+    distances, limits = 1.0 - cosines, 1.0 - (1.0 - max_distance) / norms
+    radii = flip_radius(angular_slack(distances, limits, inside=inside, error=error), norm.low)
+    above = angular_slack(distances[kept], limits[kept], inside=True, error=-error)
+    outside = ~inside
+    outside[-2:] = ceiling > -np.inf
+    return _ThresholdRadii(radii[kept], flip_radius(above, norm.high), _least(radii[outside]))
+
+
+def _least(radii: Float64[np.ndarray, " K"]) -> float:
+    """The smallest of some radii; inf of none."""
+    return float(radii.min(initial=np.inf))
+
+
+def _beats_the_unseen(
+    candidates: Candidates, scores: Float64[np.ndarray, " K"], norm: Norm, k: int
+) -> bool:
+    if candidates.are_all:
+        return True
+    if scores.size < k:
+        return False
+    rounding = gamma(candidates.vectors.shape[1] + 8) * (1.0 + candidates.norm_deviation)
+    return bool(scores[-1] > candidates.unseen_score + rounding * norm.high)
+
+
+def _check_candidates(query: Float64[np.ndarray, " D"], candidates: Candidates, k: int) -> None:
     """Refuse what no certificate can be computed from, by name."""
     if k < 1:
         raise CertificateError(f"k must be at least 1, got {k}")
-    if max_distance is not None:
-        check_threshold(max_distance, "max_distance")
     count, dimension = candidates.vectors.shape
     if query.shape != (dimension,) or candidates.rows.shape != (count,):
         raise CertificateError(
@@ -205,86 +401,3 @@ def _check_request(
             f"{candidates.size - count} entries are unseen, and their scores cannot be bounded by"
             f" {candidates.unseen_score}"
         )
-
-
-def _is_proved(
-    candidates: Candidates, scores: Float64[np.ndarray, " K"], norm: Norm, k: int
-) -> bool:
-    """Whether no unseen entry, as scored by this program, can reach the last of the top k."""
-    if candidates.are_all:
-        return True
-    if scores.size < k:
-        return False
-    rounding = gamma(candidates.vectors.shape[1] + 8) * (1.0 + candidates.norm_deviation)
-    return bool(scores[-1] > candidates.unseen_score + rounding * norm.high)
-
-
-def _reach(
-    candidates: Candidates,
-    rows: Float64Rows,
-    scores: Scores,
-    top: Int64[np.ndarray, " K"],
-    *,
-    norm: Norm,
-    k: int,
-    max_distance: float | None,
-) -> _Reach:
-    """Put pairs, tail and threshold together, in embedding space."""
-    unseen_score = -np.inf if candidates.are_all else candidates.unseen_score
-    pairs = pair_radii(rows, scores, candidates.rows, top, k=k, norm=norm.high)
-    tail = tail_radii(
-        scores.values[top],
-        scores.squared_norms[top],
-        norm=norm,
-        unseen_score=unseen_score,
-        norm_deviation=candidates.norm_deviation,
-        dimension=rows.dimension,
-    )
-    exits = threshold_radii(
-        scores,
-        top,
-        norm=norm,
-        unseen_score=unseen_score,
-        norm_deviation=candidates.norm_deviation,
-        dimension=rows.dimension,
-        max_distance=max_distance,
-    )
-    known = np.minimum(pairs.membership, exits.kept)
-    known_above = np.minimum(pairs.membership_above, exits.kept_above)
-    is_tight = (known >= known_above * (1.0 - _EXACT)) | (known_above <= 0.0)
-    # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
-    is_full = top.size == k or max_distance is None
-    change = least(np.minimum(pairs.outside, tail)) if is_full else exits.entry
-    top1 = min(pairs.first, least(tail[:1]), least(exits.kept[:1]))
-    whole_set = min(change, least(exits.kept))
-    return _Reach(
-        membership=np.minimum(known, tail),
-        exact=(known <= tail) & is_tight,
-        top1=top1,
-        set=whole_set,
-        order=min(whole_set, top1, least(pairs.consecutive)),
-    )
-
-
-def _certify_zero_query(
-    candidates: Candidates, k: int, max_distance: float | None
-) -> SearchCertificate:
-    """The answer to a query without direction: the first entries by number, and nothing proved."""
-    within = max_distance is None or max_distance >= 1.0
-    first = np.argsort(candidates.rows, kind="stable")[:k]
-    wanted = min(k, candidates.size)
-    is_proved = np.array_equal(candidates.rows[first], np.arange(wanted))
-    positions = first if within else first[:0]
-    zeros = np.zeros(positions.size)
-    return SearchCertificate(
-        is_proved=is_proved,
-        positions=positions,
-        distances=np.ones(positions.size),
-        similarities=zeros,
-        certified_radii=zeros,
-        exact=np.ones(positions.size, dtype=np.bool_),
-        margins=zeros,
-        top1_radius=0.0 if positions.size else None,
-        set_radius=0.0,
-        order_radius=0.0,
-    )

@@ -6,8 +6,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from model.certificate.bounds import product_bound
+from model.certificate.geometry import embedding_norm, pixel_scale, radius_in_pixels
 from model.certificate.rounding import round_up
-from model.certificate.similarity import embedding_norm, pixel_scale, published
 
 OURS = "ours"
 PUBLISHED = "published"
@@ -107,7 +107,7 @@ def upload_radii(
             error = round_up(error + product_bound(proof.lipschitz_bound, input_error))
         out[place] = 0.0
         if norm.value > 0.0:
-            out[place] = published(
+            out[place] = radius_in_pixels(
                 radius,
                 scale=pixel_scale(proof.lipschitz_bound, gain, error),
                 forward_error=error,

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from model.certificate.pairs import with_slack
+from model.certificate.pairs import CentredRows, signed_radii
 from model.evaluate.radii import norms_of
 
-# Below this squared distance the Gram form has lost too many digits, as in model.certificate.pairs.
-_GRAM_FROM = 1e-4
 _BLOCK_NUMBERS = 1 << 21
 
 Entries = Int64[np.ndarray, " Q"]
@@ -63,7 +61,7 @@ class Gallery:
     def __init__(self, embeddings: Float64[np.ndarray, "N D"]) -> None:
         self.vectors = unit_rows(embeddings)
         self._rows = self.vectors.astype(np.float64)
-        self._squares = np.einsum("nd,nd->n", self._rows, self._rows)
+        self._centred = CentredRows.of(self.vectors, np.arange(len(self.vectors)))
         self._first_equal = _first_equal(self.vectors)
         self._has_equal = bool((self._first_equal != np.arange(len(self.vectors))).any())
 
@@ -158,24 +156,10 @@ class Gallery:
         scores = self._scores(queries)
         own = scores[np.arange(len(queries)), chosen]
         gap = own[:, None] - scores
-        square = self._squares[chosen][:, None] + self._squares
-        square -= 2.0 * (self._rows[chosen] @ self._rows.T)
-        gram = square >= _GRAM_FROM
-        near, other = np.nonzero(~gram)
-        difference = self._rows[chosen[near]] - self._rows[other]
-        exact = np.einsum("pd,pd->p", difference, difference)
-        equal = exact == 0.0
-        square[near, other] = np.where(equal, 1.0, exact)
-        radii, slack = with_slack(
-            gap, square, gram, norm=norms[:, None], dimension=self._rows.shape[1]
-        )
-        lower = radii - slack
+        radii = signed_radii(self._centred.take(chosen), self._centred, gap, norm=norms[:, None])
         numbers = np.arange(len(self))
         before = (gap < 0.0) | ((gap == 0.0) & (numbers < chosen[:, None]))
-        # Equal rows score equal at every query, so the lower number stays before for good.
-        near, other = near[equal], other[equal]
-        lower[near, other] = np.where(other < chosen[near], -np.inf, np.inf)
-        return own, lower, before
+        return own, radii.lower, before
 
     def _blocks(self, count: int) -> Iterator[slice]:
         """Slices of the queries small enough that a block of scores stays small."""

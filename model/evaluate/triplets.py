@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from model.certificate.pairs import with_slack
+from model.certificate.pairs import radii_of_differences
 from model.evaluate.measurement import Measurement, by_groups, shares_above
 from model.evaluate.radii import Proof, Resizes, claims_of, input_radii, norms_of
 from model.evaluate.results import RadiusCurve
@@ -61,12 +61,9 @@ def decide(
     scores = [(reference * unit).sum(axis=1) for unit in units]
     gap = scores[0] - scores[1]
     difference = units[0] - units[1]
-    square = (difference * difference).sum(axis=1)
-    apart = square > 0.0
-    radii, slack = with_slack(
-        np.abs(gap), np.where(apart, square, 1.0), False, norm=norms, dimension=left.shape[1]
-    )
-    radii = np.where(apart & (norms > 0.0), np.maximum(0.0, radii - slack), 0.0)
+    lower = radii_of_differences(np.abs(gap), difference, norm=norms).lower
+    apart = lower < np.inf
+    radii = np.where(apart & (norms > 0.0), np.maximum(0.0, lower), 0.0)
     return Decisions(apart & (gap > 0.0), apart & (gap < 0.0), radii, norms)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from index_builder.search.certified import certified_search
-from model.certificate.search import Candidates
+from model.certificate.pairs import Candidates
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodedImage
 from service.doctor.findings import Finding, failed, ok, warning

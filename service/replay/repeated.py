@@ -1,7 +1,7 @@
 """One question asked again, with a look at every entry; and the answer as it should read."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -101,7 +101,9 @@ class Repeated:
             set_radius=0.0,
             order_radius=0.0,
         )
-        (result,) = self._results(self._judged(certificate))
+        verdicts = self._verdicts(certificate.positions)
+        answer = Answer(self.index.everything(), replace(certificate, verdicts=verdicts))
+        (result,) = self._results(answer)
         return result
 
     @cached_property
@@ -114,20 +116,17 @@ class Repeated:
             # More than all is all, and a record may say any number.
             k=min(options.k, self.index.size + 1),
             max_distance=options.max_distance,
+            rule=find_point(self.index, options.operating_point)[0],
             **self._proving,
         )
-        return self._judged(certificate)
+        return Answer(self.index.everything(), certificate)
 
-    def _judged(self, certificate: SearchCertificate) -> Answer:
-        everything = self.index.everything()
-        return Answer(everything, certificate, self._verdicts(certificate))
-
-    def _verdicts(self, certificate: SearchCertificate) -> Verdicts | None:
+    def _verdicts(self, positions: np.ndarray) -> Verdicts | None:
         rule, _ = find_point(self.index, self.options.operating_point)
         if rule is None:
             return None
         vector, everything = self.query.embedding.vector, self.index.everything()
-        return judge(vector, everything, certificate.positions, rule, **self._proving)
+        return judge(vector, everything, positions, rule, **self._proving)
 
     @property
     def _proving(self) -> Mapping[str, float]:

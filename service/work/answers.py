@@ -134,7 +134,7 @@ def describe_results(
 
 
 def _verdict(answer: Answer, place: int) -> dict[str, object]:
-    verdicts = answer.verdicts
+    verdicts = answer.certificate.verdicts
     if verdicts is None:
         return {"match": None, "match_margin": None, "match_radius": None}
     return {

@@ -5,9 +5,9 @@ import pytest
 from attacks import directions, move, normals
 from galleries import KINDS, everything, retrieve
 
-from model.certificate.pairs import Float64Rows, rank, score
+from model.certificate.geometry import embedding_norm, flip_radius
+from model.certificate.pairs import rank, score
 from model.certificate.search import certify_search
-from model.certificate.similarity import embedding_norm, flip_distance
 
 SCALE = 2.0
 
@@ -26,7 +26,7 @@ def certify(query, candidates, k, max_distance=None, error=0.0):
 
 def answer(query, gallery, k, max_distance=None):
     """What the program answers, scored and ranked by its own code; the last test checks that."""
-    scores = score(Float64Rows(gallery), query, 1e-6).values
+    scores = score(gallery, query, 1e-6).values
     top = rank(scores, np.arange(scores.size), k)
     if max_distance is None:
         return top
@@ -195,7 +195,7 @@ def test_the_distance_to_a_threshold_is_the_whole_distance():
         step = -side / np.linalg.norm(side) * np.cos(turn) - along * np.sin(turn)
         radius = reach(certificate.certified_radii[0], 0.0)
         assert radius == pytest.approx(
-            flip_distance(np.array([turn]), float(np.linalg.norm(query)))[0], rel=1e-6
+            flip_radius(np.array([turn]), float(np.linalg.norm(query)))[0], rel=1e-6
         )
         assert answer(query + step * radius * (1 + 1e-5), gallery, 2, limit).size == 0
         assert answer(query + step * radius * (1 - 1e-5), gallery, 2, limit).size == 1

@@ -8,7 +8,8 @@ from galleries import KINDS, everything, norm_deviation, retrieve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 from model.errors import CertificateError
 
 seeds = st.integers(0, 2**32 - 1)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from index_builder.search.certified import certified_search
 from model.certificate.match import MatchRule, judge, measure_margins
-from model.certificate.pairs import Float64Rows, rank, score
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates, rank, score
+from model.certificate.search import certify_search
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError
 
@@ -32,7 +32,7 @@ def sines(query, gallery, entry):
 
 def answer(query, gallery, k):
     """What the program answers, scored and ranked by its own code."""
-    scores = score(Float64Rows(gallery), query, 1e-6).values
+    scores = score(gallery, query, 1e-6).values
     return rank(scores, np.arange(scores.size), k)
 
 
@@ -256,7 +256,7 @@ def test_a_search_goes_deeper_until_its_verdicts_are_those_of_a_full_scan(galler
                 rule, index = MatchRule(k, threshold), Flat(gallery)
                 embedding = ImageEmbedding(query, SCALE, 0.0, 8, 8)
                 answer = certified_search(index, [embedding], lipschitz_bound=1.0, k=5, rule=rule)
-                verdicts = answer[0].verdicts
+                verdicts = answer[0].certificate.verdicts
                 depths.add(index.depths[-1])
                 assert verdicts.is_decided
                 rows = answer[0].candidates.rows[answer[0].certificate.positions]

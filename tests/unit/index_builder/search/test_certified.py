@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from index_builder.search.certified import certified_search
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 from model.errors import CertificateError
 
 

@@ -10,7 +10,8 @@ from model.attack.campaign import hunt, search_shortest
 from model.attack.decisions import FirstPlace, StaysNear
 from model.attack.ledger import Ledger
 from model.attack.subjects import Subject, unit_rows
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 from model.errors import AttackError
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from paths import DATA
 
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 
 
 @pytest.fixture(scope="module")

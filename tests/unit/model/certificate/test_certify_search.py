@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from model.certificate.pairs import Float64Rows, score
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates, score
+from model.certificate.search import certify_search
 from model.errors import CertificateError
 
 
@@ -277,15 +277,15 @@ def test_equal_rows_score_bit_equal_wherever_they_stand(dimension):
     row = rng.normal(size=dimension)
     row = (row / np.linalg.norm(row)).astype(np.float32)
     query = rng.normal(size=dimension)
-    alone = score(Float64Rows(row[None]), query, 1e-6).values[0]
+    alone = score(row[None], query, 1e-6).values[0]
     many = np.repeat(row[None], 700, axis=0)
     many[::3] = np.roll(row, 1)
     for start in (0, 1, 2):
-        values = score(Float64Rows(many[start:]), query, 1e-6).values
+        values = score(many[start:], query, 1e-6).values
         same = (many[start:] == row).all(axis=1)
         assert (values[same] == alone).all()
     strided = np.asfortranarray(many)
-    assert (score(Float64Rows(strided), query, 1e-6).values[1] == alone).all()
+    assert (score(strided, query, 1e-6).values[1] == alone).all()
 
 
 def test_a_memory_map_of_many_blocks_gives_what_one_block_gives(tmp_path):

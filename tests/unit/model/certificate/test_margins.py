@@ -24,19 +24,27 @@ from model.certificate.bounds import (
     product_bound,
     wavelet_norm_bound,
 )
-from model.certificate.pairs import Float64Rows, pair_radii, score, tail_radii
-from model.certificate.search import Candidates, certify_search
-from model.certificate.similarity import (
+from model.certificate.geometry import (
     Norm,
-    certify_pair,
+    angular_slack,
+    cap_half_angle,
     cosine_error,
     embedding_norm,
-    flip_distance,
+    flip_radius,
     pixel_scale,
-    published,
-    reach,
-    rooms,
+    radius_in_pixels,
 )
+from model.certificate.pairs import (
+    Candidates,
+    CentredRows,
+    radii_of_differences,
+    score,
+    signed_radii,
+    tail_radii,
+)
+from model.certificate.scan import PairScan
+from model.certificate.search import certify_search
+from model.certificate.similarity import certify_pair
 
 U = Fraction(1, 2**53)
 D = 512
@@ -84,24 +92,79 @@ LEAST_NORM = Fraction(304, 100)  # below |(3, 1/2)| = 3.0414
 
 
 @pytest.mark.parametrize(
-    ("step", "is_gram"), [(2.0**-12, False), (2.0**-8, False), (2.0**-6, True), (0.25, True)]
+    ("step", "centre", "is_gram"),
+    [
+        (2.0**-12, 0.0, False),
+        (2.0**-8, 0.0, False),
+        (2.0**-6, 0.0, True),
+        (0.25, 0.0, True),
+        (2.0**-12, 1.0, True),
+        (2.0**-12, 1.0 - 2.0**-7, True),
+        (2.0**-20, 1.0, True),
+    ],
 )
-def test_a_pair_radius_is_lowered_by_all_of_its_slack(step, is_gram):
-    rows = Float64Rows(near_rows(step))
-    scores = score(rows, QUERY, 0.1)
-    norm = embedding_norm(QUERY).high
+def test_a_pair_radius_is_lowered_by_all_of_its_slack(step, centre, is_gram):
+    """Of squared distances formed from offsets, by what they cancelled; of differences, without."""
+    vectors, norm = near_rows(step), embedding_norm(QUERY).high
     assert norm >= LEAST_NORM
+    rows = CentredRows.around(long(centre), vectors, np.arange(3))
+    scores = score(vectors, QUERY, 0.1).values
     # Ranks: (1, -step), (1, 0), (1, step). Each is step * 0.5 ahead of the next: a radius of 1/2.
-    found = pair_radii(rows, scores, np.arange(3), np.array([2, 0]), k=2, norm=norm)
+    gap = scores[2] - scores[[0]]
+    found = signed_radii(rows.take(np.array([2])), rows.take(np.array([0])), gap[None], norm=norm)
     unit, distance = gamma(D + 8), Fraction(step)
-    difference = 8 * unit * LEAST_NORM / min(distance, 1)
-    slack = difference + (4 * unit * Fraction(1, 2) / distance**2 if is_gram else 0)
-    wanted = Fraction(1, 2) - ALMOST * slack
-    assert Fraction(float(found.outside[1])) <= wanted
-    assert Fraction(float(found.first)) <= wanted
-    assert Fraction(float(found.membership[1])) <= wanted
-    assert Fraction(float(found.membership_above[1])) >= Fraction(1, 2)
-    assert Fraction(float(found.consecutive[0])) <= Fraction(1, 2) - ALMOST * difference
+    slack = difference = 8 * unit * LEAST_NORM / min(distance, 1)
+    if is_gram:
+        spread = 2 * Fraction(1 - centre) ** 2 + distance**2
+        slack += 2 * unit * Fraction(1, 2) * spread / distance**2
+    assert ALMOST * slack <= Fraction(float(found.slack[0, 0])) <= Fraction(1001, 1000) * slack
+    assert Fraction(float(found.lower[0, 0])) <= Fraction(1, 2) - ALMOST * slack
+    assert Fraction(float(found.upper[0, 0])) >= Fraction(1, 2)
+    apart = vectors[2].astype(float) - vectors[0]
+    alone = radii_of_differences(gap, apart[None], norm=norm)
+    assert Fraction(float(alone.lower[0])) <= Fraction(1, 2) - ALMOST * difference
+
+
+def test_a_distance_from_offsets_errs_by_less_than_is_charged_for_it():
+    """However much cancels: rows of random distance and centre against exact arithmetic."""
+    random = np.random.default_rng(1)
+    seen = set()
+    for _ in range(300):
+        row = random.normal(size=16)
+        pair = np.stack([row, row + 10.0 ** random.uniform(-8, 0) * random.normal(size=16)])
+        pair = (pair / np.linalg.norm(pair, axis=1, keepdims=True)).astype(np.float32)
+        centre = (row / np.linalg.norm(row) * random.choice([0.0, 0.9, 1.0])).astype(np.float32)
+        rows = CentredRows.around(centre.astype(np.float64), pair, np.arange(2))
+        if (pair[0] == pair[1]).all():
+            continue
+        found = signed_radii(
+            rows.take(np.array([0])), rows.take(np.array([1])), np.ones((1, 1)), norm=0.0
+        )
+        square = sum(
+            (Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(*pair, strict=True)
+        )
+        value, slack = Fraction(float(found.value[0, 0])), Fraction(float(found.slack[0, 0]))
+        # With norm 0 the slack is what is charged for the cancellation alone.
+        rounding = (value + slack) * (D + 8) * U / 16
+        assert (
+            (value - slack - rounding) ** 2 * square
+            <= 1
+            <= (value + slack + rounding) ** 2 * square
+        )
+        seen.add(slack > 0)
+    assert seen == {True, False}
+
+
+def test_a_scan_lowers_and_raises_each_pair_by_its_slack():
+    vectors = near_rows(2.0**-6)
+    scores, norm = score(vectors, QUERY, 0.1), embedding_norm(QUERY)
+    candidates = Candidates(np.arange(3), vectors, -math.inf, 3, 0.1)
+    scan = PairScan(candidates, scores, np.array([2, 0]), k=2, norm=norm)
+    (block,) = list(scan)
+    lower, upper = block.radii.lower, block.radii.upper
+    assert (scan.lower.kth() == np.sort(lower, axis=1)[:, 1]).all()
+    assert (scan.upper.kth() == np.sort(upper, axis=1)[:, 1]).all()
+    assert (scan.lower.kth() < scan.upper.kth()).all()
 
 
 @pytest.mark.parametrize("step", [2.0**-12, 2.0**-6])
@@ -174,8 +237,8 @@ def test_a_ranking_is_not_proved_within_the_rounding_of_its_scores(deviation):
 def test_a_room_loses_the_error_on_both_sides_of_both_verdicts_and_a_rounding(error):
     low, high, e = Fraction(0.25), Fraction(0.75), Fraction(error)
     wanted = angle(high - e) - angle(low + e) - Fraction(1e-14) * 9 / 10
-    staying = rooms(np.array([0.25]), np.array([0.75]), inside=True, error=error)[0]
-    out = rooms(np.array([0.75]), np.array([0.25]), inside=False, error=error)[0]
+    staying = angular_slack(np.array([0.25]), np.array([0.75]), inside=True, error=error)[0]
+    out = angular_slack(np.array([0.75]), np.array([0.25]), inside=False, error=error)[0]
     assert Fraction(float(staying)) <= wanted
     assert Fraction(float(out)) <= wanted
     assert Fraction(float(staying)) >= wanted - Fraction(1e-14)
@@ -189,12 +252,14 @@ def test_the_error_of_a_cosine_is_eight_roundings_a_term():
 def test_a_reach_is_raised_and_a_flip_lowered_by_both_roundings():
     tiny, half = 2.0**-20, 0.5
     sine = Fraction(arcsin(Decimal(tiny)))
-    assert Fraction(reach(tiny, 1.0)) >= sine + Fraction(1e-14) * 9 / 10
-    assert Fraction(reach(half, 1.0)) >= Fraction(arcsin(Decimal(half))) + Fraction(1e-12) / 2
-    assert Fraction(math.sin(tiny)) - Fraction(float(flip_distance(np.array([tiny]), 1.0)[0])) >= (
+    assert Fraction(cap_half_angle(tiny, 1.0)) >= sine + Fraction(1e-14) * 9 / 10
+    assert (
+        Fraction(cap_half_angle(half, 1.0)) >= Fraction(arcsin(Decimal(half))) + Fraction(1e-12) / 2
+    )
+    assert Fraction(math.sin(tiny)) - Fraction(float(flip_radius(np.array([tiny]), 1.0)[0])) >= (
         Fraction(2e-14) * 9 / 10
     )
-    far = Fraction(float(flip_distance(np.array([1.0]), 1.0)[0]))
+    far = Fraction(float(flip_radius(np.array([1.0]), 1.0)[0]))
     assert far <= Fraction(math.sin(1.0)) * (1 - Fraction(19, 10**13))
 
 
@@ -299,9 +364,9 @@ def test_a_published_radius_is_never_above_the_exact_quotient():
     for _ in range(20_000):
         radius, scale, error = (float(x) for x in random.random(3) * (4.0, 3.0, 0.3))
         exact = (Fraction(radius) - 2 * Fraction(error)) / Fraction(scale)
-        found = published(radius, scale=scale, forward_error=error)
+        found = radius_in_pixels(radius, scale=scale, forward_error=error)
         assert Fraction(found) <= max(Fraction(0), exact)
-        capped = published(radius + 5.0, scale=scale, forward_error=error, limit=radius)
+        capped = radius_in_pixels(radius + 5.0, scale=scale, forward_error=error, limit=radius)
         assert capped == found
         scales.append(
             Fraction(pixel_scale(scale, radius, 0.0)) > Fraction(scale) * Fraction(radius)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.certificate.search import Candidates, certify_search
+from model.certificate.pairs import Candidates
+from model.certificate.search import certify_search
 from model.evaluate.radii import Proof, input_radii
 from model.evaluate.standing import Gallery, LeftOut, unit_rows
 
