@@ -3,57 +3,132 @@
 import asyncio
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+import structlog
 
 from service.errors import DeadlineError, OverloadedError
 
 JobT = TypeVar("JobT")
 AnswerT = TypeVar("AnswerT")
 
+log = structlog.stdlib.get_logger()
 
-@dataclass(eq=False)
-class _Item(Generic[JobT, AnswerT]):
-    job: JobT
-    future: "asyncio.Future[AnswerT]"
-    loop: asyncio.AbstractEventLoop
-    timer: asyncio.TimerHandle | None = field(default=None)
+
+class Task(Generic[JobT, AnswerT]):
+    """A job, who waits for its answer, and until when.
+
+    Attributes:
+        job: what is to be done.
+        is_postponed: it was begun before and put back.
+    """
+
+    def __init__(
+        self, job: JobT, clock: Callable[[], float], work_timeout_s: float, patience_s: float
+    ) -> None:
+        self.job, self.is_postponed = job, False
+        self._clock, self._work_timeout_s = clock, work_timeout_s
+        self._loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[AnswerT] = self._loop.create_future()
+        self._timer = self._loop.call_later(patience_s, self._give_up)
+        self._deadline = math.inf
+        self.is_handed_over = False
+
+    def check_deadline(self) -> None:
+        """Called by a worker between pieces of work: whether to go on.
+
+        Raises:
+            DeadlineError: the time is up, or whoever waited has gone.
+        """
+        if self.future.done() or self._clock() >= self._deadline:
+            raise self._too_long()
+
+    def answer(self, answer: AnswerT | Exception) -> None:
+        """Hand over the answer, or the error in its place; the first call counts."""
+        if not self.is_handed_over:
+            self.is_handed_over = True
+            self._on_loop(self._finish, answer)
+
+    def begin(self) -> None:
+        """Called by a worker at the first touch: the wait is over, the work's own time runs."""
+        if self._deadline == math.inf:
+            self._deadline = self._clock() + self._work_timeout_s
+            self._on_loop(self._restart_timer)
+
+    def end(self) -> None:
+        """On the event loop: nobody waits any more."""
+        self._timer.cancel()
+
+    def _restart_timer(self) -> None:
+        if not self.future.done():
+            self._timer.cancel()
+            self._timer = self._loop.call_later(self._work_timeout_s, self._run_out)
+
+    def _give_up(self) -> None:
+        self._finish(OverloadedError("no worker was free in time", reason="queue_timeout"))
+
+    def _run_out(self) -> None:
+        self._finish(self._too_long())
+
+    def _too_long(self) -> DeadlineError:
+        return DeadlineError(f"the work took longer than {self._work_timeout_s:g} s")
+
+    def _finish(self, answer: AnswerT | Exception) -> None:
+        if self.future.done():
+            return
+        if isinstance(answer, Exception):
+            self.future.set_exception(answer)
+        else:
+            self.future.set_result(answer)
+
+    def _on_loop(self, step: Callable[..., None], *arguments: object) -> None:
+        """Run a step on the event loop, unless that has ended and nobody waits any more."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(step, *arguments)
 
 
 class Batcher(Generic[JobT, AnswerT]):
     """Runs jobs in `threads` threads, up to `max_batch` of them in one call of `work`.
 
-    A free thread takes its share of what waits: all of it, or a part if others are free too. A job
-    whose caller has gone is passed over. A thread cannot be interrupted: a job that runs out of
-    time is answered as such while its batch goes on.
+    A free thread takes its share of what waits: all of it, or a part if others are free too; and
+    one job that was put back, if there is one, so that long work takes turns with short work. A
+    job whose caller has gone is passed over. A thread cannot be interrupted: `work` has to ask
+    `Task.check_deadline` between pieces of work that are short.
 
     Args:
-        work: answers of a batch, in its order; an exception in the place of an answer is raised to
-            that caller. If `work` itself raises, each job of the batch is tried alone.
+        work: answers the tasks of a batch, each as soon as it can; it returns those to be put
+            back, which come again, one a batch, with `is_postponed`. If `work` itself raises, each
+            task that has no answer yet is tried alone.
         prepare_thread: what each thread does first.
+        clock: seconds, never backwards; looked at by the threads.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[JobT]], Sequence[AnswerT | Exception]],
+        work: Callable[[Sequence[Task[JobT, AnswerT]]], Sequence[Task[JobT, AnswerT]]],
         *,
         threads: int,
         max_batch: int,
         work_timeout_s: float,
         prepare_thread: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._work = work
         self._max_batch = max_batch
         self._work_timeout_s = work_timeout_s
         self._prepare_thread = prepare_thread
-        self._waiting: deque[_Item[JobT, AnswerT]] = deque()
+        self._clock = clock
+        self._waiting: deque[Task[JobT, AnswerT]] = deque()
+        self._postponed: deque[Task[JobT, AnswerT]] = deque()
         self._changed = threading.Condition()
         self._free = 0
         self._is_closed = False
+        self._failure: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._serve, name=f"batcher-{number}", daemon=True)
+            threading.Thread(target=self._run, name=f"batcher-{number}", daemon=True)
             for number in range(threads)
         ]
         for thread in self._threads:
@@ -63,6 +138,16 @@ class Batcher(Generic[JobT, AnswerT]):
     def waiting(self) -> int:
         """Jobs that no thread has taken yet."""
         return len(self._waiting)
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended a thread that should live as long as the batcher; None while all are well.
+
+        A thread that has died is not replaced. With one of several gone, jobs are still answered,
+        only slower; with none left they wait until their patience ends. Either way the service is
+        no longer what it was started as: readiness should say so, and a supervisor restart it.
+        """
+        return self._failure
 
     async def run(self, job: JobT, *, patience_s: float) -> AnswerT:
         """The answer to a job.
@@ -75,90 +160,78 @@ class Batcher(Generic[JobT, AnswerT]):
             OverloadedError: no thread was free in time.
             DeadlineError: the work took too long once begun.
         """
-        loop = asyncio.get_running_loop()
-        item = _Item[JobT, AnswerT](job, loop.create_future(), loop)
-        item.timer = loop.call_later(patience_s, self._give_up, item)
+        task = Task[JobT, AnswerT](job, self._clock, self._work_timeout_s, patience_s)
         with self._changed:
-            self._waiting.append(item)
+            self._waiting.append(task)
             self._changed.notify()
         try:
-            return await item.future
+            return await task.future
         finally:
-            item.timer.cancel()
+            task.end()
 
     def close(self) -> None:
-        """Wait for the batches in hand; what still waits is never run."""
+        """Wait for the work in hand; what no thread has taken yet is never run."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _give_up(self, item: _Item[JobT, AnswerT]) -> None:
-        if not item.future.done():
-            item.future.set_exception(
-                OverloadedError("no worker was free in time", reason="queue_timeout")
-            )
+    def _run(self) -> None:
+        try:
+            self._prepare_thread()
+            while batch := self._take():
+                self._postpone(self._answer(batch))
+        except BaseException as error:
+            self._failure = error
+            log.critical("worker_died", exc_info=error)
+            raise
 
-    def _serve(self) -> None:
-        self._prepare_thread()
-        while batch := self._take():
-            _on_loop(batch[0].loop, self._begin, batch)
-            answers = self._answers(batch)
-            _on_loop(batch[0].loop, _finish, batch, answers)
-
-    def _take(self) -> list[_Item[JobT, AnswerT]]:
-        """A share of what waits, once something does; nothing once closed."""
+    def _take(self) -> list[Task[JobT, AnswerT]]:
+        """A share of what waits and one task that was put back; nothing once closed."""
         with self._changed:
             self._free += 1
-            batch: list[_Item[JobT, AnswerT]] = []
-            while not batch and not self._is_closed:
-                if not self._waiting:
+            batch: list[Task[JobT, AnswerT]] = []
+            while not batch:
+                if not self._is_closed:
+                    batch = self._next(
+                        self._waiting,
+                        min(self._max_batch, math.ceil(len(self._waiting) / self._free)),
+                    )
+                batch += self._next(self._postponed, 1)
+                if not batch:
+                    if self._is_closed:
+                        break
                     self._changed.wait()
-                    continue
-                share = min(self._max_batch, math.ceil(len(self._waiting) / self._free))
-                while self._waiting and len(batch) < share:
-                    item = self._waiting.popleft()
-                    if not item.future.done():
-                        batch.append(item)
             self._free -= 1
-            return batch
+        for task in batch:
+            task.begin()
+        return batch
 
-    def _answers(self, batch: Sequence[_Item[JobT, AnswerT]]) -> Sequence[AnswerT | Exception]:
+    def _next(self, tasks: deque[Task[JobT, AnswerT]], count: int) -> list[Task[JobT, AnswerT]]:
+        """Up to so many of a queue, without those that nobody waits for."""
+        chosen: list[Task[JobT, AnswerT]] = []
+        while tasks and len(chosen) < count:
+            task = tasks.popleft()
+            if not task.future.done():
+                chosen.append(task)
+        return chosen
+
+    def _answer(self, batch: Sequence[Task[JobT, AnswerT]]) -> Sequence[Task[JobT, AnswerT]]:
+        """Answer a batch; gives those to be put back."""
         try:
-            return self._work([item.job for item in batch])
+            return self._work(batch)
         except Exception as error:  # Whatever it is, it is the callers' to hear.
             if len(batch) == 1:
-                return [error]
-            return [answer for item in batch for answer in self._answers([item])]
+                batch[0].answer(error)
+                return ()
+            alone = [task for task in batch if not task.is_handed_over]
+            return [again for task in alone for again in self._answer([task])]
 
-    def _begin(self, batch: Sequence[_Item[JobT, AnswerT]]) -> None:
-        """On the event loop: the wait is over, the work's own time runs."""
-        for item in batch:
-            if item.timer is not None and not item.future.done():
-                item.timer.cancel()
-                item.timer = item.loop.call_later(self._work_timeout_s, self._run_out, item)
-
-    def _run_out(self, item: _Item[JobT, AnswerT]) -> None:
-        if not item.future.done():
-            item.future.set_exception(
-                DeadlineError(f"the work took longer than {self._work_timeout_s:g} s")
-            )
-
-
-def _finish(batch: Sequence[_Item[JobT, AnswerT]], answers: Sequence[AnswerT | Exception]) -> None:
-    for item, answer in zip(batch, answers, strict=True):
-        if item.future.done():
-            continue
-        if isinstance(answer, Exception):
-            item.future.set_exception(answer)
-        else:
-            item.future.set_result(answer)
-
-
-def _on_loop(
-    loop: asyncio.AbstractEventLoop, step: Callable[..., None], *arguments: object
-) -> None:
-    """Run a step on the event loop, unless that has ended and nobody waits any more."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(step, *arguments)
+    def _postpone(self, tasks: Sequence[Task[JobT, AnswerT]]) -> None:
+        if tasks:
+            with self._changed:
+                for task in tasks:
+                    task.is_postponed = True
+                self._postponed.extend(tasks)
+                self._changed.notify(len(tasks))

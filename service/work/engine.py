@@ -5,22 +5,27 @@ pass, and nothing below knows of requests.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64
 
-from index_builder.search.certified import Answer, certified_search
+from index_builder.search.certified import (
+    Answer,
+    Query,
+    SearchQuestion,
+    answer_queries,
+    search_depths,
+)
 from index_builder.search.gallery import GalleryIndex
-from model.certificate.search import Candidates
+from model.certificate.pairs import Candidates
 from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from service.decoding.query_image import QueryImage
 from service.observability.metrics import Metrics
-from service.observability.stopwatch import Stopwatch
 from service.schemas.audit import Audit
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
@@ -37,16 +42,19 @@ from service.work.answers import (
     describe_results,
     wire_radius,
 )
+from service.work.batcher import Task
 from service.work.encoding import encode
 from service.work.index_registry import Shelf
 from service.work.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
 from service.work.operating_points import find_point
 
+JobTask = Task[Job, bytes]
+
 
 class _Search(NamedTuple):
-    """One search of a batch: its place there, and its query."""
+    """One search of a batch: the task, its job, and its query."""
 
-    place: int
+    task: JobTask
     job: SearchJob
     query: Embedded
 
@@ -59,28 +67,27 @@ class Engine:
     shelf: Shelf
     metrics: Metrics
 
-    def answer(self, jobs: Sequence[Job]) -> list[bytes | Exception]:
-        """The answer of each job as JSON, or the error that is its own.
+    def answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
+        """Answer each task as JSON, or by the error that is its own, as soon as it is ready.
 
         Searches that ask the same of the same index become one search of several queries.
+
+        Returns:
+            The searches that need a look at the whole of a large gallery, to be put back: it may
+            take as long as a batch of others, and comes alone, when it is their turn.
 
         Raises:
             EmbeddingError: the embedding of one of the images is not usable.
         """
-        embedded = self._embed(jobs)
-        answers: dict[int, bytes | Exception] = {}
-        searches: defaultdict[Question, list[_Search]] = defaultdict(list)
-        for place, (job, images) in enumerate(zip(jobs, embedded, strict=True)):
-            match job:
-                case SearchJob():
-                    searches[job.question].append(_Search(place, job, images[0]))
-                case SimilarityJob():
-                    answers[place] = self._compare(job, *images)
-                case EmbedJob():
-                    answers[place] = self._describe(job, *images)
-        for question, group in searches.items():
-            answers |= self._search(question, group)
-        return [answers[place] for place in range(len(jobs))]
+        again: list[JobTask] = []
+        fresh = [task for task in tasks if not task.is_postponed]
+        if fresh:
+            self.metrics.observe_batch(len(fresh))
+            again = self._answer(fresh)
+        for task in tasks:
+            if task.is_postponed:
+                self._answer([task])
+        return again
 
     def check(self, question: Question) -> None:
         """Refuse a search that nothing could answer, before its image is looked at.
@@ -93,12 +100,26 @@ class Engine:
         with self.shelf.lease(question.index) as index:
             find_point(index, question.operating_point)
 
-    def _embed(self, jobs: Sequence[Job]) -> list[list[Embedded]]:
+    def _answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
+        searches: defaultdict[Question, list[_Search]] = defaultdict(list)
+        for task, images in zip(tasks, self._embed(tasks), strict=True):
+            match task.job:
+                case SearchJob() as job:
+                    searches[job.question].append(_Search(task, job, images[0]))
+                case SimilarityJob() as job:
+                    task.answer(self._compare(job, *images))
+                case EmbedJob() as job:
+                    task.answer(self._describe(job, *images))
+        return [
+            task for question, group in searches.items() for task in self._search(question, group)
+        ]
+
+    def _embed(self, tasks: Sequence[JobTask]) -> list[list[Embedded]]:
         """Every image of every job: in one call, those that no cache knew."""
-        self.metrics.observe_batch(len(jobs))
+        jobs = [task.job for task in tasks]
         for job in jobs:
             job.watch.lap("queue")
-            job.watch.shared_by = len(jobs)
+            job.watch.shared_by = max(job.watch.shared_by, len(jobs))
         images = [image for job in jobs for image in job.images if image.embedding is None]
         inputs = [image.input for image in images if image.input is not None]
         if inputs:
@@ -108,35 +129,45 @@ class Engine:
             job.watch.lap("embed")
         return [[_embedded(image) for image in job.images] for job in jobs]
 
-    def _search(self, question: Question, group: Sequence[_Search]) -> dict[int, bytes | Exception]:
-        """Answers by place, all of one version of the index."""
-        watches = [search.job.watch for search in group]
+    def _search(self, question: Question, group: Sequence[_Search]) -> list[JobTask]:
+        """Answer searches, all from one version of the index; gives those to be put back."""
+        open_searches = dict(enumerate(group))
         try:
             with self.shelf.lease(question.index) as index:
                 rule, point = find_point(index, question.operating_point)
-                answers = certified_search(
-                    TimedIndex(index, watches),
-                    [search.query.embedding for search in group],
-                    lipschitz_bound=self.embedder.lipschitz_bound,
-                    k=question.k,
-                    max_distance=question.max_distance,
-                    require_exact=question.require_exact,
-                    rule=rule,
+                *shallow, whole = search_depths(index.size, question.k)
+                is_postponed = any(search.task.is_postponed for search in group)
+                answers = answer_queries(
+                    TimedIndex(index, open_searches),
+                    [Query(search.query.embedding, search.task.check_deadline) for search in group],
+                    SearchQuestion(
+                        lipschitz_bound=self.embedder.lipschitz_bound,
+                        k=question.k,
+                        max_distance=question.max_distance,
+                        require_exact=question.require_exact,
+                        rule=rule,
+                    ),
+                    [whole] if is_postponed or not shallow else shallow,
                 )
-                return {
-                    search.place: encode(self._search_answer(search, answer, index, point))
-                    for search, answer in zip(group, answers, strict=True)
-                }
+                for place, answer in answers:
+                    search = open_searches[place]
+                    search.task.answer(self._search_answer(search, answer, index, point))
+                    del open_searches[place]
         except RetrievalError as error:
-            return {search.place: error for search in group}
+            for search in open_searches.values():
+                search.task.answer(error)
+            return []
+        return [search.task for search in open_searches.values()]
 
     def _search_answer(
         self,
         search: _Search,
-        answer: Answer,
+        answer: Answer | RetrievalError,
         index: GalleryIndex,
         point: OperatingPoint | None,
-    ) -> SearchAnswer:
+    ) -> bytes | RetrievalError:
+        if isinstance(answer, RetrievalError):
+            return answer
         job, query = search.job, search.query
         results = describe_results(answer, index, query, job.options)
         self.metrics.observe_results(index.name, results)
@@ -147,7 +178,7 @@ class Engine:
             audit["audit"] = describe_audit(
                 job.options, job.question.k, pixels, self.embedder, index
             )
-        return SearchAnswer(
+        whole = SearchAnswer(
             query=describe_query(query, include_vector=job.options.include_vector),
             index=describe_index(index),
             model=describe_model(self.embedder, query.embedding.forward_error),
@@ -157,6 +188,7 @@ class Engine:
             timings_ms=SearchTimings(**job.watch.timings_ms()),
             **audit,
         )
+        return encode(whole)
 
     def _compare(self, job: SimilarityJob, a: Embedded, b: Embedded) -> bytes | Exception:
         """The distance of two images, its interval under a budget, the radius of the verdict."""
@@ -218,11 +250,11 @@ def _embedded(image: QueryImage) -> Embedded:
 
 
 class TimedIndex:
-    """An index whose searches are booked apart from the certificates between them."""
+    """An index whose searches are booked, to those that are open, apart from the certificates."""
 
-    def __init__(self, index: GalleryIndex, watches: Sequence[Stopwatch]) -> None:
+    def __init__(self, index: GalleryIndex, searches: Mapping[int, _Search]) -> None:
         self._index = index
-        self._watches = watches
+        self._searches = searches
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
         """As `GalleryIndex.search`."""
@@ -244,5 +276,5 @@ class TimedIndex:
         return self._index.size
 
     def _lap(self, stage: str) -> None:
-        for watch in self._watches:
-            watch.lap(stage)
+        for search in self._searches.values():
+            search.job.watch.lap(stage)

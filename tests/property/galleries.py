@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from model.certificate.pairs import Candidates
 from model.certificate.rounding import UNIT_ROUNDOFF_32, gamma
-from model.certificate.search import Candidates
 
 
 def unit_rows(rows):
@@ -68,12 +68,30 @@ def neighbouring_floats(rng, count, dimension):
     return rows, base + 0.3 * rng.normal(size=(16, dimension)) / np.sqrt(dimension)
 
 
+def near_equal(rng, count, dimension):
+    """Rows within 1e-4 of one vector, and one in ten anywhere: frames of a camera that stands."""
+    base = unit_rows(rng.normal(size=(1, dimension)))
+    rows = unit_rows(base + 1e-4 * rng.normal(size=(count, dimension)) / np.sqrt(dimension))
+    rows[::10] = unit_rows(rng.normal(size=(len(rows[::10]), dimension)))
+    return rows, base + 0.5 * rng.normal(size=(16, dimension)) / np.sqrt(dimension)
+
+
+def tight_clusters(rng, count, dimension):
+    """A few clusters of rows 1e-5 apart, so that no one centre is amid them all."""
+    bases = unit_rows(rng.normal(size=(5, dimension)))
+    chosen = bases[rng.integers(5, size=count)]
+    rows = unit_rows(chosen + 1e-5 * rng.normal(size=(count, dimension)) / np.sqrt(dimension))
+    return rows, bases.mean(axis=0) + rng.normal(size=(16, dimension)) / np.sqrt(dimension)
+
+
 KINDS = {
     "isotropic": isotropic,
     "clustered": clustered,
     "near_duplicates": near_duplicates,
     "copies_only": copies_only,
     "neighbouring_floats": neighbouring_floats,
+    "near_equal": near_equal,
+    "tight_clusters": tight_clusters,
 }
 
 

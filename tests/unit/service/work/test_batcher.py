@@ -6,13 +6,25 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from service.errors import DeadlineError, OverloadedError
-from service.work.batcher import Batcher
+from service.work.batcher import Batcher, Task
 
 Work = Callable[[Sequence[int]], Sequence[int | Exception]]
 Story = Callable[["Batcher[int, int]"], Awaitable[None]]
+Tasks = Sequence[Task[int, int]]
 
 
 def run(story: Story, work: Work, **bounds: float) -> None:
+    """Tell a story with a batcher whose work answers a batch at once."""
+
+    def answer(tasks: Tasks) -> Tasks:
+        for task, answer in zip(tasks, work([task.job for task in tasks]), strict=True):
+            task.answer(answer)
+        return []
+
+    run_tasks(story, answer, **bounds)
+
+
+def run_tasks(story: Story, work: Callable[[Tasks], Tasks], **bounds: float) -> None:
     """Tell a story with a batcher of one thread, and see that it closes."""
     limits = {"threads": 1, "max_batch": 4, "work_timeout_s": 5.0, **bounds}
     batcher: Batcher[int, int] = Batcher(work, **limits, prepare_thread=lambda: None)
@@ -145,17 +157,123 @@ def test_a_job_whose_caller_has_gone_is_passed_over():
     assert gate.batches == [[0], [2]]
 
 
-def test_work_that_takes_too_long_is_answered_so_and_its_thread_goes_on():
-    def work(jobs: Sequence[int]) -> Sequence[int]:
-        time.sleep(0.3 if 0 in jobs else 0.0)
-        return jobs
+def busy_until_given_up(given_up: list[int]) -> Callable[[Tasks], Tasks]:
+    """Work that never ends with job 0, but for a look at the clock between short pieces."""
+
+    def work(tasks: Tasks) -> Tasks:
+        for task in tasks:
+            try:
+                while task.job == 0:
+                    task.check_deadline()
+                    time.sleep(0.001)
+                task.answer(task.job)
+            except DeadlineError as error:
+                given_up.append(task.job)
+                task.answer(error)
+        return []
+
+    return work
+
+
+def test_work_that_takes_too_long_is_answered_so_and_frees_its_thread():
+    given_up: list[int] = []
 
     async def story(batcher: "Batcher[int, int]") -> None:
         with pytest.raises(DeadlineError, match=r"0\.1 s"):
             await batcher.run(0, patience_s=5.0)
+        # The only thread is at work on 1 as soon as it has noticed: nothing else can free it.
         assert await batcher.run(1, patience_s=5.0) == 1
 
-    run(story, work, work_timeout_s=0.1)
+    run_tasks(story, busy_until_given_up(given_up), work_timeout_s=0.1)
+    assert given_up == [0]
+
+
+def test_work_whose_caller_hangs_up_frees_its_thread_long_before_its_time_is_up():
+    given_up: list[int] = []
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        gone = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        assert await batcher.run(1, patience_s=30.0) == 1
+
+    run_tasks(story, busy_until_given_up(given_up), work_timeout_s=3600.0)
+    assert given_up == [0]
+
+
+def test_a_thread_looks_at_its_own_clock_when_the_event_loop_is_late():
+    given_up: list[int] = []
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        stuck = submit(batcher, 0)
+        await asyncio.sleep(0.05)
+        while not given_up:
+            time.sleep(0.01)
+        with pytest.raises(DeadlineError):
+            await stuck
+
+    run_tasks(story, busy_until_given_up(given_up), work_timeout_s=0.2)
+
+
+def test_an_answer_is_handed_over_before_the_rest_of_its_batch_is_done():
+    is_heard = threading.Event()
+
+    def work(tasks: Tasks) -> Tasks:
+        for task in tasks:
+            assert task.job < 2 or is_heard.wait(5)
+            task.answer(task.job)
+        return []
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        tasks = [submit(batcher, job) for job in range(4)]
+        assert await tasks[1] == 1
+        is_heard.set()
+        assert await asyncio.gather(*tasks) == [0, 1, 2, 3]
+
+    run_tasks(story, work)
+
+
+def test_what_is_put_back_comes_again_one_a_batch_between_what_waits():
+    batches: list[list[int]] = []
+
+    def work(tasks: Tasks) -> Tasks:
+        batches.append([task.job for task in tasks])
+        time.sleep(0.05)
+        again = [task for task in tasks if task.job < 3 and not task.is_postponed]
+        for task in tasks:
+            if task not in again:
+                task.answer(task.job)
+        return again
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        long = [submit(batcher, job) for job in range(3)]
+        while not batches:
+            await asyncio.sleep(0.001)
+        short = [submit(batcher, job) for job in (10, 11)]
+        assert await asyncio.gather(*long, *short) == [0, 1, 2, 10, 11]
+
+    run_tasks(story, work)
+    again = [batch for batch in batches if any(job < 3 for job in batch)][-3:]
+    assert [[job for job in batch if job < 3] for batch in again] == [[0], [1], [2]]
+    # The short ones did not wait for the long ones to end.
+    assert {10, 11} <= {job for batch in batches[:-2] for job in batch}
+
+
+def test_a_thread_that_dies_is_told():
+    def prepare() -> None:
+        raise PermissionError("cannot be reniced")
+
+    def ignore(_: object) -> None: ...
+
+    old, threading.excepthook = threading.excepthook, ignore
+    try:
+        batcher: Batcher[int, int] = Batcher(
+            lambda _: [], threads=1, max_batch=1, work_timeout_s=1.0, prepare_thread=prepare
+        )
+        batcher.close()
+    finally:
+        threading.excepthook = old
+    assert isinstance(batcher.failure, PermissionError)
 
 
 def test_the_wait_is_not_charged_to_the_work():
