@@ -10,32 +10,30 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from model.errors import RetrievalError
+from model.train.config import TrainConfig
 from model.train.distributed import World
 from model.train.task import Task
 
 
 def batches(
-    task: Task, world: World, *, first: int, last: int, workers: int, device: str
+    task: Task, world: World, first: int, config: TrainConfig, *, device: str
 ) -> Generator[Any]:
-    """This process's batches, step by step, in order.
+    """This process's batches from a step on, in order, their tensors on the device.
 
-    Args:
-        task: makes them; each is a pure function of the step, so making them ahead is harmless.
-        world: this process's place.
-        first: step of the first batch.
-        last: step before which to end; 0: never.
-        workers: processes that make them; 0: this one does.
-        device: where their tensors go.
+    Each is a pure function of the step, so that worker processes may make them ahead.
 
     Raises:
         RetrievalError: what making a batch raised, in whichever process.
     """
     loader = DataLoader(
         _Steps(task, world),
-        sampler=range(first, last) if last else itertools.count(first),
+        sampler=range(first, config.steps) if config.steps else itertools.count(first),
         batch_size=None,
-        collate_fn=_as_is,
-        num_workers=workers,
+        collate_fn=lambda batch: batch,
+        num_workers=config.workers,
+        # Not what Python prefers from 3.14 on: a task holds what cannot be pickled, or should not
+        # be copied. Workers touch no accelerator.
+        multiprocessing_context="fork" if config.workers else None,
     )
     for batch in loader:
         if isinstance(batch, Exception):
@@ -67,7 +65,3 @@ class _Steps(Dataset[Any]):
             return self._task.batch(step, self._world.rank, self._world.size)
         except (RetrievalError, OSError) as exc:
             return exc  # raised in a worker, its message would arrive wrapped in a traceback
-
-
-def _as_is(batch: Any) -> Any:
-    return batch

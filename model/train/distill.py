@@ -9,19 +9,23 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.data.pictures import PictureSet
+from model.data.pictures import PictureSet, evenly
 from model.errors import TrainingError
 from model.pixels.resize import resize_operator
 from model.train.config import TrainConfig
 from model.train.distributed import current, share_of
-from model.train.held_out import training_and_validation
 from model.train.losses import distillation
-from model.train.sampling import Part, evenly, example_at, ids_digest, view_generator
+from model.train.sampling import (
+    Part,
+    check_decodes,
+    example_at,
+    ids_digest,
+    training_and_validation,
+    view_generator,
+)
 from model.train.student import Student
-from model.train.students import fresh_student, stored_student
 from model.train.targets import Targets, targets_of
-from model.train.task import Sources
-from model.train.telling import check_told
+from model.train.task import Sources, fresh_student, stored_student
 from model.train.views import framed, two_views
 
 
@@ -34,7 +38,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"
         MetricError: the teacher, or its stored embeddings, cannot be used.
     """
     targets = targets_of(config, sources)
-    training, validation = training_and_validation(config, sources)
+    training, validation = training_and_validation(config, sources.data)
     start = None
     if sources.start is None:
         student = fresh_student(config, targets.dim)
@@ -74,13 +78,8 @@ class DistillTask:
     ) -> None:
         """A task over pictures that were checked.
 
-        Args:
-            config: seed, batch size, framing, scale of the targets.
-            training: pictures to learn from.
-            validation: pictures to measure on.
-            targets: the teacher's embeddings.
-            input_size: side of the student's input, pixels.
-            start: fingerprint of the checkpoint that the student starts from.
+        `input_size` is the side of the student's input, in pixels, and `start` the fingerprint of
+        the checkpoint that the student starts from.
         """
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
@@ -134,8 +133,12 @@ class DistillTask:
         """Mean of the two views' root mean square errors; logged beside it, the student's norm."""
         targets = batch.get("targets")
         if targets is None:
-            targets = self._targets.of(batch["plain"])
-        targets = targets * self._config.target_scale
+            views = batch["plain"]
+            # On an accelerator a teacher in float32 takes longer than the student's whole step.
+            is_short = views.is_cuda and self._config.precision == "bfloat16"
+            with torch.autocast(views.device.type, torch.bfloat16, enabled=is_short):
+                targets = self._targets.of(views)
+        targets = targets * self._config.distill.target_scale
         # One pass over both views: T is computed once.
         both = student(self._shrunk(torch.cat([batch["plain"], batch["edited"]])))
         plain, edited = both.chunk(2)
@@ -155,7 +158,7 @@ class DistillTask:
             if places not in self._known:
                 rows = self._targets.stored([picture.id for picture in pictures])
                 self._known[places] = self._targets.of(views) if rows is None else rows
-            targets = self._known[places].to(device) * self._config.target_scale
+            targets = self._known[places].to(device) * self._config.distill.target_scale
             found = student(self._shrunk(views))
             squares += (found - targets).square().mean(dim=1).tolist()
             cosines += functional.cosine_similarity(found, targets, dim=1).tolist()
@@ -167,9 +170,6 @@ class DistillTask:
             "cosine": sum(cosines) / len(cosines),
             "embedding_norm": sum(norms) / len(norms),
         }
-
-    def finish(self, student: Student) -> None:
-        """Nothing: what was trained is what is kept."""
 
     def _plain(self, pixels: Any) -> Tensor:
         return torch.from_numpy(framed(pixels, self._view_size, self._config.framing).copy())
@@ -187,7 +187,7 @@ def _check(pictures: PictureSet, targets: Targets, config: TrainConfig, what: st
     world = current()
     places = evenly(len(pictures), config.checked_examples)[world.rank :: world.size]
     part = Part(pictures, places)
-    check_told(part, what, config.workers)
+    check_decodes(part, what, config.workers)
     for chunk in _chunks(len(part), config.batch_size):
         targets.stored([part.ids[place] for place in chunk])
 

@@ -1,6 +1,6 @@
 # pyright: basic
 # torch.distributed has no types to speak of.
-"""One run over several processes: who we are, and sums that every process agrees on.
+"""One run over several processes: ranks, gathered rows, and means that all agree on.
 
 Started by torchrun, gloo on processors and nccl on accelerators. A run of N processes takes the
 same steps as one process: every loss is that of the global batch, and gradients are averaged.
@@ -8,16 +8,18 @@ same steps as one process: every loss is that of the global batch, and gradients
 
 import contextlib
 import os
+import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed
+from torch.distributed.nn.functional import all_gather
 
 from model.cli.devices import check_device
+from model.cli.progress import Progress
 from model.errors import TrainingError
 
 _PATIENCE = timedelta(minutes=10)
@@ -31,7 +33,7 @@ class World:
     """This process among those of its run.
 
     Attributes:
-        rank: its number; 0 writes files and talks.
+        rank: its number; rank 0 writes files and shows progress.
         size: how many there are.
     """
 
@@ -39,8 +41,7 @@ class World:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
-        """Whether this is the process that writes and talks."""
+    def is_first(self) -> bool:
         return self.rank == 0
 
 
@@ -55,12 +56,11 @@ def current() -> World:
 def joined(device: str) -> Generator[str]:
     """Takes the place that torchrun gives, if it started us; gives the device to run on.
 
-    Args:
-        device: "cpu", or "cuda", which becomes this process's own card.
+    "cuda" becomes this process's own card.
 
     Raises:
-        TrainingError: an accelerator is wanted and there is none; torch cannot use the device; the
-            others do not answer; or one of them ends while we work.
+        TrainingError: torch cannot use the device, the others do not answer, or one of them ends
+            while we work.
     """
     kind = device.split(":", maxsplit=1)[0]
     is_alone = "RANK" not in os.environ or "WORLD_SIZE" not in os.environ
@@ -100,11 +100,11 @@ def gather_rows(x: Float[Tensor, "n ..."]) -> Float[Tensor, "N ..."]:
     Differentiable. The gradient of a row is the sum of what all processes' losses say of it, so
     that gradients averaged over processes are those of the mean of the processes' losses, whether
     each computes its share of the global loss or the whole of it.
-
-    Args:
-        x: this process's rows.
     """
-    return x if current().size == 1 else _GatherRows.apply(x)
+    if current().size == 1:
+        return x
+    with lost_company():
+        return torch.cat(list(all_gather(x)))
 
 
 def global_mean(x: Float[Tensor, ""]) -> Float[Tensor, ""]:
@@ -123,6 +123,11 @@ def averaged(values: Sequence[float], device: str) -> list[float]:
     return (total / world.size).tolist()
 
 
+def progress() -> Progress:
+    """What shows progress on standard error: of several processes, the first one's alone."""
+    return Progress(sys.stderr if current().is_first else None)
+
+
 def wait_for_all(device: str) -> None:
     """Returns once every process has come here."""
     averaged([0.0], device)
@@ -138,21 +143,3 @@ def share_of(batch_size: int, rank: int, world: int) -> range:
         raise TrainingError(f"batch_size {batch_size} is not divisible by {world} processes")
     each = batch_size // world
     return range(rank * each, (rank + 1) * each)
-
-
-class _GatherRows(torch.autograd.Function):
-    """all_gather, with the sum over processes as its transpose."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
-        parts = [torch.empty_like(x) for _ in range(current().size)]
-        with lost_company():
-            distributed.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:  # noqa: ARG004
-        world, total = current(), grads[0].contiguous().clone()
-        with lost_company():
-            distributed.all_reduce(total)
-        return total.chunk(world.size)[world.rank]

@@ -10,20 +10,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from model.data.pictures import evenly
 from model.data.triplets import Triplet, load_triplet_pixels, read_triplets
 from model.errors import TrainingError
 from model.train.config import TrainConfig
-from model.train.distributed import current, share_of
+from model.train.distributed import current, progress, share_of
 from model.train.losses import cosine_hinge, radius_hinge, signed_radius
-from model.train.sampling import evenly, example_at, ids_digest
+from model.train.sampling import example_at, ids_digest
 from model.train.student import Student
-from model.train.students import stored_student
-from model.train.task import Sources
-from model.train.telling import telling
+from model.train.task import Sources, stored_student
 from model.train.views import framed
 
 RADII = (36 / 255, 72 / 255, 108 / 255, 255 / 255)
 """The radii that are reported, in [0, 1] pixels of the network's input."""
+
+_MOST_KEPT_BYTES = 4 << 30
+"""Of validation inputs that are kept between validations: 2 300 triplets at 224 pixels."""
 
 _LOSSES = {"hinge": cosine_hinge, "radius": radius_hinge}
 
@@ -72,12 +74,8 @@ class FinetuneTask:
     ) -> None:
         """A task over triplets of one layout.
 
-        Args:
-            config: seed, batch size, objective and margin.
-            training: triplets to learn from.
-            validation: triplets to measure on.
-            input_size: side of the student's input, pixels.
-            start: fingerprint of the checkpoint that the student starts from.
+        `input_size` is the side of the student's input, in pixels, and `start` the fingerprint of
+        the checkpoint that the student starts from.
         """
         if not (training and validation):
             raise TrainingError(
@@ -87,6 +85,7 @@ class FinetuneTask:
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
         self._size, self._start = input_size, start
+        self._kept: dict[int, dict[str, Tensor]] = {}
 
     def check(self) -> None:
         """Decodes this process's share of the triplets that are to be tried before the first step.
@@ -100,7 +99,7 @@ class FinetuneTask:
                 places = evenly(len(triplets), most)[world.rank :: world.size]
                 tried = pool.map(load_triplet_pixels, [triplets[place] for place in places])
                 told = f"decoding {what} triplets to try them"
-                for _ in telling().counting(told, tried, len(places)):
+                for _ in progress().counting(told, tried, len(places)):
                     pass
 
     def identity(self) -> dict[str, Any]:
@@ -126,8 +125,8 @@ class FinetuneTask:
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The objective; logged beside it, the share decided as people did."""
         reference, left, right = _embed(student, batch)
-        objective = _LOSSES[self._config.objective]
-        loss = objective(reference, left, right, batch["vote"], self._config.margin)
+        objective = _LOSSES[self._config.finetune.objective]
+        loss = objective(reference, left, right, batch["vote"], self._config.finetune.margin)
         with torch.no_grad():
             agreed = certified_share(signed_radius(reference, left, right), batch["vote"], 0.0)
         return loss, {"accuracy": agreed.mean()}
@@ -141,7 +140,11 @@ class FinetuneTask:
         device, size = next(student.parameters()).device, self._config.batch_size
         radii, votes = [], []
         for first in range(0, len(self._validation), size):
-            inputs = self._inputs(self._validation[first : first + size])
+            inputs = self._kept.get(first)
+            if inputs is None:
+                inputs = self._inputs(self._validation[first : first + size])
+                if 36 * self._size**2 * len(self._validation) <= _MOST_KEPT_BYTES:
+                    self._kept[first] = inputs
             batch = {name: value.to(device) for name, value in inputs.items()}
             radii.append(signed_radius(*_embed(student, batch)).cpu())
             votes.append(inputs["vote"])
@@ -152,9 +155,6 @@ class FinetuneTask:
             for epsilon in RADII
         }
         return {"score": sum(scores.values()) / len(scores), **scores}
-
-    def finish(self, student: Student) -> None:
-        """Nothing: what was trained is what is kept."""
 
     def _inputs(self, triplets: list[Triplet]) -> dict[str, Tensor]:
         sides = zip(*(load_triplet_pixels(triplet) for triplet in triplets), strict=True)

@@ -7,11 +7,13 @@ would compute with all the rows.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
 from model.train.distributed import current, global_mean
+
+_TINY = torch.finfo(torch.float32).tiny
 
 
 def root_mean_square(
@@ -67,19 +69,35 @@ def cosine_hinge(
     return total * current().size  # processes take the mean
 
 
+def radii_of(
+    gap: Float[Tensor, "..."], squares: Float[Tensor, "..."], same: float
+) -> tuple[Float[Tensor, "..."], Bool[Tensor, "..."]]:
+    """The signed pair radius r_ij of `model.certificate.pairs`, differentiable, without its slack.
+
+    Args:
+        gap: <g, f_i - f_j>, g the raw query embedding and f unit embeddings.
+        squares: |f_i - f_j|^2.
+        same: squared distance up to which i and j count as equal; positive.
+
+    Returns:
+        gap / |f_i - f_j|: positive where i is ahead. And which pairs count: those that differ; the
+        radii of the others are finite, and mean nothing.
+    """
+    return gap / squares.clamp_min(same).sqrt(), squares > same
+
+
 def signed_radius(
     reference: Float[Tensor, "B D"], left: Float[Tensor, "B D"], right: Float[Tensor, "B D"]
 ) -> Float[Tensor, " B"]:
     """How far the reference's input may move before the choice changes; positive for right.
 
-    <h(x), u> / |u| with u = right / |right| - left / |left|, and h(x) as it is: its norm is what
-    the radius is made of. Exact for a linear network, a bound for every 1-Lipschitz one, in the
-    unit of the network's input. 0 where left and right are the same.
+    The reference's embedding is taken as it is: its norm is what the radius is made of. Exact for a
+    linear network, a bound for every 1-Lipschitz one, in the unit of the network's input. 0 where
+    left and right are the same.
     """
     across = functional.normalize(right, dim=1) - functional.normalize(left, dim=1)
-    length = across.norm(dim=1)
-    differ = length > 0
-    radius = (reference * across).sum(dim=1) / torch.where(differ, length, 1.0)
+    squares = across.square().sum(dim=1)
+    radius, differ = radii_of((reference * across).sum(dim=1), squares, _TINY)
     return torch.where(differ, radius, 0.0)
 
 

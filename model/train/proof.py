@@ -32,14 +32,9 @@ class Proved(NamedTuple):
 def write_proved(
     student: Student, path: Path, *, name: str, training: Mapping[str, Any], estimate_steps: int
 ) -> Proved:
-    """Proves the student's network, holds it against the student, and writes it.
+    """Proves the student's network, holds it against the student in eval mode, and writes it.
 
-    Args:
-        student: in eval mode, on any device.
-        path: the file; replaced if it is there, left alone where this raises.
-        name: what people will call the network.
-        training: record of how it was made; what is found here is added.
-        estimate_steps: of power iteration through the whole network.
+    A file that is there is replaced, or left alone where this raises.
 
     Raises:
         CheckpointError: the bound is above 1 + 1e-6 or cannot be proved; the exported network is
@@ -104,12 +99,6 @@ def network_estimate(
     """The largest stretch that a power iteration finds in the network's derivative at an input.
 
     A lower bound of the network's Lipschitz constant, measured through the network as it runs.
-
-    Args:
-        network: in float64.
-        inputs: where the derivative is taken.
-        steps: of the iteration.
-        seed: of its random start.
     """
     device = next(network.buffers()).device
     x = torch.tensor(inputs, dtype=network.dtype, device=device, requires_grad=True)

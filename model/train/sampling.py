@@ -1,27 +1,33 @@
-"""Which example stands at which place of which step, and which ones are held out."""
+"""Which examples a run has: at each place of each step, and held out to be measured on."""
 
 import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from model.data.pictures import Picture, PictureSet
+from model.data.pictures import (
+    Picture,
+    PictureSet,
+    check_pictures,
+    evenly,
+    has_split,
+    open_pictures,
+    splits_of,
+)
+from model.errors import DataError, TrainingError
+from model.train.config import TrainConfig
+from model.train.distributed import progress
 
 # What a generator is for: two uses of one seed must not draw the same numbers.
 _ORDER, _VIEW = 1, 2
 
 
 def example_at(seed: int, examples: int, place: int) -> int:
-    """The example at a place of the endless row of shuffled epochs.
-
-    Args:
-        seed: of the run.
-        examples: how many an epoch holds.
-        place: step * batch size + place in the global batch.
-    """
+    """The example at a place (step * batch size + place in the batch) of all shuffled epochs."""
     epoch, position = divmod(place, examples)
     return int(_epoch_order(seed, examples, epoch)[position])
 
@@ -42,13 +48,6 @@ def held_out(ids: Sequence[str], most: int) -> list[int]:
     return sorted(ranked[:count])
 
 
-def evenly(count: int, most: int) -> list[int]:
-    """At most so many of the numbers below count, evenly spread; 0 means all."""
-    if most == 0 or most >= count:
-        return list(range(count))
-    return [index * count // most for index in range(most)]
-
-
 def ids_digest(ids: Sequence[str]) -> str:
     """sha256 of the ids in their order, which says which examples a run had."""
     return hashlib.sha256("\n".join(ids).encode()).hexdigest()
@@ -63,25 +62,74 @@ class Part:
 
     @property
     def name(self) -> str:
-        """That of the whole."""
         return self._pictures.name
 
     @property
     def ids(self) -> Sequence[str]:
-        """The id of each picture."""
         return self._ids
 
     @property
     def labels(self) -> Sequence[str | None]:
-        """The class of each picture."""
         return [self._pictures.labels[place] for place in self._places]
 
     def __len__(self) -> int:
         return len(self._places)
 
     def __getitem__(self, index: int) -> Picture:
-        """Read one picture."""
         return self._pictures[self._places[index]]
+
+
+def training_and_validation(config: TrainConfig, data: Path) -> tuple[PictureSet, PictureSet]:
+    """Training and validation pictures, by the data's own splits or by hash.
+
+    Raises:
+        DataError: there is no such data, or no such split of it.
+        TrainingError: there is one picture alone, or no split is named of data that has some.
+    """
+    splits = splits_of(data)
+    if splits and not config.train_split:
+        raise TrainingError(
+            f"{data} has the splits {', '.join(splits)}, and the run names none: it would "
+            f"learn from all of them, what is measured too; say `--set train_split={splits[0]}`"
+        )
+    instead = "`--set train_split=` takes all there is"
+    if splits:
+        instead = f"it has the splits {', '.join(splits)}"
+    pictures = _opened(data, config.train_split, instead)
+    if config.validation_split:
+        instead = "`--set validation_split=` holds pictures out of the training part instead"
+        validation = _opened(data, config.validation_split, instead)
+        return pictures, Part(validation, evenly(len(validation), config.validation_examples))
+    if len(pictures) < 2:
+        raise TrainingError(f"one picture cannot be trained and validated on: {pictures.name}")
+    out = held_out(pictures.ids, config.validation_examples)
+    inside = sorted(set(range(len(pictures))).difference(out))
+    return Part(pictures, inside), Part(pictures, out)
+
+
+def check_decodes(pictures: PictureSet, what: str, workers: int) -> None:
+    """Decodes every picture of a set in some threads, and shows that this is what takes so long.
+
+    Raises:
+        DataError: some cannot be decoded; the first of them are named.
+    """
+    with progress().counter(f"decoding {what} pictures to try them", len(pictures)) as advance:
+
+        def passed(count: int) -> None:
+            for _ in range(count):
+                advance()
+
+        check_pictures(pictures, workers=workers or 1, advance=passed)
+
+
+def _opened(data: Path, split: str, instead: str) -> PictureSet:
+    """A part of the data; where there is no such part, the error says what may be done instead."""
+    try:
+        return open_pictures(data, split=split or None)
+    except DataError as exc:
+        if not data.is_dir() or has_split(data, split):
+            raise
+        raise DataError(f"{exc}; {instead}") from exc
 
 
 @lru_cache(maxsize=2)

@@ -139,7 +139,7 @@ def inverse(scaling: Float[Tensor, " F"]) -> Float[Tensor, " F"]:
 def initial_weights(config: PublishedConfig, seed: int) -> dict[str, Float[np.ndarray, "..."]]:
     """The published initial draws: Xavier-normal weights, uniform biases, normal q.
 
-    A bias is uniform within 1 / sqrt(fan-in). The scalings are those of the draws.
+    A bias is uniform within 1 / sqrt(fan-in). T is not among them: a student computes its own.
     """
     random = np.random.default_rng([seed, 0])
     weights: dict[str, np.ndarray] = {}
@@ -155,7 +155,7 @@ def initial_weights(config: PublishedConfig, seed: int) -> dict[str, Float[np.nd
             weights[name] = random.uniform(-1, 1, shape).astype(dtype) / np.float32(fan_in**0.5)
         elif part == "q":
             weights[name] = random.standard_normal(shape).astype(dtype)
-    return weights | published_scalings(config, weights)
+    return weights
 
 
 def _part(

@@ -8,13 +8,11 @@ something breaks; it says nothing about what people see.
 
 import csv
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-import typer
 from jaxtyping import UInt8
 from PIL import Image
 
@@ -23,7 +21,7 @@ from model.cli.progress import Progress
 from model.data.pictures import PictureSet, open_pictures, splits_of
 from model.data.triplets import FEWEST_VOTES, TABLE
 from model.errors import DataError
-from model.train.corpus.packing import written_aside
+from model.train.corpus.packing import new_folder
 from model.train.distortions import FAMILIES, distort
 
 HEADER = (
@@ -141,12 +139,7 @@ def write_synthetic_2afc(
 ) -> dict[str, Any]:
     """Write a set in the layout of NIGHTS; the same pictures and seed make the same bytes.
 
-    Args:
-        pictures: what references are made of; ten at least, so that no split is empty.
-        out: the folder to make; nothing is there until all is written.
-        triplets: how many rows.
-        seed: not negative.
-        progress: told how far it is.
+    Nothing is at `out` until all is written.
 
     Returns:
         Rows, rows with six votes or more, and rows of each split.
@@ -161,21 +154,24 @@ def write_synthetic_2afc(
             f"pictures ({pictures.name}) and {triplets} triplets came"
         )
     plans = plan_triplets(len(pictures), triplets, seed)
-    tell = progress or Progress()
+    progress = progress or Progress()
     judged = 0
-    with written_aside(out) as directory, (directory / TABLE).open("w", newline="") as file:
+    with new_folder(out) as directory, (directory / TABLE).open("w", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(HEADER)
-        for plan in tell.counting("drawing triplets", plans, len(plans)):
+        for plan in progress.counting("drawing triplets", plans, len(plans)):
             drawn = draw_triplet(pictures[plan.picture].pixels(), plan, seed)
-            paths = list(_paths(plan.number))
+            name = f"{plan.number // 1000:03}/{plan.number % 1000:03}"
+            paths = [f"ref/{name}.png", f"distort/{name}_0.png", f"distort/{name}_1.png"]
             for path, pixels in zip(paths, drawn, strict=True):
                 (directory / path).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels).save(directory / path, "PNG")
             # A plain picture may look the same both ways: too few votes keep such a row out.
             votes = min(plan.votes, 5) if np.array_equal(drawn[1], drawn[2]) else plan.votes
             judged += votes >= FEWEST_VOTES
-            table.writerow(_cells(plan, paths, votes))
+            answer = (1 - int(plan.right_is_closer), int(plan.right_is_closer), votes)
+            about = (plan.split, str(plan.is_imagenet), plan.group)
+            table.writerow([plan.number, *answer, *paths, *about])
     return {
         "triplets": triplets,
         "judged": judged,
@@ -183,40 +179,15 @@ def write_synthetic_2afc(
     }
 
 
-def _paths(number: int) -> Iterator[str]:
-    name = f"{number // 1000:03}/{number % 1000:03}"
-    yield from (f"ref/{name}.png", f"distort/{name}_0.png", f"distort/{name}_1.png")
-
-
-def _cells(plan: Plan, paths: list[str], votes: int) -> list[str | int]:
-    right = int(plan.right_is_closer)
-    return [plan.number, 1 - right, right, votes, *paths, plan.split, str(plan.is_imagenet),
-            plan.group]  # fmt: skip
-
-
-def synthetic_2afc(  # noqa: PLR0917 (typer makes options of them)
-    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or of shards.")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    triplets: Annotated[
-        int, typer.Option("--triplets", min=10, max=_MOST_TRIPLETS, help="How many.")
-    ] = 600,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another set.")] = 0,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Use this split of PICTURES only.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+def make(
+    pictures: Path, out: Path, triplets: int, seed: int, split: str | None, *, output: Output
 ) -> None:
-    """Make judged triplets of any pictures, in the layout of NIGHTS, for trying things out."""
-    output = Output(as_json, "nothing was written")
-    with output.errors():
-        # Triplets are trained on: those of a test split would be learnt without a word.
-        if split is None and (splits := splits_of(pictures)):
-            raise DataError(
-                f"{pictures} has the splits {', '.join(splits)}: say which with --split"
-            )
-        counts = write_synthetic_2afc(
-            open_pictures(pictures, split=split), out, triplets, seed, Progress(sys.stderr)
-        )
+    """What the command `synthetic-2afc` does."""
+    # Triplets are trained on: those of a test split would be learnt without a word.
+    if split is None and (splits := splits_of(pictures)):
+        raise DataError(f"{pictures} has the splits {', '.join(splits)}: say which with --split")
+    opened = open_pictures(pictures, split=split)
+    counts = write_synthetic_2afc(opened, out, triplets, seed, Progress(sys.stderr))
     parts = ", ".join(f"{count} {name}" for name, count in counts["splits"].items())
     text = f"{counts['triplets']} triplets in {out}: {parts}; {counts['judged']} judged enough"
     output.show({"out": str(out), **counts}, text)

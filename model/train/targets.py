@@ -1,9 +1,11 @@
 # pyright: basic
 # torch's types are loose.
-"""What a student is taught: a teacher's embeddings, asked for in each step or computed before."""
+"""What a student is taught: a teacher's embeddings, asked for in each step or computed before.
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+Both kinds of targets have `dim`, the length of an embedding; `view_size`, the side of the views
+that the teacher looks at, in pixels, None where it looks at none; and `record`, what a checkpoint
+should remember of it.
+"""
 
 import torch
 from jaxtyping import Float
@@ -17,32 +19,6 @@ from model.train.config import TrainConfig
 from model.train.task import Sources
 
 
-@runtime_checkable
-class Targets(Protocol):
-    """Where a teacher's embeddings come from.
-
-    Attributes:
-        dim: length of an embedding.
-        view_size: side of the views it looks at, pixels; None where it looks at none.
-        record: what a checkpoint should remember of it.
-    """
-
-    @property
-    def dim(self) -> int: ...
-    @property
-    def view_size(self) -> int | None: ...
-    @property
-    def record(self) -> Mapping[str, str]: ...
-
-    def stored(self, ids: list[str]) -> Float[Tensor, "B D"] | None:
-        """The embeddings that need no picture; None where views are wanted."""
-        ...
-
-    def of(self, views: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """The embeddings of views."""
-        ...
-
-
 class OnlineTargets:
     """A teacher that looks at view 1 in every step."""
 
@@ -52,7 +28,7 @@ class OnlineTargets:
         self.record = {"teacher": teacher.name, **teacher.record}
 
     def stored(self, ids: list[str]) -> None:
-        """None."""
+        """None: views are wanted."""
 
     def of(self, views: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """The teacher's answer; nothing of it is trained."""
@@ -77,6 +53,9 @@ class StoredTargets:
         raise NotImplementedError
 
 
+Targets = OnlineTargets | StoredTargets
+
+
 def targets_of(config: TrainConfig, sources: Sources) -> Targets:
     """The stored embeddings, if any are given, or else the teacher that the config names.
 
@@ -94,5 +73,5 @@ def targets_of(config: TrainConfig, sources: Sources) -> Targets:
             )
         return StoredTargets(embeddings)
     return OnlineTargets(
-        load_teacher(config.teacher, weights=sources.teacher_weights, device=sources.device)
+        load_teacher(config.distill.teacher, weights=sources.teacher_weights, device=sources.device)
     )

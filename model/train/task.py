@@ -1,21 +1,29 @@
-"""What one run minimises, and the table of what can be asked for by name."""
+"""What one run minimises, what it reads, and the student that it starts from."""
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float
 from torch import Tensor
 
 from model.errors import TrainingError
+from model.nets.checkpoint import load_checkpoint
+from model.nets.presets import PRESETS, EmbedderConfig, PublishedConfig
 from model.train.config import TrainConfig
+from model.train.copies import wave_student
+from model.train.copies.wave_student import WaveStudent
+from model.train.sll_student import SllStudent, initial_weights
 from model.train.student import Student
 
 TASKS: Mapping[str, str] = {
     "distill": "model.train.distill:build",
     "finetune": "model.train.finetune:build",
-    "copies": "model.train.copies.task:build",
+    "copies": "model.train.copies.head_task:build",
     "maps": "model.train.copies.maps_task:build",
 }
 """Name of a task -> the function (config, sources) -> (student, task) that builds it."""
@@ -56,10 +64,6 @@ class Task(Protocol):
         """Measurements on held-out data; `score` is among them, higher is better."""
         ...
 
-    def finish(self, student: Student) -> None:
-        """After the last step, before the last validation: a closed-form refit, or nothing."""
-        ...
-
 
 @dataclass(frozen=True)
 class Sources:
@@ -86,10 +90,48 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:
     """The student and the task of a config.
 
     Raises:
-        TrainingError: the task is unknown, or what it builds refuses config or data.
+        RetrievalError: what the task builds refuses config or data.
     """
-    where = TASKS.get(config.task)
-    if where is None:
-        raise TrainingError(f"task must be one of {', '.join(TASKS)}, got {config.task!r:.40}")
-    module, function = where.split(":")
+    module, function = TASKS[config.task].split(":")
     return getattr(importlib.import_module(module), function)(config, sources)
+
+
+def fresh_student(config: TrainConfig, embedding_dim: int | None = None) -> Student:
+    """A student with its initial draws.
+
+    Args:
+        config: preset and seed; its embedding_dim and input_size, where they are set, win.
+        embedding_dim: wanted length of an embedding; None takes the preset's.
+
+    Raises:
+        TrainingError: the preset cannot have these sizes.
+    """
+    shape = PRESETS[config.preset]
+    wanted = {
+        "embedding_dim": config.embedding_dim or embedding_dim or shape.embedding_dim,
+        "input_size": config.input_size or shape.input_size,
+    }
+    try:
+        shape = dataclasses.replace(shape, **wanted)
+    except ValueError as exc:
+        raise TrainingError(f"preset {config.preset} with {wanted}: {exc}") from exc
+    if isinstance(shape, PublishedConfig):
+        return student_of(shape, initial_weights(shape, config.seed))
+    return student_of(shape, wave_student.initial_weights(shape))
+
+
+def stored_student(path: Path) -> tuple[Student, str]:
+    """The student that a checkpoint file holds, and the file's fingerprint.
+
+    Raises:
+        CheckpointError: the file cannot be loaded.
+    """
+    checkpoint = load_checkpoint(path)
+    return student_of(checkpoint.config, checkpoint.weights), checkpoint.fingerprint
+
+
+def student_of(config: EmbedderConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> Student:
+    """A student of either architecture with given weights."""
+    if isinstance(config, PublishedConfig):
+        return SllStudent(config, weights)
+    return WaveStudent(config, weights)

@@ -3,18 +3,22 @@
 """One training run, read top to bottom: claim the folder, go on from what is there, step, conclude.
 
 The next state of a run is a pure function of the last one and of (seed, step): there is no global
-generator, and no order that a data loader decides. So a run that is killed and started again ends
-with the very weights of one that was not, as long as it is limited by steps and not by time.
+generator, and no order that a data loader decides. So, on a CPU, a run that is killed and started
+again ends with the very weights of one that was not, as long as it is limited by steps and not by
+time. On an accelerator it does so only as far as torch's own routines repeat their sums.
 """
 
 import contextlib
 import math
 import platform
 import shutil
+import signal
 import sys
-from collections.abc import Generator, Mapping
+import threading
+from collections.abc import Callable, Generator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,20 +26,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from model.cli.progress import Progress
 from model.errors import TrainingError
 from model.nets.checkpoint import Checkpoint, load_checkpoint
 from model.train.batches import batches
 from model.train.config import TrainConfig
 from model.train.distributed import averaged, current, lost_company, share_of, wait_for_all
-from model.train.interrupts import Interrupts
-from model.train.logs import MetricLog, Narrator, duration
-from model.train.memory import memory_for
+from model.train.logs import MetricLog
 from model.train.proof import write_proved
-from model.train.run import Run
-from model.train.run_state import Best, RunFolder, replacing
+from model.train.run_folder import Best, RunFolder, replacing
 from model.train.schedules import learning_rate
+from model.train.state import TrainingState
 from model.train.student import Student
 from model.train.task import Task
+
+# numpy's, torch's on processors, and what a worker process passes on as text.
+_OUT_OF_MEMORY = (
+    "unable to allocate", "can't allocate memory", "not enough memory", "out of memory"
+)  # fmt: skip
 
 
 def train(
@@ -50,15 +58,7 @@ def train(
     """Trains a student, and writes the checkpoints that could be proved.
 
     Where OUT holds a run of the same config and data, it goes on from its last saved state, or
-    gives its result if it is finished.
-
-    Args:
-        student: as it is to start; where it starts from is part of `task.identity()`.
-        task: what is minimised.
-        config: how, and for how long.
-        out: the run's folder: checkpoints, states, logs.
-        device: a torch device.
-        stream: what a person reads, a bar where it is a terminal; None takes standard error.
+    gives its result if it is finished. Progress goes to `stream`, or to standard error.
 
     Returns:
         The checkpoint with the higher validation score: of the last step, or the best before it.
@@ -81,7 +81,7 @@ def claimed(out: Path, device: str) -> Generator[RunFolder]:
         TrainingError: another run is at work there.
     """
     folder = RunFolder(out)
-    with folder.claimed() if current().leads else contextlib.nullcontext():
+    with folder.claimed() if current().is_first else contextlib.nullcontext():
         wait_for_all(device)
         yield folder
 
@@ -101,55 +101,59 @@ def train_in(
         raise TrainingError("a run needs an end: set steps, epochs or minutes")
     share_of(config.batch_size, world.rank, world.size)
     _full_precision()
-    narrator = Narrator((stream or sys.stderr) if world.leads else None)
-    if world.leads:
+    progress = Progress((stream or sys.stderr) if world.is_first else None)
+    if world.is_first:
         folder.agree(config, task.identity())
     wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
     if (report := folder.read_report()) is not None:
-        narrator.say(f"{folder.path} holds this run, finished")
+        progress.step(f"{folder.path} holds this run, finished")
         return _finished(folder, report["best"]["fingerprint"])
-    run = Run(student.to(device), task, config, folder, device=device, world=world)
+    run = TrainingState(student.to(device), task, config, folder, device=device, world=world)
     run.resume()
     wait_for_all(device)  # nobody writes to it before all have read
     if run.step:
-        narrator.say(f"going on from step {run.step} in {folder.path}")
-    _take_steps(run, narrator)
-    return _conclude(run, narrator)
+        progress.step(f"going on from step {run.step} in {folder.path}")
+    _take_steps(run, progress)
+    return _conclude(run, progress)
 
 
-def _take_steps(run: Run, narrator: Narrator) -> None:
+def _take_steps(run: TrainingState, progress: Progress) -> None:
     """Steps until the run is over; saves, validates and logs on the way."""
-    config, folder = run.config, run.folder
+    config, folder, is_first = run.config, run.folder, run.world.is_first
     log: MetricLog | None = None
     with contextlib.ExitStack() as stack:
-        if run.world.leads:
+        if is_first:
             events = folder.tensorboard if config.tensorboard else None
             log = stack.enter_context(MetricLog(folder.metrics, events, run.step))
-        interrupts = stack.enter_context(Interrupts())
-        stack.enter_context(narrator.steps())
-        coming = stack.enter_context(contextlib.closing(_coming(run)))
+        is_interrupted = stack.enter_context(_interrupts_noted())
+        left = config.steps - run.step if config.steps else None
+        advance = stack.enter_context(progress.counter("training", left, "steps"))
+        made = batches(run.task, run.world, run.step, config, device=run.device)
+        coming = stack.enter_context(contextlib.closing(made))
         objective = _objective(run)
         if run.step and _is_validation_due(run):  # its state is saved before it is validated
-            _validate(run, log, narrator)
+            _validate(run, log, progress)
         while not run.is_over:
-            with memory_for(config.batch_size):
-                measured = _step(run, objective, next(coming), is_stopped=interrupts.came)
+            with _out_of_memory_named(config.batch_size):
+                measured = _step(run, objective, next(coming), is_stopped=is_interrupted())
+            advance()
             is_stopped = measured.pop("stopped") > 0 and not run.is_over
-            is_line_due = run.step % config.log_every == 0 or run.is_over
-            if log is not None and is_line_due:
+            if log is not None and (run.step % config.log_every == 0 or run.is_over):
                 log.write(run.step, "train", measured)
-            narrator.step(run.progress, _sentence(run, measured), line_is_due=is_line_due)
+                progress.step(_sentence(run, measured))
             is_save_due = run.step % config.save_every == 0 or run.is_over or is_stopped
-            if run.world.leads and (is_save_due or _is_validation_due(run)):
-                folder.save_state(run.state())
+            if is_first and (is_save_due or _is_validation_due(run)):
+                run.save()
             if is_stopped:
-                narrator.say(f"stopped after step {run.step}; the same command goes on from it")
+                progress.step(f"stopped after step {run.step}; the same command goes on from it")
                 raise KeyboardInterrupt
             if _is_validation_due(run):
-                _validate(run, log, narrator)
+                _validate(run, log, progress)
 
 
-def _step(run: Run, objective: nn.Module, batch: Any, *, is_stopped: bool) -> dict[str, float]:
+def _step(
+    run: TrainingState, objective: nn.Module, batch: Any, *, is_stopped: bool
+) -> dict[str, float]:
     """One optimizer step; the weights are not touched where a number is not finite."""
     rate = learning_rate(run.config, run.step, run.progress)
     for group in run.optimizer.param_groups:
@@ -177,36 +181,39 @@ def _step(run: Run, objective: nn.Module, batch: Any, *, is_stopped: bool) -> di
     return {**measured, "learning_rate": rate, "gradient_norm": norm}
 
 
-def _validate(run: Run, log: MetricLog | None, narrator: Narrator) -> None:
+def _validate(run: TrainingState, log: MetricLog | None, progress: Progress) -> None:
     """Measures the averaged weights, and keeps them if they are the best."""
     with run.averaged_student() as student:
-        scores = _scores(run)
-        narrator.say(f"step {run.step}: {_listed(scores)}")
+        scores = _scores(run, student)
+        progress.step(f"step {run.step}: {_listed(scores)}")
         if log is not None:
             log.write(run.step, "validation", scores)
-        if run.best is None or scores["score"] > run.best.score:
+        if run.best is None or scores["score"] > run.best.scores["score"]:
             weights = {name: value.cpu().clone() for name, value in student.state_dict().items()}
-            run.best = Best(run.step, scores["score"], weights)
-            if run.world.leads:
+            run.best = Best(step=run.step, scores=scores, weights=weights)
+            if run.world.is_first:
                 run.folder.save_best(run.best)
 
 
-def _conclude(run: Run, narrator: Narrator) -> Checkpoint:
-    """Finishes, validates and writes the last weights, and the best before them; keeps one."""
-    folder = run.folder
+def _conclude(run: TrainingState, progress: Progress) -> Checkpoint:
+    """Proves and writes the last weights, and the best before them; keeps one of them as best."""
+    folder, best = run.folder, run.best
     with run.averaged_student() as student:
-        last = winner = _finish(run, folder.last, run.step, narrator)
-        if run.best is not None and run.best.score > last["scores"]["score"]:
-            student.load_state_dict(run.best.weights)
-            best = _finish(run, folder.best, run.best.step, narrator)
-            if best["scores"]["score"] > last["scores"]["score"]:
-                winner = best
-    if run.world.leads:
-        if winner is last:
-            with replacing(folder.best) as aside:
-                shutil.copyfile(folder.last, aside)
-        folder.write_report({"best": winner, "last": last, "seconds": round(run.seconds, 1)})
-        narrator.say(f"kept the weights of step {winner['step']}: {folder.best}")
+        scores = _scores(run, student)
+        progress.step(f"step {run.step}, the last: {_listed(scores)}")
+        if run.world.is_first:
+            winner = last = _write(run, student, folder.last, run.step, scores)
+            if best is not None and best.scores["score"] > scores["score"]:
+                student.load_state_dict(best.weights)
+                winner = _write(run, student, folder.best, best.step, best.scores)
+            else:
+                with replacing(folder.best) as aside:
+                    shutil.copyfile(folder.last, aside)
+            folder.write_report({"best": winner, "last": last, "seconds": round(run.seconds, 1)})
+            progress.step(
+                f"{folder.best} has the weights of step {winner['step']}, which validated best; "
+                f"{folder.last} those of the last step, which a published recipe keeps"
+            )
     wait_for_all(run.device)
     return load_checkpoint(folder.best)
 
@@ -222,14 +229,11 @@ def _finished(folder: RunFolder, fingerprint: str) -> Checkpoint:
     return checkpoint
 
 
-def _finish(run: Run, path: Path, step: int, narrator: Narrator) -> dict[str, Any]:
-    """Lets the task finish the student as it is, validates it, proves it and writes it."""
-    run.task.finish(run.student)
-    run.student.eval()
-    outcome: dict[str, Any] = {"step": step, "scores": _scores(run)}
-    narrator.say(f"step {step}, finished: {_listed(outcome['scores'])}")
-    if not run.world.leads:
-        return outcome
+def _write(
+    run: TrainingState, student: Student, path: Path, step: int, scores: Mapping[str, float]
+) -> dict[str, Any]:
+    """Proves a student and writes it with the record of its run."""
+    outcome = {"step": step, "scores": dict(scores)}
     record = {
         "config": run.config.to_json(),
         "data": run.task.identity(),
@@ -239,7 +243,7 @@ def _finish(run: Run, path: Path, step: int, narrator: Narrator) -> dict[str, An
         **outcome,
     }
     name, steps = run.config.recipe, run.config.estimate_steps
-    proved = write_proved(run.student, path, name=name, training=record, estimate_steps=steps)
+    proved = write_proved(student, path, name=name, training=record, estimate_steps=steps)
     return outcome | {
         "fingerprint": proved.checkpoint.fingerprint,
         "lipschitz_bound": proved.checkpoint.lipschitz_bound,
@@ -259,7 +263,7 @@ class _Objective(nn.Module):
         return self._task.loss(self.student, batch)
 
 
-def _objective(run: Run) -> nn.Module:
+def _objective(run: TrainingState) -> nn.Module:
     """What a step minimises, its gradients averaged over processes."""
     run.student.bfloat16 = run.config.precision == "bfloat16"
     run.student.train()
@@ -270,32 +274,56 @@ def _objective(run: Run) -> nn.Module:
         return DistributedDataParallel(objective)
 
 
-def _coming(run: Run) -> Any:
-    """The batches of the steps that are left."""
-    return batches(
-        run.task,
-        run.world,
-        first=run.step,
-        last=run.config.steps,
-        workers=run.config.workers,
-        device=run.device,
-    )
+@contextlib.contextmanager
+def _interrupts_noted() -> Generator[Callable[[], bool]]:
+    """While open, a first Ctrl-C or SIGTERM is noted for the end of a step; a second is raised."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    # Only the main thread may take signals over: elsewhere nothing changes.
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {number: signal.signal(number, note) for number in numbers}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
-def _is_validation_due(run: Run) -> bool:
+@contextlib.contextmanager
+def _out_of_memory_named(batch_size: int) -> Generator[None]:
+    """While a batch is made and learnt from: no room for it is an error that says what to set."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as exc:
+        is_room = isinstance(exc, MemoryError | torch.OutOfMemoryError)
+        if not is_room and not any(words in str(exc).lower() for words in _OUT_OF_MEMORY):
+            raise
+        raise TrainingError(
+            f"a step of batch_size {batch_size} does not fit in memory: set a smaller one, in "
+            f"another folder, or start more processes ({str(exc).partition(chr(10))[0]:.200})"
+        ) from exc
+
+
+def _is_validation_due(run: TrainingState) -> bool:
     """Whether this step's weights are to be validated; the last ones are, in the conclusion."""
     every = run.config.validate_every
     return every > 0 and run.step % every == 0 and not run.is_over
 
 
-def _scores(run: Run) -> dict[str, float]:
+def _scores(run: TrainingState, student: Student) -> dict[str, float]:
     """The task's validation, the same in every process.
 
     Raises:
         TrainingError: one of the numbers is not finite.
     """
     with torch.no_grad():
-        scores = _agreed(run.task.validate(run.student), run.device)
+        scores = _agreed(run.task.validate(student), run.device)
     if not all(map(math.isfinite, scores.values())):
         raise TrainingError(f"step {run.step}: validation gave {_listed(scores)}")
     return scores
@@ -315,15 +343,11 @@ def _full_precision() -> None:
     torch.backends.cudnn.allow_tf32 = False
 
 
-def _sentence(run: Run, measured: Mapping[str, float]) -> str:
+def _sentence(run: TrainingState, measured: Mapping[str, float]) -> str:
     """Where a run is, in one line."""
     left = run.seconds * (1.0 - run.progress) / max(run.progress, 1e-9)
     of = f" of {run.config.steps}" if run.config.steps else ""
-    rate = run.step / max(run.seconds, 1e-9)
-    return (
-        f"step {run.step}{of}, loss {measured['loss']:.4g}, {rate:.2f} steps/s, "
-        f"{duration(left)} left"
-    )
+    return f"step {run.step}{of}, loss {measured['loss']:.4g}, {left / 60:.1f} minutes left"
 
 
 def _listed(scores: Mapping[str, float]) -> str:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,7 @@ def drawings_source(root, **fields):
     """A training source of labelled drawings."""
     shares = {"train": 0.6, "validation": 0.1, "test": 0.3}
     values = {"shares": shares, "kind": "clipart", "label": "folder", "cutouts": True} | fields
-    return Source("drawings", licence="CC0-1.0", folder=str(root), **values)
+    return Source(name="drawings", licence="CC0-1.0", folder=str(root), **values)
 
 
 def photos_source(root, **fields):
@@ -65,26 +64,18 @@ def photos_source(root, **fields):
 
 def recipe(*sources, **fields):
     """A recipe of sources."""
-    return Recipe("tiny", sources=tuple(sources), **fields)
+    return Recipe(name="tiny", sources=tuple(sources), **fields)
 
 
 def samples(directory, split):
-    """(key, fields, picture, encoded bytes) of every sample of a split, as a stranger reads it."""
-    found = {}
-    for shard in sorted(Path(directory).glob(f"{split}-*.tar")):
-        with tarfile.open(shard) as archive:
-            for member in archive:
-                key, _, suffix = member.name.partition(".")
-                found.setdefault(key, {})[suffix] = archive.extractfile(member).read()
-    return [
-        (
-            key,
-            json.loads(parts["json"]),
-            Image.open(io.BytesIO(parts["webp"])).convert("RGB"),
-            parts["webp"],
-        )
-        for key, parts in found.items()
-    ]
+    """(key, fields, picture, encoded bytes) of every picture of a split, as a stranger reads it."""
+    folder = Path(directory) / split
+    entries = [json.loads(line) for line in (folder / "index.jsonl").read_text().splitlines()]
+    found = []
+    for entry in entries:
+        data = (folder / entry["path"]).read_bytes()
+        found.append((entry["id"], entry, Image.open(io.BytesIO(data)).convert("RGB"), data))
+    return found
 
 
 def contents(directory):

@@ -133,9 +133,6 @@ class ContrastTask:
     def validate(self, student: Student) -> dict[str, float]:
         return {"score": -float(self.loss(student, self.batch(10_000, 0, 1))[0])}
 
-    def finish(self, student: Student) -> None:
-        pass
-
 
 class Slow:
     """A task whose batches take a while, so that a process can be killed between two steps."""

@@ -4,13 +4,12 @@ A picture's hardest competitors are the few that look like it, and a random batc
 so half of a batch may be drawn, and each picture brings a neighbour.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from model.errors import TrainingError
-from model.train.config import TrainConfig
 from model.train.distributed import share_of
 from model.train.sampling import view_generator
 
@@ -30,17 +29,12 @@ class Draws:
         batch_size: int,
         views: int = 1,
     ) -> None:
-        """Draws by weight.
+        """Draws pictures by their probability, and one of so many views of each.
 
-        Args:
-            weights: probability of each picture.
-            neighbours: the pictures that look most like each; None: every picture is drawn.
-            seed: of the run.
-            batch_size: pictures of a step; even where there are neighbours.
-            views: edited copies that there are of each.
+        With `neighbours`, the pictures that look most like each, half of a batch is drawn.
 
         Raises:
-            TrainingError: it is odd.
+            TrainingError: there are neighbours, and batch_size is odd.
         """
         if neighbours is not None and batch_size % 2:
             raise TrainingError(f"with neighbours, batch_size must be even, got {batch_size}")
@@ -75,26 +69,6 @@ class Draws:
         return rng.choice(len(self._weights), count, replace=is_scarce, p=self._weights)
 
 
-def draws_of(
-    config: TrainConfig, kinds: Sequence[str], embed: Callable[[], Float[np.ndarray, "P D"]]
-) -> Draws:
-    """The draws that a config asks for.
-
-    Args:
-        config: weights of kinds, neighbours, batch size, views and seed.
-        kinds: of the pictures.
-        embed: gives raw embeddings of all pictures; called only where neighbours are wanted.
-
-    Raises:
-        TrainingError: the weights are none, or the batch is odd where pictures bring neighbours.
-    """
-    weights = kind_probabilities(config.kind_weights, kinds)
-    neighbours = nearest_pictures(embed(), config.neighbours) if config.neighbours else None
-    return Draws(
-        weights, neighbours, seed=config.seed, batch_size=config.batch_size, views=config.views
-    )
-
-
 def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.ndarray, " P"]:
     """Probability of each picture, from its kind.
 
@@ -106,24 +80,20 @@ def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.nd
         TrainingError: a weight, be it of a kind that no picture has, is no finite number of at
             least 0, or nothing is left to draw.
     """
+    said = f"got {kind_weights!r:.60}"
     try:
         pairs = [pair.split("=") for pair in kind_weights.split(",") if pair.strip()]
         table = {kind.strip(): float(weight) for kind, weight in pairs}
     except ValueError:
-        raise TrainingError(
-            f'kind_weights must be like "clipart=4,photo=3", got {kind_weights!r:.60}'
-        ) from None
+        raise TrainingError(f'kind_weights must be like "clipart=4,photo=3", {said}') from None
     if not all(0 <= weight < float("inf") for weight in table.values()):
-        raise TrainingError(
-            f"kind_weights must be finite and not negative, got {kind_weights!r:.60}"
-        )
+        raise TrainingError(f"kind_weights must be finite and not negative, {said}")
     weights = np.array([table.get(kind, 1.0) for kind in kinds])
     with np.errstate(over="ignore"):
         total = weights.sum()
     if not 0 < total < np.inf:
         raise TrainingError(
-            f"kind_weights must have a positive, finite sum over the pictures, got "
-            f"{kind_weights!r:.60}"
+            f"kind_weights must have a positive, finite sum over the pictures, {said}"
         )
     return weights / total
 

@@ -13,10 +13,50 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.train.distributed import gather_rows
+from model.train.config import EditedCopiesSettings
+from model.train.distributed import current, gather_rows
+from model.train.losses import radii_of
 
 # Squared distance of two unit embeddings below which they count as the same picture.
 _SAME = 1e-4
+
+
+def copies_loss(
+    settings: EditedCopiesSettings,
+    queries: Float[Tensor, "B D"],
+    keys: Float[Tensor, "B D"],
+    targets: Float[Tensor, "B T"] | None,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """This process's share of the global loss, and what to log.
+
+    Of this process's edited copies (queries), the pictures they were made from (keys), and a
+    teacher's embeddings of these pictures.
+    """
+    all_keys, first = gather_rows(keys), current().rank * len(keys)
+    radii, counts = pairwise_radii(queries, all_keys, first)
+    norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
+    parts = {"radius": radius_loss(radii, counts, settings.radius_margin, settings.temperature)}
+    loss, width = parts["radius"], settings.relative_temperature
+    if settings.relative_weight > 0:
+        parts["relative"] = radius_loss(radii / norms, counts, settings.relative_margin, width)
+        loss = loss + settings.relative_weight * parts["relative"]
+    if settings.stranger_weight > 0:
+        parts["strangers"] = stranger_loss(
+            queries, all_keys, radii, counts, share=settings.stranger_share, temperature=width
+        )
+        loss = loss + settings.stranger_weight * parts["strangers"]
+    if targets is not None:
+        parts["relational"] = relational_loss(
+            keys,
+            all_keys,
+            targets,
+            gather_rows(targets),
+            first=first,
+            temperature=settings.teacher_temperature,
+        )
+        loss = loss + settings.teacher_weight * parts["relational"]
+    details = {name: part.detach() for name, part in parts.items()}
+    return loss, {**details, "embedding_norm": norms.detach().mean()}
 
 
 def pairwise_radii(
@@ -31,24 +71,19 @@ def pairwise_radii(
     """
     units = functional.normalize(keys, dim=1)
     own = units[first : first + len(queries)]
-    squares = 2.0 - 2.0 * (own @ units.T)
-    counts = squares > _SAME
+    gap = (queries * own).sum(dim=1, keepdim=True) - queries @ units.T
+    radii, counts = radii_of(gap, 2.0 - 2.0 * (own @ units.T), _SAME)
     places = torch.arange(len(queries), device=queries.device)
     counts[places, first + places] = False
-    gap = (queries * own).sum(dim=1, keepdim=True) - queries @ units.T
-    return gap / squares.clamp_min(_SAME).sqrt(), counts
+    return radii, counts
 
 
 def radius_loss(
     radii: Float[Tensor, "B N"], counts: Bool[Tensor, "B N"], margin: float, temperature: float
 ) -> Float[Tensor, ""]:
-    """Mean over queries of a smooth max(0, margin - the smallest radius).
+    """Mean over queries of a smooth max(0, margin - the smallest radius that counts).
 
-    Args:
-        radii: to every other picture.
-        counts: which of them are others.
-        margin: radius that is wanted, in the radii's unit.
-        temperature: width of the smoothing, in the same unit.
+    Margin and temperature, the width of the smoothing, are in the radii's unit.
     """
     short = ((margin - radii) / temperature).masked_fill(~counts, -torch.inf)
     return temperature * functional.softplus(torch.logsumexp(short, dim=1)).mean()
@@ -83,11 +118,10 @@ def stranger_loss(
     # A large finite number, not infinity: its gradient would be no number.
     likeness = (queries @ units.T).masked_fill(~counts, -1e6)
     top = likeness.argmax(dim=1, keepdim=True)
-    squares = 2.0 - 2.0 * (units[top[:, 0]] @ units.T)
     gap = likeness.gather(1, top) - likeness
+    strange, _ = radii_of(gap, 2.0 - 2.0 * (units[top[:, 0]] @ units.T), _SAME)
     others = counts.scatter(1, top, value=False)
-    strange = gap / squares.clamp_min(_SAME).sqrt() / norms
-    strangers = gather_rows(strange.masked_fill(~others, torch.inf).amin(dim=1))
+    strangers = gather_rows((strange / norms).masked_fill(~others, torch.inf).amin(dim=1))
     strangers = strangers[strangers.isfinite()]
     if not len(strangers):  # no two other pictures to choose between
         return 0.0 * queries.sum()
@@ -106,15 +140,8 @@ def relational_loss(
 ) -> Float[Tensor, ""]:
     """How far a picture's likeness to the others is from what a teacher says of it.
 
-    Cross-entropy, less its least value, of the softmaxes over the other pictures' cosines.
-
-    Args:
-        keys: raw embeddings of this process's pictures.
-        all_keys: of the pictures of all processes.
-        targets: the teacher's embeddings of this process's pictures.
-        all_targets: of all.
-        first: picture i of this process is number first + i of all.
-        temperature: of both softmaxes.
+    Cross-entropy, less its least value, of the softmaxes over the other pictures' cosines, for this
+    process's pictures against those of all; its picture i is number first + i of them.
 
     Source: Park et al. 2019, arXiv:1904.05068, in the form of a softmax over similarities.
     """

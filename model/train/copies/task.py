@@ -1,168 +1,124 @@
 # pyright: basic
 # torch's types are loose.
-"""The default model's task: tell edited copies from other pictures, by certified radius.
+"""What the tasks `copies` and `maps` share: edited copies against other pictures, by radius."""
 
-The front is a scattering network, or that of a checkpoint; it is held. The head starts from its
-closed form and is trained with large batches of features computed once.
-"""
-
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
-from torch.nn import functional
 
-from model.data.pictures import PictureSet
-from model.train.config import TrainConfig
-from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
-from model.train.copies.criterion import copies_loss
-from model.train.copies.draws import draws_of
-from model.train.copies.feature_bank import FeatureBank, features_of
-from model.train.copies.head_student import HeadStudent
-from model.train.copies.part_store import build_together
-from model.train.copies.sources import Material, gathered, validation_inputs, wave_student
-from model.train.copies.validation import validation_scores
-from model.train.copies.views import network_input
-from model.train.copies.wave_student import WaveStudent
-from model.train.sampling import evenly
+from model.evaluate.copies import threshold_for
+from model.evaluate.radii import norms_of
+from model.evaluate.standing import Gallery, LeftOut
+from model.train.config import EditedCopiesSettings, TrainConfig
+from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
+from model.train.copies.material import Material
+from model.train.copies.objective import copies_loss
 from model.train.student import Student
-from model.train.task import Sources
-from model.train.telling import telling
 
-_FITTED_ON = 512
-"""Pictures that the narrowing maps of a fresh front are fitted to."""
+RADII = (0.5, 1.0, 2.0)
+_RATE = 0.01
 
 
-def build(config: TrainConfig, sources: Sources) -> tuple[Student, "CopyTask"]:
-    """The student, its head in closed form, and the task.
-
-    Raises:
-        TrainingError: the student is no wavelet network, or there is no folder to keep features in.
-        CheckpointError: the checkpoint cannot be loaded.
-        DataError: a picture is bad; the message names its file.
-        MetricError: a teacher's stored embeddings are missing or damaged.
-    """
-    front, start = wave_student(config, sources)
-    material = gathered(config, sources, start)
-    if start is None:
-        _fit(front, material.training)
-    bank = FeatureBank(
-        front,
-        material.training,
-        material.folder / "features",
-        contents=material.survey.contents,
-        seed=config.seed,
-        views=config.views,
-        stacked_share=config.stacked_share,
-        dim=config.head_basis,
-    )
-    build_together(bank.build, sources.device)
-    rows = torch.from_numpy(bank.load())
-    telling().step("solving for the head in closed form")
-    dim = front.config.embedding_dim
-    student = HeadStudent(front, bank.basis, bank.centre, *_closed_form(config, rows, dim))
-    return student, CopyTask(config, material, student, rows)
-
-
-class CopyTask:
-    """Certified radii of edited copies, over features that were computed before.
+class EditedCopiesTask(ABC):
+    """Certified radii of edited copies over other pictures, by rows that were computed before.
 
     Attributes:
         examples: training pictures.
     """
 
     def __init__(
-        self, config: TrainConfig, material: Material, student: HeadStudent, rows: Tensor
+        self,
+        config: TrainConfig,
+        settings: EditedCopiesSettings,
+        material: Material,
+        rows: np.ndarray,
+        *,
+        validation: tuple[Tensor, Tensor, Int64[np.ndarray, " Q"]],
+        embed: Callable[[], Float[np.ndarray, "P D"]],
     ) -> None:
-        """A task over a bank's rows, (pictures, 1 + views, K), float16."""
+        """A task over a bank of rows (pictures, 1 + views, ...), the picture as it is first.
+
+        For validation there are rows of pictures, of queries, and each query's picture. `embed`
+        gives raw embeddings of all training pictures, and is asked for neighbours alone.
+        """
         self.examples = len(material.training)
-        self._config, self._material, self._rows = config, material, rows
-
-        def embeddings() -> Float32[np.ndarray, "P D"]:
-            return student.head(rows[:, 0].float()).detach().numpy()
-
-        self._draws = draws_of(config, material.survey.kinds, embeddings)
-        self._plain, self._queries, self._originals = _validation_rows(
-            config, material.validation, student
+        self._settings, self._material, self._rows = settings, material, rows
+        self._plain, self._queries, self._originals = validation
+        self._draws = Draws(
+            kind_probabilities(settings.kind_weights, material.kinds),
+            nearest_pictures(embed(), settings.neighbours) if settings.neighbours else None,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            views=settings.views,
         )
 
+    @abstractmethod
+    def pairs(self, student: Student, plain: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw embeddings of a batch's pictures and of their copies, from the bank's rows."""
+
+    @abstractmethod
+    def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
+        """Raw embeddings of validation rows, without gradients."""
+
     def identity(self) -> dict[str, Any]:
-        """Pictures by number and digest of their ids; the teacher; where the front came from."""
+        """Pictures by number and digests; the teacher; the network started from."""
         return self._material.identity()
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
-        """Features of this process's pictures and of one edited copy of each."""
+        """Rows of this process's pictures and of one edited copy of each."""
         pictures, views = self._draws.pairs(step, rank, world)
         return {
-            "plain": self._rows[pictures, 0].float(),
-            "edited": self._rows[pictures, views].float(),
+            "plain": torch.from_numpy(self._rows[pictures, 0]),
+            "edited": torch.from_numpy(self._rows[pictures, views]),
             **self._material.targets(pictures),
         }
 
     def loss(
         self, student: Student, batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
-        """The loss of the batch, from features."""
-        head = _trained(student).head
-        loss, details = copies_loss(
-            self._config, head(batch["edited"]), head(batch["plain"]), batch.get("targets")
-        )
+        """The loss of the batch, its terms beside it."""
+        keys, queries = self.pairs(student, batch["plain"], batch["edited"])
+        loss, details = copies_loss(self._settings, queries, keys, batch.get("targets"))
         return loss, {**details}
 
     def validate(self, student: Student) -> dict[str, float]:
         """Recall, certified recall and copy recall on pictures that are not trained on."""
-        head = _trained(student).head
-        pictures, queries = (
-            head(rows).detach().double().cpu().numpy() for rows in (self._plain, self._queries)
-        )
-        return validation_scores(pictures, queries, self._originals)
-
-    def finish(self, student: Student) -> None:
-        """Nothing: what was trained is what is kept."""
+        pictures = self.embedded(student, self._plain)
+        return validation_scores(pictures, self.embedded(student, self._queries), self._originals)
 
 
-def _trained(student: Student) -> HeadStudent:
-    """The student as the one that this task built."""
-    assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
-    return student
+def validation_scores(
+    pictures: Float64[np.ndarray, "N D"],
+    queries: Float64[np.ndarray, "Q D"],
+    originals: Int64[np.ndarray, " Q"],
+) -> dict[str, float]:
+    """Shares in percent; `score` is their mean.
 
+    Args:
+        pictures: raw embeddings of the pictures as they are.
+        queries: raw embeddings of edited copies.
+        originals: row of each query's picture.
 
-def _fit(front: WaveStudent, training: PictureSet) -> None:
-    """Fits a scattering network's narrowing maps to some pictures."""
-    places = evenly(len(training), _FITTED_ON)
-    inputs = [
-        network_input(training[place].pixels(), front.config.input_size)
-        for place in telling().counting("fitting the channel maps", places, len(places))
-    ]
-    fit_narrowing_maps(front, torch.from_numpy(np.stack(inputs)))
-
-
-def _closed_form(config: TrainConfig, rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Head and offset from the bank's first rows of each picture, and their edited copies.
-
-    Where so few pictures have fewer directions than an embedding has numbers, the rest are 0.
+    Returns:
+        recall_at_1; certified_R, found first with an embedding-space radius above R; and
+        copy_recall, found first with a margin that one in a hundred queries has without their
+        original in the gallery.
     """
-    some = rows[evenly(len(rows), 4096)].float()
-    edits = (some[:, 1:] - some[:, :1]).flatten(0, 1).double()
-    mix = discriminant(
-        edits.T @ edits / len(edits),
-        covariance_of(some[:, 0]),
-        min(dim, rows.shape[2]),
-        config.within_scale,
-        config.total_scale,
-    )
-    mix = functional.pad(mix, (0, 0, 0, dim - len(mix)))
-    return mix, mix @ some[:, 0].double().mean(dim=0)
-
-
-def _validation_rows(
-    config: TrainConfig, validation: PictureSet, student: HeadStudent
-) -> tuple[Tensor, Tensor, np.ndarray]:
-    """Features of validation pictures and of two queries of each, in the student's basis."""
-    *inputs, originals = validation_inputs(config.seed, validation, student.config.input_size)
-    plain, queries = (
-        (features_of(student.front, some) - student.centre) @ student.basis for some in inputs
-    )
-    return plain, queries, originals
+    gallery = Gallery(pictures)
+    own = gallery.stand(queries, originals)
+    norms = np.maximum(norms_of(queries), 1e-30)
+    absent = [LeftOut(np.arange(len(pictures)), originals)]
+    stranger = gallery.nearest(queries, absent)
+    without = gallery.stand(queries, stranger, without=absent)
+    strange: Float64[np.ndarray, " Q"] = np.maximum(0.0, without.radii[:, 0]) / norms
+    threshold = threshold_for(strange, _RATE)
+    scores = {"recall_at_1": 100.0 * float((own.ranks == 0).mean())}
+    for radius in RADII:
+        scores[f"certified_{radius:g}"] = 100.0 * float(np.mean(own.radii[:, 0] > radius))
+    scores["copy_recall"] = 100.0 * float(np.mean(own.radii[:, 0] / norms > threshold))
+    return {"score": sum(scores.values()) / len(scores), **scores}

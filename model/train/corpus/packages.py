@@ -1,6 +1,5 @@
 """Debian packages fetched and unpacked into a cache: no root, nothing installed."""
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -8,6 +7,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from model.cli.files import sha256_of, write_aside
 from model.errors import CorpusError
 from model.train.corpus.recipe import Package
 
@@ -46,7 +46,7 @@ def unpack(package: Package, cache: Path) -> Unpacked:
     debs.mkdir(parents=True, exist_ok=True)
     deb = _find(package, debs) or _download(package, debs)
     version = deb_version(deb)
-    sha256 = _sha256(deb)
+    sha256 = sha256_of(deb)
     if package.sha256 and version == package.version and sha256 != package.sha256:
         raise CorpusError(
             f"{deb} has sha256 {sha256}, the recipe records {package.sha256} for this version; "
@@ -102,15 +102,10 @@ def _extract(deb: Path, directory: Path) -> Path:
     if directory.is_dir():
         return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=directory.parent, prefix=".extracting-"))
-    try:
-        _run(
-            ["dpkg-deb", "--extract", str(deb), str(aside)],
-            f"{deb} cannot be unpacked; delete it and run again, and see that the disk has room",
-        )
-        return aside.rename(directory)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    advice = f"{deb} cannot be unpacked; delete it and run again, and see that the disk has room"
+    with write_aside(directory) as aside:
+        _run(["dpkg-deb", "--extract", str(deb), str(aside)], advice)
+    return directory
 
 
 def _run(command: list[str], advice: str, directory: Path | None = None) -> str:
@@ -129,8 +124,3 @@ def _run(command: list[str], advice: str, directory: Path | None = None) -> str:
         said = [line for line in done.stderr.splitlines() if line.strip()]
         raise CorpusError(f"{advice} ({said[-1].strip() if said else 'no reason given'})")
     return done.stdout
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,8 @@
-"""A corpus on disk: shards, licences and corpus.json, written aside and renamed when whole."""
+"""A corpus on disk: a folder of pictures a split, licences and corpus.json."""
 
 import contextlib
-import hashlib
+import gzip
 import json
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,21 +13,22 @@ import numpy as np
 import PIL
 from PIL import features
 
-from model.data.shards import ShardWriter
+from model.cli.files import sha256_of, write_aside
+from model.data.pictures import LIST
 from model.errors import CorpusError
 from model.pixels.decode import DECODE_POLICY_VERSION
 from model.train.corpus.packages import Unpacked
 from model.train.corpus.pictures import Prepared, Refused
-from model.train.corpus.recipe import SPLITS, Recipe
+from model.train.corpus.recipe import SPLITS, Recipe, Source
 
 MANIFEST = "corpus.json"
 LICENCES = "licences"
-FORMAT = "lipsim-corpus-1"
+FORMAT = "lipsim-corpus-2"
 _MOST_LISTED = 500
 
 
 @contextlib.contextmanager
-def written_aside(out: Path) -> Generator[Path]:
+def new_folder(out: Path) -> Generator[Path]:
     """A folder to write into, which becomes `out` when all went well and vanishes when not.
 
     Raises:
@@ -38,15 +37,9 @@ def written_aside(out: Path) -> Generator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CorpusError(f"{out} is there already; name another place or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}.building-"))
-    try:
+    with write_aside(out) as aside:
+        aside.mkdir()
         yield aside
-        aside.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        aside.rename(out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def pack(
@@ -71,28 +64,18 @@ def pack(
     Returns:
         What corpus.json says.
     """
-    shards = [path for split in SPLITS for path in _write_split(directory, split, pictures)]
+    lists = [path for split in SPLITS for path in _write_split(directory, split, pictures)]
     (directory / LICENCES).mkdir()
     for source, text in licences.items():
         (directory / LICENCES / f"{source}.txt").write_text(text, encoding="utf-8")
     manifest = {
         "format": FORMAT,
-        "recipe": asdict(recipe),
+        "recipe": recipe.model_dump(mode="json"),
         "versions": _versions(),
-        "packages": [
-            {
-                "name": one.name,
-                "version": one.version,
-                "sha256": one.sha256,
-                "size_bytes": one.size_bytes,
-                "is_recorded": one.is_recorded,
-            }
-            for one in packages
-        ],
-        "counts": _counts(pictures),
-        "labels": _label_counts(pictures),
+        "packages": [_without_directory(one) for one in packages],
+        "counts": {split: _counts(pictures, split) for split in SPLITS},
         "refused": _refusals(refused),
-        "shards": {path.name: _sha256(path) for path in shards},
+        "lists": {path.relative_to(directory).as_posix(): sha256_of(path) for path in lists},
         "test_files": held_out_files(pictures),
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
@@ -112,44 +95,74 @@ def write_hashes(manifest: Mapping[str, Any], path: Path) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def licence_text(source: Source, base: Path) -> str:
+    """What stands in licences/SOURCE.txt: the name, the role, and the text where there is one.
+
+    Args:
+        source: whose licence.
+        base: the package's or folder's top, which `licence_file` is relative to.
+
+    Raises:
+        CorpusError: the licence file that the recipe names is not there.
+    """
+    head = f"source: {source.name}\nlicence: {source.licence}\nrole: {source.role}\n"
+    if source.role == "evaluate-only":
+        head += "Made to be measured with on this machine; not to be handed on.\n"
+    if not source.licence_file:
+        return head
+    path = base / source.licence_file
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise CorpusError(
+            f"source {source.name}: its licence file {path} cannot be read; mend licence_file"
+        ) from exc
+    data = gzip.decompress(data) if path.suffix == ".gz" else data
+    return f"{head}\n{data.decode('utf-8', errors='replace')}"
+
+
 def _write_split(directory: Path, split: str, pictures: Sequence[Prepared]) -> list[Path]:
-    """The shards of one split, its pictures ascending by key."""
-    with ShardWriter(directory, split) as writer:
-        for one in sorted((p for p in pictures if p.split == split), key=lambda p: p.key):
-            writer.add(one.key, one.image, "webp", one.fields)
-    return writer.paths
+    """The pictures of one split beside their list, by key; nothing where there are none."""
+    own = sorted((one for one in pictures if one.split == split), key=lambda one: one.key)
+    if not own:
+        return []
+    folder = directory / split
+    folder.mkdir()
+    lines: list[str] = []
+    for one in own:
+        file = f"{one.key}.webp"
+        (folder / file).write_bytes(one.image)
+        entry = {"id": one.key, "path": file, **one.fields}
+        lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
+    (folder / LIST).write_text("".join(lines), encoding="utf-8")
+    return [folder / LIST]
 
 
-def _counts(pictures: Sequence[Prepared]) -> dict[str, Any]:
-    """Pictures by split: in all, by source and by kind."""
+def _without_directory(package: Unpacked) -> dict[str, Any]:
+    return {name: value for name, value in asdict(package).items() if name != "directory"}
+
+
+def _counts(pictures: Sequence[Prepared], split: str) -> dict[str, Any]:
+    """Pictures of a split: in all, by source and by kind; and how many labels it has."""
+    own = [one for one in pictures if one.split == split]
     return {
-        split: {
-            "all": sum(one.split == split for one in pictures),
-            "by_source": _tally(one.source for one in pictures if one.split == split),
-            "by_kind": _tally(one.kind for one in pictures if one.split == split),
-        }
-        for split in SPLITS
-    }
-
-
-def _label_counts(pictures: Sequence[Prepared]) -> dict[str, int]:
-    """How many labels each split has."""
-    return {
-        split: len({one.label for one in pictures if one.split == split} - {None})
-        for split in SPLITS
+        "all": len(own),
+        "by_source": _tally(one.source for one in own),
+        "by_kind": _tally(one.kind for one in own),
+        "labels": len({one.label for one in own} - {None}),
     }
 
 
 def _refusals(refused: Sequence[Refused]) -> dict[str, Any]:
     """Counts by source and reason, and the first of the list."""
-    by_source = {
-        source: _tally(one.reason for one in refused if one.source == source)
-        for source in sorted({one.source for one in refused})
-    }
+    sources = sorted({one.source for one in refused})
     return {
         "all": len(refused),
         "by_reason": _tally(one.reason for one in refused),
-        "by_source": by_source,
+        "by_source": {
+            source: _tally(one.reason for one in refused if one.source == source)
+            for source in sources
+        },
         "first": [asdict(one) for one in refused[:_MOST_LISTED]],
     }
 
@@ -159,15 +172,10 @@ def _tally(names: Iterable[str]) -> dict[str, int]:
 
 
 def _versions() -> dict[str, str | None]:
-    """What the bytes of the shards depend on beside the recipe."""
+    """What the bytes of the pictures depend on beside the recipe."""
     return {
         "decode_policy": DECODE_POLICY_VERSION,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "libwebp": features.version("webp"),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -76,17 +76,18 @@ class Prepared:
 
     @property
     def key(self) -> str:
-        """Kind, source and a hash of what it is: its name in the shards, in no telling order."""
+        """Kind, source and a hash of what it is: its name in the corpus, in no telling order."""
         what = f"{self.source}:{self.path}:{self.crop}"
         return f"{self.kind}-{self.source}-{hashlib.sha256(what.encode()).hexdigest()[:16]}"
 
     @property
     def fields(self) -> dict[str, object]:
-        """What stands beside it in the shards."""
+        """What the list of its split says of it."""
         fields: dict[str, object] = {
             "source": self.source,
-            "path": self.path,
+            "file": self.path,
             "sha256": self.sha256,
+            "image_sha256": hashlib.sha256(self.image).hexdigest(),
             "licence": self.licence,
             "label": self.label,
             "kind": self.kind,

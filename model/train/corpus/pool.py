@@ -17,61 +17,48 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def map_in_order(
-    function: Callable[[T], R],
-    tasks: Sequence[T],
-    workers: int,
-    prepare: Callable[..., None] | None = None,
-    arguments: tuple[Any, ...] = (),
-) -> Iterator[R]:
+def map_in_order(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
     """What a function gives for each task, in the order of the tasks.
 
     Args:
-        function: of a module, since fresh processes must find it by name.
+        function: picklable, since fresh processes must find it.
         tasks: its arguments.
         workers: processes; with 1 the work is done in this one.
-        prepare: called once in each process before the first task.
-        arguments: of `prepare`.
 
     Raises:
         CorpusError: a process died, most likely for want of memory.
     """
     if workers == 1:
-        if prepare is not None:
-            prepare(*arguments)
         yield from map(function, tasks)
         return
-    pool = ProcessPoolExecutor(
-        workers,
-        # Forking a process that runs threads, as numpy's does, may deadlock.
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_start,
-        initargs=(prepare, arguments),
-    )
+    # Forking a process that runs threads, as numpy's does, may deadlock.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, spawn, _start, (function,))
+    # Processes start deaf to interrupts, which go to the whole group: the parent answers.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield from _submit(pool, function, tasks)
+        results = pool.map(_work, tasks, chunksize=_CHUNK)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        yield from results
     except BrokenProcessPool as exc:
         raise CorpusError("a process died, most likely for want of memory; use fewer") from exc
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submit(
-    pool: ProcessPoolExecutor, function: Callable[[T], R], tasks: Sequence[T]
-) -> Iterator[R]:
-    """Start the processes deaf to interrupts, which go to the whole group: the parent answers."""
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return pool.map(function, tasks, chunksize=_CHUNK)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+_function: list[Callable[[Any], Any]] = []
+"""Of a worker process: sent once, not with each task, since it may hold much."""
 
 
-def _start(prepare: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _start(function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if prepare is not None:
-        prepare(*arguments)
+    _function[:] = [function]
+
+
+def _work(task: Any) -> Any:
+    return _function[0](task)
 
 
 def _end_with_parent() -> None:

@@ -1,29 +1,34 @@
-"""What a corpus is made of: a list of packages and folders, read from a TOML file and checked."""
+"""What a corpus is made of: packages and folders, read from a TOML file and checked."""
 
+import reprlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import CorpusError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-DEFAULT_RECIPE = "corpus-default"
 SPLITS = ("train", "validation", "test")
-KINDS = ("photo", "clipart", "texture", "auto")
-ROLES = ("train", "evaluate-only")
 _DEFAULT_SHARES = {
     "train": {"train": 0.9, "validation": 0.05, "test": 0.05},
     "evaluate-only": {"train": 0.0, "validation": 0.1, "test": 0.9},
 }
 
+Split = Literal["train", "validation", "test"]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]  # a list in TOML
+Count = Annotated[int, Field(ge=0)]
 
-T = TypeVar("T")
+
+class _Table(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, populate_by_name=True
+    )
 
 
-@dataclass(frozen=True)
-class Package:
+class Package(_Table):
     """A Debian package, as it was when the recipe was written.
 
     Attributes:
@@ -37,15 +42,14 @@ class Package:
     sha256: str = ""
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(_Table):
     """Pictures of one origin and one licence.
 
     Attributes:
         name: letters, digits and hyphens; part of every key.
         licence: as it is written beside each picture.
         role: `train` for what the weights may be learned from; `evaluate-only` never trains.
-        kind: `photo`, `clipart`, `texture`; `auto` makes clip art of what is partly transparent.
+        kind: `auto` makes clip art of what is partly transparent, photographs of the rest.
         package: the package it lies in, or empty.
         folder: a folder on this machine, where there is no package.
         root: folder inside the package or folder that paths are relative to.
@@ -67,34 +71,44 @@ class Source:
         backgrounds: its training pictures are what composites are pasted on.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9-]+\z")]
     licence: str
-    role: str = "train"
-    kind: str = "photo"
+    role: Literal["train", "evaluate-only"] = "train"
+    kind: Literal["photo", "clipart", "texture", "auto"] = "photo"
     package: str = ""
     folder: str = ""
     root: str = ""
-    include: tuple[str, ...] = ("**",)
-    exclude: tuple[str, ...] = ()
+    include: Texts = ("**",)
+    exclude: Texts = ()
     licence_file: str = ""
-    min_side: int = 48
-    max_aspect: float = 4.0
-    label: str = "none"
-    group: str = "stem"
-    shares: Mapping[str, float] = field(default_factory=dict[str, float])
-    crops: int = 0
+    min_side: Annotated[int, Field(ge=1)] = 48
+    max_aspect: Annotated[float, Field(ge=1)] = 4.0
+    label: Literal["folder", "none"] = "none"
+    group: Annotated[str, Field(pattern=r"\A(stem|file|folder:[0-9]+)\z")] = "stem"
+    shares: dict[Split, Annotated[float, Field(ge=0)]] = {}
+    crops: Count = 0
     whole: bool = False
-    most: int = 0
+    most: Count = 0
     cutouts: bool = False
     backgrounds: bool = False
 
     def share(self, split: str) -> float:
         """The part of the groups of names that a split gets, in [0, 1]."""
-        return float((self.shares or _DEFAULT_SHARES[self.role]).get(split, 0.0))
+        shares: Mapping[str, float] = {**self.shares} or _DEFAULT_SHARES[self.role]
+        return shares.get(split, 0.0)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Source":
+        if bool(self.package) == bool(self.folder):
+            raise ValueError("it needs a package or a folder, not both")
+        if abs(sum(map(self.share, SPLITS)) - 1) > 1e-9:
+            raise ValueError("shares must sum to 1")
+        if self.role == "evaluate-only" and self.share("train") > 0:
+            raise ValueError("evaluate-only pictures must not train: shares.train must be 0")
+        return self
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(_Table):
     """A list of sources and what is drawn beside them.
 
     Attributes:
@@ -107,11 +121,24 @@ class Recipe:
     """
 
     name: str
-    seed: int = 0
-    composites: int = 0
-    backgrounds: int = 0
-    packages: tuple[Package, ...] = ()
-    sources: tuple[Source, ...] = ()
+    seed: Count = 0
+    composites: Count = 0
+    backgrounds: Count = 0
+    packages: Annotated[tuple[Package, ...], Field(strict=False, alias="package")] = ()
+    sources: Annotated[tuple[Source, ...], Field(strict=False, alias="source")] = ()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "Recipe":
+        names = [source.name for source in self.sources]
+        if len(set(names)) < len(names):
+            raise ValueError("two sources have the same name")
+        known = {"", *(package.name for package in self.packages)}
+        for source in self.sources:
+            if source.package not in known:
+                raise ValueError(
+                    f"source {source.name}: there is no package {source.package} in the list"
+                )
+        return self
 
 
 def load_recipe(name: str) -> Recipe:
@@ -121,14 +148,14 @@ def load_recipe(name: str) -> Recipe:
         CorpusError: there is none, or a field of it is wrong.
     """
     if name == "none":
-        return Recipe(name)
+        return Recipe(name=name)
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as exc:
         known = ", ".join(sorted(one.stem for one in RECIPES.glob("corpus-*.toml")))
         raise CorpusError(f"no recipe {name}; there are {known}, none, or a .toml file") from exc
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:  # a TOML error is a ValueError
         raise CorpusError(f"recipe {path} cannot be read: {exc}") from exc
     return parse_recipe(table, str(path))
 
@@ -139,13 +166,16 @@ def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
     Raises:
         CorpusError: a field is unknown, missing, of another type or contradicts another.
     """
-    rest = {key: value for key, value in table.items() if key not in ("package", "source")}
-    packages = [_filled(Package, one, f"{where}: package") for one in _tables(table, "package")]
-    sources = [_filled(Source, one, f"{where}: source") for one in _tables(table, "source")]
-    recipe = _filled(Recipe, rest, where)
-    recipe = replace(recipe, packages=tuple(packages), sources=tuple(sources))
-    check_recipe(recipe, where)
-    return recipe
+    try:
+        return Recipe.model_validate(table)
+    except ValidationError as exc:
+        error = exc.errors(include_url=False)[0]
+        place: list[Any] = [where, *error["loc"]]
+        if len(place) > 2 and isinstance(entry := table[place[1]][place[2]], dict):
+            place[2] = cast("dict[str, Any]", entry).get("name", place[2])
+        message = error["msg"].removeprefix("Value error, ")
+        got = "" if isinstance(error["input"], dict) else f", got {reprlib.repr(error['input'])}"
+        raise CorpusError(f"{' '.join(map(str, place))}: {message}{got}") from exc
 
 
 def folder_source(text: str, taken: set[str]) -> Source:
@@ -167,94 +197,4 @@ def folder_source(text: str, taken: set[str]) -> Source:
     while name in taken:
         count += 1
         name = f"{base}-{count}"
-    return Source(name, licence="not stated", folder=path, label="folder", min_side=32)
-
-
-def check_recipe(recipe: Recipe, where: str) -> None:
-    """Refuse what could not be built, or would not mean what it says.
-
-    Raises:
-        CorpusError: with the source and the field that are wrong.
-    """
-    if min(recipe.composites, recipe.backgrounds) < 0:
-        raise CorpusError(f"{where}: composites and backgrounds must not be negative")
-    names = [source.name for source in recipe.sources]
-    if len(set(names)) < len(names):
-        raise CorpusError(f"{where}: two sources have the same name")
-    known = {package.name for package in recipe.packages}
-    for source in recipe.sources:
-        problem = _problem(source, known)
-        if problem:
-            raise CorpusError(f"{where}: source {source.name}: {problem}")
-
-
-def _problem(source: Source, packages: set[str]) -> str | None:
-    """What is wrong with a source, if anything."""
-    shares = [source.share(split) for split in SPLITS] if source.role in ROLES else []
-    first, _, depth = source.group.partition(":")
-    checks = (
-        (not source.name.replace("-", "").isalnum(), "a name is letters, digits and hyphens"),
-        (source.role not in ROLES, f"role must be one of {', '.join(ROLES)}, got {source.role}"),
-        (source.kind not in KINDS, f"kind must be one of {', '.join(KINDS)}, got {source.kind}"),
-        (source.label not in ("folder", "none"), f"label must be folder or none: {source.label}"),
-        (bool(source.package) == bool(source.folder), "it needs a package or a folder, not both"),
-        (
-            bool(source.package) and source.package not in packages,
-            f"there is no package {source.package} in the list",
-        ),
-        (set(source.shares) - set(SPLITS) != set(), f"shares are of {', '.join(SPLITS)}"),
-        (
-            any(share < 0 for share in shares) or abs(sum(shares) - 1) > 1e-9,
-            "shares must not be negative and must sum to 1",
-        ),
-        (
-            source.role == "evaluate-only" and source.share("train") > 0,
-            "evaluate-only pictures must not train: its share of train must be 0",
-        ),
-        (
-            source.group not in ("stem", "file") and not (first == "folder" and depth.isdigit()),
-            f"group must be stem, file or folder:N, got {source.group}",
-        ),
-        (min(source.crops, source.most) < 0, "crops and most must not be negative"),
-        (source.min_side < 1 or source.max_aspect < 1, "min_side and max_aspect start at 1"),
-    )
-    return next((text for is_wrong, text in checks if is_wrong), None)
-
-
-def _tables(table: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    value = table.get(name, [])
-    if not isinstance(value, list):
-        raise CorpusError(f"[[{name}]] must be a list of tables")
-    return cast("list[Mapping[str, Any]]", value)
-
-
-def _filled(kind: type[T], table: Mapping[str, Any], where: str) -> T:
-    """A dataclass from a table whose values have the types of its fields."""
-    known = {one.name: one for one in fields(cast("Any", kind))}
-    place = f"{where} {table.get('name', '')}".rstrip()
-    for name in table:
-        if name not in known:
-            raise CorpusError(f"{place}: unknown field {name}; known are {', '.join(known)}")
-    for name, one in known.items():
-        if name not in table and one.default is MISSING and one.default_factory is MISSING:
-            raise CorpusError(f"{place}: field {name} is missing")
-    return kind(
-        **{name: _typed(known[name].type, value, name, place) for name, value in table.items()}
-    )
-
-
-def _typed(wanted: Any, value: Any, name: str, place: str) -> Any:
-    """A TOML value as a field of a type takes it: lists as tuples, whole numbers as any."""
-    if type(value) is wanted and wanted in (str, int, bool, float):
-        return value
-    if wanted is float and type(value) is int:
-        return float(value)
-    if wanted == tuple[str, ...] and isinstance(value, list):
-        texts = cast("list[Any]", value)
-        if all(isinstance(one, str) for one in texts):
-            return tuple(texts)
-    if wanted == Mapping[str, float] and isinstance(value, dict):
-        numbers = cast("dict[str, Any]", value)
-        if all(type(one) in (int, float) for one in numbers.values()):
-            return {key: float(one) for key, one in numbers.items()}
-    raise CorpusError(f"{place}: field {name} cannot be {value!r}")
+    return Source(name=name, licence="not stated", folder=path, label="folder", min_side=32)

@@ -13,7 +13,7 @@ from image_files import encoded, photo
 from paths import ROOT
 from train_tools import Forge, forge, outcome
 
-from model.train.run_state import RunFolder
+from model.train.run_folder import RunFolder
 
 PAUSE = 0.03
 

@@ -15,7 +15,7 @@ from train_tools import Shown
 from model.nets.presets import PRESETS, PublishedConfig
 from model.train.config import load_recipe
 from model.train.distill import DistillTask
-from model.train.run_state import RunFolder
+from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
 from model.train.trainer import train
 

@@ -10,6 +10,7 @@ from model.convert import convert_official
 from model.nets.network import build_network, tensor_specs
 from model.nets.presets import PRESETS
 from model.nets.published import published_scalings
+from model.train import sll_student
 from model.train.sll_student import SllStudent, initial_weights, inverse
 
 
@@ -101,6 +102,14 @@ def test_short_arithmetic_is_for_products_while_training_alone():
     assert all(p.grad is None or p.grad.dtype == torch.float32 for p in student.parameters())
     student.eval()
     assert torch.equal(student(inputs().float()), exact)
+
+
+def test_a_fresh_student_computes_no_scaling_that_it_throws_away(monkeypatch):
+    """In float64 T costs more than a step of training, and a student computes its own."""
+    monkeypatch.delattr(sll_student, "published_scalings")
+    assert set(dict(SllStudent.fresh(SMALL, 0).named_parameters())) == set(
+        initial_weights(SMALL, 0)
+    )
 
 
 def test_initial_draws_are_xavier_normal_and_repeat():

@@ -14,10 +14,11 @@ from image_files import encoded, photo
 from typer.testing import CliRunner
 
 from model.data.pictures import open_pictures
-from model.errors import DataError, MetricError
+from model.errors import DataError, MetricError, TrainingError
 from model.metrics.metric import squares
 from model.teachers.load import load_teacher
 from model.teachers.precomputed import PrecomputedEmbeddings
+from model.train import part_store
 from model.train import teach as module
 from model.train.__main__ import app
 from model.train.teach import precompute
@@ -45,7 +46,7 @@ def make_pictures(folder, count):
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    monkeypatch.setattr(module, "PART", 4)
+    monkeypatch.setattr(part_store, "PART", 4)
 
 
 def test_every_picture_has_the_embedding_that_the_teacher_gives_it(pictures, teacher, tmp_path):
@@ -91,8 +92,8 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(pictures, teacher, tmp
 
     with pytest.raises(KeyboardInterrupt):
         precompute(Stops(), teacher, tmp_path / "cut", batch=3)
-    parts = sorted(file.name for file in (tmp_path / "cut.parts").glob("*.npy"))
-    assert parts == ["000000000.npy", "000000004.npy"]
+    parts = sorted(file.name[-18:] for file in (tmp_path / "cut.parts").glob("*.npy"))
+    assert parts == ["000000000.part.npy", "000000004.part.npy"]
     asked = []
 
     class Counts(Stops):
@@ -150,7 +151,7 @@ def whole(count=4):
     ],
 )
 def test_a_bad_part_is_named_and_without_it_the_run_goes_on(parts, pictures, teacher, bad, came):
-    out, part = parts.with_name("out"), parts / "000000004.npy"
+    out, part = parts.with_name("out"), next(parts.glob("*-000000004.part.npy"))
     good = part.read_bytes()
     if isinstance(bad, bytes):
         part.write_bytes(bad)
@@ -159,7 +160,7 @@ def test_a_bad_part_is_named_and_without_it_the_run_goes_on(parts, pictures, tea
     opened = open_pictures(pictures)
     words = rf"{part.name}: finite float32 \(4, 1280\) was wanted, {came}.* came; delete this file"
     for dim in (None, 5):
-        with pytest.raises(MetricError, match=words):
+        with pytest.raises(TrainingError, match=words):
             precompute(opened, teacher, out, batch=3, dim=dim)
         assert not out.exists()
     part.unlink()
@@ -169,9 +170,9 @@ def test_a_bad_part_is_named_and_without_it_the_run_goes_on(parts, pictures, tea
 
 
 def test_a_part_that_was_cut_short_is_named(parts, pictures, teacher, tmp_path):
-    part = parts / "000000008.npy"
+    part = next(parts.glob("*-000000008.part.npy"))
     part.write_bytes(part.read_bytes()[:-4])
-    with pytest.raises(MetricError, match=rf"{part.name}: .* a damaged file"):
+    with pytest.raises(TrainingError, match=rf"{part.name}: .* a damaged file"):
         precompute(open_pictures(pictures), teacher, tmp_path / "out", batch=3)
 
 
@@ -191,7 +192,8 @@ def test_an_answer_that_is_not_finite_is_not_kept(pictures, tmp_path):
     opened = open_pictures(pictures)
     with pytest.raises(MetricError, match=f"the embedding of {opened.ids[5]} is not finite"):
         precompute(opened, Poisoned(), tmp_path / "out", dim=2)
-    assert [file.name for file in (tmp_path / "out.parts").glob("*.npy")] == ["000000000.npy"]
+    kept = [file.name[-18:] for file in (tmp_path / "out.parts").glob("*.npy")]
+    assert kept == ["000000000.part.npy"]
 
 
 def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
@@ -200,14 +202,14 @@ def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
     options = ["--size", "32", "--dim", "8"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen([*command, str(tmp_path / "cut"), *options], env=environment)
-    part = tmp_path / "cut.parts" / "000000000.npy"
+    cut = tmp_path / "cut.parts"
     for _ in range(1200):
-        if part.exists() or killed.poll() is not None:
+        if any(cut.glob("*-000000000.part.npy")) or killed.poll() is not None:
             break
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    assert part.exists()
+    assert any(cut.glob("*-000000000.part.npy"))
     assert not (tmp_path / "cut").exists()
     runner = CliRunner()
     cut, whole = (
@@ -249,15 +251,12 @@ def test_the_same_again_does_nothing_and_another_is_refused(pictures, teacher, t
         precompute(opened, teacher, tmp_path / "out", dim=3)
 
 
-def test_parts_of_other_pictures_are_refused(pictures, teacher, tmp_path):
-    parts = tmp_path / "out.parts"
-    parts.mkdir()
-    (parts / "plan.json").write_text(json.dumps({"teacher": "efficientnet-lite0"}))
-    with pytest.raises(MetricError, match=r"pictures_sha256; delete it first"):
-        precompute(open_pictures(pictures), teacher, tmp_path / "out")
-    (parts / "plan.json").write_text("{")
-    with pytest.raises(MetricError, match="delete it first"):
-        precompute(open_pictures(pictures), teacher, tmp_path / "out")
+def test_parts_of_another_teacher_or_of_other_pictures_are_not_taken(parts, teacher, tmp_path):
+    others = open_pictures(make_pictures(tmp_path / "others", 12))
+    found = precompute(others, teacher, tmp_path / "out", batch=3)
+    expected = precompute(others, teacher, tmp_path / "whole", batch=3)
+    assert np.array_equal(found.rows(others.ids), expected.rows(others.ids))
+    assert not parts.exists()
 
 
 def test_a_bad_picture_is_named_and_what_was_done_is_kept(pictures, teacher, tmp_path):

@@ -73,13 +73,12 @@ def test_another_seed_draws_other_pictures_and_splits_alike(tmp_path, tiny, buil
     other = recipe(*tiny.sources, composites=12, backgrounds=5, seed=1)
     build_corpus(tmp_path / "other", other, tmp_path / "cache", workers=1)
     files = [
-        {(fields["source"], fields["path"]) for _, fields, _, _ in samples(out, "test")}
+        {(fields["source"], fields["file"]) for _, fields, _, _ in samples(out, "test")}
         for out in (built[0], tmp_path / "other")
     ]
     assert files[0] == files[1]
-    assert (
-        contents(tmp_path / "other")["train-000000.tar"] != contents(built[0])["train-000000.tar"]
-    )
+    lists = [contents(out)["train/index.jsonl"] for out in (built[0], tmp_path / "other")]
+    assert lists[0] != lists[1]
 
 
 def test_every_picture_says_where_it_is_from(tree, built):
@@ -89,7 +88,7 @@ def test_every_picture_says_where_it_is_from(tree, built):
         for key, fields, _, _ in samples(out, split):
             assert key.startswith(f"{fields['kind']}-{fields['source']}-")
             if fields["source"] in folders:
-                data = (folders[fields["source"]] / fields["path"]).read_bytes()
+                data = (folders[fields["source"]] / fields["file"]).read_bytes()
                 assert fields["sha256"] == hashlib.sha256(data).hexdigest()
                 expected = "CC0-1.0" if fields["source"] == "drawings" else "CC-BY-SA-4.0"
                 assert fields["licence"] == expected
@@ -111,7 +110,7 @@ def test_what_is_measured_on_is_kept_exactly_and_what_trains_is_small(tree, buil
     measured = [one for one in samples(out, "test") if one[1]["source"] == "drawings"]
     assert measured
     for _, fields, image, _ in measured:
-        original = Image.open(tree / "drawings" / fields["path"])
+        original = Image.open(tree / "drawings" / fields["file"])
         white = Image.new("RGBA", original.size, "white")
         white.alpha_composite(original)
         np.testing.assert_array_equal(np.asarray(image), np.asarray(white.convert("RGB")))
@@ -125,7 +124,7 @@ def test_crops_of_one_picture_share_no_pixel(built):
     for split in SPLITS:
         for _, fields, _, _ in samples(out, split):
             if fields["source"] == "photos":
-                boxes.setdefault(fields["path"], []).append(fields["crop"])
+                boxes.setdefault(fields["file"], []).append(fields["crop"])
     assert any(len(found) == 2 for found in boxes.values())
     for found in boxes.values():
         seen = np.zeros((300, 400), dtype=int)
@@ -156,14 +155,17 @@ def test_composites_are_made_of_training_files_and_carry_their_licences(built):
             assert fields["licence"] == "CC0-1.0"
 
 
-def test_the_manifest_names_every_shard_licence_and_test_file(built):
+def test_the_manifest_vouches_for_every_picture_licence_and_test_file(built):
     out, manifest = built
     assert json.loads((out / "corpus.json").read_text()) == json.loads(json.dumps(manifest))
     files = contents(out)
-    shards = {name: data for name, data in files.items() if name.endswith(".tar")}
-    assert manifest["shards"] == {
-        name: hashlib.sha256(data).hexdigest() for name, data in shards.items()
+    lists = {name: data for name, data in files.items() if name.endswith("index.jsonl")}
+    assert manifest["lists"] == {
+        name: hashlib.sha256(data).hexdigest() for name, data in lists.items()
     }
+    for split in SPLITS:
+        for _, fields, _, data in samples(out, split):
+            assert fields["image_sha256"] == hashlib.sha256(data).hexdigest()
     assert {"licences/drawings.txt", "licences/photos.txt"} <= files.keys()
     assert b"not to be handed on" in files["licences/photos.txt"]
     digests = [one["sha256"] for one in manifest["test_files"]]

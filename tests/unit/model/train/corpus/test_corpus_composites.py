@@ -102,7 +102,7 @@ def test_without_photographs_the_rest_lie_on_noise():
 @pytest.mark.parametrize("shape", [(300, 400), (400, 300), (200, 900), (900, 200), (70, 70)])
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 def test_crops_are_disjoint_inside_and_large_enough(shape, count):
-    source = Source("s", "CC0-1.0", folder=".", crops=count, min_side=60)
+    source = Source(name="s", licence="CC0-1.0", folder=".", crops=count, min_side=60)
     boxes = crop_boxes(*shape, source, np.random.default_rng(0))
     assert len(boxes) <= count
     if min(shape) >= 200:
@@ -123,7 +123,7 @@ def only(tmp_path):
 
     def prepared(image, **fields):
         image.save(tmp_path / "a.png")
-        source = Source("s", "CC0-1.0", folder=".", shares={"train": 1.0}, **fields)
+        source = Source(name="s", licence="CC0-1.0", folder=".", shares={"train": 1.0}, **fields)
         (found,) = prepare((FileEntry("a.png", tmp_path / "a.png"), source, 0))
         assert isinstance(found, Prepared)
         return found

@@ -53,11 +53,11 @@ def failed_without_tools(package, cache):
 
 def test_a_package_in_the_cache_becomes_a_source_with_its_licence(tmp_path):
     deb = make_deb(tmp_path / "cache" / "debs")
-    package = Package("tiny-pictures", "1:2.0-1", digest(deb))
+    package = Package(name="tiny-pictures", version="1:2.0-1", sha256=digest(deb))
     if failed_without_tools(package, tmp_path / "cache"):
         return
     source = Source(
-        "drawings",
+        name="drawings",
         licence="CC0-1.0",
         package="tiny-pictures",
         root="usr/share/pictures",
@@ -82,7 +82,7 @@ def test_a_package_in_the_cache_becomes_a_source_with_its_licence(tmp_path):
 
 def test_an_unpacked_package_is_used_again(tmp_path):
     deb = make_deb(tmp_path / "debs")
-    package = Package("tiny-pictures", "1:2.0-1", digest(deb))
+    package = Package(name="tiny-pictures", version="1:2.0-1", sha256=digest(deb))
     if failed_without_tools(package, tmp_path):
         return
     first = unpack(package, tmp_path)
@@ -95,7 +95,7 @@ def test_an_unpacked_package_is_used_again(tmp_path):
 
 def test_another_version_is_used_and_said_to_be(tmp_path):
     deb = make_deb(tmp_path / "debs", version="3.0")
-    package = Package("tiny-pictures", "1:2.0-1", "0" * 64)
+    package = Package(name="tiny-pictures", version="1:2.0-1", sha256="0" * 64)
     if failed_without_tools(package, tmp_path):
         return
     found = unpack(package, tmp_path)
@@ -105,7 +105,7 @@ def test_another_version_is_used_and_said_to_be(tmp_path):
 def test_the_recorded_version_is_preferred_to_another_in_the_cache(tmp_path):
     make_deb(tmp_path / "debs", version="3.0")
     deb = make_deb(tmp_path / "debs")
-    package = Package("tiny-pictures", "1:2.0-1", digest(deb))
+    package = Package(name="tiny-pictures", version="1:2.0-1", sha256=digest(deb))
     if failed_without_tools(package, tmp_path):
         return
     assert unpack(package, tmp_path).is_recorded
@@ -113,7 +113,7 @@ def test_the_recorded_version_is_preferred_to_another_in_the_cache(tmp_path):
 
 def test_the_recorded_version_with_other_content_is_refused(tmp_path):
     deb = make_deb(tmp_path / "debs")
-    package = Package("tiny-pictures", "1:2.0-1", "0" * 64)
+    package = Package(name="tiny-pictures", version="1:2.0-1", sha256="0" * 64)
     if failed_without_tools(package, tmp_path):
         return
     with pytest.raises(CorpusError, match="delete the file and run again") as error:
@@ -126,7 +126,7 @@ def test_a_damaged_package_is_refused_and_half_of_it_never_used(tmp_path):
     deb = make_deb(tmp_path / "debs")
     if HAS_TOOLS:
         deb.write_bytes(deb.read_bytes()[:-200])
-    package = Package("tiny-pictures")
+    package = Package(name="tiny-pictures")
     if failed_without_tools(package, tmp_path):
         return
     with pytest.raises(CorpusError, match="cannot be unpacked; delete it and run again"):
@@ -138,7 +138,7 @@ def test_a_damaged_package_is_refused_and_half_of_it_never_used(tmp_path):
 
 
 def test_a_package_that_cannot_be_fetched_says_what_to_do_in_one_line(tmp_path):
-    package = Package("no-such-package-of-pictures", "1.0", "0" * 64)
+    package = Package(name="no-such-package-of-pictures", version="1.0", sha256="0" * 64)
     with pytest.raises(CorpusError) as error:
         unpack(package, tmp_path)
     said = str(error.value)
@@ -162,7 +162,9 @@ def test_the_recorded_version_is_asked_for_first_then_the_one_on_offer(
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
-    package = Package("tiny-pictures", "1:2.0-1", digest(deb) if offered == "1:2.0-1" else "")
+    package = Package(
+        name="tiny-pictures", version="1:2.0-1", sha256=digest(deb) if offered == "1:2.0-1" else ""
+    )
     if failed_without_tools(package, tmp_path / "cache"):
         return
     assert unpack(package, tmp_path / "cache").version == offered

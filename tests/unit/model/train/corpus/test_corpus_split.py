@@ -5,7 +5,7 @@ from model.train.corpus.split import group_of, label_of, split_of, usual_group
 
 
 def source(**fields):
-    return Source("s", "CC0-1.0", folder=".", **fields)
+    return Source(name="s", licence="CC0-1.0", folder=".", **fields)
 
 
 @pytest.mark.parametrize(

@@ -8,36 +8,27 @@ state. Tensors are read back with `weights_only=True`, so a state can carry no c
 
 import contextlib
 import json
-import os
 from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from model.cli.files import write_aside
 from model.errors import TrainingError
 from model.train.config import TrainConfig, differences
-from model.train.state_check import unlike_members
 
 RUN, STATE, BEST = "run.json", "state.pt", "best.pt"
-_SCHEMA = "lipsim-run-1"
-_STATE_MEMBERS: Mapping[str, type] = {
-    "step": int, "seconds": float, "student": dict, "optimizer": dict, "average": dict
-}  # fmt: skip
-_BEST_MEMBERS: Mapping[str, type] = {"step": int, "score": float, "weights": dict}
-_OUTCOME_MEMBERS: Mapping[str, type] = {
-    "step": int, "scores": dict, "fingerprint": str,
-    "lipschitz_bound": float, "lipschitz_estimate": float,
-}  # fmt: skip
+_SCHEMA = "lipsim-run-2"
 
 
 class Best(NamedTuple):
     """The weights with the highest validation score so far."""
 
     step: int
-    score: float
+    scores: dict[str, float]
     weights: dict[str, Tensor]
 
 
@@ -116,7 +107,7 @@ class RunFolder:
         ours = {**config.to_json(), **{f"data.{key}": value for key, value in identity.items()}}
         ours = json.loads(json.dumps(ours))  # tuples become lists, as they will be read
         if not self._run.exists():
-            self._write_json(self._run, {"schema": _SCHEMA, "run": ours})
+            _write_json(self._run, {"schema": _SCHEMA, "run": ours})
             return
         self._refuse(self._stored_run(), ours)
 
@@ -138,20 +129,30 @@ class RunFolder:
 
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Replaces the state to go on from."""
-        self._write_tensors(self._state, state)
+        _write_tensors(self._state, state)
 
     def load_state(self) -> dict[str, Any] | None:
         """The state to go on from, or None where there is none yet."""
-        return self._read_members(self._state, _STATE_MEMBERS)
+        return self._read_tensors(self._state)
 
     def save_best(self, best: Best) -> None:
         """Replaces the best weights."""
-        self._write_tensors(self._best, best._asdict())
+        _write_tensors(self._best, best._asdict())
 
     def load_best(self) -> Best | None:
         """The best weights, or None where nothing was validated yet."""
-        stored = self._read_members(self._best, _BEST_MEMBERS)
-        return None if stored is None else Best(*(stored[name] for name in Best._fields))
+        found = self._read_tensors(self._best)
+        with self.damage(BEST):
+            return None if found is None else Best(**found)
+
+    @contextlib.contextmanager
+    def damage(self, name: str) -> Generator[None]:
+        """While the content of a file is taken up: what does not fit is the file's damage."""
+        try:
+            yield
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as exc:
+            why = " ".join(f"{type(exc).__name__}: {exc}".split())
+            raise self.damaged(name, f"{why:.300}") from exc
 
     def damaged(self, name: str, why: str) -> TrainingError:
         """What to say of a file that was cut short or changed, and what to do about it."""
@@ -162,57 +163,47 @@ class RunFolder:
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Says that the run is finished, and how."""
-        self._write_json(self.report, report)
+        _write_json(self.report, report)
 
     def read_report(self) -> dict[str, Any] | None:
         """The finished run's report, or None."""
         if not self.report.exists():
             return None
         report = self._read_json(self.report)
-        if why := unlike_members(report.get("best"), _OUTCOME_MEMBERS):
-            raise self.damaged(self.report.name, f"best: {why}")
+        with self.damage(self.report.name):
+            str(report["best"]["fingerprint"])
         return report
 
-    def _write_json(self, path: Path, value: Mapping[str, Any]) -> None:
-        text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
-        with replacing(path) as aside:
-            aside.write_text(text, encoding="utf-8")
-
     def _read_json(self, path: Path) -> dict[str, Any]:
-        with _readable(path) as file:
-            data = file.read()
         try:
-            found = json.loads(data)
-        except (ValueError, RecursionError) as exc:
-            raise self.damaged(path.name, f"no JSON: {exc}") from exc
-        if not isinstance(found, dict):
-            raise self.damaged(path.name, f"a JSON object was wanted, got {type(found).__name__}")
-        return found
+            return dict(json.loads(path.read_bytes()))
+        except OSError as exc:
+            raise TrainingError(f"{path} cannot be read: {exc}") from exc
+        except (ValueError, TypeError, RecursionError) as exc:
+            raise self.damaged(path.name, f"no JSON object: {exc}") from exc
 
-    def _write_tensors(self, path: Path, value: Mapping[str, Any]) -> None:
-        with replacing(path) as aside:
-            torch.save(dict(value), aside)
-
-    def _read_members(self, path: Path, kinds: Mapping[str, type]) -> dict[str, Any] | None:
-        """What torch saved, with members of these names and kinds; None where there is no file."""
+    def _read_tensors(self, path: Path) -> dict[str, Any] | None:
+        """What torch saved; None where there is no file."""
         if not path.exists():
             return None
-        with _readable(path) as file:
-            try:
-                found = torch.load(file, map_location="cpu", weights_only=True)
-            except Exception as exc:  # given strange bytes, torch raises nearly anything
-                why = str(exc).partition("\n")[0]
-                raise self.damaged(path.name, f"{type(exc).__name__}: {why:.200}") from exc
-        if why := unlike_members(found, kinds):
-            raise self.damaged(path.name, why)
-        return found
+        try:
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+        except PermissionError as exc:
+            raise TrainingError(f"{path} cannot be read: {exc}") from exc
+        except Exception as exc:  # given strange bytes, torch raises nearly anything
+            why = str(exc).partition("\n")[0]
+            raise self.damaged(path.name, f"{type(exc).__name__}: {why:.200}") from exc
 
 
-def _readable(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb")
-    except OSError as exc:
-        raise TrainingError(f"{path} cannot be read: {exc}") from exc
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    with replacing(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def _write_tensors(path: Path, value: Mapping[str, Any]) -> None:
+    with replacing(path) as aside:
+        torch.save(dict(value), aside)
 
 
 @contextlib.contextmanager
@@ -222,18 +213,8 @@ def replacing(path: Path) -> Generator[Path]:
     Raises:
         TrainingError: the disk refuses.
     """
-    aside = path.with_name(f".{path.name}.aside")
     try:
-        yield aside
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with write_aside(path) as aside:
+            yield aside
     except (OSError, RuntimeError) as exc:  # torch says RuntimeError where a disk is full
         raise TrainingError(f"{path} cannot be written: {exc}") from exc
-    finally:
-        aside.unlink(missing_ok=True)

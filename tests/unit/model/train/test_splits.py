@@ -1,13 +1,10 @@
-import dataclasses
-
 import pytest
 from image_files import encoded, photo
 
 from model.data.shards import ShardWriter
 from model.errors import DataError, TrainingError
 from model.train.config import TrainConfig
-from model.train.held_out import training_and_validation
-from model.train.task import Sources
+from model.train.sampling import training_and_validation
 
 SPLITS = TrainConfig(train_split="train", validation_split="validation", validation_examples=2)
 
@@ -22,25 +19,25 @@ def shards(tmp_path):
 
 def test_a_missing_split_is_refused_with_the_setting_that_does_without(shards, tmp_path):
     with pytest.raises(DataError, match=r"no shards validation-.*`--set validation_split=`"):
-        training_and_validation(SPLITS, Sources(shards))
+        training_and_validation(SPLITS, shards)
     (tmp_path / "plain").mkdir()
     with pytest.raises(DataError, match=r"no folder train .*`--set train_split=`"):
-        training_and_validation(SPLITS, Sources(tmp_path / "plain"))
-    held_out = dataclasses.replace(SPLITS, validation_split="")
-    training, validation = training_and_validation(held_out, Sources(shards))
+        training_and_validation(SPLITS, tmp_path / "plain")
+    held_out = SPLITS.with_changes({"validation_split": ""})
+    training, validation = training_and_validation(held_out, shards)
     assert (len(training), len(validation)) == (5, 1)
 
 
 def test_a_split_that_is_there_and_damaged_is_refused_for_what_it_is(shards):
     (shards / "validation-000000.tar").write_bytes(b"x" * 2000)
     with pytest.raises(DataError, match=r"validation-000000\.tar") as refused:
-        training_and_validation(SPLITS, Sources(shards))
+        training_and_validation(SPLITS, shards)
     assert "--set" not in str(refused.value)
 
 
 def test_data_that_is_not_there_is_refused_for_that(tmp_path):
     with pytest.raises(DataError, match="nothing is at") as refused:
-        training_and_validation(SPLITS, Sources(tmp_path / "none"))
+        training_and_validation(SPLITS, tmp_path / "none")
     assert "--set" not in str(refused.value)
 
 
@@ -53,7 +50,7 @@ def save(root, *names):
 
 def test_data_with_splits_is_not_trained_on_whole_because_the_run_names_none(shards, tmp_path):
     unsaid = TrainConfig(validation_examples=2)
-    assert len(training_and_validation(unsaid, Sources(shards))[0]) == 5, "all there is trains"
+    assert len(training_and_validation(unsaid, shards)[0]) == 5, "all there is trains"
     for split in ("validation", "test"):
         with ShardWriter(tmp_path / "shards", split) as writer:
             writer.add(split, encoded(photo(seed=9), "PNG"), "png")
@@ -61,23 +58,21 @@ def test_data_with_splits_is_not_trained_on_whole_because_the_run_names_none(sha
     for data, splits in ((shards, "train, validation, test"), (folders, "train, val, test")):
         message = rf"has the splits {splits}, .* say `--set train_split=train`"
         with pytest.raises(TrainingError, match=message):
-            training_and_validation(unsaid, Sources(data))
+            training_and_validation(unsaid, data)
         with pytest.raises(TrainingError, match=message):
-            training_and_validation(
-                dataclasses.replace(unsaid, validation_split="validation"), Sources(data)
-            )
-    said = dataclasses.replace(unsaid, train_split="train")
-    assert len(training_and_validation(said, Sources(shards))[0]) == 5
+            training_and_validation(unsaid.with_changes({"validation_split": "validation"}), data)
+    said = unsaid.with_changes({"train_split": "train"})
+    assert len(training_and_validation(said, shards)[0]) == 5
 
 
 def test_one_folder_called_like_a_split_is_a_label(tmp_path):
     trains = save(tmp_path / "toys", *(f"{toy}/{n}.png" for toy in ("train", "cat") for n in "012"))
     unsaid = TrainConfig(validation_examples=2)
-    assert len(training_and_validation(unsaid, Sources(trains))[0]) == 5
+    assert len(training_and_validation(unsaid, trains)[0]) == 5
 
 
 def test_a_split_that_is_not_there_is_answered_with_those_that_are(tmp_path):
     with ShardWriter(tmp_path / "shards", "test") as writer:
         writer.add("0", encoded(photo(), "PNG"), "png")
     with pytest.raises(DataError, match=r"no shards train-.*; it has the splits test$"):
-        training_and_validation(SPLITS, Sources(tmp_path / "shards"))
+        training_and_validation(SPLITS, tmp_path / "shards")

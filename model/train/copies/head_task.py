@@ -1,0 +1,102 @@
+# pyright: basic
+# torch's types are loose.
+"""The default model's task, `copies`: a head on a frozen front.
+
+The front is a scattering network, or that of a checkpoint. The head starts from its closed form and
+is trained with large batches of features computed once.
+"""
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+from torch.nn import functional
+
+from model.data.pictures import PictureSet, evenly
+from model.train.config import CopiesSettings, TrainConfig
+from model.train.copies.banks import feature_bank, features_of
+from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
+from model.train.copies.head_student import HeadStudent
+from model.train.copies.material import (
+    gathered,
+    network_inputs,
+    validation_inputs,
+    wave_student,
+)
+from model.train.copies.task import EditedCopiesTask
+from model.train.copies.wave_student import WaveStudent
+from model.train.distributed import progress
+from model.train.student import Student
+from model.train.task import Sources
+
+_FITTED_ON = 512
+"""Pictures that the narrowing maps of a fresh front are fitted to."""
+
+
+def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
+    """The student, its head in closed form, and the task.
+
+    Raises:
+        TrainingError: the student is no wavelet network, or there is no folder to keep features in.
+        CheckpointError: the checkpoint cannot be loaded.
+        DataError: a picture is bad; the message names its file.
+        MetricError: a teacher's stored embeddings are missing or damaged.
+    """
+    front, start = wave_student(config, sources)
+    settings = config.copies
+    material = gathered(config, settings, sources, start)
+    if start is None:
+        _fit(front, material.training)
+    basis, centre, bank = feature_bank(front, material, settings, config.seed)
+    rows = np.array(bank)  # float16, in memory: a step reads a thousand places
+    progress().step("solving for the head in closed form")
+    closed_form = _closed_form(settings, torch.from_numpy(rows), front.config.embedding_dim)
+    student = HeadStudent(front, basis, centre, *closed_form)
+    size = front.config.input_size
+    *inputs, originals = validation_inputs(config.seed, material.validation, size)
+    plain, queries = ((features_of(front, some) - centre) @ basis for some in inputs)
+
+    def embed() -> np.ndarray:
+        return student.head(torch.from_numpy(rows[:, 0]).float()).detach().numpy()
+
+    return student, HeadTask(
+        config, settings, material, rows, validation=(plain, queries, originals), embed=embed
+    )
+
+
+class HeadTask(EditedCopiesTask):
+    """The head alone, over features in the student's basis."""
+
+    def pairs(self, student: Student, plain: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
+        assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
+        return student.head(plain.float()), student.head(edited.float())
+
+    def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
+        assert isinstance(student, HeadStudent)  # noqa: S101 (likewise)
+        return student.head(rows.to(student.mix)).detach().double().cpu().numpy()
+
+
+def _fit(front: WaveStudent, training: PictureSet) -> None:
+    """Fits a scattering network's narrowing maps to some pictures."""
+    places = evenly(len(training), _FITTED_ON)
+    shown = progress().counting("fitting the channel maps", places, len(places))
+    inputs = network_inputs((training[place].pixels() for place in shown), front.config.input_size)
+    fit_narrowing_maps(front, torch.from_numpy(inputs))
+
+
+def _closed_form(settings: CopiesSettings, rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Head and offset from the bank's first rows of each picture, and their edited copies.
+
+    Where so few pictures have fewer directions than an embedding has numbers, the rest are 0.
+    """
+    some = rows[evenly(len(rows), 4096)].float()
+    edits = (some[:, 1:] - some[:, :1]).flatten(0, 1).double()
+    mix = discriminant(
+        edits.T @ edits / len(edits),
+        covariance_of(some[:, 0]),
+        min(dim, rows.shape[2]),
+        settings.within_scale,
+        settings.total_scale,
+    )
+    mix = functional.pad(mix, (0, 0, 0, dim - len(mix)))
+    return mix, mix @ some[:, 0].double().mean(dim=0)

@@ -1,0 +1,142 @@
+# pyright: basic
+# torch's types are loose.
+"""The state of a run between two steps: everything that the next step depends on."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from model.train.config import TrainConfig
+from model.train.distributed import World
+from model.train.run_folder import BEST, STATE, Best, RunFolder
+from model.train.schedules import progress_of
+from model.train.student import Student
+from model.train.task import Task
+
+_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+
+
+class TrainingState:
+    """The state of a run between two steps.
+
+    Attributes:
+        student: with the present weights.
+        optimizer: with its moments.
+        average: the student with averaged weights; None where the config wants no average.
+        step: steps done.
+        seconds: wall time of all attempts until the last step, validations included.
+        best: the weights with the highest validation score before the last step.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        task: Task,
+        config: TrainConfig,
+        folder: RunFolder,
+        *,
+        device: str,
+        world: World,
+    ) -> None:
+        self.student, self.task, self.config = student, task, config
+        self.folder, self.device, self.world = folder, device, world
+        self.step, self.seconds = 0, 0.0
+        self.best: Best | None = None
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        self.optimizer: torch.optim.Optimizer = kind(
+            [parameter for parameter in student.parameters() if parameter.requires_grad],
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+        )
+        self.average = copy.deepcopy(student) if config.ema_decay > 0 else None
+        self._started = time.monotonic()
+
+    @property
+    def progress(self) -> float:
+        """Share of the run that is done."""
+        return progress_of(self.config, self.step, self.seconds)
+
+    @property
+    def is_over(self) -> bool:
+        return self.progress >= 1.0
+
+    def clock(self) -> float:
+        """Seconds of all attempts until now."""
+        return time.monotonic() - self._started
+
+    def save(self) -> None:
+        """Keeps what a later attempt goes on from."""
+        self.folder.save_state(
+            {
+                "step": self.step,
+                "seconds": self.seconds,
+                "student": self.student.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "average": self.average.state_dict() if self.average is not None else {},
+            }
+        )
+
+    def resume(self) -> None:
+        """Takes up the saved state, if there is one.
+
+        Raises:
+            TrainingError: it does not fit the student, or is damaged.
+        """
+        state, best = self.folder.load_state(), self.folder.load_best()
+        if state is None:
+            return
+        if best is not None:
+            with self.folder.damage(BEST):
+                ours = {name: value.shape for name, value in self.student.state_dict().items()}
+                if {name: value.shape for name, value in best.weights.items()} != ours:
+                    raise ValueError("its weights have other names or shapes")
+        with self.folder.damage(STATE):
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
+            self.student.load_state_dict(state["student"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self._load_moments(state["optimizer"]["state"])
+        self.best = best
+        self._started = time.monotonic() - self.seconds
+
+    def _load_moments(self, moments: Mapping[int, Any]) -> None:
+        """The groups say what the config says, and are not believed from a file."""
+        groups = self.optimizer.state_dict()["param_groups"]
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        # The optimizer itself would take moments that are missing for new.
+        if set(moments) != set(range(len(parameters))):
+            raise ValueError(f"moments of {len(parameters)} parameters wanted, got {len(moments)}")
+        for number, parameter in enumerate(parameters):
+            one = moments[number]
+            shapes = {one[name].shape for name in _MOMENTS - {"step"}}
+            if set(one) != _MOMENTS or shapes != {parameter.shape}:
+                raise ValueError(f"moments of parameter {number} are not Adam's of its shape")
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def follow(self) -> None:
+        """Moves the averaged weights a little towards the present ones."""
+        if self.average is None:
+            return
+        # Early weights are forgotten faster, or the average would begin as the initial draw.
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        averaged, present = tuple(self.average.parameters()), tuple(self.student.parameters())
+        get_ema_multi_avg_fn(decay)(averaged, present, self.step)
+
+    @contextlib.contextmanager
+    def averaged_student(self) -> Generator[Student]:
+        """What is validated and kept, in eval mode: the averaged weights, where there are some."""
+        student = self.student
+        if self.average is not None:
+            student = copy.deepcopy(self.average)
+            student.constrain()
+        student.eval()
+        try:
+            yield student
+        finally:
+            self.student.train()
