@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.certificate.pairs import radii_of_differences
 from model.train.finetune import certified_share
 from model.train.losses import (
     cosine_hinge,
@@ -85,6 +86,16 @@ def test_the_radius_grows_with_the_reference_and_not_with_the_others():
     radius = signed_radius(reference, left, right)
     assert torch.allclose(signed_radius(3 * reference, 5 * left, 0.1 * right), 3 * radius)
     assert torch.allclose(signed_radius(reference, right, left), -radius)
+
+
+@given(st.integers(0, 10**6))
+def test_the_differentiable_radius_is_the_certificates(seed):
+    reference, left, right = triplet(seed)
+    across = unit(right.numpy()) - unit(left.numpy())
+    gap, norm = (reference.numpy() * across).sum(axis=1), np.linalg.norm(reference, axis=1)
+    expected = radii_of_differences(gap, across, norm=norm)
+    found = signed_radius(reference, left, right).numpy()
+    assert np.all(np.abs(found - expected.value) <= expected.slack)
 
 
 def test_left_and_right_alike_have_no_radius_and_harm_no_gradient():

@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from model.certificate.pairs import radii_of_differences
 from model.train.copies.objective import (
     pairwise_radii,
     radius_loss,
@@ -32,6 +33,18 @@ def test_pairwise_radii_are_distances_to_half_spaces(count, first, dim, seed):
             if counts[i, j]:
                 expected = float(query @ difference) / apart
                 assert float(radii[i, j]) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+
+
+def test_pairwise_radii_are_those_of_the_certificate():
+    queries, keys = _rows(6, 8, 1), _rows(9, 8, 2)
+    radii, counts = pairwise_radii(queries, keys, 2)
+    units = (keys / keys.norm(dim=1, keepdim=True)).numpy()
+    difference = units[2:8, None] - units[None]
+    gap = np.einsum("bd,bnd->bn", queries.numpy(), difference)
+    norm = queries.norm(dim=1, keepdim=True).expand(6, 9)[counts].numpy()
+    expected = radii_of_differences(gap[counts], difference[counts], norm=norm)
+    assert counts.sum() == 6 * 8
+    assert np.allclose(radii[counts], expected.value, rtol=1e-12, atol=1e-12)
 
 
 def test_a_move_shorter_than_the_smallest_radius_keeps_the_original_first():
