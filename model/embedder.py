@@ -141,7 +141,6 @@ class Embedder:
 
     @property
     def dim(self) -> int:
-        """Length of an embedding."""
         return self.config.embedding_dim
 
     @property

@@ -141,7 +141,6 @@ class FolderPictures:
 
     @property
     def name(self) -> str:
-        """The folder."""
         return str(self._root)
 
     @property
@@ -151,14 +150,12 @@ class FolderPictures:
 
     @property
     def labels(self) -> Sequence[str | None]:
-        """The label of each picture."""
         return self._labels
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def __getitem__(self, index: int) -> Picture:
-        """Read one file."""
         entry = self._entries[index]
         path = self._root / entry.path
         data = read_bytes(path, PICTURE_LIMITS.max_image_bytes)

@@ -37,5 +37,4 @@ class EmbedderMetric:
         return self.embedder.network(x)
 
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        """Raw embeddings of pictures."""
         return self.embedder.embed_pixels(squares(pictures, self.input_size))

@@ -61,6 +61,5 @@ class BlockMeans:
         return (blocks.sum(dim=(3, 5)) / self._block).flatten(1)
 
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        """The vectors of pictures."""
         with torch.inference_mode():
             return self.network(torch.from_numpy(squares(pictures, self.input_size))).numpy()

@@ -57,7 +57,6 @@ class TeacherMetric:
         return self.teacher.embed(x.float()).to(x.dtype)
 
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        """Raw embeddings of pictures."""
         vectors = np.empty((len(pictures), self.dim))
         for start in range(0, len(pictures), _PICTURES_PER_PASS):
             part = pictures[start : start + _PICTURES_PER_PASS]

@@ -41,7 +41,6 @@ class PublishedConfig:
     architecture: Literal["published"] = "published"
 
     def __post_init__(self) -> None:
-        """Refuse a shape that is no network."""
         _check_counts(depth=self.depth, channels=self.channels, inner=self.inner)
         _check_counts(linear_depth=self.linear_depth, features=self.features)
         _check_counts(embedding_dim=self.embedding_dim, input_size=self.input_size)
@@ -78,7 +77,6 @@ class WaveConfig:
     architecture: Literal["wave"] = "wave"
 
     def __post_init__(self) -> None:
-        """Refuse a shape that is no network."""
         _check_counts(embedding_dim=self.embedding_dim, input_size=self.input_size)
         _check_counts(shift=self.shift)
         for width in (width for stage in self.maps for width in stage):

@@ -20,7 +20,14 @@ from model.nets.presets import PublishedConfig
 from model.nets.sll import ConvBlock, LinearBlock, ratios_of
 
 
-class ZeroChannels(nn.Module):
+class _Carrying(nn.Module):
+    """A layer that only carries numbers from place to place: nothing that was proved changes."""
+
+    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:  # noqa: ARG002
+        return flow
+
+
+class ZeroChannels(_Carrying):
     """Appends channels of zeros.
 
     Bound: 1, l2 to l2 (an isometry). Proof: the norm is kept. Rounding: none.
@@ -31,12 +38,7 @@ class ZeroChannels(nn.Module):
         self.channels = channels
 
     def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B C S S"]:
-        """The input with zeros behind its three channels."""
         return functional.pad(x, (0, 0, 0, 0, 0, self.channels - x.shape[1]))
-
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:  # noqa: ARG002
-        """Nothing changes."""
-        return flow
 
 
 class SumPool(nn.Module):
@@ -47,7 +49,6 @@ class SumPool(nn.Module):
     """
 
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
-        """The pooled channels."""
         return functional.avg_pool2d(x, 4, divisor_override=4)
 
     def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
@@ -55,22 +56,17 @@ class SumPool(nn.Module):
         return flow.through(relative=gamma(17, unit_roundoff))
 
 
-class Flatten(nn.Module):
-    """Channel-major flattening.
+class Flatten(_Carrying):
+    """Channel-major flattening, one row an image.
 
     Bound: 1 (an isometry). Proof: a rearrangement. Rounding: none.
     """
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B N"]:
-        """The same numbers, one row an image."""
         return x.flatten(1)
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:  # noqa: ARG002
-        """Nothing changes."""
-        return flow
 
-
-class Truncate(nn.Module):
+class Truncate(_Carrying):
     """Keeps the first numbers of each row.
 
     Bound: 1, l2 to l2. Proof: a projection. Rounding: none.
@@ -81,12 +77,7 @@ class Truncate(nn.Module):
         self.size = size
 
     def forward(self, x: Float[Tensor, "B N"]) -> Float[Tensor, "B D"]:
-        """The first numbers."""
         return x[:, : self.size]
-
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:  # noqa: ARG002
-        """Nothing grows."""
-        return flow
 
 
 def published_specs(config: PublishedConfig) -> dict[str, tuple[tuple[int, ...], str]]:

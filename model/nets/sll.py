@@ -154,7 +154,6 @@ class LinearBlock(nn.Module):
         self.register_buffer("inverse_scaling", reciprocal_down(scaling, dtype))
 
     def forward(self, x: Float[Tensor, "B N"]) -> Float[Tensor, "B N"]:
-        """The block's output."""
         inner = functional.relu(torch.addmm(self.bias, x, self.weight.T)) * self.inverse_scaling
         return x.sub(inner @ self.weight, alpha=2)
 

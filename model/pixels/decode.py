@@ -11,8 +11,9 @@ import importlib.util
 import io
 import struct
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -48,9 +49,29 @@ from model.pixels.containers.webp import read_webp
 
 DECODE_POLICY_VERSION = "lipsim-decode-1"
 
-_NAMES = {"JPEG": "JPEG", "PNG": "PNG", "WEBP": "WebP", "AVIF": "AVIF", "GIF": "GIF"}
-_EXTRA_NAMES = {"BMP": "BMP", "TIFF": "TIFF", "HEIF": "HEIC"}
-_KNOWN_FORMATS = _NAMES | _EXTRA_NAMES
+
+class _Format(NamedTuple):
+    """An image format: what people call it, and who walks its container beside its decoder."""
+
+    label: str
+    read: Callable[[bytes], Container] | None = None
+    is_default: bool = True
+
+
+# Every format there is, by Pillow's name. A new one needs a line here, its plug-in among the
+# imports, its first bytes in containers/sniff.py, its rules in docs/decode-policy.md, and a writer
+# in tests/fuzz/pictures.py. It needs a reader unless its decoder tells the sides without decoding
+# and refuses a file that is cut.
+_FORMATS: Mapping[str, _Format] = {
+    "JPEG": _Format("JPEG", read_jpeg),
+    "PNG": _Format("PNG", read_png),
+    "WEBP": _Format("WebP", read_webp),
+    "AVIF": _Format("AVIF"),
+    "GIF": _Format("GIF", read_gif),
+    "BMP": _Format("BMP", is_default=False),
+    "TIFF": _Format("TIFF", is_default=False),
+    "HEIF": _Format("HEIC", is_default=False),
+}
 _ALIASES = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
 # Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
 MOST_PIXELS = 89_478_485
@@ -62,12 +83,6 @@ _LIBRARIES = {
     "zlib": "zlib",
     "libwebp": "webp",
     "libavif": "avif",
-}
-_READERS: dict[str, Callable[[bytes], Container]] = {
-    "JPEG": read_jpeg,
-    "PNG": read_png,
-    "WEBP": read_webp,
-    "GIF": read_gif,
 }
 # Modes with a rule in the decode policy; beside them the transparent ones.
 _PLAIN_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
@@ -97,17 +112,16 @@ class DecodeLimits:
     max_image_bytes: int = 20 * 1024 * 1024
     max_pixels: int = 50_000_000
     max_side: int = 20_000
-    formats: frozenset[str] = frozenset(_NAMES)
+    formats: frozenset[str] = frozenset(name for name, kind in _FORMATS.items() if kind.is_default)
     accept_truncated: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse limits that could not be kept."""
         if min(self.max_image_bytes, self.max_pixels, self.max_side) < 1:
             raise ValueError("every limit must be at least 1")
         if self.max_pixels > MOST_PIXELS:
             raise ValueError(f"max_pixels must be at most {MOST_PIXELS}, got {self.max_pixels}")
-        if not self.formats or not self.formats <= _KNOWN_FORMATS.keys():
-            wanted, came = ", ".join(_KNOWN_FORMATS), ", ".join(sorted(self.formats)) or "none"
+        if not self.formats or not self.formats <= _FORMATS.keys():
+            wanted, came = ", ".join(_FORMATS), ", ".join(sorted(self.formats)) or "none"
             raise ValueError(f"formats must be some of {wanted}; got {came}")
         if "HEIF" in self.formats:
             _register_heif()
@@ -152,12 +166,10 @@ class DecodedImage:
 
     @property
     def height(self) -> int:
-        """Rows of the upright picture."""
         return self.pixels.shape[0]
 
     @property
     def width(self) -> int:
-        """Columns of the upright picture."""
         return self.pixels.shape[1]
 
 
@@ -208,23 +220,24 @@ def decode_image(data: bytes, limits: DecodeLimits = _DEFAULT_LIMITS) -> Decoded
     except Image.DecompressionBombError as exc:
         raise ImageSizeError("the image has more pixels than the decoder accepts") from exc
     except Exception as exc:
-        wanted = _KNOWN_FORMATS[name]
+        wanted = _FORMATS[name].label
         raise ImageDecodeError(f"a whole {wanted} file was wanted, this one is damaged") from exc
 
 
 def _take_apart(name: str, data: bytes) -> Container | None:
     """The file's container, or None for a format whose sides its decoder tells without decoding."""
-    reader = _READERS.get(name)
+    read = _FORMATS[name].read
     try:
-        return None if reader is None else reader(data)
+        return None if read is None else read(data)
     except (IndexError, struct.error) as exc:
         raise truncated(name) from exc
 
 
 def _unaccepted(name: str | None, limits: DecodeLimits) -> ImageFormatError:
-    accepted = [label for key, label in _KNOWN_FORMATS.items() if key in limits.formats]
+    accepted = [kind.label for key, kind in _FORMATS.items() if key in limits.formats]
     listed = accepted[0] if len(accepted) == 1 else f"{', '.join(accepted[:-1])} or {accepted[-1]}"
-    came = "of no known image format" if name is None else _KNOWN_FORMATS.get(name, name)
+    came = "of no known image format" if name is None else name
+    came = _FORMATS[came].label if came in _FORMATS else came
     return ImageFormatError(
         f"the content is {came}, which this service does not accept; send {listed}"
     )

@@ -67,7 +67,6 @@ class FrozenTeacher:
         self.dim = shown.shape[1]
 
     def embed(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """Embeddings of pictures in [0, 1]."""
         pixels = x.to(device=self._device, dtype=torch.float32)
         output = self._forward((pixels - self._mean) / self._std)
         if output.ndim != 2 or len(output) != len(x):

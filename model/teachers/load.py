@@ -1,5 +1,6 @@
 """One line of text to a teacher."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from model.errors import MetricError
@@ -34,18 +35,37 @@ def load_teacher(
     if size is not None and size < _FEWEST_PIXELS:
         raise MetricError(f"an input of at least {_FEWEST_PIXELS} pixels was wanted, got {size}")
     family, _, rest = name.partition(":")
-    if name == LITE0:
-        return EfficientNetLite0(weights, input_size=size or SIDE, device=device)
-    if family == "timm" and rest:
-        return load_timm(rest, weights, size, device)
-    if family == "dreamsim":
-        return _own_size(load_dreamsim(rest, weights, device), size)
-    if family == "open_clip" and rest:
-        return _own_size(load_open_clip(rest, weights, device), size)
-    raise MetricError(f"no teacher is called {name!r}; known: {TEACHER_HELP}")
+    build = _FAMILIES.get(family)
+    lacks_model = family in ("timm", "open_clip") and not rest
+    if build is None or lacks_model or (family == LITE0 and name != LITE0):
+        raise MetricError(f"no teacher is called {name!r}; known: {TEACHER_HELP}")
+    return build(rest, weights, size, device)
+
+
+def _lite0(_: str, weights: Path | None, size: int | None, device: str) -> Teacher:
+    return EfficientNetLite0(weights, input_size=size or SIDE, device=device)
+
+
+def _dreamsim(variant: str, weights: Path | None, size: int | None, device: str) -> Teacher:
+    return _own_size(load_dreamsim(variant, weights, device), size)
+
+
+def _open_clip(model: str, weights: Path | None, size: int | None, device: str) -> Teacher:
+    return _own_size(load_open_clip(model, weights, device), size)
 
 
 def _own_size(teacher: Teacher, size: int | None) -> Teacher:
     if size not in (None, teacher.input_size):
         raise MetricError(f"{teacher.name} looks at {teacher.input_size} pixels a side, not {size}")
     return teacher
+
+
+# Every family of teachers there is. A new one needs a line here and in TEACHER_HELP, a module that
+# makes a `Teacher` (`frozen.FrozenTeacher` does most of it) from weights read by `weights`, and a
+# row in docs/teachers.md.
+_FAMILIES: Mapping[str, Callable[[str, Path | None, int | None, str], Teacher]] = {
+    LITE0: _lite0,
+    "timm": load_timm,
+    "dreamsim": _dreamsim,
+    "open_clip": _open_clip,
+}
