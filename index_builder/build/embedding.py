@@ -11,7 +11,7 @@ import os
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -36,7 +36,6 @@ from model.pixels.resize import resize_operator
 THUMBNAIL_SIDE = 96
 _BATCH = 16
 _MAX_THREADS = 8
-_MAX_BYTES_AHEAD = 64 << 20
 _PROBLEM_CODES: dict[type[ImageError], str] = {
     EmptyImageError: "empty",
     ImageBytesError: "image_bytes",
@@ -116,47 +115,56 @@ class _Task(NamedTuple):
     future: "Future[_Prepared]"
 
 
-class _Batch(NamedTuple):
-    size: int
-    future: "Future[list[EmbeddedImage | Rejected]]"
-
-
 class EmbeddingPipeline:
     """Embeds files given one by one; results come in the order given, some calls later."""
 
     def __init__(
-        self, embedder: EmbedderLike, *, limits: DecodeLimits, threads: int | None = None
+        self,
+        embedder: EmbedderLike,
+        *,
+        limits: DecodeLimits,
+        threads: int | None = None,
+        max_bytes_ahead: int = 64 << 20,
     ) -> None:
         workers = threads or min(_MAX_THREADS, os.cpu_count() or 1)
         self._embedder = embedder
         self._limits = limits
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
         self._tasks: list[_Task] = []
-        self._batches: deque[_Batch] = deque()
+        self._batches: deque[Future[list[EmbeddedImage | Rejected]]] = deque()
         self._max_batches = workers
-        self._bytes_ahead = 0
+        self._undecoded: deque[_Task] = deque()
+        self._max_bytes_ahead = max_bytes_ahead
 
     def submit(self, content_sha256: str, data: bytes) -> None:
         """Start decoding one file."""
         future = self._pool.submit(_prepare, data, self._limits, self._embedder.input_size)
-        self._tasks.append(_Task(content_sha256, len(data), future))
-        self._bytes_ahead += len(data)
+        task = _Task(content_sha256, len(data), future)
+        self._tasks.append(task)
+        self._undecoded.append(task)
         if len(self._tasks) == _BATCH:
             self._start_batch()
 
     def ready(self) -> Iterator[EmbeddedImage | Rejected]:
-        """Results due now: the oldest batch, once enough is under way."""
-        if self._bytes_ahead >= _MAX_BYTES_AHEAD:
-            yield from self.rest()
+        """Results due now: the oldest batch, once enough is under way.
+
+        Bytes are those of files not decoded yet, since a decoded one has let go of them: for their
+        sake the oldest file is waited for, and no batch.
+        """
+        while self._undecoded and (
+            self._undecoded[0].future.done()
+            or sum(task.size for task in self._undecoded) >= self._max_bytes_ahead
+        ):
+            wait([self._undecoded.popleft().future])
         while len(self._batches) > self._max_batches:
-            yield from self._finish_batch()
+            yield from self._batches.popleft().result()
 
     def rest(self) -> Iterator[EmbeddedImage | Rejected]:
         """All results still to come."""
         if self._tasks:
             self._start_batch()
         while self._batches:
-            yield from self._finish_batch()
+            yield from self._batches.popleft().result()
 
     def close(self) -> None:
         """Drop what is under way and end the threads."""
@@ -164,14 +172,8 @@ class EmbeddingPipeline:
 
     def _start_batch(self) -> None:
         # The pool begins tasks in the order given: a batch never waits for one that has not begun.
-        future = self._pool.submit(self._embed, self._tasks)
-        self._batches.append(_Batch(sum(task.size for task in self._tasks), future))
+        self._batches.append(self._pool.submit(self._embed, self._tasks))
         self._tasks = []
-
-    def _finish_batch(self) -> list[EmbeddedImage | Rejected]:
-        batch = self._batches.popleft()
-        self._bytes_ahead -= batch.size
-        return batch.future.result()
 
     def _embed(self, tasks: list[_Task]) -> list[EmbeddedImage | Rejected]:
         """One pass over the images that could be prepared; results in the order of the tasks."""

@@ -107,7 +107,7 @@ def prune(data_dir: Path, name: str, keep: int) -> tuple[list[str], list[str]]:
 def _is_read(directory: Path) -> bool:
     """Whether a reader holds the version: it locks the manifest for as long as it is open."""
     try:
-        descriptor = os.open(directory / MANIFEST, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(directory / MANIFEST, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     except FileNotFoundError:
         return False  # damaged: nobody can have opened it
     try:

@@ -81,6 +81,7 @@ def writing(paths: layout.IndexPaths) -> Generator[None]:
 
     Raises:
         IndexLockedError: another writer is at work.
+        IndexFormatError: a link stands where the index has a folder or a file of its own.
         DiskFullError: there is no space left to write, now or before the work is done.
     """
     try:
@@ -96,6 +97,7 @@ def writing(paths: layout.IndexPaths) -> Generator[None]:
 
 @contextlib.contextmanager
 def _locked(paths: layout.IndexPaths) -> Generator[None]:
+    layout.refuse_links(paths.versions, paths.lock, paths.journal)
     paths.versions.mkdir(parents=True, exist_ok=True)
     lock = FileLock(paths.lock, timeout=0)
     try:

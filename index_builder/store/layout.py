@@ -79,8 +79,10 @@ def existing_version(paths: IndexPaths, version: str) -> Path:
 
     Raises:
         IndexNotFoundError: it is not, or the name is none a version can have.
+        IndexFormatError: it is a link, or below one.
     """
     directory = paths.version(version)
+    refuse_links(paths.versions, directory)
     if not directory.is_dir():
         known = ", ".join(list_versions(paths)) or "none"
         raise IndexNotFoundError(
@@ -104,15 +106,24 @@ def index_paths(data_dir: Path, name: str) -> IndexPaths:
 
 
 def list_indexes(data_dir: Path) -> list[str]:
-    """Names of the indexes that have a served version, sorted."""
+    """Names of the indexes that have a served version, as far as can be seen, sorted."""
     parent = data_dir / "indexes"
     if not parent.is_dir():
         return []
     return sorted(
         entry.name
         for entry in parent.iterdir()
-        if _INDEX_NAME.fullmatch(entry.name) and (entry / "CURRENT").is_file()
+        if _INDEX_NAME.fullmatch(entry.name) and _may_serve(entry)
     )
+
+
+def _may_serve(index: Path) -> bool:
+    try:
+        return stat.S_ISREG((index / "CURRENT").stat().st_mode)
+    except PermissionError:
+        return True  # whoever opens it is told why, and the others go on
+    except OSError:
+        return False
 
 
 def list_versions(paths: IndexPaths) -> list[str]:
@@ -157,7 +168,8 @@ def read_current(paths: IndexPaths) -> Current:
     if match is None:
         raise IndexFormatError(
             f"CURRENT of index {paths.root.name!r} is damaged: wanted 'v000001 <seal>', got "
-            f"{raw[:90]!r}; choose a version with `python -m index_builder rollback --to VERSION`"
+            f"{len(raw)} other bytes; choose a version with `python -m index_builder rollback --to "
+            "VERSION`"
         )
     return Current(match[1], match[2])
 
@@ -166,18 +178,38 @@ def open_regular(path: Path) -> BufferedReader:
     """Open a file of an index for reading; what is no regular file is refused, never waited for.
 
     Raises:
-        OSError: it cannot be opened, or is a pipe, a device or a folder.
+        OSError: it cannot be opened, or is a link, a pipe, a device or a folder.
     """
 
     def opener(name: str, flags: int) -> int:
         # A pipe in a file's place would keep a blocking open waiting for its writer, for ever.
-        return os.open(name, flags | os.O_NONBLOCK)
+        return os.open(name, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
 
-    file = open(path, "rb", opener=opener)  # noqa: SIM115 (a Path knows no opener)
+    try:
+        file = open(path, "rb", opener=opener)  # noqa: SIM115 (a Path knows no opener)
+    except OSError as exc:
+        if exc.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.ELOOP, "it is a link, which is not followed", str(path)) from exc
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return file
+
+
+def refuse_links(*folders: Path) -> None:
+    """Refuse a folder of an index that is a link: whoever made the index may mean one elsewhere.
+
+    The index's own folder, and what is above it, are the operator's: those may be links.
+
+    Raises:
+        IndexFormatError: one is.
+    """
+    for folder in folders:
+        if folder.is_symlink():
+            raise IndexFormatError(
+                f"{folder} is a link, which is not followed; link the whole index folder instead"
+            )
 
 
 def write_current(paths: IndexPaths, current: Current) -> None:

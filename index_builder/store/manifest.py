@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -207,8 +208,11 @@ def file_record(path: Path) -> FileRecord:
         OSError: it cannot be read.
     """
     with open_regular(path) as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileRecord(os.fstat(file.fileno()).st_size, digest)
+        return FileRecord(os.fstat(file.fileno()).st_size, _sha256(file))
+
+
+def _sha256(file: BufferedReader) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
@@ -227,17 +231,18 @@ def check_files(directory: Path, manifest: Manifest) -> None:
         raise IndexFormatError(f"{directory.name}: missing files {missing}, surplus {surplus[:5]}")
     for name, record in sorted(manifest.files.items()):
         try:
-            size = (directory / name).stat().st_size
-            if size != record.bytes:
-                raise IndexFormatError(
-                    f"{directory.name}/{name} is damaged: wanted {record.bytes} bytes, got {size}"
-                )
-            got = file_record(directory / name)
+            with open_regular(directory / name) as file:
+                size = os.fstat(file.fileno()).st_size
+                is_whole = size == record.bytes and _sha256(file) == record.sha256
         except OSError as exc:
             raise IndexFormatError(
                 f"{directory.name}/{name} cannot be read: {exc.strerror}"
             ) from exc
-        if got != record:
+        if size != record.bytes:
+            raise IndexFormatError(
+                f"{directory.name}/{name} is damaged: wanted {record.bytes} bytes, got {size}"
+            )
+        if not is_whole:
             raise IndexFormatError(
                 f"{directory.name}/{name} is damaged: its sha256 is not the manifest's; restore "
                 "it, roll back, or rebuild the index"
@@ -290,16 +295,18 @@ def map_vectors(path: Path, entries: int, dim: int) -> Float[np.ndarray, "N D"]:
         with open_regular(path) as file:
             header = file.read(_HEADER_BYTES)
             size = os.fstat(file.fileno()).st_size
+            if header != vectors_header(entries, dim) or size != wanted:
+                raise IndexFormatError(
+                    f"{path.name} is damaged: wanted {wanted} bytes for {entries} rows of {dim} "
+                    f"float32, got {size}, or another header"
+                )
+            if entries == 0:  # an empty map is refused by the system
+                return np.empty((0, dim), dtype=np.float32)
+            return np.memmap(
+                file, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(entries, dim)
+            )
     except OSError as exc:
         raise IndexFormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
-    if header != vectors_header(entries, dim) or size != wanted:
-        raise IndexFormatError(
-            f"{path.name} is damaged: wanted {wanted} bytes for {entries} rows of {dim} float32, "
-            f"got {size}, or another header"
-        )
-    if entries == 0:  # an empty map is refused by the system
-        return np.empty((0, dim), dtype=np.float32)
-    return np.memmap(path, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(entries, dim))
 
 
 def norm_deviation(vectors: Float[np.ndarray, "N D"]) -> float:

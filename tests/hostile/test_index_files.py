@@ -103,6 +103,56 @@ def test_a_pipe_in_a_files_place_is_refused_and_never_waited_for(tmp_path, name)
     refused(tmp_path, name)
 
 
+@pytest.mark.parametrize("name", [*FILES, "CURRENT", "versions", "versions/v000001"])
+def test_a_link_inside_an_index_is_refused_and_what_it_leads_to_is_not_quoted(
+    data_dir, tmp_path, name
+):
+    inside = "versions/v000001/" + name if name in FILES else name
+    path, elsewhere = data_dir / "indexes/default" / inside, tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    refused(data_dir, "link, which is not followed")
+    if elsewhere.is_file():
+        elsewhere.write_text("a stranger's secret")
+        for use in (lambda: GalleryIndex.open(data_dir), lambda: verify_index(data_dir, "default")):
+            with pytest.raises(IndexFormatError) as refusal:
+                use()
+            assert "secret" not in str(refusal.value)
+
+
+def test_a_damaged_current_is_not_quoted(data_dir):
+    (data_dir / "indexes/default/CURRENT").write_text("a stranger's secret")
+    with pytest.raises(IndexFormatError, match="got 19 other bytes") as refusal:
+        GalleryIndex.open(data_dir)
+    assert "secret" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", ["versions", "lock", "journal.sqlite"])
+def test_a_writer_touches_nothing_behind_a_link_inside_an_index(data_dir, tmp_path, name):
+    home = tmp_path / "home"
+    (home / ".config").mkdir(parents=True)
+    (home / "notes").write_text("precious")
+    path = data_dir / "indexes/default" / name
+    target = home if name == "versions" else home / "notes"
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.symlink_to(target)
+    with pytest.raises(IndexFormatError, match="link"):
+        build(data_dir, write_folder(tmp_path / "more", 1))
+    assert sorted(entry.name for entry in home.iterdir()) == [".config", "notes"]
+    assert (home / "notes").read_text() == "precious"
+
+
+@pytest.mark.parametrize("linked", ["", "indexes", "indexes/default"])
+def test_an_operator_may_link_an_index_or_the_data_directory(pristine, tmp_path, linked):
+    shutil.copytree(pristine, tmp_path / "disk/indexes")
+    link = tmp_path / "data" / linked
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(tmp_path / "disk" / linked)
+    GalleryIndex.open(tmp_path / "data").close()
+    assert build(tmp_path / "data", write_folder(tmp_path / "in", 2, first=50)).changed
+    assert verify_index(tmp_path / "data", "default").version == "v000002"
+
+
 def test_a_strangers_lock_does_not_stall_a_reader(data_dir):
     with (version_of(data_dir) / "manifest.json").open("rb") as stranger:
         fcntl.flock(stranger, fcntl.LOCK_EX)

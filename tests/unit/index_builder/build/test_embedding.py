@@ -97,3 +97,29 @@ def test_the_pipeline_gives_each_file_once_in_order_with_bad_ones_named():
     good = {r.content_sha256: r for r in got if not isinstance(r, Rejected)}
     pixels = decode_image(picture(7))
     assert (good["007"].width, good["007"].height) == (pixels.width, pixels.height)
+
+
+class CountingEmbedder(TinyEmbedder):
+    def __init__(self):
+        super().__init__()
+        self.sizes = []
+
+    def embed_pixels(self, x):
+        self.sizes.append(len(x))
+        return super().embed_pixels(x)
+
+
+def test_large_files_go_through_the_network_in_whole_batches():
+    """Where bytes under way are bounded, the oldest file is waited for, not all of them."""
+    embedder, data = CountingEmbedder(), picture(1)
+    limits = DecodeLimits()
+    pipeline = EmbeddingPipeline(embedder, limits=limits, threads=2, max_bytes_ahead=4 * len(data))
+    got = []
+    for number in range(64):
+        pipeline.submit(f"{number}", data)
+        got += pipeline.ready()
+        assert sum(task.size for task in pipeline._undecoded) < 4 * len(data)
+    got += pipeline.rest()
+    pipeline.close()
+    assert embedder.sizes == [16, 16, 16, 16]
+    assert [one.content_sha256 for one in got] == [f"{number}" for number in range(64)]

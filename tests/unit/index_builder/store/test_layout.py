@@ -1,4 +1,6 @@
 import contextlib
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,35 @@ def test_only_indexes_with_a_served_version_are_listed(tmp_path):
     (tmp_path / "indexes" / "unfinished").mkdir()
     (tmp_path / "indexes" / ".git").mkdir()
     assert layout.list_indexes(tmp_path) == ["a", "b"]
+
+
+@contextlib.contextmanager
+def no_longer_root():
+    """Be somebody whom file permissions hold; root is not."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_index_that_may_not_be_read_is_listed_and_refused_and_the_others_go_on():
+    with tempfile.TemporaryDirectory() as folder:
+        data_dir = Path(folder)
+        for name in ("default", "locked"):
+            paths = layout.index_paths(data_dir, name)
+            paths.root.mkdir(parents=True)
+            layout.write_current(paths, layout.Current("v000001", "0a" * 32))
+        data_dir.chmod(0o755)
+        layout.index_paths(data_dir, "locked").root.chmod(0)
+        try:
+            with no_longer_root():
+                assert layout.list_indexes(data_dir) == ["default", "locked"]
+                assert layout.read_current(layout.index_paths(data_dir, "default")).version
+                with pytest.raises(IndexFormatError, match="Permission denied"):
+                    layout.read_current(layout.index_paths(data_dir, "locked"))
+        finally:
+            layout.index_paths(data_dir, "locked").root.chmod(0o700)
