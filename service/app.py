@@ -13,9 +13,8 @@ from starlette.responses import Response
 
 from model.cli.threads import limit_threads
 from model.errors import RetrievalError
-from model.pixels.decode import DecodeLimits
 from service.admission import ByteBudget, Places
-from service.cache.make import make_cache
+from service.cache.embeddings import make_cache
 from service.decoding.pool import DecodePool
 from service.errors import (
     INTERNAL,
@@ -27,7 +26,6 @@ from service.errors import (
     Row,
     row_of,
 )
-from service.gauges import Gauges
 from service.http import docs
 from service.http.auth import Access
 from service.http.body_limit import BodyGuard, RequestLog
@@ -35,18 +33,16 @@ from service.http.drain import Drain
 from service.http.early_refusal import make_gate
 from service.http.problems import problem_response, response_of
 from service.keys.keys import KeyRing
-from service.keys.mounts import MOUNTED_FILE, is_mount_point
 from service.lifecycle import Runtime, prepare_thread
 from service.observability.metrics import Metrics
-from service.observability.request_context import notes_of
+from service.observability.request_context import context_of
 from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import Tracing
-from service.quota.local import LocalCounters
-from service.quota.quota import Quota
-from service.redis.counters import SharedCounters
+from service.quota import Quota
 from service.redis.link import RedisLink
 from service.routes import embed, health, indexes, info, openapi, search, similarity
 from service.routes import metrics as metrics_route
+from service.routes.gauges import Gauges
 from service.routes.state import State
 from service.schemas.info import Limits
 from service.settings import Settings, parse_rate
@@ -80,14 +76,13 @@ def create_app(
     receiving = Places(settings.max_concurrent_requests, "are being received")
     working = Places(settings.max_queue, "are in work or waiting")
     metrics = Metrics()
-    counters = _counters(settings)
+    link = _make_link(settings)
     drain = Drain()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _log_keys(keys, settings.host)
         limit_threads(settings.threads_per_worker)
-        link = _make_link(settings)
         runtime = _make_runtime(
             settings,
             receiving=receiving,
@@ -109,7 +104,6 @@ def create_app(
         finally:
             metrics.registry.unregister(gauges)
             await runtime.stop()
-            await counters.close()
             if link is not None:
                 await link.stop()
             if tracing is not None:
@@ -129,7 +123,7 @@ def create_app(
     app.add_middleware(
         Access,
         keys=keys,
-        quota=Quota(counters),
+        quota=Quota(link),
         rate=parse_rate(settings.rate_limit) if settings.rate_limit else None,
     )
     # Around Access: it reads nothing by itself, and lets a client that is refused see why.
@@ -159,8 +153,6 @@ def _log_keys(keys: KeyRing | None, host: str) -> None:
         log.info("keys_in_force", keys=len(keys.keys))
     else:
         log.warning("no_key_in_file", meaning="nobody may ask: `python -m service key NAME`")
-    if keys is not None and is_mount_point(keys.path):
-        log.warning("keys_file_is_a_mount", path=str(keys.path), meaning=MOUNTED_FILE)
 
 
 def limits_of(settings: Settings) -> Limits:
@@ -219,14 +211,6 @@ def _make_runtime(
     )
 
 
-def _counters(settings: Settings) -> LocalCounters | SharedCounters:
-    """Where requests are counted: in Redis for all replicas, or for this process alone."""
-    if settings.redis_url is None:
-        return LocalCounters()
-    url = settings.redis_url.get_secret_value()
-    return SharedCounters(url, timeout_s=settings.redis_timeout_s)
-
-
 def _make_link(settings: Settings) -> RedisLink | None:
     if settings.redis_url is None:
         return None
@@ -242,13 +226,7 @@ async def _open_pipeline(
     tracing: Tracing | None,
     link: RedisLink | None,
 ) -> Pipeline:
-    limits = DecodeLimits(
-        max_image_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
-        max_side=settings.max_image_side,
-        formats=settings.allowed_formats,
-        accept_truncated=settings.truncated == "accept",
-    )
+    limits = settings.decode_limits
     secret = settings.cache_secret
     cache = make_cache(
         engine.embedder,
@@ -291,11 +269,11 @@ async def _open_pipeline(
 
 
 async def _answer_ours(request: Request, error: RetrievalError) -> Response:
-    row, notes = row_of(error), notes_of(request.scope)
+    row, context = row_of(error), context_of(request.scope)
     if row.status == INTERNAL.status:
         log.error("internal_error", exc_info=error)
-    notes.code = row.code
-    notes.refusal = error.reason if isinstance(error, OverloadedError) else None
+    context.code = row.code
+    context.refusal = error.reason if isinstance(error, OverloadedError) else None
     return response_of(error)
 
 
@@ -310,5 +288,5 @@ async def _answer_validation(request: Request, error: RequestValidationError) ->
 async def _answer_router(request: Request, error: HTTPException) -> Response:
     rows = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
     row = rows.get(error.status_code, Row(error.status_code, "http_error", "HTTP error"))
-    notes_of(request.scope).code = row.code
+    context_of(request.scope).code = row.code
     return problem_response(row, headers=error.headers)

@@ -4,13 +4,19 @@ import asyncio
 import hashlib
 from dataclasses import dataclass, replace
 
-from service.cache.found import Found
-from service.cache.memory import MemoryCache
-from service.cache.shared import SharedCache
+import structlog
+
+from model.embedder import Embedder
+from model.pixels.decode import DecodeLimits
+from service.cache.memory import CachedEmbedding, MemoryCache
+from service.cache.shared import RecordCodec, SharedCache, cache_context
 from service.decoding.query_image import QueryImage
+from service.redis.link import RedisLink
 
 # Hashing less than this takes less time (0.2 ms) than handing it to a thread under load does.
 _SHORT_BYTES = 256 * 1024
+
+log = structlog.stdlib.get_logger()
 
 
 @dataclass
@@ -70,12 +76,12 @@ class EmbeddingCache:
         # A copy: the vector is a row of its batch, which would all stay in memory with it.
         vector = image.embedding.vector.copy()
         vector.flags.writeable = False
-        found = Found(image.format, replace(image.embedding, vector=vector))
+        found = CachedEmbedding(image.format, replace(image.embedding, vector=vector))
         self._keep_here(image.sha256, found)
         if self._shared is not None:
             self._shared.put(image.sha256, found)
 
-    def _keep_here(self, sha256: str, found: Found) -> None:
+    def _keep_here(self, sha256: str, found: CachedEmbedding) -> None:
         if self._memory is not None:
             self._memory.put(sha256, found)
 
@@ -85,3 +91,37 @@ async def hash_file(data: bytes) -> str:
     if len(data) <= _SHORT_BYTES:
         return hashlib.sha256(data).hexdigest()
     return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
+
+
+def make_cache(
+    embedder: Embedder,
+    limits: DecodeLimits,
+    *,
+    memory_bytes: int,
+    link: RedisLink | None,
+    secret: str | None,
+    ttl_s: int,
+) -> EmbeddingCache | None:
+    """The cache, or None where nothing is to be kept.
+
+    Args:
+        embedder: whose embeddings are kept.
+        limits: of what is decoded.
+        memory_bytes: that this process may keep; 0: none.
+        link: Redis, if there is one.
+        secret: for the records' keyed hash; without one, Redis is not used for embeddings, since
+            whoever can write there could then choose our answers.
+        ttl_s: how long Redis keeps a record.
+    """
+    memory = MemoryCache(memory_bytes) if memory_bytes else None
+    shared = None
+    if link is not None and secret is None:
+        log.warning(
+            "redis_not_used_for_embeddings", why="LIPSIM_CACHE_SECRET is not set; see docs/redis.md"
+        )
+    elif link is not None and secret is not None:
+        codec = RecordCodec(secret.encode(), cache_context(embedder, limits), embedder.dim)
+        shared = SharedCache(link, codec, ttl_s=ttl_s)
+    if memory is None and shared is None:
+        return None
+    return EmbeddingCache(memory, shared)

@@ -63,6 +63,7 @@ class DecodePool:
 
         Raises:
             ImageDecodeError: one does not.
+            DependencyError: one lacks a library that a format needs.
         """
         await asyncio.gather(*(process.check() for process in self._processes))
         for process in self._processes:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from model.errors import (
+    DependencyError,
     EmptyImageError,
     ImageBytesError,
     ImageDecodeError,
@@ -46,7 +47,6 @@ class PreparedImage:
     """An image ready for the network.
 
     Attributes:
-        sha256: of the file, hex.
         pixels_sha256: of the decoded pixels (H, W, 3, uint8, row by row), hex; None if it was not
             asked for.
         format: of the content, as the decode policy names it.
@@ -54,7 +54,6 @@ class PreparedImage:
         is_truncated: the file ended early, and was drawn as far as it goes.
     """
 
-    sha256: str
     pixels_sha256: str | None
     format: str
     input: NetworkInput
@@ -66,7 +65,6 @@ def pack_image(image: PreparedImage) -> bytes:
     given = image.input
     return _pack(
         {
-            "sha256": image.sha256,
             "pixels_sha256": image.pixels_sha256,
             "format": image.format,
             "is_truncated": image.is_truncated,
@@ -85,6 +83,11 @@ def pack_error(error: ImageError) -> bytes:
     return _pack({"error": kind, "message": str(error)[:1000]}, b"")
 
 
+def pack_setup_error(problem: str) -> bytes:
+    """An answer that says why a decode process can answer nothing."""
+    return _pack({"cannot_start": problem[:1000]}, b"")
+
+
 def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
     """The prepared image of an answer.
 
@@ -95,9 +98,12 @@ def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
 
     Raises:
         ImageError: the answer says that the image cannot be used.
+        DependencyError: the process lacks a library.
         ValueError: it is no answer of ours.
     """
     says: dict[str, Any] = json.loads(header)
+    if "cannot_start" in says:
+        raise DependencyError(says["cannot_start"])
     if "error" in says:
         raise _ERRORS[says["error"]](says["message"])
     # JSON writes a float64 with all the digits that it takes to read the same one back.
@@ -108,7 +114,7 @@ def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
         raise ValueError("an answer of a decode process has bounds that are no numbers")
     given = NetworkInput(values, says["gain"], says["input_error"], says["height"], says["width"])
     is_truncated = says["is_truncated"] is True
-    return PreparedImage(says["sha256"], says["pixels_sha256"], says["format"], given, is_truncated)
+    return PreparedImage(says["pixels_sha256"], says["format"], given, is_truncated)
 
 
 def _pack(header: dict[str, object], array: bytes) -> bytes:

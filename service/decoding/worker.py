@@ -12,10 +12,16 @@ import resource
 import sys
 from typing import Any, BinaryIO
 
-from model.errors import ImageDecodeError, ImageError
+from model.errors import DependencyError, ImageDecodeError, ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
-from service.decoding.protocol import QUESTION, PreparedImage, pack_error, pack_image
+from service.decoding.protocol import (
+    QUESTION,
+    PreparedImage,
+    pack_error,
+    pack_image,
+    pack_setup_error,
+)
 
 # Pillow draws in up to 4 bytes a pixel, the rules of the decode policy copy that up to three times,
 # and 16-bit values take twice as much; the rest is for Python, numpy and the file itself.
@@ -45,14 +51,23 @@ def main() -> None:
     given: dict[str, Any] = json.loads(sys.argv[1])
     size = int(given.pop("size"))
     formats = frozenset[str](given.pop("formats"))
-    limits = DecodeLimits(**given, formats=formats)
-    _bound_resources(limits)
+    refusal = None
+    try:
+        limits = DecodeLimits(**given, formats=formats)
+        _bound_resources(limits)
+    except (DependencyError, ImportError) as error:
+        # PYTHONPATH is not handed on: what the service finds may be missing here.
+        refusal = pack_setup_error(
+            f"a decode process cannot decode {', '.join(sorted(formats))}: "
+            f"{type(error).__name__}: {error}"
+        )
+        limits = DecodeLimits()
     _widen_pipes()
     # Kept from libraries: a stray print would be read as an answer.
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
     while (question := _read_question(sys.stdin.buffer)) is not None:
         data, wants_pixels = question
-        answers.write(_answer(data, limits, size, wants_pixels=wants_pixels))
+        answers.write(refusal or _answer(data, limits, size, wants_pixels=wants_pixels))
         answers.flush()
 
 
@@ -71,7 +86,6 @@ def _answer(data: bytes, limits: DecodeLimits, size: int, *, wants_pixels: bool)
         pixels = hashlib.sha256(image.pixels.tobytes()).hexdigest() if wants_pixels else None
         return pack_image(
             PreparedImage(
-                sha256=hashlib.sha256(data).hexdigest(),
                 pixels_sha256=pixels,
                 format=image.format,
                 is_truncated=image.is_truncated,

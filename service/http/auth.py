@@ -17,7 +17,7 @@ from service.errors import (
 from service.http.problems import response_of
 from service.keys.keys import Key, KeyRing
 from service.keys.keys import Scope as KeyScope
-from service.quota.quota import Allowance, Quota
+from service.quota import Allowance, Quota
 from service.settings import parse_rate
 
 # The one table of who needs what. Probes are for load balancers, which have no keys.

@@ -21,7 +21,7 @@ from service.errors import (
 from service.http.auth import KEY_NAME
 from service.http.problems import problem_response, response_of
 from service.observability.metrics import Metrics
-from service.observability.request_context import notes_of
+from service.observability.request_context import context_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
@@ -172,7 +172,7 @@ class RequestLog:
         if method == "HEAD":  # Answered as GET; the server, which knows, leaves the body out.
             scope = {**scope, "method": "GET"}
         given = Headers(scope=scope).get("x-request-id", "")
-        notes = notes_of(scope)
+        context = context_of(scope)
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         status = 0
 
@@ -195,27 +195,27 @@ class RequestLog:
                 if status:
                     raise
                 error = NotReadyError("the service has stopped before the request was answered")
-                notes.code = row_of(error).code
+                context.code = row_of(error).code
                 await response_of(error)(scope, receive, send_named)
             except Exception:
                 log.exception("unforeseen_error", method=method, path=_route(scope))
                 if status:  # The answer has begun: all that is left is to break it off.
                     raise
-                notes.code = INTERNAL.code
+                context.code = INTERNAL.code
                 await problem_response(INTERNAL)(scope, receive, send_named)
             seconds = time.perf_counter() - begun
             self._metrics.observe_request(method, _route(scope), status, seconds)
-            if notes.code is not None:
-                self._metrics.count_problem(notes.code)
-            if notes.refusal is not None:
-                self._metrics.count_refusal(notes.refusal)
+            if context.code is not None:
+                self._metrics.count_problem(context.code)
+            if context.refusal is not None:
+                self._metrics.count_refusal(context.refusal)
             log.info(
                 "request",
                 method=method,
                 path=_route(scope),
                 status=status,
                 duration_ms=round(seconds * 1000, 3),
-                **notes.fields(),
+                **context.fields(),
                 **({"key": scope[KEY_NAME]} if KEY_NAME in scope else {}),
             )
 

@@ -20,8 +20,8 @@ from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
 from service.http.drain import Drain
 from service.http.early_refusal import Gate
 from service.http.problems import response_of
+from service.observability.logs import ThrottledWarning
 from service.observability.metrics import Metrics
-from service.observability.throttled_warning import RareLine
 
 _CONNECTION_REFUSAL = (
     f"HTTP/1.1 503 Service Unavailable\r\nRetry-After: {RETRY_AFTER_S}\r\n"
@@ -53,8 +53,8 @@ class BoundedProtocol(HttpToolsProtocol):
     gate: Gate
     drain: Drain
     metrics: Metrics
-    connection_refusals: RareLine
-    request_refusals: RareLine
+    connection_refusals: ThrottledWarning
+    request_refusals: ThrottledWarning
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, or refuse it at once."""

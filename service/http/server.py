@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from service.http.connections import BoundedProtocol
 from service.http.drain import Drain
-from service.observability.throttled_warning import RareLine
+from service.observability.logs import ThrottledWarning
 from service.settings import Settings
 
 # Descriptors for everything that is no connection: indexes (two versions of each during a swap),
@@ -85,8 +85,8 @@ def make_server(app: FastAPI, settings: Settings) -> BoundedServer:
     Protocol.gate = staticmethod(app.state.gate)
     Protocol.drain = drain
     Protocol.metrics = app.state.metrics
-    Protocol.connection_refusals = RareLine("connection_refused")
-    Protocol.request_refusals = RareLine("requests_refused")
+    Protocol.connection_refusals = ThrottledWarning("connection_refused")
+    Protocol.request_refusals = ThrottledWarning("requests_refused")
     return BoundedServer(
         uvicorn.Config(
             app,

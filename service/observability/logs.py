@@ -6,13 +6,16 @@ for the console `escape_controls` does.
 
 import logging
 import re
+import time
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 LogFormat = Literal["json", "console"]
+
+log = structlog.stdlib.get_logger()
 
 # Whatever a terminal acts on or that looks like a new line: C0, DEL, C1, line and paragraph
 # separators, marks that turn the direction of writing, and lone surrogates.
@@ -85,3 +88,26 @@ def escape_controls(_logger: WrappedLogger, _name: str, event: EventDict) -> Eve
 
 def _escape(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")
+
+
+class ThrottledWarning:
+    """A warning that an outsider may cause often, written once in some seconds with its count.
+
+    Args:
+        event: the line's name.
+        every_s: seconds between two lines, at least.
+    """
+
+    def __init__(self, event: str, *, every_s: float = 1.0) -> None:
+        self._event = event
+        self._every_s = every_s
+        self._due = 0
+        self._written = float("-inf")
+
+    def write(self, **values: Any) -> None:
+        """Write the line, or only count it."""
+        self._due += 1
+        now = time.monotonic()
+        if now - self._written >= self._every_s:
+            log.warning(self._event, count=self._due, **values)
+            self._due, self._written = 0, now

@@ -20,6 +20,7 @@ from prometheus_client import (
 )
 
 from service.errors import Refusal
+from service.schemas.parts import Stage
 from service.schemas.search import SearchResult
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
@@ -28,7 +29,6 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _OTHER_METHOD = "(other)"
 
 _REQUEST_BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-_STAGES = ("cache", "queue", "decode", "embed", "search", "certify")
 _STAGE_BUCKETS_S = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5, 10, 30)
 _BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128)
 # In 8-bit levels per value; the bucket of 0 holds the answers about which nothing is proved.
@@ -39,7 +39,7 @@ class Metrics:
     """Counters and histograms; safe for many threads, a few microseconds a request.
 
     What can be read off when somebody asks (requests in hand, indexes in service) is not kept here:
-    `service.gauges` has it. Another part's numbers join by registering with `registry`.
+    `service.routes.gauges` has it. Another part's numbers join by registering with `registry`.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class Metrics:
         # Looking a child up costs as much as counting: those of the busiest families are kept.
         self._requests_by: dict[tuple[str, str, int], Counter] = {}
         self._seconds_by: dict[str, Histogram] = {}
-        self._stages = {stage: self._stage_seconds.labels(stage) for stage in _STAGES}
+        self._stages = {stage: self._stage_seconds.labels(stage) for stage in get_args(Stage)}
         # Present from the start: an alert on a rate misses the step from no series to 1.
         for reason in get_args(Refusal):
             self._refusals.labels(reason)
@@ -101,7 +101,7 @@ class Metrics:
         self._requests_by[key].inc()
         self._seconds_by[route].observe(seconds)
 
-    def observe_stages(self, seconds: Mapping[str, float]) -> None:
+    def observe_stages(self, seconds: Mapping[Stage, float]) -> None:
         """Count the stages that one request went through, in seconds by stage."""
         for stage, value in seconds.items():
             self._stages[stage].observe(value)

@@ -7,11 +7,11 @@ from starlette.types import Scope
 from service.errors import Refusal
 from service.observability.stopwatch import Stopwatch
 
-_KEY = "lipsim.notes"
+_KEY = "lipsim.request_context"
 
 
 @dataclass
-class Notes:
+class RequestContext:
     """Filled in by whoever learns it; None, and absent from the line, until then.
 
     Attributes:
@@ -44,7 +44,7 @@ class Notes:
         return fields
 
 
-def notes_of(scope: Scope) -> Notes:
-    """The notes of one request, by its ASGI scope."""
-    notes: Notes = scope.setdefault(_KEY, Notes())
-    return notes
+def context_of(scope: Scope) -> RequestContext:
+    """The context of one request, by its ASGI scope."""
+    context: RequestContext = scope.setdefault(_KEY, RequestContext())
+    return context

@@ -3,11 +3,13 @@
 import time
 from typing import NamedTuple
 
+from service.schemas.parts import Stage
+
 
 class Lap(NamedTuple):
     """One stretch of time, in seconds of `time.perf_counter`."""
 
-    stage: str
+    stage: Stage
     begun: float
     ended: float
 
@@ -22,19 +24,19 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        self.seconds: dict[Stage, float] = {}
         self.laps: list[Lap] = []
         self.shared_by = 0
         self._begun = self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
+    def lap(self, stage: Stage) -> None:
         """Book the time since the last lap under this stage."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self.laps.append(Lap(stage, self._last, now))
         self._last = now
 
-    def skip(self, stage: str) -> None:
+    def skip(self, stage: Stage) -> None:
         """Book no time under this stage: it was not needed."""
         self.seconds.setdefault(stage, 0.0)
 

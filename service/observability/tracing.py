@@ -1,16 +1,15 @@
 """Traces by OpenTelemetry: one span a request, below it one for each stage. The `otel` extra.
 
-Set up by OpenTelemetry's own variables: OTEL_EXPORTER_OTLP_ENDPOINT and its kin,
-OTEL_TRACES_EXPORTER (otlp, console or none), OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME,
-OTEL_RESOURCE_ATTRIBUTES. Nothing is registered globally: an application has its own provider.
+OpenTelemetry's own variables say where they go (OTEL_TRACES_EXPORTER, OTEL_EXPORTER_OTLP_ENDPOINT
+and its kin, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES), and its SDK acts on
+them.
 """
 
 import importlib
 import os
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +17,7 @@ from model.errors import DependencyError
 from service.observability.stopwatch import Lap
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.sdk.trace import TracerProvider
 
 _NEEDS = ("opentelemetry.sdk.trace.export", "opentelemetry.instrumentation.asgi")
 _ADVICE = "tracing is on, and {} is missing: pip install 'lipsim-retrieval[otel]'"
@@ -30,28 +29,12 @@ class Tracing:
     """Spans of one application.
 
     Args:
-        exporter: where they go.
-        name: of the service, where OTEL_SERVICE_NAME gives no other.
-        at_once: export each span when it ends, for tests; else in batches, in a thread.
-
-    Raises:
-        DependencyError: the `otel` extra is not installed.
+        provider: makes the spans, and sends them.
     """
 
-    def __init__(self, exporter: "SpanExporter", *, name: str, at_once: bool = False) -> None:
-        check_installed()
-        from opentelemetry.sdk.resources import Resource  # noqa: PLC0415 - an extra
-        from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-        from opentelemetry.sdk.trace.export import (  # noqa: PLC0415
-            BatchSpanProcessor,
-            SimpleSpanProcessor,
-        )
-
-        given = {} if os.environ.get("OTEL_SERVICE_NAME") else {"service.name": name}
-        self._provider = TracerProvider(resource=Resource.create(given), shutdown_on_exit=False)
-        processor = SimpleSpanProcessor(exporter) if at_once else BatchSpanProcessor(exporter)
-        self._provider.add_span_processor(processor)
-        self._tracer = self._provider.get_tracer(name)
+    def __init__(self, provider: "TracerProvider") -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("lipsim-retrieval")
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """The application with a span around each request, named by its route's pattern."""
@@ -79,35 +62,35 @@ class Tracing:
         self._provider.shutdown()
 
 
-def check_installed() -> None:
-    """Refuse to trace without OpenTelemetry.
+def tracing_of_environment(name: str) -> Tracing:
+    """Traces as the variables of OpenTelemetry say, which hold for the whole process.
+
+    Args:
+        name: of the service, where OTEL_SERVICE_NAME gives no other.
 
     Raises:
-        DependencyError: the `otel` extra is not installed.
+        DependencyError: the `otel` extra is not installed, or the exporter that is asked for.
     """
-    for name in _NEEDS:
+    for needed in _NEEDS:
         try:
-            importlib.import_module(name)
+            importlib.import_module(needed)
         except ImportError as error:
-            raise DependencyError(_ADVICE.format(name.rpartition(".")[0])) from error
+            raise DependencyError(_ADVICE.format(needed.rpartition(".")[0])) from error
+    from opentelemetry import trace  # noqa: PLC0415 - an extra
+    from opentelemetry.sdk import _configuration as sdk  # noqa: PLC0415
 
-
-def exporter_of_environment() -> "SpanExporter | None":
-    """The exporter that OTEL_TRACES_EXPORTER names, otlp (over HTTP) by default; None for none.
-
-    Raises:
-        DependencyError: it is not installed.
-    """
-    check_installed()
-    name = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-    if name == "none":
-        return None
-    entry = "otlp_proto_http" if name == "otlp" else name
-    found = list(entry_points(group="opentelemetry_traces_exporter", name=entry))
-    if not found:
-        raise DependencyError(_ADVICE.format(f"the exporter {name!r} of OTEL_TRACES_EXPORTER"))
-    make: Callable[[], SpanExporter] = found[0].load()
-    return make()
+    # The defaults of this distribution, which is what the SDK's configurator is made for.
+    for variable, default in (
+        ("OTEL_SERVICE_NAME", name),
+        ("OTEL_TRACES_EXPORTER", "otlp"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+    ):
+        os.environ[variable] = os.environ.get(variable) or default
+    try:
+        type("Configurator", (cast("Any", sdk)._OTelSDKConfigurator,), {})().configure()
+    except RuntimeError as error:
+        raise DependencyError(_ADVICE.format(f"what OTEL_* asks for ({error})")) from error
+    return Tracing(cast("TracerProvider", trace.get_tracer_provider()))
 
 
 def add_trace_ids(_logger: Any, _name: str, event: Any) -> Any:

@@ -1,9 +1,9 @@
-"""When to stop asking somebody who does not answer, and when to ask again."""
+"""A circuit breaker: when to stop asking a server that fails, and when to ask it again."""
 
 import math
 
 
-class Breaker:
+class CircuitBreaker:
     """Open (nobody asks) from the start, and after failures in a row, until a probe succeeds.
 
     Failures of commands that were under way together count as one: a single hitch fails them all.

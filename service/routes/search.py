@@ -5,7 +5,7 @@ from starlette.responses import Response
 
 from service.errors import FieldProblem, InvalidParameterError
 from service.http.upload import read_upload
-from service.observability.request_context import notes_of
+from service.observability.request_context import context_of
 from service.routes.state import ServiceState
 from service.schemas.info import Limits
 from service.schemas.search import SearchAnswer, SearchOptions
@@ -29,10 +29,10 @@ async def search(request: Request, state: ServiceState) -> Response:
         upload = await read_upload(request, ("image",), SearchOptions)
         options = upload.options
         question = question_of(options, _settle_k(options, state.limits))
-        notes = notes_of(request.scope)
-        notes.k = question.k
+        context = context_of(request.scope)
+        context.k = question.k
         # What a client made up has no place in the log.
-        notes.index = options.index if engine.shelf.knows(options.index) else None
+        context.index = options.index if engine.shelf.knows(options.index) else None
         engine.check(question)
         content = await runtime.pipeline.answer(
             request,

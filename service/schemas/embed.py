@@ -2,14 +2,14 @@
 
 from pydantic import Field
 
-from service.schemas.parts import CACHE_TIME, ImageInfo, ModelInfo, Options, Wire
+from service.schemas.parts import CACHE_TIME, ImageInfo, ModelInfo, Options, StageTimings, Wire
 
 
 class EmbedOptions(Options):
     """Options of an embedding: none."""
 
 
-class EmbedTimings(Wire):
+class EmbedTimings(StageTimings):
     """Wall time of each stage, in milliseconds."""
 
     cache: float = Field(description=CACHE_TIME)

@@ -1,6 +1,6 @@
 """What several questions or answers have in common."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,9 @@ CACHE_TIME = "Hashing the file and asking the caches, where there are any; on a 
 UNIT = "uploaded pixels: decoded upright RGB, H x W x 3 values in [0, 1]"
 
 Radius = float | None
+
+Stage = Literal["cache", "queue", "decode", "embed", "search", "certify"]
+"""Where the time of a request goes, as answers, metrics, log lines and traces name it."""
 
 Epsilon = Annotated[
     float,
@@ -31,6 +34,22 @@ class Wire(BaseModel):
 
     # NaN must be found when it is written, not become null.
     model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+
+class StageTimings(Wire):
+    """Wall time of each stage, in milliseconds."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Refuse, at import, a member that no stage fills.
+
+        Raises:
+            TypeError: there is one.
+        """
+        super().__pydantic_init_subclass__(**options)
+        unknown = cls.model_fields.keys() - {*get_args(Stage), "total"}
+        if unknown:
+            raise TypeError(f"{cls.__name__} has members that are no stage: {sorted(unknown)}")
 
 
 class ImageInfo(Wire):

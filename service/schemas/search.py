@@ -15,6 +15,7 @@ from service.schemas.parts import (
     ModelInfo,
     Options,
     Radius,
+    StageTimings,
     Wire,
 )
 
@@ -128,7 +129,7 @@ class AnswerCertificate(Wire):
     meaning: str = Field(description="The promise in one sentence.")
 
 
-class SearchTimings(Wire):
+class SearchTimings(StageTimings):
     """Wall time of each stage, in milliseconds."""
 
     cache: float = Field(description=CACHE_TIME)

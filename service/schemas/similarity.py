@@ -4,7 +4,16 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.schemas.parts import CACHE_TIME, Epsilon, ImageInfo, ModelInfo, Options, Radius, Wire
+from service.schemas.parts import (
+    CACHE_TIME,
+    Epsilon,
+    ImageInfo,
+    ModelInfo,
+    Options,
+    Radius,
+    StageTimings,
+    Wire,
+)
 
 
 class SimilarityOptions(Options):
@@ -34,7 +43,7 @@ class PairRadius(Wire):
     both: Radius = Field(description="Each image changes by less than this.")
 
 
-class PairTimings(Wire):
+class PairTimings(StageTimings):
     """Wall time of each stage, in milliseconds."""
 
     cache: float = Field(description=CACHE_TIME)

@@ -29,7 +29,7 @@ from service.observability.metrics import Metrics
 from service.schemas.audit import Audit
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
-from service.schemas.parts import UNIT, ImageInfo
+from service.schemas.parts import UNIT, ImageInfo, Stage
 from service.schemas.search import SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.work.answers import (
@@ -275,6 +275,6 @@ class TimedIndex:
         """Entries of the index."""
         return self._index.size
 
-    def _lap(self, stage: str) -> None:
+    def _lap(self, stage: Stage) -> None:
         for search in self._searches.values():
             search.job.watch.lap(stage)

@@ -12,7 +12,7 @@ from service.cache.embeddings import CacheCounts, EmbeddingCache, hash_file
 from service.decoding.pool import DecodePool
 from service.decoding.query_image import QueryImage
 from service.errors import ClientGoneError
-from service.observability.request_context import notes_of
+from service.observability.request_context import context_of
 from service.observability.stopwatch import Stopwatch
 from service.work.batcher import Batcher
 from service.work.jobs import Job
@@ -105,7 +105,7 @@ class Pipeline:
         *,
         wants_pixels: bool,
     ) -> bytes:
-        watch = notes_of(request.scope).watch = Stopwatch()
+        watch = context_of(request.scope).watch = Stopwatch()
         try:
             return await self._answer(images, make_job, watch, wants_pixels=wants_pixels)
         finally:
@@ -132,9 +132,8 @@ class Pipeline:
 
     async def _prepare(self, data: bytes, watch: Stopwatch, *, wants_pixels: bool) -> QueryImage:
         """The image of a file: from a cache, or decoded, which its pixels' hash takes."""
-        sha256 = None
+        sha256 = await hash_file(data)
         if self._cache is not None:
-            sha256 = await hash_file(data)
             found = None if wants_pixels else await self._cache.find(sha256)
             watch.lap("cache")
             if found is not None:
@@ -144,9 +143,8 @@ class Pipeline:
         made = await self._decoders.prepare(
             data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
         )
-        # Where there is a cache its key is our own hash, never one that a decode process names.
         return QueryImage(
-            sha256 or made.sha256,
+            sha256,
             made.format,
             made.input,
             pixels_sha256=made.pixels_sha256,

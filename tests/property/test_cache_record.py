@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.embedder import ImageEmbedding
-from service.cache.found import Found
-from service.cache.record import RecordCodec, RecordError
+from service.cache.memory import CachedEmbedding
+from service.cache.shared import RecordCodec, RecordError
 
 DIM = 24
 CONTEXT = bytes(range(32))
@@ -19,7 +19,7 @@ SHA256 = "5f" * 32
 finite = st.floats(allow_nan=False, allow_infinity=False)
 vectors = st.lists(finite, min_size=DIM, max_size=DIM).map(np.array)
 images = st.builds(
-    Found,
+    CachedEmbedding,
     st.sampled_from(["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF"]),
     st.builds(
         ImageEmbedding,
@@ -32,12 +32,12 @@ images = st.builds(
 )
 hashes = st.binary(min_size=32, max_size=32).map(bytes.hex)
 RECORD = CODEC.pack(
-    SHA256, Found("PNG", ImageEmbedding(np.linspace(-1, 1, DIM), 0.5, 1e-11, 480, 640))
+    SHA256, CachedEmbedding("PNG", ImageEmbedding(np.linspace(-1, 1, DIM), 0.5, 1e-11, 480, 640))
 )
 
 
 @given(hashes, images)
-def test_a_record_gives_back_what_was_packed_bit_for_bit(sha256: str, found: Found):
+def test_a_record_gives_back_what_was_packed_bit_for_bit(sha256: str, found: CachedEmbedding):
     record = CODEC.pack(sha256, found)
     assert len(record) == CODEC.length
     again = CODEC.unpack(sha256, record)
@@ -107,7 +107,7 @@ def test_numbers_that_no_embedding_has_are_a_miss_even_under_the_true_secret(
     """A replica may have faults of its own; no certificate may rest on them."""
     values: dict = {"vector": np.ones(DIM), "gain": 1.0, "forward_error": 0.0}
     values[member] = np.full(DIM, poison) if member == "vector" else poison
-    faulty = Found("PNG", ImageEmbedding(**values, height=1, width=1))
+    faulty = CachedEmbedding("PNG", ImageEmbedding(**values, height=1, width=1))
     with pytest.raises(RecordError):
         CODEC.unpack(SHA256, CODEC.pack(SHA256, faulty))
 
@@ -127,6 +127,6 @@ def test_numbers_that_no_embedding_has_are_a_miss_even_under_the_true_secret(
 def test_sizes_and_bounds_that_no_image_has_are_a_miss(
     gain: float, error: float, height: int, width: int, name: str
 ):
-    faulty = Found(name, ImageEmbedding(np.ones(DIM), gain, error, height, width))
+    faulty = CachedEmbedding(name, ImageEmbedding(np.ones(DIM), gain, error, height, width))
     with pytest.raises(RecordError):
         CODEC.unpack(SHA256, CODEC.pack(SHA256, faulty))

@@ -13,37 +13,47 @@ import redis
 import structlog
 from paths import DOCS
 from redis_tools import TIMEOUT_S, RedisServer, free_port, running_redis, stranger
-from service_helpers import draw_picture, encode
+from service_helpers import draw_picture, encode, wait_for
 
 OpenReplica = Callable[..., httpx.Client]
 Lines = list[dict]
 
-# For a machine that does other things too. Were each of the twenty requests to wait for Redis, they
-# would take ten seconds longer.
-AIR_S = 4.0
-# What it may cost until it is known that Redis is silent.
-PRICE_S = 3 * TIMEOUT_S + AIR_S
+# A little less than a wait for Redis that ran out, as `timings_ms.cache` has it.
+A_WAIT_MS = 800 * TIMEOUT_S
+# Three waits that ran out, one after the other, open the circuit breaker; twice as many are no more
+# than a busy machine makes of them. Were each of the twenty requests to wait, it would be twenty.
+FEW = 6
 
 _seeds = count(5000)
 
 
-def ask(client: httpx.Client, requests: int = 20) -> float:
-    """Seconds that so many new pictures take, one after the other; each must be answered."""
-    pictures = [encode(draw_picture(next(_seeds))) for _ in range(requests)]
-    begun = time.perf_counter()
-    for picture in pictures:
+def ask(client: httpx.Client, requests: int = 20) -> int:
+    """Ask about so many new pictures in turn; each is answered. How many waited for Redis."""
+    waits = 0
+    for _ in range(requests):
+        picture = encode(draw_picture(next(_seeds)))
         response = client.post("/v1/search", files={"image": picture})
         assert response.status_code == 200
-    return time.perf_counter() - begun
+        waits += response.json()["timings_ms"]["cache"] >= A_WAIT_MS
+    return waits
 
 
-def ask_together(client: httpx.Client, requests: int = 32) -> float:
+def ask_together(client: httpx.Client, requests: int = 32) -> int:
     """The same, sixteen at a time."""
-    begun = time.perf_counter()
     with ThreadPoolExecutor(16) as pool:
-        for seconds in [pool.submit(ask, client, 1) for _ in range(requests)]:
-            seconds.result()
-    return time.perf_counter() - begun
+        return sum(pool.map(lambda _: ask(client, 1), range(requests)))
+
+
+def is_decoded(client: httpx.Client, picture: bytes) -> bool:
+    timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
+    return timings["decode"] > 0
+
+
+def wait_until_remembered(client: httpx.Client) -> bytes:
+    """A new picture, once Redis knows its embedding: writes are not waited for."""
+    picture = encode(draw_picture(next(_seeds)))
+    wait_for(lambda: not is_decoded(client, picture))
+    return picture
 
 
 def wait_for_status(client: httpx.Client, status: str, within_s: float = 20) -> None:
@@ -67,35 +77,23 @@ def lines() -> Iterator[Lines]:
         yield captured
 
 
-@pytest.fixture
-def usual_s(replica: OpenReplica) -> float:
-    """What the twenty take without Redis, on this machine and now."""
-    client = replica()
-    ask(client)
-    return ask(client)
-
-
 def test_without_redis_it_says_off(replica: OpenReplica):
     assert replica().get("/readyz").json()["redis"] == "off"
 
 
 def test_it_is_killed_and_started_again(
-    usual_s: float, redis_server: RedisServer, replica: OpenReplica, lines: Lines
+    redis_server: RedisServer, replica: OpenReplica, lines: Lines
 ):
     client = replica(redis_url=redis_server.url, cache_bytes=0)
     wait_for_status(client, "ok")
     ask(client)
     redis_server.kill()
-    assert ask(client) < 2 * usual_s + PRICE_S
+    assert ask(client) <= FEW
     wait_for_status(client, "degraded")
     assert events(lines, "warning", "error", "critical") == ["redis_away"]
     redis_server.start()
     wait_for_status(client, "ok")
-    picture = encode(draw_picture(next(_seeds)))
-    for _ in range(2):
-        timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
-        time.sleep(0.3)
-    assert timings["decode"] == 0, "it is used again"
+    wait_until_remembered(client)  # It is used again.
     assert events(lines, "warning", "error", "critical") == ["redis_away"]
 
 
@@ -111,16 +109,14 @@ def test_it_is_started_again_between_two_requests_and_nobody_notices(
     assert events(lines, "error", "critical") == []
 
 
-def test_it_hangs_and_wakes_up(
-    usual_s: float, redis_server: RedisServer, replica: OpenReplica, lines: Lines
-):
+def test_it_hangs_and_wakes_up(redis_server: RedisServer, replica: OpenReplica, lines: Lines):
     client = replica(redis_url=redis_server.url, cache_bytes=0)
     wait_for_status(client, "ok")
     redis_server.send(signal.SIGSTOP)
-    assert ask(client) < 2 * usual_s + PRICE_S
+    assert ask(client) <= FEW
     assert client.get("/readyz").json()["redis"] == "degraded"
     # Known to hang, it costs nothing any more; probes are nobody's request.
-    assert ask(client) < 2 * usual_s + AIR_S
+    assert ask(client) <= 1
     redis_server.send(signal.SIGCONT)
     wait_for_status(client, "ok")
     assert events(lines, "warning", "error", "critical") == ["redis_away"]
@@ -131,53 +127,45 @@ def test_it_hangs_under_many_requests_at_once(
 ):
     client = replica(redis_url=redis_server.url, cache_bytes=0)
     wait_for_status(client, "ok")
-    usual_s = ask_together(client)
     redis_server.send(signal.SIGSTOP)
-    assert ask_together(client) < 2 * usual_s + PRICE_S
+    ask_together(client)
+    wait_for_status(client, "degraded")
+    assert ask_together(client) <= FEW
     redis_server.send(signal.SIGCONT)
     wait_for_status(client, "ok")
     # No connection was lost to the waits that were given up: it is of use again.
     ask_together(client)
     wait_for_status(client, "ok")
-    picture = encode(draw_picture(next(_seeds)))
-    client.post("/v1/embed", files={"image": picture})
-    time.sleep(0.5)
-    timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
-    assert timings["decode"] == 0
+    wait_until_remembered(client)
     assert events(lines, "error", "critical") == []
 
 
-def test_it_is_full(usual_s: float, tmp_path: Path, replica: OpenReplica, lines: Lines):
+def test_it_is_full(tmp_path: Path, replica: OpenReplica, lines: Lines):
     with running_redis(tmp_path, "--maxmemory-policy", "noeviction") as server:
         client = replica(redis_url=server.url, cache_bytes=0)
         wait_for_status(client, "ok")
-        known = encode(draw_picture(next(_seeds)))
-        client.post("/v1/embed", files={"image": known})
-        time.sleep(0.3)
+        known = wait_until_remembered(client)
         with server.client() as admin:
             admin.config_set("maxmemory", "1")
             with pytest.raises(redis.exceptions.OutOfMemoryError):
                 admin.set("x", "y")
-            assert ask(client) < 2 * usual_s + PRICE_S
+            assert ask(client) <= FEW
             wait_for_status(client, "degraded")
-            timings = client.post("/v1/embed", files={"image": known}).json()["timings_ms"]
-            assert timings["decode"] == 0, "what it holds is still of use"
+            assert not is_decoded(client, known), "what it holds is still of use"
             admin.config_set("maxmemory", "0")
         ask(client, 1)
         wait_for_status(client, "ok")
         assert events(lines, "warning", "error", "critical") == ["redis_refuses_writes"]
 
 
-def test_it_wants_another_password(
-    usual_s: float, tmp_path: Path, replica: OpenReplica, lines: Lines
-):
+def test_it_wants_another_password(tmp_path: Path, replica: OpenReplica, lines: Lines):
     with running_redis(tmp_path, "--requirepass", "right") as server:
         for user in ("", ":wrong@"):
             lines.clear()
             url = server.url.replace("//", f"//{user}")
             client = replica(redis_url=url, cache_bytes=0)
             wait_for_status(client, "degraded")
-            assert ask(client) < 2 * usual_s + AIR_S
+            assert ask(client) <= 1
             assert events(lines, "warning", "error", "critical") == ["redis_away"]
             assert "wrong" not in str(lines)
         right = replica(redis_url=server.url.replace("//", "//:right@"))
@@ -199,12 +187,10 @@ def test_it_wants_another_password(
         b"",
     ],
 )
-def test_somebody_else_listens_there(
-    answer: bytes, usual_s: float, replica: OpenReplica, lines: Lines
-):
+def test_somebody_else_listens_there(answer: bytes, replica: OpenReplica, lines: Lines):
     with stranger(answer) as port:
         client = replica(redis_url=f"redis://127.0.0.1:{port}/0", cache_bytes=0)
-        assert ask(client) < 2 * usual_s + PRICE_S
+        assert ask(client) <= FEW
         assert client.get("/readyz").status_code == 200
         assert events(lines, "error", "critical") == []
         assert len(events(lines, "warning")) <= 1
@@ -222,13 +208,11 @@ def test_somebody_else_takes_its_place(
         assert events(lines, "error", "critical") == []
 
 
-def test_nobody_is_there_at_the_start(
-    usual_s: float, replica: OpenReplica, tmp_path: Path, lines: Lines
-):
+def test_nobody_is_there_at_the_start(replica: OpenReplica, tmp_path: Path, lines: Lines):
     url = f"redis://127.0.0.1:{free_port()}/0"
     client = replica(redis_url=url, cache_bytes=0)
     wait_for_status(client, "degraded")
-    assert ask(client) < 2 * usual_s + AIR_S
+    assert ask(client) <= 1
     unix = replica(redis_url=f"unix://{tmp_path}/no.sock", cache_bytes=0)
     wait_for_status(unix, "degraded")
     ask(unix)
@@ -243,9 +227,5 @@ def test_a_user_of_few_rights_is_enough(tmp_path: Path, replica: OpenReplica, li
     with running_redis(tmp_path, "--user", *rule.split()[1:], "--user", "default", "off") as server:
         client = replica(redis_url=server.url.replace("//", "//lipsim:secret@"), cache_bytes=0)
         wait_for_status(client, "ok")
-        picture = encode(draw_picture(next(_seeds)))
-        client.post("/v1/embed", files={"image": picture})
-        time.sleep(0.5)
-        timings = client.post("/v1/embed", files={"image": picture}).json()["timings_ms"]
-        assert timings["decode"] == 0
+        wait_until_remembered(client)
         assert events(lines, "warning", "error", "critical") == []

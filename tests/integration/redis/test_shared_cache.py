@@ -14,10 +14,9 @@ from redis_tools import SECRET, RedisServer
 from service_helpers import draw_picture, encode, open_client
 
 from model.embedder import Embedder, ImageEmbedding
-from model.pixels.decode import DecodeLimits
-from service.cache.context import cache_context
-from service.cache.found import Found
-from service.cache.record import RecordCodec
+from model.pixels.decode import DecodeLimits, decoder_versions
+from service.cache.memory import CachedEmbedding
+from service.cache.shared import RecordCodec, cache_context
 from service.settings import Settings
 
 OpenReplica = Callable[..., httpx.Client]
@@ -153,14 +152,14 @@ class Forger:
         self.context = cache_context(embedder, limits)
         self.dim = embedder.dim
         vector = np.full(self.dim, 0.25)
-        self.lie = Found("PNG", ImageEmbedding(vector, 1e-9, 0.0, 90, 150))
+        self.lie = CachedEmbedding("PNG", ImageEmbedding(vector, 1e-9, 0.0, 90, 150))
 
     def forge(self, secret: str, *, context: bytes | None = None, sha256: str = "") -> bytes:
         codec = RecordCodec(secret.encode(), context or self.context, self.dim)
         return codec.pack(sha256 or self.sha256, self.lie)
 
     def forge_of_256(self) -> bytes:
-        found = Found("PNG", ImageEmbedding(np.ones(256), 1.0, 0.0, 90, 150))
+        found = CachedEmbedding("PNG", ImageEmbedding(np.ones(256), 1.0, 0.0, 90, 150))
         return RecordCodec(SECRET.encode(), self.context, 256).pack(self.sha256, found)
 
 
@@ -185,7 +184,7 @@ FORGERIES: dict[str, Callable[[Forger, bytes, bytes], bytes]] = {
     "another dim": lambda _f, own, _o: own[:8] + struct.pack("<I", 256) + own[12:],
     "a record of 256 numbers": lambda f, _own, _o: RecordCodec(
         SECRET.encode(), f.context, 256
-    ).pack(f.sha256, Found("PNG", ImageEmbedding(np.ones(256), 1.0, 0.0, 90, 150))),
+    ).pack(f.sha256, CachedEmbedding("PNG", ImageEmbedding(np.ones(256), 1.0, 0.0, 90, 150))),
     "huge": lambda _f, own, _o: own + bytes(64 * 1024 * 1024),
 }
 
@@ -265,6 +264,15 @@ def test_other_arithmetic_uses_no_record_of_others(redis_server: RedisServer, re
     short = second.post("/v1/embed", files={"image": PICTURES[0]}).json()
     assert short["timings_ms"]["decode"] > 0
     assert short["model"]["forward_error"] > 1e3 * exact["model"]["forward_error"]
+
+
+def test_other_decoders_use_no_record_of_others(monkeypatch: pytest.MonkeyPatch):
+    """Two builds of one Pillow may give other pixels, and the radius is about those."""
+    embedder, limits = Embedder.load(), DecodeLimits()
+    here = cache_context(embedder, limits)
+    others = {**decoder_versions(), "libjpeg_turbo": "2.0.0"}
+    monkeypatch.setattr("service.cache.shared.decoder_versions", lambda: others)
+    assert cache_context(embedder, limits) != here
 
 
 def _wait_until(condition: Callable[[], bool], what: str) -> None:

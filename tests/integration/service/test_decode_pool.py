@@ -1,5 +1,6 @@
 import asyncio
 import hashlib
+import importlib.util
 import os
 import signal
 import sys
@@ -10,7 +11,13 @@ import numpy as np
 import pytest
 from service_helpers import draw_picture, encode
 
-from model.errors import EmptyImageError, ImageDecodeError, ImageFormatError, ImageSizeError
+from model.errors import (
+    DependencyError,
+    EmptyImageError,
+    ImageDecodeError,
+    ImageFormatError,
+    ImageSizeError,
+)
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
 from service.decoding.pool import DecodePool
@@ -85,7 +92,6 @@ def test_an_image_comes_back_as_this_process_would_have_made_it(kind: str):
         assert np.linalg.norm(given.values - wanted.values) <= 2 * wanted.input_error
         assert (given.gain, given.input_error) == (wanted.gain, wanted.input_error)
         assert (given.height, given.width, found.format) == (203, 301, kind)
-        assert found.sha256 == hashlib.sha256(data).hexdigest()
         assert found.pixels_sha256 == hashlib.sha256(image.pixels.tobytes()).hexdigest()
         assert (await prepare(pool, data)).pixels_sha256 is None
 
@@ -221,3 +227,25 @@ def test_a_process_needs_neither_torch_nor_faiss():
 async def _output(command: list[str]) -> bytes:
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     return (await process.communicate())[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is not None, reason="HEIF is read here")
+def test_a_library_that_decode_processes_cannot_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It was on PYTHONPATH, which they are not handed: the service imports it and they do not."""
+    (tmp_path / "pillow_heif.py").write_text("def register_heif_opener(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    limits = DecodeLimits(formats=frozenset({"PNG", "HEIF"}))
+    monkeypatch.delitem(sys.modules, "pillow_heif")
+
+    async def story() -> None:
+        pool = DecodePool(limits, size=SIZE, processes=2, timeout_s=20, metrics=Metrics())
+        try:
+            with pytest.raises(DependencyError, match=r"cannot decode HEIF, PNG: .*pillow-heif"):
+                await pool.start()
+        finally:
+            await pool.close()
+
+    asyncio.run(story())

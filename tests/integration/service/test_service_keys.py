@@ -16,8 +16,7 @@ from paths import DOCS
 from service_helpers import StartServer, draw_picture, encode, open_client
 
 from service.app import create_app
-from service.keys.file import add_entry, new_key, remove_entry
-from service.keys.keys import Key, Scope, digest_of
+from service.keys.keys import Key, Scope, add_entry, digest_of, new_key, remove_entry
 from service.settings import Settings
 
 PROBES = {"/livez", "/readyz"}

@@ -9,8 +9,7 @@ import httpx
 import pytest
 from service_helpers import draw_picture, encode, open_client
 
-from service.keys.file import add_entry
-from service.keys.keys import Key, Scope, digest_of
+from service.keys.keys import Key, Scope, add_entry, digest_of
 from service.settings import Settings
 
 PNG = encode(draw_picture(1, 24, 24))

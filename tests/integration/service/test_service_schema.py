@@ -26,8 +26,7 @@ from schemathesis.specs.openapi.checks import (
 )
 from service_helpers import Server, start_process
 
-from service.keys.file import add_entry
-from service.keys.keys import Key, Scope, digest_of
+from service.keys.keys import Key, Scope, add_entry, digest_of
 
 register_images()
 

@@ -13,6 +13,7 @@ from service_helpers import StartServer, draw_picture, encode, open_client
 from service.observability.tracing import Tracing
 from service.settings import Settings
 
+trace = pytest.importorskip("opentelemetry.sdk.trace", reason="the otel extra is missing")
 export = pytest.importorskip(
     "opentelemetry.sdk.trace.export.in_memory_span_exporter", reason="the otel extra is missing"
 )
@@ -23,7 +24,9 @@ PICTURE = encode(draw_picture(3))
 
 def test_a_request_is_one_trace_with_a_span_for_each_stage(data_dir: Path):
     exporter = export.InMemorySpanExporter()
-    tracing = Tracing(exporter, name="test", at_once=True)
+    provider = trace.TracerProvider()
+    provider.add_span_processor(trace.export.SimpleSpanProcessor(exporter))
+    tracing = Tracing(provider)
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     with open_client(Settings(data_dir=data_dir), tracing=tracing) as client:
         found = client.post(

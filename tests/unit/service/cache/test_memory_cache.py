@@ -1,12 +1,11 @@
 import numpy as np
 
 from model.embedder import ImageEmbedding
-from service.cache.found import Found
-from service.cache.memory import MemoryCache
+from service.cache.memory import CachedEmbedding, MemoryCache
 
 
-def found(dim: int = 16) -> Found:
-    return Found("PNG", ImageEmbedding(np.zeros(dim), 1.0, 0.0, 10, 10))
+def found(dim: int = 16) -> CachedEmbedding:
+    return CachedEmbedding("PNG", ImageEmbedding(np.zeros(dim), 1.0, 0.0, 10, 10))
 
 
 EACH = found().bytes_held
@@ -51,7 +50,9 @@ def test_the_memory_counted_is_not_less_than_that_taken():
     tracemalloc.start()
     for number in range(1000):
         vector = np.zeros(512)
-        cache.put(f"{number:064}", Found("PNG", ImageEmbedding(vector, 1.5, 1e-9, 480, 640)))
+        cache.put(
+            f"{number:064}", CachedEmbedding("PNG", ImageEmbedding(vector, 1.5, 1e-9, 480, 640))
+        )
         del vector
     taken, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -6,7 +6,7 @@ import pytest
 from model.pixels.network_input import NetworkInput
 from service.decoding.protocol import ANSWER, PreparedImage, pack_image, unpack
 
-IMAGE = PreparedImage("a", None, "PNG", NetworkInput(np.zeros((3, 2, 2)), 0.1, 1e-13, 5, 7))
+IMAGE = PreparedImage(None, "PNG", NetworkInput(np.zeros((3, 2, 2)), 0.1, 1e-13, 5, 7))
 
 
 def parts() -> tuple[dict[str, object], bytes]:

@@ -3,13 +3,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from limits.aio.storage import MemoryStorage
 
 from service.errors import InvalidParameterError
 from service.http.auth import Access, address_of, needed_scope, presented_key
-from service.keys.file import add_entry
-from service.keys.keys import Key, KeyRing, Scope, digest_of
-from service.quota.quota import Quota
+from service.keys.keys import Key, KeyRing, Scope, add_entry, digest_of
+from service.quota import Quota
 
 
 @pytest.mark.parametrize(
@@ -112,7 +110,7 @@ def refuse(ring: KeyRing, path: str, *headers: tuple[bytes, bytes]) -> list[dict
     async def send(message: Any) -> None:
         sent.append(message)
 
-    access = Access(_never, keys=ring, quota=Quota(MemoryStorage()), rate=None)
+    access = Access(_never, keys=ring, quota=Quota(), rate=None)
     scope = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
     asyncio.run(access(scope, _never, send))
     return sent

@@ -1,10 +1,10 @@
-from service.redis.breaker import Breaker
+from service.redis.breaker import CircuitBreaker
 
 
 class Failing:
     """Commands that fail one after the other."""
 
-    def __init__(self, breaker: Breaker) -> None:
+    def __init__(self, breaker: CircuitBreaker) -> None:
         self._breaker = breaker
         self._now = 0.0
 
@@ -13,11 +13,11 @@ class Failing:
         return self._breaker.failed(self._now - 0.5, self._now)
 
 
-def make() -> Breaker:
-    return Breaker(failures=3, first_pause_s=0.5, longest_pause_s=8, heartbeat_s=5)
+def make() -> CircuitBreaker:
+    return CircuitBreaker(failures=3, first_pause_s=0.5, longest_pause_s=8, heartbeat_s=5)
 
 
-def closed() -> Breaker:
+def closed() -> CircuitBreaker:
     breaker = make()
     breaker.probe_succeeded()
     return breaker

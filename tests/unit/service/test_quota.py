@@ -3,18 +3,12 @@ from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 
 import pytest
-from limits.aio.storage import MemoryStorage, Storage
-from structlog.testing import capture_logs
 
-from service.quota import local as counters
-from service.quota import quota as quota_module
-from service.quota.local import LocalCounters
-from service.quota.quota import Allowance, Quota
+from service import quota as quota_module
+from service.quota import Allowance, LocalWindows, Quota
 from service.settings import parse_rate
 
 RATE = parse_rate("3/minute")
-# Ours, and the library's own, to which ours must be equal.
-STORAGES = pytest.mark.parametrize("storage", [LocalCounters, MemoryStorage])
 
 
 @pytest.mark.parametrize(
@@ -46,17 +40,13 @@ def test_what_is_no_rate_is_refused(text: str):
 
 
 class HandClock:
-    """A clock for the storage and the quota, moved by hand; it can be set to another day too."""
+    """The clocks of windows in the process, moved by hand; the one of the wall can be set too."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000_000.0
         self.set_by = 0.0
-        fake = SimpleNamespace(time=self, monotonic=lambda: self.now)
-        monkeypatch.setattr("limits.aio.storage.memory.time", fake)
-        monkeypatch.setattr(counters, "time", fake)
-
-    def __call__(self) -> float:
-        return self.now + self.set_by
+        fake = SimpleNamespace(time=lambda: self.now + self.set_by, monotonic=lambda: self.now)
+        monkeypatch.setattr(quota_module, "time", fake)
 
 
 def run(story: Callable[[], Awaitable[None]]) -> None:
@@ -66,14 +56,11 @@ def run(story: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(told())
 
 
-@STORAGES
-def test_a_window_has_so_many_requests_and_says_how_many_are_left(
-    monkeypatch: pytest.MonkeyPatch, storage: type[Storage]
-):
+def test_a_window_has_so_many_requests_and_says_how_many_are_left(monkeypatch: pytest.MonkeyPatch):
     clock = HandClock(monkeypatch)
 
     async def story() -> None:
-        quota = Quota(storage(), clock=clock)
+        quota = Quota()
         assert [await quota.take("a", RATE) for _ in range(3)] == [
             Allowance(False, 3, left, 60) for left in (2, 1, 0)
         ]
@@ -87,14 +74,11 @@ def test_a_window_has_so_many_requests_and_says_how_many_are_left(
     run(story)
 
 
-@STORAGES
-def test_who_waits_as_long_as_told_is_let_in(
-    monkeypatch: pytest.MonkeyPatch, storage: type[Storage]
-):
+def test_who_waits_as_long_as_told_is_let_in(monkeypatch: pytest.MonkeyPatch):
     clock = HandClock(monkeypatch)
 
     async def story() -> None:
-        quota = Quota(storage(), clock=clock)
+        quota = Quota()
         for step in (0.0, 0.25, 12.34, 58.999):
             while not (last := await quota.take(f"{step}", RATE)).is_exceeded:
                 clock.now += step / 4
@@ -112,7 +96,7 @@ def test_a_clock_that_is_set_makes_no_window_longer_or_shorter(
     clock = HandClock(monkeypatch)
 
     async def story() -> None:
-        quota = Quota(LocalCounters(), clock=clock)
+        quota = Quota()
         while not (await quota.take("a", RATE)).is_exceeded:
             pass
         clock.now += 10
@@ -124,13 +108,12 @@ def test_a_clock_that_is_set_makes_no_window_longer_or_shorter(
     run(story)
 
 
-@STORAGES
 @pytest.mark.parametrize("asking", [1, 49, 50, 51, 400])
 def test_of_any_number_at_once_exactly_as_many_are_let_in_as_the_rate_says(
-    asking: int, storage: type[Storage]
+    asking: int,
 ):
     async def story() -> None:
-        quota = Quota(storage())
+        quota = Quota()
         rate = parse_rate("50/hour")
         found = await asyncio.gather(*(quota.take("a", rate) for _ in range(asking)))
         let_in = [allowance.remaining for allowance in found if not allowance.is_exceeded]
@@ -139,84 +122,17 @@ def test_of_any_number_at_once_exactly_as_many_are_let_in_as_the_rate_says(
     run(story)
 
 
-class Faulty(MemoryStorage):
-    """A storage that can be told to fail, or never to answer."""
-
-    fault: str | None = None
-    asked = 0
-
-    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        self.asked += 1
-        if self.fault == "silence":
-            await asyncio.sleep(3600)
-        if self.fault == "error":
-            raise ConnectionError("no storage there")
-        return await super().incr(key, expiry, amount)
-
-
-@pytest.mark.parametrize("fault", ["error", "silence"])
-def test_a_storage_that_fails_neither_opens_the_door_nor_shuts_it(
-    monkeypatch: pytest.MonkeyPatch, fault: str
-):
-    monkeypatch.setattr(quota_module, "_STORAGE_TIMEOUT_S", 0.02)
-    now = 0.0
-    storage = Faulty()
-
-    async def story() -> None:
-        nonlocal now
-        quota = Quota(storage, monotonic=lambda: now)
-        assert (await quota.take("a", RATE)).remaining == 2
-        storage.fault = fault
-        found = [(await quota.take("a", RATE)).is_exceeded for _ in range(5)]
-        assert found == [False, False, False, True, True]
-        # One try for all five: a storage that is away must not slow each request down.
-        assert storage.asked == 2
-        now += 10
-        assert (await quota.take("a", RATE)).is_exceeded
-        assert storage.asked == 3
-        storage.fault = None
-        now += 10
-        assert (await quota.take("a", RATE)).remaining == 1
-
-    with capture_logs() as lines:
-        run(story)
-    # Two failures within a minute are one line.
-    assert [line["event"] for line in lines] == ["quota_storage_failed"]
-
-
-def test_a_request_that_is_cancelled_is_not_taken_for_a_failed_storage():
-    storage = Faulty()
-    storage.fault = "silence"
-
-    async def story() -> None:
-        quota = Quota(storage)
-        task = asyncio.create_task(quota.take("a", RATE))
-        await asyncio.sleep(0)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        storage.fault = None
-        await quota.take("a", RATE)
-        assert storage.asked == 2
-
-    with capture_logs() as lines:
-        run(story)
-    assert lines == []
-
-
 def test_counters_of_callers_who_left_are_thrown_away(monkeypatch: pytest.MonkeyPatch):
     clock = HandClock(monkeypatch)
 
     async def story() -> None:
-        held = LocalCounters()
-        quota = Quota(held, clock=clock)
+        windows = LocalWindows()
         most = 0
         for i in range(20_000):
-            assert (await quota.take(f"caller-{i}", RATE)).remaining == 2
+            assert windows.count(f"caller-{i}", 60) == (1, 60.0)
             clock.now += 0.1  # 600 callers are within their minute at any time.
-            most = max(most, len(held.storage))
+            most = max(most, len(windows))
         assert most <= 1200 + 1024
-        assert held.storage.keys() == held.expirations.keys()
 
     run(story)
 
@@ -225,7 +141,7 @@ def test_a_sweep_takes_no_counter_that_still_counts(monkeypatch: pytest.MonkeyPa
     clock = HandClock(monkeypatch)
 
     async def story() -> None:
-        quota = Quota(LocalCounters(), clock=clock)
+        quota = Quota()
         rate = parse_rate("2/day")
         for _ in range(3):
             last = await quota.take("a", rate)
@@ -241,40 +157,35 @@ def test_a_sweep_takes_no_counter_that_still_counts(monkeypatch: pytest.MonkeyPa
 def test_callers_without_number_take_no_more_memory_than_so_many(monkeypatch: pytest.MonkeyPatch):
     """And nobody is refused for it; who asked last keeps the own count."""
     clock = HandClock(monkeypatch)
-    monkeypatch.setattr(counters, "MOST_COUNTERS", 3000)
+    monkeypatch.setattr(quota_module, "MOST_WINDOWS", 3000)
 
     async def story() -> None:
-        held = LocalCounters()
-        quota = Quota(held, clock=clock)
-        rate = parse_rate("3/day")
+        windows = LocalWindows()
         for i in range(10_000):
-            assert (await quota.take(f"address:2001:db8:{i:x}::/64", rate)).remaining == 2
+            assert windows.count(f"address:2001:db8:{i:x}::/64", 86400)[0] == 1
             clock.now += 0.01
-            assert len(held.storage) == len(held.expirations) <= 3000
+            assert len(windows) <= 3000
         # The window that began longest ago goes first: the newest are all there still.
         for i in range(7000, 10_000):
-            assert (await quota.take(f"address:2001:db8:{i:x}::/64", rate)).remaining == 1
+            assert windows.count(f"address:2001:db8:{i:x}::/64", 86400)[0] == 2
 
     run(story)
 
 
 def test_a_flood_of_callers_costs_each_request_little(monkeypatch: pytest.MonkeyPatch):
     """Full, with nothing that has expired: no request may look through all counters."""
-    monkeypatch.setattr(counters, "MOST_COUNTERS", 20_000)
+    monkeypatch.setattr(quota_module, "MOST_WINDOWS", 20_000)
     looks = 0
-    real = LocalCounters._sweep
+    real = LocalWindows._sweep
 
-    def count(held: LocalCounters, now: float) -> None:
+    def count(windows: LocalWindows, now: float) -> None:
         nonlocal looks
         looks += 1
-        real(held, now)
+        real(windows, now)
 
-    monkeypatch.setattr(LocalCounters, "_sweep", count)
+    monkeypatch.setattr(LocalWindows, "_sweep", count)
 
-    async def story() -> None:
-        held = LocalCounters()
-        for i in range(60_000):
-            await held.incr(f"{i}", 3600)
-
-    run(story)
+    windows = LocalWindows()
+    for i in range(60_000):
+        windows.count(f"{i}", 3600)
     assert looks < 10
