@@ -10,8 +10,16 @@ from rich.console import Console
 from rich.table import Table
 
 from service.errors import KeysFileError
-from service.keys.file import add_entry, new_key, remove_entry
-from service.keys.keys import Key, Scope, digest_of, is_name, read_keys
+from service.keys.keys import (
+    Key,
+    Scope,
+    add_entry,
+    digest_of,
+    is_name,
+    new_key,
+    read_keys,
+    remove_entry,
+)
 from service.settings import Settings
 
 _File = Annotated[Path | None, typer.Option(help="The keys file; default: LIPSIM_KEYS_FILE.")]

@@ -1,17 +1,20 @@
-"""API keys: what the keys file says, read again when it changes, and who presents which key.
+"""API keys: the keys file, read again when it changes and replaced atomically, and who has a key.
 
 The file holds SHA-256 digests, never keys. No salt and no slow hash: a key is 256 random bits that
 nobody guesses, however fast a guess is tried; no two are equal; and a slow hash would be work that
 any stranger could ask of us before we know who asks.
 """
 
+import fcntl
 import hashlib
 import hmac
 import os
 import re
+import secrets
 import stat
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,12 +23,16 @@ from typing import Annotated
 import structlog
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
+from model.cli.files import write_aside
 from service.errors import KeysFileError
-from service.keys.mounts import MOUNTED_FILE, is_mount_point
 from service.settings import parse_rate
 
 # Names stand in log lines and in the names of counters.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+
+# Says at sight, and to scanners of leaked secrets, whose key it is.
+PREFIX = "lipsim_"
+_RANDOM_BYTES = 32
 
 log = structlog.stdlib.get_logger()
 
@@ -130,9 +137,7 @@ class KeyRing:
     """The keys in force; a change of the file counts from the next request on.
 
     A file that went away or is damaged is logged, once for each change, and the keys read last
-    stay in force: a slip of an editor locks nobody out, and lets nobody in. A file that is mounted
-    by itself stays the old one when another takes its name: that is logged as an error, since keys
-    that were revoked are still in force here.
+    stay in force: a slip of an editor locks nobody out, and lets nobody in.
 
     Args:
         path: the keys file.
@@ -173,15 +178,6 @@ class KeyRing:
             log.error("keys_file_refused", problem=str(error), keys_in_force=len(self.keys))  # noqa: TRY400 - the message says it all
         else:
             log.info("keys_file_read", keys=len(self.keys))
-        if self._is_left_behind():
-            log.error("keys_file_left_behind", path=str(self.path), meaning=MOUNTED_FILE)
-
-    def _is_left_behind(self) -> bool:
-        """Whether what stands here has no name any more: only a mount still leads to it."""
-        try:
-            return os.stat(self.path).st_nlink == 0 and is_mount_point(self.path)
-        except OSError:
-            return False
 
     def _look(self) -> tuple[int, ...] | None:
         """What changes when the file does; taken before it is read, so no change is missed."""
@@ -195,3 +191,75 @@ class KeyRing:
 def is_name(text: str) -> bool:
     """Whether a key may have this name."""
     return re.fullmatch(NAME, text) is not None
+
+
+def new_key() -> str:
+    """A fresh random key; 256 bits after the prefix."""
+    return PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
+
+
+def add_entry(path: Path, entry: Key) -> None:
+    """Append an entry; the file is made when there is none, and has mode 0600 afterwards.
+
+    Raises:
+        KeysFileError: the name is taken, or the file cannot be read or written.
+    """
+    with _locked(path) as keys:
+        if any(key.name == entry.name for key in keys):
+            raise KeysFileError(
+                f"there is a key {entry.name} already: choose another name (say, {entry.name}-2), "
+                "move its users, then revoke the old one"
+            )
+        _replace(path, (*keys, entry))
+
+
+def remove_entry(path: Path, name: str) -> None:
+    """Take an entry away; a running service refuses its key from the next request on.
+
+    Raises:
+        KeysFileError: no key has that name, or the file cannot be read or written.
+    """
+    with _locked(path) as keys:
+        left = tuple(key for key in keys if key.name != name)
+        if len(left) == len(keys):
+            raise KeysFileError(f"no key in {path} has that name")
+        _replace(path, left)
+
+
+@contextmanager
+def _locked(path: Path) -> Generator[tuple[Key, ...]]:
+    """The entries now, while nobody else changes them.
+
+    The directory is the lock: a file of root's would keep the service's user out.
+    """
+    try:
+        directory = os.open(path.resolve().parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise KeysFileError(f"{path.parent} cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield read_keys(path) if path.exists() else ()
+    finally:
+        os.close(directory)
+
+
+def _replace(path: Path, keys: tuple[Key, ...]) -> None:
+    """Write beside the file, then rename: a reader sees the old keys or the new ones."""
+    # A link stays a link, and what it points to is replaced.
+    target = path.resolve()
+    content = KeysFile(keys=keys).model_dump_json(indent=2, exclude_none=True) + "\n"
+    try:
+        with write_aside(target) as aside:
+            aside.touch(0o600)
+            _keep_owner(target, aside)
+            aside.write_text(content, encoding="utf-8")
+    except OSError as error:
+        raise KeysFileError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _keep_owner(target: Path, aside: Path) -> None:
+    """Root may run the command, and the service, who owns the file, must still be able to read."""
+    with suppress(FileNotFoundError):
+        before = target.stat()
+        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(aside, before.st_uid, before.st_gid)

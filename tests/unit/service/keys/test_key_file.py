@@ -10,8 +10,16 @@ from typer.testing import CliRunner
 
 from service.__main__ import cli
 from service.errors import KeysFileError
-from service.keys.file import add_entry, new_key, remove_entry
-from service.keys.keys import Key, KeyRing, Scope, digest_of, read_keys
+from service.keys.keys import (
+    Key,
+    KeyRing,
+    Scope,
+    add_entry,
+    digest_of,
+    new_key,
+    read_keys,
+    remove_entry,
+)
 
 
 def key_named(name: str, key: str = "") -> Key:

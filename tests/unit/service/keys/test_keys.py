@@ -10,8 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.errors import KeysFileError
-from service.keys.file import new_key
-from service.keys.keys import KeyRing, Scope, parse_keys
+from service.keys.keys import KeyRing, Scope, new_key, parse_keys
 
 
 def entry(name: str, key: str, **more: Any) -> dict[str, Any]:
