@@ -1,18 +1,19 @@
 """Settings of one deployment: each is an environment variable `LIPSIM_<NAME>`."""
 
-import os
+import math
 import re
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from limits import RateLimitItem, parse
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
-from model.pixels.decode import MOST_PIXELS, format_names
+from model.cli.threads import usable_cores
+from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 
 MEBIBYTE = 1024 * 1024
 
@@ -131,10 +132,10 @@ class Settings(BaseSettings):
         description="Longest wait for Redis, after which the answer is made without it.",
     )
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=lambda: max(1, math.ceil(usable_cores())),
         ge=1,
         description="Processes that decode, and threads that embed and search; default: one of "
-        "each per core.",
+        "each for each core that the process may use (its affinity, its container's limit).",
     )
     max_batch: int = Field(
         default=16, ge=1, description="Most requests whose images share one pass of the network."
@@ -245,6 +246,31 @@ class Settings(BaseSettings):
             raise ValueError(f"default_k {self.default_k} must not exceed max_k {self.max_k}")
         return self
 
+    @property
+    def decode_limits(self) -> DecodeLimits:
+        """What an image may be."""
+        return DecodeLimits(
+            max_image_bytes=self.max_image_bytes,
+            max_pixels=self.max_image_pixels,
+            max_side=self.max_image_side,
+            formats=self.allowed_formats,
+            accept_truncated=self.truncated == "accept",
+        )
+
+
+def given_options(**options: object) -> dict[str, Any]:
+    """The settings that a command line has: those that are not None."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def problems_of(error: ValidationError) -> list[str]:
+    """What is not allowed, a line for each setting."""
+    return [
+        f"{'.'.join(variable_name(str(part)) for part in problem['loc']) or 'settings'}: "
+        f"{problem['msg']}"
+        for problem in error.errors()
+    ]
+
 
 def variable_name(name: str) -> str:
     """The environment variable of a setting."""
@@ -261,7 +287,7 @@ def shown(value: object) -> str:
 def shown_default(name: str) -> str:
     """The default of one setting as an operator would write it; an empty string for none."""
     if name == "workers":
-        return "one per core"
+        return "one per usable core"
     value = Settings.model_fields[name].get_default()
     return shown(value)
 
