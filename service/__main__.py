@@ -16,16 +16,26 @@ from rich.table import Table
 from model.cli.threads import limit_threads
 from model.errors import DependencyError
 from service.app import create_app
-from service.doctor.command import report
-from service.doctor.plan import checks_of, examine_all
+from service.doctor.checks import examine, report
+from service.doctor.deployment import checks_of
 from service.errors import KeysFileError, UnsafeBindingError
 from service.http.server import make_server
 from service.keys import cli as key_commands
 from service.keys.binding import check_binding
 from service.observability.logs import configure_logs
-from service.observability.tracing import Tracing, add_trace_ids, exporter_of_environment
+from service.observability.tracing import Tracing, add_trace_ids, tracing_of_environment
 from service.routes.info import PACKAGE
-from service.settings import Settings, shown, shown_default, variable_name
+from service.settings import (
+    Settings,
+    given_options,
+    problems_of,
+    shown,
+    shown_default,
+    variable_name,
+)
+
+# The commands that show or check a deployment; its options may stand before them too.
+_READ_SETTINGS = frozenset({"doctor", "settings"})
 
 cli = typer.Typer(
     add_completion=False,
@@ -48,10 +58,15 @@ def serve(
     ] = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are finished first."""
-    if context.invoked_subcommand is not None:
+    given = given_options(host=host, port=port, data_dir=data_dir, checkpoint=checkpoint)
+    command = context.invoked_subcommand
+    if command is not None:
+        if given and command not in _READ_SETTINGS:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise typer.BadParameter(f"{names} before `{command}`, which has no use for it")
+        context.obj = given
         return
-    given = {"host": host, "port": port, "data_dir": data_dir, "checkpoint": checkpoint}
-    settings = _read_settings({name: value for name, value in given.items() if value is not None})
+    settings = _read_settings(given)
     tracing = _open_tracing() if settings.tracing else None
     extra = [] if tracing is None else [add_trace_ids]
     configure_logs(settings.log_level, settings.log_format, extra=extra)
@@ -103,13 +118,14 @@ cli.command("revoke")(key_commands.revoke_key)
 
 @cli.command("settings")
 def print_settings(
+    context: typer.Context,
     markdown: Annotated[bool, typer.Option(help="As docs/settings.md has it.")] = False,
 ) -> None:
     """Print every setting: its variable, its value now, its default, what it does."""
     if markdown:
         sys.stdout.write(SETTINGS_PAGE + "".join(_markdown_rows()))
         return
-    settings = _read_settings({})
+    settings = _read_settings(context.obj)
     table = Table("variable", "value", "default", "meaning")
     for name, field in Settings.model_fields.items():
         value = shown(getattr(settings, name))
@@ -144,6 +160,7 @@ def print_openapi() -> None:
 
 @cli.command("doctor")
 def doctor(
+    context: typer.Context,
     host: Annotated[str | None, typer.Option(help="Address; default: LIPSIM_HOST.")] = None,
     data_dir: Annotated[
         Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
@@ -154,18 +171,17 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check the machine, the data and a certificate of its own; exit code 1 if something failed."""
-    given = {"host": host, "data_dir": data_dir, "checkpoint": checkpoint}
-    settings = _read_settings({name: value for name, value in given.items() if value is not None})
+    given = given_options(host=host, data_dir=data_dir, checkpoint=checkpoint)
+    settings = _read_settings({**context.obj, **given})
     configure_logs("error", settings.log_format)
     limit_threads(settings.threads_per_worker)
-    if not report(examine_all(checks_of(settings)), as_json=as_json):
+    if not report(examine(checks_of(settings)), as_json=as_json):
         raise typer.Exit(1)
 
 
-def _open_tracing() -> Tracing | None:
+def _open_tracing() -> Tracing:
     try:
-        exporter = exporter_of_environment()
-        return None if exporter is None else Tracing(exporter, name=PACKAGE)
+        return tracing_of_environment(PACKAGE)
     except DependencyError as error:
         Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
         raise typer.Exit(2) from error
@@ -175,10 +191,8 @@ def _read_settings(given: dict[str, Any]) -> Settings:
     try:
         return Settings(**given)
     except ValidationError as error:
-        console = Console(stderr=True)
-        for problem in error.errors():
-            where = ".".join(variable_name(str(part)) for part in problem["loc"])
-            console.print(f"{where or 'settings'}: {problem['msg']}", markup=False)
+        for problem in problems_of(error):
+            Console(stderr=True).print(problem, markup=False)
         raise typer.Exit(2) from error
 
 

@@ -1,4 +1,4 @@
-"""A certificate, issued and attacked here: pictures from code, a gallery in memory, brute force.
+"""The model, and a certificate issued and attacked here: a gallery in memory, brute force.
 
 The attack is on the embedding. A change of the pixels below the radius moves the computed embedding
 by less than L * gain * radius + 2 E; no movement of that length may displace a result. Just beyond
@@ -6,6 +6,8 @@ the nearest plane between the first result and another entry, on the other hand,
 """
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Float64
@@ -13,15 +15,52 @@ from jaxtyping import Float32, Float64
 from index_builder.search.certified import certified_search
 from model.certificate.pairs import Candidates
 from model.embedder import Embedder, ImageEmbedding
+from model.errors import RetrievalError
 from model.pixels.decode import DecodedImage
-from service.doctor.findings import Finding, failed, ok, warning
-from service.doctor.model import Model
+from service.doctor.checks import Finding, failed, ok, warning
 
 _ENTRIES = 24
 _K = 5
 _RANDOM_CHANGES = 2000
 # Relative: how near to a limit the changes go, on either side of it.
 _STEP = 1e-6
+
+
+class LazyModel:
+    """Loads a checkpoint when it is first needed, and only once, whether that works or not."""
+
+    def __init__(self, checkpoint: Path | None, arithmetic: Literal["float64", "float32"]) -> None:
+        self._checkpoint = checkpoint
+        self._arithmetic: Literal["float64", "float32"] = arithmetic
+        self._embedder: Embedder | None = None
+        self._error: RetrievalError | None = None
+
+    def load(self) -> Embedder | None:
+        """The embedder; None if the checkpoint is refused, which `check_model` says."""
+        if self._embedder is None and self._error is None:
+            try:
+                self._embedder = Embedder.load(self._checkpoint, arithmetic=self._arithmetic)
+            except RetrievalError as error:
+                self._error = error
+        return self._embedder
+
+    @property
+    def refusal(self) -> str:
+        """Why it was refused; empty if it was not."""
+        return "" if self._error is None else str(self._error)
+
+
+def check_model(model: LazyModel) -> Iterator[Finding]:
+    """The checkpoint is whole, and its bounds are proved again from the weights as read."""
+    embedder = model.load()
+    if embedder is None:
+        yield failed(model.refusal, "set LIPSIM_CHECKPOINT to a file of `model.train` or `convert`")
+        return
+    yield ok(
+        f"{embedder.name} {embedder.fingerprint[:16]}: Lipschitz bound "
+        f"{embedder.lipschitz_bound:.9g}, forward error E {embedder.forward_error:.3g} "
+        f"({embedder.arithmetic}, claim {embedder.claim}), proved"
+    )
 
 
 class MemoryGallery:
@@ -54,7 +93,7 @@ class MemoryGallery:
         )
 
 
-def check_certificate(model: Model) -> Iterator[Finding]:
+def check_certificate(model: LazyModel) -> Iterator[Finding]:
     """Radii of a search hold against random and worst changes, and are not far too small."""
     embedder = model.load()
     if embedder is None:

@@ -19,28 +19,36 @@ from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
 from service.decoding.worker import memory_of_one_image
 from service.doctor import certificate, machine
-from service.doctor.access import check_address, check_keys
-from service.doctor.certificate import MemoryGallery, attack, check_certificate
-from service.doctor.decoding import check_decoding
-from service.doctor.findings import Check, Line, examine
-from service.doctor.indexes import check_data_dir, check_indexes
-from service.doctor.libraries import check_tracing, has_kernels
-from service.doctor.model import Model, check_model
-from service.doctor.plan import checks_of
-from service.doctor.redis import check_redis
+from service.doctor.certificate import (
+    LazyModel,
+    MemoryGallery,
+    attack,
+    check_certificate,
+    check_model,
+)
+from service.doctor.checks import CheckResult, examine
+from service.doctor.deployment import (
+    check_address,
+    check_data_dir,
+    check_decoding,
+    check_indexes,
+    check_keys,
+    check_redis,
+    check_tracing,
+    checks_of,
+)
 from service.errors import KeysFileError
-from service.keys.file import add_entry
-from service.keys.keys import Key, KeyRing, Scope
+from service.keys.keys import Key, KeyRing, Scope, add_entry
 from service.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def model() -> Model:
-    return Model(None, "float64")
+def model() -> LazyModel:
+    return LazyModel(None, "float64")
 
 
-def lines(run: Callable[..., object], *arguments: object) -> list[Line]:
-    return examine(Check("check", lambda: run(*arguments)))
+def lines(run: Callable[..., object], *arguments: object) -> list[CheckResult]:
+    return list(examine({"check": lambda: run(*arguments)}))
 
 
 def doctor(*arguments: object) -> tuple[int, str]:
@@ -61,7 +69,7 @@ def test_a_good_setup_is_fit_to_serve(data_dir: Path):
     found = {line["check"]: line for line in report["findings"]}
     assert code == 0, text
     assert report["ok"] is True
-    assert list(found) == [check.name for check in checks_of(Settings(data_dir=data_dir))]
+    assert list(found) == list(checks_of(Settings(data_dir=data_dir)))
     assert "60 entries" in found["index"]["detail"]
     assert "displaced nothing" in found["certificate"]["detail"]
 
@@ -82,7 +90,7 @@ def test_a_damaged_index_and_a_missing_checkpoint_are_each_one_line(data_dir: Pa
     assert text.splitlines()[-1].startswith("NOT fit to serve")
 
 
-def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: Model):
+def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: LazyModel):
     build(tmp_path / "data", write_folder(tmp_path / "pictures", 5))
     (line,) = lines(check_indexes, tmp_path / "data", model)
     assert line.outcome == "FAILED"
@@ -90,14 +98,16 @@ def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: Mode
     assert "build it again" in line.advice
 
 
-def test_a_data_dir_that_is_not_there_fails_and_an_empty_one_warns(tmp_path: Path, model: Model):
+def test_a_data_dir_that_is_not_there_fails_and_an_empty_one_warns(
+    tmp_path: Path, model: LazyModel
+):
     assert [line.outcome for line in lines(check_data_dir, tmp_path / "none")] == ["FAILED"]
     assert [line.outcome for line in lines(check_data_dir, tmp_path)] == ["warning"]
     assert lines(check_indexes, tmp_path / "none", model) == []
 
 
 def test_a_refused_checkpoint_is_loaded_once_and_no_certificate_is_tried(tmp_path: Path):
-    refused = Model(tmp_path / "none", "float64")
+    refused = LazyModel(tmp_path / "none", "float64")
     assert [line.outcome for line in lines(check_model, refused)] == ["FAILED"]
     (tmp_path / "none").write_bytes(b"too late")
     assert [line.outcome for line in lines(check_certificate, refused)] == ["warning"]
@@ -112,14 +122,16 @@ def test_every_format_we_know_is_decoded():
 
 
 def test_a_format_that_does_not_decode_is_named(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("service.doctor.decoding.draw_sample", lambda name: b"no " + name.encode())
+    monkeypatch.setattr(
+        "service.doctor.deployment.draw_sample", lambda name: b"no " + name.encode()
+    )
     found = lines(check_decoding, DecodeLimits(formats=frozenset({"JPEG", "PNG"})))
     assert [line.outcome for line in found] == ["FAILED", "FAILED"]
     assert found[0].detail.startswith("JPEG: ")
 
 
 @pytest.fixture(scope="module")
-def scene(model: Model) -> tuple[ImageEmbedding, MemoryGallery, float]:
+def scene(model: LazyModel) -> tuple[ImageEmbedding, MemoryGallery, float]:
     embedder = model.load()
     assert isinstance(embedder, Embedder)
     return *certificate._scene(embedder), embedder.lipschitz_bound
@@ -170,24 +182,7 @@ def test_whatever_a_check_raises_is_a_line():
     assert (line.outcome, line.detail) == ("FAILED", "ZeroDivisionError: in the middle")
 
 
-@pytest.mark.parametrize(
-    ("arch", "kernels", "runs"),
-    [
-        ((9, 0), ["sm_80", "sm_90"], True),
-        ((8, 9), ["sm_80", "sm_90"], True),
-        ((7, 5), ["sm_80", "sm_90"], False),
-        ((12, 0), ["sm_90"], False),
-        ((12, 0), ["sm_90", "compute_90"], True),
-        ((10, 0), ["sm_90a"], False),
-        ((9, 0), ["sm_90a"], True),
-        ((9, 0), [], False),
-    ],
-)
-def test_a_device_runs_what_was_built_for_it(arch: tuple[int, int], kernels: list[str], runs: bool):
-    assert has_kernels(arch, kernels) is runs
-
-
-def memory_of(workers: int, **sizes: int) -> list[Line]:
+def memory_of(workers: int, **sizes: int) -> list[CheckResult]:
     given = {"image_bytes": 0, "body_bytes": 0} | sizes
     return lines(partial(machine.check_memory, workers, data_dir=Path("none"), **given))
 
@@ -203,8 +198,8 @@ def test_memory_counts_the_largest_image_in_every_decode_process(monkeypatch: py
     assert "LIPSIM_MAX_IMAGE_PIXELS" in line.advice
     # From the settings to the line.
     settings = Settings(workers=2, max_image_pixels=1_000_000, data_dir=Path("none"))
-    (check,) = [check for check in checks_of(settings) if check.name == "memory"]
-    assert [line.outcome for line in examine(check)] == ["ok"]
+    check = checks_of(settings)["memory"]
+    assert [line.outcome for line in lines(check)] == ["ok"]
 
 
 @pytest.mark.parametrize("fault", ["missing", "damaged", "writable"])
@@ -261,6 +256,13 @@ def test_what_refuses_the_start_is_not_fit_to_serve(tmp_path: Path, monkeypatch)
     assert code == 1
     failures = [line.split()[1] for line in text.splitlines() if line.startswith("FAILED")]
     assert failures == ["address"]
+
+
+def test_options_before_the_command_count(tmp_path: Path):
+    command = [sys.executable, "-m", "service", "--data-dir", tmp_path / "none", "doctor"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert f"{tmp_path / 'none'} is no directory" in done.stdout.decode()
 
 
 def test_traces_that_nothing_can_send_fail(monkeypatch: pytest.MonkeyPatch):

@@ -1,0 +1,92 @@
+"""What a check finds and how it is printed: one line, how bad it is, and what to do about it."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple
+
+Outcome = Literal["ok", "warning", "FAILED"]
+
+_WIDTH = 12
+
+
+class Finding(NamedTuple):
+    """One line of a check's result.
+
+    Attributes:
+        outcome: ok; warning: it will serve, but not as it could; FAILED: it will not serve.
+        detail: what was found.
+        advice: what to do; empty where nothing is to be done.
+    """
+
+    outcome: Outcome
+    detail: str
+    advice: str = ""
+
+
+Check = Callable[[], Iterable[Finding]]
+"""It gives one finding or, like the one of all indexes, several."""
+
+
+class CheckResult(NamedTuple):
+    """A finding and the name of the check that made it."""
+
+    check: str
+    outcome: Outcome
+    detail: str
+    advice: str
+
+
+def ok(detail: str) -> Finding:
+    """As it should be."""
+    return Finding("ok", detail)
+
+
+def warning(detail: str, advice: str) -> Finding:
+    """It will serve, but not as it could."""
+    return Finding("warning", detail, advice)
+
+
+def failed(detail: str, advice: str) -> Finding:
+    """It will not serve, or not be right."""
+    return Finding("FAILED", detail, advice)
+
+
+def examine(checks: Mapping[str, Check]) -> Iterator[CheckResult]:
+    """Run every check, in order; what one raises is a finding too, as the next must still run."""
+    for name, check in checks.items():
+        try:
+            for finding in check():
+                yield CheckResult(name, *finding)
+        except Exception as error:  # Whatever is wrong here is what the doctor is asked for.
+            reason = " ".join(str(error).split())
+            yield CheckResult(
+                name, *failed(f"{type(error).__name__}: {reason:.300}", "see the message")
+            )
+
+
+def report(lines: Iterable[CheckResult], *, as_json: bool) -> bool:
+    """Print every line, the JSON in the end; gives whether none of them failed."""
+    seen: list[CheckResult] = []
+    for line in lines:
+        seen.append(line)
+        if not as_json:
+            sys.stdout.write(_words(line))
+            sys.stdout.flush()
+    counts = {kind: sum(line.outcome == kind for line in seen) for kind in ("warning", "FAILED")}
+    is_fit = counts["FAILED"] == 0
+    if as_json:
+        found = {"ok": is_fit, "findings": [line._asdict() for line in seen]}
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        verdict = "fit to serve" if is_fit else "NOT fit to serve"
+        sys.stdout.write(
+            f"{verdict}: {len(seen)} lines, {counts['warning']} warnings, "
+            f"{counts['FAILED']} failed\n"
+        )
+    return is_fit
+
+
+def _words(line: CheckResult) -> str:
+    advice = f" -> {line.advice}" if line.advice else ""
+    return f"{line.outcome:<8} {line.check:<{_WIDTH}} {line.detail}{advice}\n"
