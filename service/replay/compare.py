@@ -1,82 +1,296 @@
-"""Everything of an answer that can be computed again, each member by the rule that is right for it.
+"""A recorded answer against the recomputed one, each member by the rule that a table gives it.
 
-What rests on the embedding may differ by what 2 E makes of it; all else must be the same.
+What rests on the embedding may differ by what 2 E makes of it; all else must be the same. Which
+entries there are rests on similarities, which may move by a rounding: an entry with a radius is in
+every honest answer, one without may have given its place to another that lies as near.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-from service.replay.changes import ROUNDING, Changes
-from service.replay.repeated import Repeated
-from service.replay.results import compare_results
+from service.replay.differences import ROUNDING, Differences, Tolerances
+from service.replay.recomputation import Recomputation
+from service.schemas.search import SearchAnswer, SearchResult
+from service.work.answers import rms_8bit
 
-_RADII = ("top1_radius", "set_radius", "order_radius")
+_CLEAR = 1e3
+"""Times the tolerance: from there on, rounding does not decide whether a radius is `exact`."""
+
+Json = Mapping[str, Any]
+Rule = Callable[[Any, str, Any, Any], None]
+"""Takes the comparison, the path of a member, and its values as recorded and as recomputed."""
 
 
-def compare_answers(then: Mapping[str, Any], again: Repeated) -> Changes:
+@dataclass(frozen=True)
+class Comparison:
+    """An answer that is compared; the rules note what of it does not hold."""
+
+    answer: SearchAnswer
+    recomputation: Recomputation
+    differences: Differences
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no radius was cut short by entries that were not looked at."""
+        return self.recomputation.saw_everything
+
+    def members(
+        self, path: str, recorded: Json, recomputed: Json, rules: Mapping[str, Rule]
+    ) -> None:
+        """Each member by its rule; exactly where the table has none."""
+        for member in self.differences.members(path or "the answer", recorded, recomputed):
+            rule = rules.get(member, _exact)
+            rule(self, f"{path}.{member}" if path else member, recorded[member], recomputed[member])
+
+
+@dataclass(frozen=True)
+class ResultComparison(Comparison):
+    """One entry that is in both answers."""
+
+    recorded: SearchResult
+    recomputed: SearchResult
+
+    @property
+    def is_whole(self) -> bool:
+        """Likewise; also for `require_exact`, and of a radius that says so."""
+        asked = self.recomputation.options.require_exact
+        return self.recorded.exact or asked or self.recomputation.saw_everything
+
+
+def compare_answers(
+    answer: SearchAnswer, record: Json, recomputation: Recomputation
+) -> Differences:
     """What of a recorded answer does not hold.
 
     Args:
-        then: the answer, of the right shape: `read_answer` has looked at it.
-        again: the same question, asked now.
+        answer: as it was recorded.
+        record: the same as JSON has it, so that members which nobody asked for are seen.
+        recomputation: the same question, asked now.
     """
-    changes, now = Changes(again.tolerances), again.answer
-    changes.members("the answer", then, now)
+    comparison = Comparison(answer, recomputation, Differences(recomputation.tolerances))
+    comparison.members("", record, recomputation.answer, ANSWER_RULES)
+    return comparison.differences
+
+
+def _exact(c: Comparison, path: str, recorded: Any, recomputed: Any) -> None:
+    c.differences.exact(path, recorded, recomputed)
+
+
+def _by(rules: Mapping[str, Rule]) -> Rule:
+    return lambda c, path, recorded, recomputed: c.members(path, recorded, recomputed, rules)
+
+
+def _unchecked(_c: Comparison, _path: str, _recorded: Any, _recomputed: Any) -> None:
+    """Nothing can be held against it, or another rule or the whole list does."""
+
+
+def _near(tolerance: Callable[[Tolerances], float]) -> Rule:
+    return lambda c, path, recorded, recomputed: c.differences.near(
+        path, recorded, recomputed, tolerance(c.differences.tolerances)
+    )
+
+
+def _rounded(c: Comparison, path: str, recorded: float, recomputed: float) -> None:
+    """A library of linear algebra has rounded it."""
+    c.differences.near(path, recorded, recomputed, ROUNDING * recomputed)
+
+
+def _radius(c: Comparison, path: str, recorded: float | None, recomputed: float | None) -> None:
+    if c.is_whole:
+        c.differences.same_radius(path, recorded, recomputed)
+    else:
+        c.differences.proved(path, recorded, recomputed, c.differences.tolerances.radius)
+
+
+def _vector(c: Comparison, path: str, recorded: list[float] | None, now: list[float]) -> None:
+    if recorded is None or len(recorded) != len(now):
+        c.differences.say(f"{path} has another length")
+    elif not math.dist(recorded, now) <= c.differences.tolerances.embedding:
+        c.differences.say(f"{path} is another, by more than twice the forward error")
+
+
+def _query(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None:
     # Answers from before there was `truncated`, or `stale`, say by leaving it out that it is not.
-    _compare_query({"truncated": False, **then["query"]}, now["query"], changes)
-    changes.exact("index", then["index"], now["index"])
-    _compare_numbers("model", then["model"], now["model"], ("forward_error",), changes)
-    point = then["operating_point"] and {"stale": False, **then["operating_point"]}
-    changes.exact("operating_point", point, now["operating_point"])
-    compare_results(then["results"], again, changes)
-    _compare_certificate(then["certificate"], again, changes)
-    # Other versions that decode to the very same pixels are as good; the caller names them.
-    same = {"decoders": then["audit"]["decoders"]}
-    changes.exact("audit", then["audit"], {**now["audit"], **same})
-    return changes
+    c.members(path, {"truncated": False, **recorded}, recomputed, QUERY_RULES)
 
 
-def _compare_query(then: Mapping[str, Any], now: Mapping[str, Any], changes: Changes) -> None:
-    rest = {name: value for name, value in now.items() if name not in ("vector", "embedding_norm")}
-    resting = {name: value for name, value in then.items() if name in rest}
-    changes.members("query", then, now)
-    _compare_numbers("query", resting, rest, ("gain",), changes)
-    apart = changes.tolerances.embedding
-    changes.near("query.embedding_norm", then["embedding_norm"], now["embedding_norm"], apart)
-    if "vector" not in then or "vector" not in now:
+def _operating_point(c: Comparison, path: str, recorded: Json | None, recomputed: Any) -> None:
+    c.differences.exact(path, recorded and {"stale": False, **recorded}, recomputed)
+
+
+def _results(c: Comparison, path: str, record: Sequence[Json], _recomputed: Any) -> None:
+    """Every result that is not the one of the recomputed answer, missing and surplus ones too."""
+    recomputed = {result.id: result for result in c.recomputation.results}
+    _check_list(c)
+    for place, (recorded, members) in enumerate(zip(c.answer.results, record, strict=True)):
+        name = f"{path}[{place}]"
+        found = recomputed.get(recorded.id) or _outsider(c, name, recorded)
+        if found is not None:
+            pair = ResultComparison(c.answer, c.recomputation, c.differences, recorded, found)
+            dump = found.model_dump(exclude_unset=True)
+            pair.members(f"{name} ({recorded.id!r:.80})", members, dump, RESULT_RULES)
+    listed = {recorded.id for recorded in c.answer.results}
+    for item_id, result in recomputed.items():
+        if item_id not in listed and not _may_be_missing(c, result):
+            c.differences.say(f"{item_id!r:.80} belongs in the answer and was not in it")
+
+
+def _check_list(c: Comparison) -> None:
+    """What must hold of the list as it stands, whatever is recomputed."""
+    results, options, say = c.answer.results, c.recomputation.options, c.differences.say
+    if len({result.id for result in results}) != len(results):
+        say("an entry is in the answer twice")
+    if len(results) > options.k:
+        say(f"there are {len(results)} results, and k was {options.k}")
+    for place, result in enumerate(results):
+        name = f"results[{place}]"
+        c.differences.exact(f"{name}.rank", result.rank, place + 1)
+        c.differences.near(f"{name}.distance", result.distance, 1 - result.similarity, ROUNDING)
+        if options.max_distance is not None and not result.distance <= options.max_distance:
+            say(f"{name}.distance is above max_distance")
+    for place, (a, b) in enumerate(pairwise(results)):
+        if not a.similarity >= b.similarity:
+            say(f"results[{place + 1}] is nearer than the one before")
+
+
+def _outsider(c: Comparison, name: str, recorded: SearchResult) -> SearchResult | None:
+    """The entry of a result that is not in the recomputed answer, if it may be in another."""
+    options, results, say = c.recomputation.options, c.recomputation.results, c.differences.say
+    found, item_id = c.recomputation.outsider(recorded.id), f"{recorded.id!r:.80}"
+    if found is None:
+        say(f"{name}.id: {item_id} is not in the answer, nor in the index")
+        return None
+    if recorded.certified_radius != 0.0:
+        say(f"{name}: {item_id} had a radius and is not in the answer any more")
+        return None
+    is_beyond = options.max_distance is not None and found.distance > options.max_distance
+    is_tie = len(results) >= options.k and _reaches(c, found, results[-1])
+    if not is_beyond and not is_tie:
+        say(f"{name}: {item_id} is farther than what belongs in the answer")
+        return None
+    return found
+
+
+def _may_be_missing(c: Comparison, result: SearchResult) -> bool:
+    """Whether an honest answer may lack this one: it was promised nothing, and lies at the edge."""
+    options, recorded = c.recomputation.options, c.answer.results
+    if result.certified_radius != 0.0:
+        return False
+    limit, cosine = options.max_distance, c.differences.tolerances.cosine
+    is_at_limit = limit is not None and result.distance > limit - cosine
+    return is_at_limit or (len(recorded) == options.k and _reaches(c, recorded[-1], result))
+
+
+def _reaches(c: Comparison, a: SearchResult, b: SearchResult) -> bool:
+    return a.similarity >= b.similarity - 2.0 * c.differences.tolerances.cosine
+
+
+def _certified(c: ResultComparison, path: str, recorded: bool, _recomputed: Any) -> None:
+    radius, epsilon = c.recorded.certified_radius, c.recomputation.options.epsilon or 0.0
+    c.differences.exact(path, recorded, radius is None or epsilon < radius)
+
+
+def _exactness(c: ResultComparison, path: str, recorded: bool, recomputed: bool) -> None:
+    clear = _CLEAR * c.differences.tolerances.radius
+    radii = c.recorded.certified_radius, c.recomputed.certified_radius
+    is_clear = all(radius is None or radius > clear for radius in radii)
+    if is_clear and recorded != recomputed and c.is_whole:
+        c.differences.differ(path, recorded, recomputed)
+
+
+def _rms_8bit(c: ResultComparison, path: str, recorded: float | None, _recomputed: Any) -> None:
+    """It says the recorded radius in another unit."""
+    embedding, radius = c.recomputation.query.embedding, c.recorded.certified_radius
+    if recorded is None or radius is None:
+        c.differences.exact(path, recorded, radius)
         return
-    if then["vector"] is None:
-        changes.differ("query.vector", None, now["vector"])
-    elif len(then["vector"]) != len(now["vector"]):
-        changes.differ("query.vector: its length", len(then["vector"]), len(now["vector"]))
-    elif not math.dist(then["vector"], now["vector"]) <= apart:
-        changes.say("query.vector is another, by more than twice the forward error")
+    implied = rms_8bit(radius, 3 * embedding.height * embedding.width)
+    c.differences.near(path, recorded, implied, ROUNDING * implied)
 
 
-def _compare_numbers(
-    name: str,
-    then: Mapping[str, Any],
-    now: Mapping[str, Any],
-    rounded: tuple[str, ...],
-    changes: Changes,
+def _margin(
+    c: ResultComparison, path: str, recorded: float | None, recomputed: float | None
 ) -> None:
-    """All members exactly, but for those that a library of linear algebra has rounded."""
-    for member in changes.members(name, then, now):
-        path, old, new = f"{name}.{member}", then[member], now[member]
-        if member in rounded:
-            changes.near(path, old, new, ROUNDING * new)
-        else:
-            changes.exact(path, old, new)
+    """What the recomputed one proves, and the recorded radius in another unit."""
+    differences, query, radius = c.differences, c.recomputation.query, c.recorded.certified_radius
+    if recorded is not None and recomputed is not None:
+        tolerance = differences.tolerances.margin(recomputed)
+        differences.proved(path, recorded, recomputed, tolerance)
+    if (recorded is None) != (radius is None):
+        differences.differ(path, recorded, recomputed)
+    elif recorded is not None and radius is not None:
+        norm, error, scale = query.norm, query.embedding.forward_error, c.recomputation.scale
+        implied = max(0.0, min(recorded * norm, norm - 2.0 * error)) / scale
+        slack = differences.tolerances.radius + 2.0 * ROUNDING * (norm / scale + implied)
+        differences.near(f"{path}, as a radius,", implied, radius, slack)
 
 
-def _compare_certificate(then: Mapping[str, Any], again: Repeated, changes: Changes) -> None:
-    now = again.answer["certificate"]
-    for member in changes.members("certificate", then, now):
-        path, old, new = f"certificate.{member}", then[member], now[member]
-        if member not in _RADII:
-            changes.exact(path, old, new)
-        elif again.saw_everything:
-            changes.same_radius(path, old, new)
-        else:
-            changes.proved(path, old, new, changes.tolerances.radius)
+def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bool | None) -> None:
+    """The verdict; null where no operating point was asked for."""
+    point, margin = c.recomputation.answer["operating_point"], c.recorded.match_margin
+    tolerance = c.differences.tolerances.match_radius
+    if recorded is not None and margin is not None and point is not None:
+        if recorded != (margin >= point["threshold"]):
+            c.differences.say(f"{path} does not follow from match_margin and the threshold")
+        radii = c.recorded.match_radius, c.recomputed.match_radius
+        if all(radius is not None and radius <= tolerance for radius in radii):
+            return  # Nothing was promised about it.
+    if recorded != recomputed:
+        c.differences.differ(path, recorded, recomputed)
+
+
+def _judged(tolerance: Callable[[Tolerances], float]) -> Rule:
+    """Of a number that `match` rests on."""
+
+    def compare(
+        c: ResultComparison, path: str, recorded: float | None, recomputed: float | None
+    ) -> None:
+        allowed = tolerance(c.differences.tolerances)
+        if (recorded is None) != (recomputed is None):
+            c.differences.differ(path, recorded, recomputed)
+        elif not c.recomputation.saw_everything:
+            c.differences.proved(path, recorded, recomputed, allowed)
+        elif recorded is not None and recomputed is not None:
+            c.differences.near(path, recorded, recomputed, allowed + ROUNDING * recomputed)
+
+    return compare
+
+
+QUERY_RULES: Mapping[str, Rule] = {
+    "gain": _rounded,
+    "embedding_norm": _near(lambda t: t.embedding),
+    "vector": _vector,
+}
+ANSWER_RULES: Mapping[str, Rule] = {
+    "query": _query,
+    "index": _exact,
+    "model": _by({"forward_error": _rounded}),
+    "operating_point": _operating_point,
+    "results": _results,
+    "certificate": _by(dict.fromkeys(("top1_radius", "set_radius", "order_radius"), _radius)),
+    "timings_ms": _unchecked,
+    # Other versions that decode to the very same pixels are as good.
+    "audit": _by({"decoders": _unchecked}),
+}
+RESULT_RULES: Mapping[str, Rule] = {
+    "rank": _unchecked,  # Its place in the list is.
+    "id": _exact,
+    "distance": _near(lambda t: t.cosine),
+    "similarity": _near(lambda t: t.cosine),
+    "certified_radius": _radius,
+    "certified_rms_8bit": _rms_8bit,
+    "margin": _margin,
+    "match": _match,
+    "match_margin": _judged(lambda t: t.sine),
+    "match_radius": _judged(lambda t: t.match_radius),
+    "exact": _exactness,
+    "duplicates": _exact,
+    "certified": _certified,
+    "metadata": _exact,
+}
+for _rules, _model in ((ANSWER_RULES, SearchAnswer), (RESULT_RULES, SearchResult)):
+    if _rules.keys() != _model.model_fields.keys():
+        raise TypeError(f"each member of {_model.__name__} needs a rule, and nothing else does")

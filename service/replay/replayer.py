@@ -18,7 +18,7 @@ from model.pixels.decode import DecodedImage, DecodeLimits, decode_image, decode
 from service.decoding.query_image import QueryImage
 from service.errors import ReplayError
 from service.replay.compare import compare_answers
-from service.replay.repeated import Repeated
+from service.replay.recomputation import Recomputation
 from service.schemas.audit import RECORD
 from service.schemas.search import SearchAnswer, SearchOptions
 from service.work.answers import Embedded
@@ -27,7 +27,7 @@ _NO_RECORD = "this is no answer to a search with include_audit"
 
 
 @dataclass(frozen=True)
-class Replayed:
+class ReplayResult:
     """One record, repeated.
 
     Attributes:
@@ -49,13 +49,12 @@ class Replayer:
     """Repeats records of one data directory with one model."""
 
     def __init__(self, embedder: Embedder, data_dir: Path, limits: DecodeLimits) -> None:
-        """With the checkpoint that the records name, and the directory their indexes are in."""
         self._embedder = embedder
         self._data_dir = data_dir
         self._limits = limits
         self._indexes: dict[tuple[str, str], GalleryIndex] = {}
 
-    def replay(self, record: Mapping[str, Any], data: bytes) -> Replayed:
+    def replay(self, record: Mapping[str, Any], data: bytes) -> ReplayResult:
         """Repeat one answer.
 
         Args:
@@ -79,7 +78,7 @@ class Replayer:
         for index in self._indexes.values():
             index.close()
 
-    def _repeat(self, answer: SearchAnswer, record: Mapping[str, Any], data: bytes) -> Replayed:
+    def _repeat(self, answer: SearchAnswer, record: Mapping[str, Any], data: bytes) -> ReplayResult:
         audit = record["audit"]
         self._check_model(record)
         image = self._decode(record, audit, data)
@@ -92,16 +91,16 @@ class Replayer:
             is_truncated=image.is_truncated,
         )
         options = SearchOptions.model_validate({**audit["options"], "include_audit": True})
-        again = Repeated(
+        recomputation = Recomputation(
             self._embedder, self._index(record, audit), Embedded(query, embedding), options
         )
-        changes = compare_answers(record, again)
+        differences = compare_answers(answer, record, recomputation)
         has_changed = audit["decoders"] != decoder_versions()
-        return Replayed(
+        return ReplayResult(
             image_sha256=answer.query.sha256,
-            differences=tuple(changes.words),
-            largest_change=changes.largest,
-            tolerance=changes.tolerances.radius,
+            differences=tuple(differences.words),
+            largest_change=differences.largest,
+            tolerance=differences.tolerances.radius,
             unchecked=("timings_ms", *(["audit.decoders"] if has_changed else [])),
         )
 

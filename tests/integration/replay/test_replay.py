@@ -11,14 +11,15 @@ from pathlib import Path
 import httpx
 import pytest
 import typer
-from service_helpers import draw_picture, encode, run_builder
+from service_helpers import draw_picture, encode, open_client, run_builder
 
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
 from service.errors import ReplayError
-from service.replay.command import main
+from service.replay.__main__ import main
 from service.replay.replayer import Replayer
+from service.settings import Settings
 
 QUERIES = [encode(draw_picture(500 + i, 150 + 9 * i, 120 + 5 * i), "JPEG") for i in range(12)]
 
@@ -143,6 +144,31 @@ def test_the_command_repeats_many_and_says_which_do_not_hold(
     assert "no file here has the SHA-256" in done.stdout
 
 
+def test_answers_of_a_deployment_are_repeated_with_its_settings(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Its data directory, arithmetic, formats and limits: none of them is a default here."""
+    deployment = {
+        "LIPSIM_DATA_DIR": str(data_dir),
+        "LIPSIM_ARITHMETIC": "float32",
+        "LIPSIM_ALLOWED_FORMATS": "BMP",
+        "LIPSIM_MAX_IMAGE_BYTES": str(60 * 1024 * 1024),
+    }
+    (tmp_path / "image").write_bytes(encode(draw_picture(1, 4000, 2000), "BMP"))
+    with monkeypatch.context() as patched:
+        for variable, value in deployment.items():
+            patched.setenv(variable, value)
+        with open_client(Settings(workers=1, max_body_bytes_held=2**28)) as client:
+            record = ask(client, (tmp_path / "image").read_bytes())
+        (tmp_path / "record").write_text(json.dumps(record))
+        patched.setenv("LIPSIM_MAX_BODY_BYTES_HELD", str(2**28))
+        done = run_replay(tmp_path / "record", tmp_path / "image")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 hold" in done.stdout
+    other = run_replay(tmp_path / "record", tmp_path / "image", "--data-dir", data_dir)
+    assert other.returncode == 2
+
+
 @pytest.mark.parametrize("text", ["", "no json", "[1]", '"a"', "1\n2"])
 def test_a_file_that_holds_no_records_is_an_error_and_no_traceback(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str]
@@ -157,10 +183,6 @@ def test_a_file_that_holds_no_records_is_an_error_and_no_traceback(
 
 
 def test_a_version_that_was_replaced_is_still_repeated(tmp_path: Path):
-    from service_helpers import open_client  # noqa: PLC0415
-
-    from service.settings import Settings  # noqa: PLC0415
-
     gallery, data_dir = tmp_path / "gallery", tmp_path / "data"
     gallery.mkdir()
     for number in range(6):

@@ -1,4 +1,4 @@
-"""One question asked again, with a look at every entry; and the answer as it should read."""
+"""A recorded question asked again, with a look at every entry, and the answer as it should read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,8 +13,8 @@ from index_builder.search.gallery import GalleryIndex
 from model.certificate.match import Verdicts, judge
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
-from service.replay.changes import Tolerances
-from service.schemas.search import SearchOptions
+from service.replay.differences import Tolerances
+from service.schemas.search import SearchOptions, SearchResult
 from service.work.answers import (
     Embedded,
     describe_audit,
@@ -28,7 +28,7 @@ from service.work.operating_points import find_point
 
 
 @dataclass(frozen=True)
-class Repeated:
+class Recomputation:
     """A question and what it is answered by."""
 
     embedder: Embedder
@@ -58,7 +58,7 @@ class Repeated:
 
     @cached_property
     def answer(self) -> dict[str, Any]:
-        """The answer as JSON would have it, but for the timings."""
+        """The answer as JSON would have it, but for `results` and the timings."""
         query, index, options = self.query, self.index, self.options
         _, point = find_point(index, options.operating_point)
         pixels = query.image.pixels_sha256 or ""
@@ -73,11 +73,16 @@ class Repeated:
         return {
             **answer,
             "operating_point": None if point is None else point.model_dump(),
-            "results": self._results(self._full),
+            "results": None,
             "timings_ms": None,
         }
 
-    def outsider(self, item_id: str) -> dict[str, Any] | None:
+    @cached_property
+    def results(self) -> list[SearchResult]:
+        """The results of a full scan."""
+        return self._results(self._full)
+
+    def outsider(self, item_id: str) -> SearchResult | None:
         """What is to be said of an entry that is not in the answer; None if there is none such."""
         try:
             row = self.index.entry_by_id(item_id).row
@@ -136,6 +141,5 @@ class Repeated:
             "forward_error": self.query.embedding.forward_error,
         }
 
-    def _results(self, answer: Answer) -> list[dict[str, Any]]:
-        results = describe_results(answer, self.index, self.query, self.options)
-        return [result.model_dump(exclude_unset=True) for result in results]
+    def _results(self, answer: Answer) -> list[SearchResult]:
+        return describe_results(answer, self.index, self.query, self.options)

@@ -1,7 +1,7 @@
-"""An answer then and now: what may differ, by how much, and what does."""
+"""A recorded answer and a recomputed one: how far they may lie apart, and what of them does."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -40,7 +40,7 @@ class Tolerances:
         """Those of one query.
 
         Args:
-            norm: of the embedding as repeated.
+            norm: of the embedding as recomputed.
             forward_error: E.
             scale: Lipschitz bound times gain: how far an embedding moves per pixel change.
             norm_deviation: bound on | |f| - 1 | over the gallery.
@@ -67,11 +67,10 @@ class Tolerances:
         return self.turn + _SINE_ROUNDING
 
 
-class Changes:
-    """What of an answer does not agree, in words, and the largest change of a radius."""
+class Differences:
+    """What of an answer does not hold, in words, and the largest change of a radius."""
 
     def __init__(self, tolerances: Tolerances) -> None:
-        """With what may differ."""
         self.words: list[str] = []
         self.largest = 0.0
         self.tolerances = tolerances
@@ -80,55 +79,62 @@ class Changes:
         """Note what does not hold."""
         self.words.append(words)
 
-    def differ(self, name: str, then: object, now: object) -> None:
+    def differ(self, path: str, recorded: object, recomputed: object) -> None:
         """Note a member that is another."""
-        self.say(f"{name} was {then!r:.200} and is {now!r:.200}")
+        self.say(f"{path} was {recorded!r:.200} and is {recomputed!r:.200}")
 
-    def exact(self, name: str, then: object, now: object) -> None:
+    def exact(self, path: str, recorded: object, recomputed: object) -> None:
         """The two must be the same, JSON for JSON; the member that is not is named."""
-        if _is_object(then) and _is_object(now):
-            for member in self.members(name, then, now):
-                self.exact(f"{name}.{member}", then[member], now[member])
-        elif not _is_same(then, now):
-            self.differ(name, then, now)
+        if _is_object(recorded) and _is_object(recomputed):
+            for member in self.members(path, recorded, recomputed):
+                self.exact(f"{path}.{member}", recorded[member], recomputed[member])
+        elif not _is_same(recorded, recomputed):
+            self.differ(path, recorded, recomputed)
 
-    def members(self, name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Sequence[str]:
+    def members(
+        self, path: str, recorded: Collection[str], recomputed: Collection[str]
+    ) -> list[str]:
         """Both must have the same members; gives those that both have."""
-        for member in sorted(now.keys() - then.keys()):
-            self.say(f"{name} has no {member!r:.80}")
-        for member in sorted(then.keys() - now.keys()):
-            self.say(f"{name} has {member!r:.80}, which nobody asked for")
-        return [member for member in now if member in then]
+        for member in sorted(set(recomputed) - set(recorded)):
+            self.say(f"{path} has no {member!r:.80}")
+        for member in sorted(set(recorded) - set(recomputed)):
+            self.say(f"{path} has {member!r:.80}, which nobody asked for")
+        return [member for member in recomputed if member in recorded]
 
-    def near(self, name: str, then: float, now: float, tolerance: float) -> None:
+    def near(self, path: str, recorded: float, recomputed: float, tolerance: float) -> None:
         """The two must agree to a tolerance; NaN never does."""
-        if not abs(then - now) <= tolerance:
-            self.differ(name, then, now)
+        if not abs(recorded - recomputed) <= tolerance:
+            self.differ(path, recorded, recomputed)
 
-    def same_radius(self, name: str, then: float | None, now: float | None) -> None:
+    def same_radius(self, path: str, recorded: float | None, recomputed: float | None) -> None:
         """The two must agree to what a radius may differ by."""
-        if then is None or now is None:
-            if then is not now:
-                self.differ(name, then, now)
+        if recorded is None or recomputed is None:
+            if recorded is not recomputed:
+                self.differ(path, recorded, recomputed)
             return
-        self.largest = max(self.largest, abs(then - now))
-        self.near(name, then, now, self.tolerances.radius + ROUNDING * abs(now))
+        self.largest = max(self.largest, abs(recorded - recomputed))
+        tolerance = self.tolerances.radius + ROUNDING * abs(recomputed)
+        self.near(path, recorded, recomputed, tolerance)
 
-    def proved(self, name: str, then: float | None, now: float | None, tolerance: float) -> None:
+    def proved(
+        self, path: str, recorded: float | None, recomputed: float | None, tolerance: float
+    ) -> None:
         """What was claimed must be proved now too; more may be, since now all was looked at."""
-        if then is not None and not then >= 0.0:
-            self.differ(name, then, now)
-        elif now is not None and (then is None or not then - now <= tolerance + ROUNDING * now):
-            self.say(f"{name} was {then!r}, and {now!r} is all that is proved")
+        if recorded is not None and not recorded >= 0.0:
+            self.differ(path, recorded, recomputed)
+        elif recomputed is not None and (
+            recorded is None or not recorded - recomputed <= tolerance + ROUNDING * recomputed
+        ):
+            self.say(f"{path} was {recorded!r}, and {recomputed!r} is all that is proved")
 
 
-def _is_same(then: object, now: object) -> bool:
+def _is_same(one: object, other: object) -> bool:
     """Whether two values are the same in JSON, where true is not 1, but 1 is 1.0."""
-    if _is_object(then) and _is_object(now):
-        return then.keys() == now.keys() and all(_is_same(then[name], now[name]) for name in now)
-    if _is_list(then) and _is_list(now):
-        return len(then) == len(now) and all(map(_is_same, then, now))
-    return isinstance(then, bool) == isinstance(now, bool) and then == now
+    if _is_object(one) and _is_object(other):
+        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
+    if _is_list(one) and _is_list(other):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
