@@ -17,6 +17,7 @@ from model.train.config import load_recipe
 from model.train.distill import DistillTask
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
+from model.train.targets import StoredTargets
 from model.train.trainer import train
 
 REDUCED = PublishedConfig(3, 5, 2, 2, 7, 12, input_size=32)
@@ -95,14 +96,13 @@ def reference_step(config, student, plain, edited, targets):
 def task_for(config: PublishedConfig, batch_size: int, targets: torch.Tensor) -> DistillTask:
     """The real task of the real recipe; only its teacher is a table."""
 
-    class Table:
-        dim, view_size, record = config.embedding_dim, None, {"teacher": "table"}
+    class Table(StoredTargets):
+        def __init__(self):
+            self.dim, self.view_size = config.embedding_dim, None
+            self.record = {"teacher": "table"}
 
         def stored(self, ids):
             return targets[[int(one[:3]) for one in ids]]
-
-        def of(self, views):
-            raise NotImplementedError
 
     shown = Shown(batch_size + 1, side=config.input_size)
     recipe = load_recipe("lipsim-small").with_changes({"batch_size": batch_size})
