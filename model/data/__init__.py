@@ -1,1 +1,1 @@
-"""What training, evaluation and calibration read: pictures, shards, triplets, edits."""
+"""What training, evaluation and calibration read: pictures, triplets, edits."""

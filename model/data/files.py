@@ -3,7 +3,6 @@
 import os
 import stat
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from model.errors import DataError
 
@@ -29,50 +28,6 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise DataError(f"at most {max_bytes} bytes are accepted in {path}, more came")
     return data
-
-
-def read_slice(path: Path, offset: int, size: int, stamp: tuple[int, int]) -> bytes:
-    """Some bytes of a large file that has not changed since it was stamped.
-
-    The file is opened for each call: no position is shared, so threads and forks may read at once.
-
-    Raises:
-        DataError: the file is gone, has changed, or is shorter than that.
-    """
-    with open_file(path) as file:
-        if _stamp_of(file.fileno()) != stamp:
-            raise DataError(f"{path} has changed since it was opened")
-        data = os.pread(file.fileno(), size, offset)
-    if len(data) != size:
-        raise DataError(f"{size} bytes were wanted at {offset} of {path}, {len(data)} came")
-    return data
-
-
-def open_file(path: Path) -> BinaryIO:
-    """A file opened for reading.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    try:
-        return path.open("rb")
-    except OSError as exc:
-        raise DataError(f"{path} cannot be opened: {exc.strerror}") from exc
-
-
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Length and time of change: what tells that a file is no longer the one that was looked at.
-
-    Raises:
-        DataError: it cannot be opened.
-    """
-    with open_file(path) as file:
-        return _stamp_of(file.fileno())
-
-
-def _stamp_of(descriptor: int) -> tuple[int, int]:
-    status = os.fstat(descriptor)
-    return status.st_size, status.st_mtime_ns
 
 
 def name_problem(name: str) -> str | None:

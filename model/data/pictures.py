@@ -1,4 +1,4 @@
-"""Sets of pictures: a folder, the ImageNet layout, a list of pictures, or webdataset shards.
+"""Sets of pictures: a folder, the ImageNet layout, or a list of pictures beside them.
 
 A set knows its ids and labels at once and reads a picture when it is asked for, by number, so that
 a run may take them in any order. What each layout looks like is in docs/data.md.
@@ -6,7 +6,6 @@ a run may take them in any order. What each layout looks like is in docs/data.md
 
 import json
 import os
-import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -170,55 +169,47 @@ def evenly(count: int, most: int | None) -> list[int]:
 
 
 def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
-    """Open a set of pictures, whichever of the known layouts it has.
+    """Open a set of pictures: ROOT/SPLIT if a split is named, else the folder.
 
-    Tar shards, if the folder holds any; else ROOT/SPLIT if a split is named; else the folder.
     `val` and `validation` stand for each other where only one is there.
 
     Args:
-        path: a folder, or one tar shard.
+        path: a folder.
         split: the part to read; None for everything below path.
 
     Raises:
         DataError: there is nothing of that kind, or it is damaged.
     """
-    # The module builds on this one; importing it here keeps one door for all layouts.
-    from model.data.shard_pictures import ShardPictures  # noqa: PLC0415
-
-    if path.is_file():
-        return ShardPictures([path])
     if not path.is_dir():
-        raise DataError(f"a folder of pictures or of tar shards was wanted, nothing is at {path}")
-    shards = _shards(path)
+        raise DataError(f"a folder of pictures was wanted, nothing is at {path}")
     if split is None:
-        return ShardPictures(shards, name=str(path)) if shards else FolderPictures(path)
-    found = _part(path, shards, split)
-    if not found:
-        what = f"shards {split}-*.tar" if shards else f"folder {split}"
-        raise DataError(f"no {what} in {path}")
-    return ShardPictures(found, name=f"{path}:{split}") if shards else FolderPictures(found[0])
+        return FolderPictures(path)
+    part = _part(path, split)
+    if part is None:
+        raise DataError(f"no folder {split} in {path}")
+    return FolderPictures(part)
 
 
 def has_split(path: Path, split: str) -> bool:
-    """Whether a folder has a part of that name: shards, or a folder in it."""
-    return path.is_dir() and bool(_part(path, _shards(path), split))
+    """Whether a folder has a part of that name."""
+    return _part(path, split) is not None
 
 
 def splits_of(path: Path) -> list[str]:
     """The splits that a set of pictures has by their usual names; none where it is all one.
 
-    Shards of a training part alone are all one: whoever takes everything takes that. So is a
-    folder with one folder of such a name, which may be a label: pictures of trains.
+    A training part alone is all one: whoever takes everything takes that. So is a folder with one
+    folder of such a name and no list in it, which may be a label: pictures of trains.
     """
-    if not path.is_dir():
+    found = [split for split in _SPLITS if (path / split).is_dir()]
+    if len(found) == 1 and (found[0] == _SPLITS[0] or not is_listed_part(path, found[0])):
         return []
-    shards = _shards(path)
-    if not shards:
-        folders = [split for split in _SPLITS if (path / split).is_dir()]
-        return folders if len(folders) > 1 else []
-    words = {word for shard in shards for word in re.split(r"[-_.]", shard.name)}
-    found = [split for split in _SPLITS if split in words]
-    return [] if found == [_SPLITS[0]] else found
+    return found
+
+
+def is_listed_part(path: Path, split: str) -> bool:
+    """Whether a folder has a part of that name with a list in it, which no label has."""
+    return (path / split / LIST).is_file()
 
 
 def check_pictures(
@@ -271,24 +262,9 @@ def _problem_of(pictures: PictureSet, index: int) -> str | None:
     return None
 
 
-def _shards(path: Path) -> list[Path]:
-    return sorted(file for file in path.iterdir() if _is_shard(file))
-
-
-def _part(path: Path, shards: list[Path], split: str) -> list[Path]:
-    """The shards of a split, or its folder; nothing where there is no such split."""
-    for wanted in (split, _SPLIT_ALIASES.get(split, split)):
-        if found := [shard for shard in shards if wanted in re.split(r"[-_.]", shard.name)]:
-            return found
-        if not shards and (path / wanted).is_dir():
-            return [path / wanted]
-    return []
-
-
-def _is_shard(path: Path) -> bool:
-    name = path.name.lower()
-    # A compressed shard is one too: it is refused by name rather than passed over.
-    return not name.startswith(".") and name.endswith((".tar", ".tar.gz", ".tgz", ".tar.zst"))
+def _part(path: Path, split: str) -> Path | None:
+    names = (split, _SPLIT_ALIASES.get(split, split))
+    return next((path / name for name in names if (path / name).is_dir()), None)
 
 
 def _folder_label(name: str) -> str | None:

@@ -1,13 +1,12 @@
 """The evaluations of one run: which data they read, and what they measure of each metric."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from model.data.pictures import open_pictures
+from model.data.pictures import is_listed_part, open_pictures
 from model.data.triplets import TABLE, Triplet, read_triplets
 from model.errors import EvaluationError
 from model.evaluate import copies, neighbours, retrieval
@@ -148,21 +147,21 @@ def usual_split(path: Path) -> str | None:
     """The part of a data set that is there to be measured on; None where it has no parts.
 
     Raises:
-        EvaluationError: it is shards of a training part and of no other: what a metric was trained
+        EvaluationError: it has a training part alone: what a metric was trained
             on says little of it, so that has to be asked for.
     """
     if not path.is_dir():
         return None
     folders: set[str] = set()
-    shards: set[str] = set()
+    listed: set[str] = set()
     for entry in path.iterdir():
         if entry.is_dir():
             folders.add(entry.name)
-        elif ".tar" in entry.name.lower():
-            shards.update(re.split(r"[-_.]", entry.name))
-    usual = next((split for split in _USUAL_SPLITS if split in folders | shards), None)
+        if is_listed_part(path, entry.name):
+            listed.add(entry.name)
+    usual = next((split for split in _USUAL_SPLITS if split in folders), None)
     # A folder called train may be a label: pictures of trains.
-    if usual is None and _TRAINING in shards:
+    if usual is None and _TRAINING in listed:
         raise EvaluationError(
             f"{path} has a training part, but none of {', '.join(_USUAL_SPLITS)}; "
             f"to measure what was trained on, say --split {_TRAINING}"

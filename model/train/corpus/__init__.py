@@ -1,1 +1,1 @@
-"""The corpus: packages and folders of pictures packed into shards, split and licensed."""
+"""The corpus: packages and folders of pictures written as listed folders, split and licensed."""

@@ -11,11 +11,11 @@ import time
 import numpy as np
 import pytest
 from image_files import encoded, photo
+from listed_pictures import ListWriter
 from paths import ROOT
 from typer.testing import CliRunner
 
 from model.cli.console import EXIT_ERROR, EXIT_INTERRUPTED
-from model.data.shards import ShardWriter
 from model.evaluate.__main__ import EXIT_UNMET, app
 
 PICTURES = 24
@@ -48,7 +48,7 @@ def measured(out):
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
     for split, count in (("test", PICTURES), ("train", 3)):
-        with ShardWriter(root, split) as writer:
+        with ListWriter(root, split) as writer:
             for number in range(count):
                 fields = {
                     "source": "stamps" if number % 4 else "openclipart",
@@ -256,7 +256,7 @@ def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
 
 
 def test_what_was_trained_on_is_measured_only_where_it_is_asked_for(tmp_path):
-    with ShardWriter(tmp_path / "shards", "train") as writer:
+    with ListWriter(tmp_path / "shards", "train") as writer:
         for number in range(8):
             writer.add(f"{number}", encoded(picture(number), "PNG"), "png")
     usual = ["retrieval", tmp_path / "shards", "--metric", "blockmean8", "--no-plots"]

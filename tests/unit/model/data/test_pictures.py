@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from image_files import encoded, photo
+from listed_pictures import ListWriter
 
 from model.data.pictures import Picture, PictureSet, check_pictures, evenly, open_pictures
-from model.data.shards import ShardWriter
 from model.errors import DataError
 
 
@@ -121,7 +121,7 @@ def test_what_is_no_set_of_pictures_is_refused_by_name(tmp_path):
     with pytest.raises(DataError, match=r"no pictures in .*; files end in avif, bmp"):
         open_pictures(tmp_path)
     (tmp_path / "file").write_bytes(b"x" * 600)
-    with pytest.raises(DataError, match="file is no whole, plain tar file"):
+    with pytest.raises(DataError, match=r"a folder of pictures was wanted, nothing is at .*file"):
         open_pictures(tmp_path / "file")
     put(tmp_path / "new\nline.png")
     with pytest.raises(DataError, match=r"'new\\nline.png' in .* cannot be printed"):
@@ -161,7 +161,7 @@ def test_a_bad_picture_is_named_before_a_run_starts(tmp_path):
 
 
 def test_a_set_is_read_from_threads_and_from_another_process(tmp_path):
-    with ShardWriter(tmp_path / "shards", "train") as writer:
+    with ListWriter(tmp_path / "shards", "train") as writer:
         for number in range(20):
             data = encoded(photo(seed=number), "PNG")
             put(tmp_path / f"folder/{number:02}.png", number)

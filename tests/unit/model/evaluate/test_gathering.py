@@ -4,10 +4,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from image_files import encoded, photo
+from listed_pictures import ListWriter
 
 from model.data.edits import EDIT_KINDS
 from model.data.pictures import open_pictures
-from model.data.shards import ShardWriter
 from model.errors import DataError
 from model.evaluate.gathering import gather, gather_files, query_of
 from model.metrics.load import load_metric
@@ -112,14 +112,14 @@ def test_files_are_embedded_in_their_order_and_a_bad_one_is_named(folder, metric
 
 @pytest.mark.parametrize("said", ["zz", "", 7, "0" * 63, "g" * 64, ["0" * 64]])
 def test_an_origin_that_is_no_hash_is_refused_by_name(tmp_path, metrics, said):
-    with ShardWriter(tmp_path, "test") as writer:
+    with ListWriter(tmp_path, "test") as writer:
         writer.add("a", encoded(photo(), "PNG"), "png", {"sha256": said})
-    with pytest.raises(DataError, match=r"test-000000\.tar: a: its sha256 must be 64 hex digits"):
+    with pytest.raises(DataError, match=r"a\.png: its sha256 must be 64 hex digits"):
         gather(open_pictures(tmp_path), metrics, counting, seed=0)
 
 
 def test_origins_are_told_apart_by_their_values_not_by_how_they_are_written(tmp_path, metrics):
-    with ShardWriter(tmp_path, "test") as writer:
+    with ListWriter(tmp_path, "test") as writer:
         writer.add("a", encoded(photo(), "PNG"), "png", {"sha256": "AB" * 32})
         writer.add("b", encoded(photo(), "PNG"), "png", {"sha256": None})
     sheet = gather(open_pictures(tmp_path), metrics, counting, seed=0).sheet

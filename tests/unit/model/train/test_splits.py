@@ -1,7 +1,7 @@
 import pytest
 from image_files import encoded, photo
+from listed_pictures import ListWriter
 
-from model.data.shards import ShardWriter
 from model.errors import DataError, TrainingError
 from model.train.config import TrainConfig
 from model.train.sampling import training_and_validation
@@ -10,28 +10,29 @@ SPLITS = TrainConfig(train_split="train", validation_split="validation", validat
 
 
 @pytest.fixture
-def shards(tmp_path):
-    with ShardWriter(tmp_path / "shards", "train") as writer:
+def listed(tmp_path):
+    with ListWriter(tmp_path / "listed", "train") as writer:
         for number in range(6):
             writer.add(str(number), encoded(photo(seed=number), "PNG"), "png")
-    return tmp_path / "shards"
+    return tmp_path / "listed"
 
 
-def test_a_missing_split_is_refused_with_the_setting_that_does_without(shards, tmp_path):
-    with pytest.raises(DataError, match=r"no shards validation-.*`--set validation_split=`"):
-        training_and_validation(SPLITS, shards)
+def test_a_missing_split_is_refused_with_the_setting_that_does_without(listed, tmp_path):
+    with pytest.raises(DataError, match=r"no folder validation .*`--set validation_split=`"):
+        training_and_validation(SPLITS, listed)
     (tmp_path / "plain").mkdir()
     with pytest.raises(DataError, match=r"no folder train .*`--set train_split=`"):
         training_and_validation(SPLITS, tmp_path / "plain")
     held_out = SPLITS.with_changes({"validation_split": ""})
-    training, validation = training_and_validation(held_out, shards)
+    training, validation = training_and_validation(held_out, listed)
     assert (len(training), len(validation)) == (5, 1)
 
 
-def test_a_split_that_is_there_and_damaged_is_refused_for_what_it_is(shards):
-    (shards / "validation-000000.tar").write_bytes(b"x" * 2000)
-    with pytest.raises(DataError, match=r"validation-000000\.tar") as refused:
-        training_and_validation(SPLITS, shards)
+def test_a_split_that_is_there_and_damaged_is_refused_for_what_it_is(listed):
+    (listed / "validation").mkdir()
+    (listed / "validation" / "index.jsonl").write_text("no list")
+    with pytest.raises(DataError, match=r"validation/index\.jsonl, line 1") as refused:
+        training_and_validation(SPLITS, listed)
     assert "--set" not in str(refused.value)
 
 
@@ -48,21 +49,21 @@ def save(root, *names):
     return root
 
 
-def test_data_with_splits_is_not_trained_on_whole_because_the_run_names_none(shards, tmp_path):
+def test_data_with_splits_is_not_trained_on_whole_because_the_run_names_none(listed, tmp_path):
     unsaid = TrainConfig(validation_examples=2)
-    assert len(training_and_validation(unsaid, shards)[0]) == 5, "all there is trains"
+    assert len(training_and_validation(unsaid, listed)[0]) == 5, "all there is trains"
     for split in ("validation", "test"):
-        with ShardWriter(tmp_path / "shards", split) as writer:
+        with ListWriter(tmp_path / "listed", split) as writer:
             writer.add(split, encoded(photo(seed=9), "PNG"), "png")
     folders = save(tmp_path / "folders", "train/a/0.png", "val/a/1.png", "test/a/2.png")
-    for data, splits in ((shards, "train, validation, test"), (folders, "train, val, test")):
+    for data, splits in ((listed, "train, validation, test"), (folders, "train, val, test")):
         message = rf"has the splits {splits}, .* say `--set train_split=train`"
         with pytest.raises(TrainingError, match=message):
             training_and_validation(unsaid, data)
         with pytest.raises(TrainingError, match=message):
             training_and_validation(unsaid.with_changes({"validation_split": "validation"}), data)
     said = unsaid.with_changes({"train_split": "train"})
-    assert len(training_and_validation(said, shards)[0]) == 5
+    assert len(training_and_validation(said, listed)[0]) == 5
 
 
 def test_one_folder_called_like_a_split_is_a_label(tmp_path):
@@ -72,7 +73,7 @@ def test_one_folder_called_like_a_split_is_a_label(tmp_path):
 
 
 def test_a_split_that_is_not_there_is_answered_with_those_that_are(tmp_path):
-    with ShardWriter(tmp_path / "shards", "test") as writer:
+    with ListWriter(tmp_path / "listed", "test") as writer:
         writer.add("0", encoded(photo(), "PNG"), "png")
-    with pytest.raises(DataError, match=r"no shards train-.*; it has the splits test$"):
-        training_and_validation(SPLITS, tmp_path / "shards")
+    with pytest.raises(DataError, match=r"no folder train .*; it has the splits test$"):
+        training_and_validation(SPLITS, tmp_path / "listed")
