@@ -110,7 +110,6 @@ class _Run:
         return served.manifest
 
     def seal(self, source_name: str, quarantined: list[Quarantined]) -> Manifest:
-        """Write what was planned as a new version."""
         return seal_version(
             self.paths,
             model=self.model,

@@ -8,7 +8,6 @@ than the threads of one pass waiting for each other.
 
 import io
 import os
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -47,48 +46,21 @@ _PROBLEM_CODES: dict[type[ImageError], str] = {
 
 @runtime_checkable
 class EmbedderLike(Protocol):
-    """What a build needs of the embedder; `model.embedder.Embedder` has it."""
+    """What a build needs of an embedder, as `model.embedder.Embedder` has and explains it."""
 
     @property
-    @abstractmethod
-    def name(self) -> str:
-        """What the operator calls it."""
-        ...
-
+    def name(self) -> str: ...
     @property
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Of weights, config and decode policy."""
-        ...
-
+    def fingerprint(self) -> str: ...
     @property
-    @abstractmethod
-    def decode_policy(self) -> str:
-        """Version of the rules from bytes to pixels."""
-        ...
-
+    def decode_policy(self) -> str: ...
     @property
-    @abstractmethod
-    def dim(self) -> int:
-        """Length of an embedding."""
-        ...
-
+    def dim(self) -> int: ...
     @property
-    @abstractmethod
-    def input_size(self) -> int:
-        """Side of the input square, in pixels."""
-        ...
-
+    def input_size(self) -> int: ...
     @property
-    @abstractmethod
-    def forward_error(self) -> float:
-        """Bound on the rounding error of an embedding."""
-        ...
-
-    @abstractmethod
-    def embed_pixels(self, x: Float64[np.ndarray, "B 3 S S"], /) -> Float64[np.ndarray, "B D"]:
-        """Raw embeddings of network inputs in [0, 1]."""
-        ...
+    def forward_error(self) -> float: ...
+    def embed_pixels(self, x: Float64[np.ndarray, "B 3 S S"], /) -> Float64[np.ndarray, "B D"]: ...
 
 
 class _Prepared(NamedTuple):
@@ -137,7 +109,6 @@ class EmbeddingPipeline:
         self._max_bytes_ahead = max_bytes_ahead
 
     def submit(self, content_sha256: str, data: bytes) -> None:
-        """Start decoding one file."""
         future = self._pool.submit(_prepare, data, self._limits, self._embedder.input_size)
         task = _Task(content_sha256, len(data), future)
         self._tasks.append(task)
@@ -167,7 +138,6 @@ class EmbeddingPipeline:
             yield from self._batches.popleft().result()
 
     def close(self) -> None:
-        """Drop what is under way and end the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _start_batch(self) -> None:

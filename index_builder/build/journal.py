@@ -9,7 +9,7 @@ import hashlib
 import shutil
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from index_builder.store.items import sqlite_errors
@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS embedded(
     PRIMARY KEY (content_sha256, model)
 ) WITHOUT ROWID
 """
+_MEMBERS = "content_sha256, vector, width, height, format, thumbnail"
 
 
 @dataclass(frozen=True)
@@ -91,23 +92,13 @@ class Journal:
 
     def add(self, images: Iterable[EmbeddedImage]) -> None:
         """Keep these; when the call returns, killing the process does not lose them."""
-        rows = [
-            (
-                image.content_sha256,
-                self._model,
-                image.vector,
-                image.width,
-                image.height,
-                image.format,
-                image.thumbnail,
-                self._digest(image),
-            )
-            for image in images
-        ]
+        rows = [(*astuple(image), self._model, self._digest(image)) for image in images]
         with sqlite_errors(self._path.name):
             self._connection.execute("BEGIN")
             self._connection.executemany(
-                "INSERT OR REPLACE INTO embedded VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+                f"INSERT OR REPLACE INTO embedded({_MEMBERS}, model, digest) "  # noqa: S608 (fixed text)
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                rows,
             )
             self._connection.execute("COMMIT")
 
@@ -115,8 +106,8 @@ class Journal:
         """The kept embedding of a file of these bytes, if its record is whole."""
         try:
             found = self._connection.execute(
-                "SELECT content_sha256, vector, width, height, format, thumbnail, digest "
-                "FROM embedded WHERE content_sha256 = ? AND model = ?",
+                f"SELECT {_MEMBERS}, digest FROM embedded "  # noqa: S608 (fixed text)
+                "WHERE content_sha256 = ? AND model = ?",
                 (content_sha256, self._model),
             ).fetchone()
         except (sqlite3.Error, ValueError):

@@ -37,11 +37,9 @@ class Plan:
             )
 
     def remove(self, item_id: str) -> None:
-        """Plan it no more."""
         self._connection.execute("DELETE FROM plan WHERE id = ?", (item_id,))
 
     def get(self, item_id: str) -> Planned | None:
-        """The planned item of that id."""
         return next(self._select("WHERE id = ?", item_id), None)
 
     def holds_content(self, content_sha256: str) -> bool:
@@ -51,13 +49,11 @@ class Plan:
         )
 
     def fill(self, items: Iterable[Planned]) -> None:
-        """Add the items whose ids are not planned yet."""
         for item in items:
             if self.get(item.id) is None:
                 self.put(item)
 
     def by_content(self, content_sha256: str) -> list[Planned]:
-        """The planned items of these bytes."""
         return list(self._select("WHERE content_sha256 = ?", content_sha256))
 
     def sorted(self) -> Iterator[Planned]:
@@ -65,11 +61,9 @@ class Plan:
         return self._select("ORDER BY id")
 
     def size(self) -> int:
-        """Number of planned items."""
         return self._connection.execute("SELECT count(*) FROM plan").fetchone()[0]
 
     def close(self) -> None:
-        """Drop the table."""
         self._connection.close()
 
     def _select(self, clause: str, *parameters: str) -> Iterator[Planned]:

@@ -160,8 +160,7 @@ def seal_version(
             norm_deviation=norm_deviation(map_vectors(aside / VECTORS, entries, model.dim)),
             source=source,
             counts={**counts, "duplicates": ids - entries},
-            created=_now(),
-            tool_version=_tool_version(),
+            **_writer(),
             files=files,
             calibration=calibration,
         )
@@ -201,8 +200,7 @@ def seal_calibration(
             served,
             schema=schema_for(calibration),
             version=version,
-            created=_now(),
-            tool_version=_tool_version(),
+            **_writer(),
             calibration=calibration,
         )
         _publish(paths, aside, manifest)
@@ -241,12 +239,10 @@ def _link_or_copy(source: Path, target: Path) -> None:
         layout.fsync_file(target)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _tool_version() -> str:
-    return metadata.version("lipsim-retrieval")
+def _writer() -> dict[str, str]:
+    """When a version is written, and by what."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"created": now, "tool_version": metadata.version("lipsim-retrieval")}
 
 
 def check_version(directory: Path, *, deep: bool = False) -> Manifest:
@@ -304,25 +300,23 @@ def _write_items(
             digest = hashlib.sha256(image.vector).digest()
             if digest not in row_of:
                 row_of[digest] = vectors.append(image.vector)
-            items.add(_item(plan, image, row_of[digest]))
+            items.add(
+                Item(
+                    plan.id,
+                    row_of[digest],
+                    plan.content_sha256,
+                    plan.bytes,
+                    image.width,
+                    image.height,
+                    image.format,
+                    plan.metadata,
+                )
+            )
             items.add_thumbnail(image.content_sha256, image.thumbnail)
             ids += 1
         vectors.finish()
         items.finish()
     return ids, vectors.entries
-
-
-def _item(plan: Planned, image: EmbeddedImage, row: int) -> Item:
-    return Item(
-        id=plan.id,
-        row=row,
-        content_sha256=plan.content_sha256,
-        bytes=plan.bytes,
-        width=image.width,
-        height=image.height,
-        format=image.format,
-        metadata=dict(plan.metadata),
-    )
 
 
 def point_current(paths: layout.IndexPaths, version: str) -> Manifest:

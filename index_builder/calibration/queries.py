@@ -7,7 +7,6 @@ files one picture is in `index_builder.calibration.query_groups`.
 
 import hashlib
 import os
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -101,18 +100,10 @@ class Pairs(Protocol):
     """Where queries come from."""
 
     @property
-    @abstractmethod
-    def kind(self) -> PairsKind:
-        """What an operating point says that it was measured on."""
-        ...
-
+    def kind(self) -> PairsKind: ...
     @property
-    @abstractmethod
-    def source(self) -> str:
-        """The collection or list as it was named."""
-        ...
+    def source(self) -> str: ...
 
-    @abstractmethod
     def jobs(
         self, index: GalleryIndex, seed: int, limits: DecodeLimits, progress: Progress
     ) -> Listing:
@@ -297,7 +288,6 @@ def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
 
 
 def _contents(source: Source) -> Iterator[tuple[str, str, bytes]]:
-    """Hash, path and bytes of each readable file."""
     for item in source.items():
         if item.problem is None:
             yield hashlib.sha256(item.data).hexdigest(), item.path, item.data

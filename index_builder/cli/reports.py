@@ -32,7 +32,6 @@ def _visible(character: str) -> str:
 
 
 def show_report(output: Output, index: str, report: BuildReport) -> None:
-    """What a build, an addition or a removal did."""
     manifest = report.manifest
     kept = "" if report.changed else " unchanged"
     done = _in_words(report.counts) or "no files"
@@ -128,7 +127,6 @@ def show_version(
 
 
 def show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
-    """What a calibration measured."""
     lines = [f"{index} {summary(report.manifest)} in {report.seconds:.1f} s"]
     lines += [f"  {line}" for line in describe(report.calibration)]
     own = report.self_matches
@@ -151,7 +149,6 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
 
 
 def summary(manifest: Manifest) -> str:
-    """A version in one line."""
     told = f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids"
     if manifest.operating_points:
         stale = "stale " if is_stale(manifest) else ""
@@ -160,7 +157,6 @@ def summary(manifest: Manifest) -> str:
 
 
 def counts_of(manifest: Manifest) -> dict[str, Any]:
-    """A version in numbers, for machines."""
     return {
         "version": manifest.version,
         "entries": manifest.entries,

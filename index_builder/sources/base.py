@@ -7,7 +7,6 @@ anything is built.
 
 import os
 import stat
-from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -56,12 +55,10 @@ class Source(Protocol):
     """A collection that can be read once, in its own order."""
 
     @property
-    @abstractmethod
     def size(self) -> int | None:
         """Number of files, if it is known before reading."""
         ...
 
-    @abstractmethod
     def items(self) -> Iterator[SourceItem]:
         """The files, each read when it is its turn.
 

@@ -25,11 +25,9 @@ class FolderSource:
 
     @property
     def size(self) -> int | None:
-        """Number of files found."""
         return len(self._paths)
 
     def items(self) -> Iterator[SourceItem]:
-        """The files in the order of their paths."""
         for path in self._paths:
             problem = id_problem(path)
             if problem is None:
@@ -70,11 +68,9 @@ class FilesSource:
 
     @property
     def size(self) -> int | None:
-        """Number of files."""
         return len(self._paths)
 
     def items(self) -> Iterator[SourceItem]:
-        """The files in the order given."""
         for path in self._paths:
             name = printable(path.name)
             content = id_problem(path.name) or read_file(path, self._max_bytes)

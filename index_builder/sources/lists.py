@@ -37,11 +37,9 @@ class ListSource:
 
     @property
     def size(self) -> int | None:
-        """Number of lines."""
         return len(self._lines)
 
     def items(self) -> Iterator[SourceItem]:
-        """The images in turn."""
         for line in self._lines:
             content = read_inside(self._root, line.path, self._max_bytes)
             yield item_from(line.id, line.path, content, line.metadata)

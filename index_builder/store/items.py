@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +75,14 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """The item's id."""
         return self.item.id
 
     @property
     def row(self) -> int:
-        """The entry's row of the vectors."""
         return self.item.row
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What the manifest said of the item."""
         return self.item.metadata
 
 
@@ -131,18 +128,8 @@ class ItemsWriter:
             self._thumbnails = create_database(thumbnails, _THUMBNAILS_SCHEMA)
 
     def add(self, item: Item) -> None:
-        """Store one item; its id is new."""
         metadata = json.dumps(item.metadata, sort_keys=True, ensure_ascii=True, allow_nan=False)
-        columns = (
-            item.id,
-            item.row,
-            item.content_sha256,
-            item.bytes,
-            item.width,
-            item.height,
-            item.format,
-            metadata,
-        )
+        columns = (*astuple(item)[:-1], metadata)
         with sqlite_errors("items.sqlite"):
             self._items.execute("INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)", columns)
 
@@ -164,7 +151,6 @@ class ItemsWriter:
         self.close()
 
     def close(self) -> None:
-        """Close without committing what was not."""
         self._items.close()
         self._thumbnails.close()
 
@@ -309,7 +295,6 @@ class ItemsReader:
         return self._thumbnail(content_sha256)
 
     def close(self) -> None:
-        """Close both files."""
         self._items.close()
         self._thumbnails.close()
 

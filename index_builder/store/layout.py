@@ -45,22 +45,18 @@ class IndexPaths:
 
     @property
     def current(self) -> Path:
-        """The file that names the served version."""
         return self.root / "CURRENT"
 
     @property
     def lock(self) -> Path:
-        """The file a writer holds."""
         return self.root / "lock"
 
     @property
     def journal(self) -> Path:
-        """Embeddings of an unfinished build."""
         return self.root / "journal.sqlite"
 
     @property
     def versions(self) -> Path:
-        """The directory of all versions."""
         return self.root / "versions"
 
     def version(self, name: str) -> Path:
@@ -135,7 +131,6 @@ def list_versions(paths: IndexPaths) -> list[str]:
 
 
 def version_number(version: str) -> int:
-    """The number in a version's name."""
     return int(version[1:])
 
 
@@ -229,13 +224,11 @@ def replace_durably(path: Path, data: bytes) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Force a written file to the disk."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
 
 
 def fsync_directory(path: Path) -> None:
-    """Force a directory's names to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

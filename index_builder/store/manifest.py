@@ -102,7 +102,6 @@ class Manifest:
 
     @property
     def operating_points(self) -> list[str]:
-        """Names of the operating points."""
         return self.calibration.names if self.calibration else []
 
     def seal(self) -> str:
@@ -110,7 +109,6 @@ class Manifest:
         return hashlib.sha256(_canonical(self._fields())).hexdigest()
 
     def to_bytes(self) -> bytes:
-        """The file's exact bytes."""
         return _canonical({**self._fields(), "seal": self.seal()})
 
     @classmethod

@@ -91,7 +91,6 @@ class OperatingPoint:
 
     @property
     def total(self) -> Measured:
-        """The counts of all kinds together."""
         counts = self.measured.values()
         return Measured(
             sum(one.positives for one in counts),
@@ -158,12 +157,10 @@ class Calibration:
         return self
 
     def point(self, name: str) -> OperatingPoint | None:
-        """The operating point of that name."""
         return next((one for one in self.operating_points if one.name == name), None)
 
     @property
     def names(self) -> list[str]:
-        """Names of the operating points."""
         return [one.name for one in self.operating_points]
 
     def rule(self, point: OperatingPoint) -> MatchRule:
@@ -242,7 +239,6 @@ def calibration_from(fields: object) -> Calibration:
 
 
 def is_kind(kind: str) -> bool:
-    """Whether this can be the name of a kind of queries."""
     try:
         _KIND.validate_python(kind)
     except ValidationError:
