@@ -31,7 +31,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import httpx
@@ -42,14 +41,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 
+from benchmarks.evictions import eviction_objective, round_to_levels
 from index_builder.search.gallery import GalleryIndex
-from model.attack.eviction import (
-    EvictionTarget,
-    evict,
-    round_to_levels,
-    smallest_eviction,
-    smallest_scale,
-)
+from model.attack.descent import Ball, Objective, Search, descend, shorten
+from model.attack.ledger import smallest_scales
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
@@ -139,37 +134,57 @@ def attack_query(setting: Setting, embedder: Embedder, index: GalleryIndex, data
     resize = resize_operator(*pixels.shape[:2], embedder.input_size)
     answer = certify(embedder, index, resize, x, k)
     radii = answer.certified_radii
-    gallery = index.vectors.astype(np.float64)
     ranks = sorted({0, len(radii) - 1, int(np.argmin(radii))})
     ranks = [rank for rank in ranks if 0.0 < radii[rank] < np.inf]
     if not ranks:
         return tally
     rows = [int(answer.positions[rank]) for rank in ranks]
-    targets = [EvictionTarget(gallery, row, k) for row in rows]
-    budgets = np.concatenate([factor * radii[ranks] for factor in (BELOW, ABOVE)])
-    through = (embedder.network, resize, x)
-    deltas = evict(*through, targets * 2, budgets, steps=setting.steps)
-    shortest = smallest_eviction(*through, targets, 2.0 * radii[ranks], steps=setting.steps)
+    objective = eviction_objective(
+        embedder.network,
+        resize,
+        x,
+        gallery=index.vectors.astype(np.float64),
+        entries=rows,
+        k=k,
+    )
+    below, above, shortest = attacks(objective, x, radii[ranks], setting.steps)
     for i, (rank, row) in enumerate(zip(ranks, rows, strict=True)):
-        below, above = deltas[i], deltas[len(ranks) + i]
 
-        def is_evicted(scale: float, delta: np.ndarray, row: int = row) -> bool:
-            moved = certify(embedder, index, resize, x + scale * delta, k)
+        def is_evicted(delta: np.ndarray, row: int = row) -> bool:
+            moved = certify(embedder, index, resize, x + delta, k)
             return row not in moved.positions
 
+        def smallest_norm(delta: np.ndarray) -> float:
+            (scale,) = smallest_scales(lambda s: np.array([is_evicted(s[0] * delta)]), 1)
+            return scale * float(np.linalg.norm(delta))
+
         tally.attacked += 1
-        tally.evicted_below += is_evicted(1.0, below)
-        tally.evicted_above += is_evicted(1.0, above)
-        norms = [
-            scale * float(np.linalg.norm(delta))
-            for delta in (above, shortest[i])
-            if (scale := smallest_scale(partial(is_evicted, delta=delta))) is not None
-        ]
+        tally.evicted_below += is_evicted(below[i])
+        tally.evicted_above += is_evicted(above[i])
+        norms = [smallest_norm(one) for one in (above[i], shortest[i]) if is_evicted(one)]
         if norms:
             tally.ratios.append(min(norms) / float(radii[rank]))
         entry = index.entries([row])[0]
-        attack_over_http(setting, tally, pixels, shortest[i] if norms else above, entry.id)
+        attack_over_http(setting, tally, pixels, shortest[i] if norms else above[i], entry.id)
     return tally
+
+
+def attacks(objective: Objective, x: np.ndarray, radii: np.ndarray, steps: int) -> list[np.ndarray]:
+    """Perturbations (T, H, W, 3) just below the radii, far above them, and the shortest.
+
+    The pixels are real numbers and may leave [0, 1]: the certificate knows no box.
+    """
+    pictures = torch.from_numpy(x.transpose(2, 0, 1)).expand(len(radii), -1, -1, -1)
+    below, above, first = (
+        Ball("l2", torch.from_numpy(factor * radii).reshape(-1, 1, 1, 1), pictures, has_box=False)
+        for factor in (BELOW, ABOVE, 2.0)
+    )
+    start = below.zeros()
+    found = [
+        *(descend(Search(objective, start), start, ball, steps=steps) for ball in (below, above)),
+        shorten(objective, start, first, steps=steps),
+    ]
+    return [one.permute(0, 2, 3, 1).numpy() for one in found]
 
 
 def attack_over_http(

@@ -1,13 +1,12 @@
 # pyright: basic
 # torch's types are loose.
-"""Decisions that an attack tries to turn, each a classifier whose class 0 means that it holds.
+"""Decisions that an attack tries to flip, each a classifier whose class 0 means that it holds.
 
-A decision knows three things of a vector: scores for an attack to push, in torch; whether the
-decision holds, by the program's own float64 comparison; and the radius below which it provably
-does.
+A decision knows of a vector: `scores` for an attack to push, in torch, of which the first is the
+largest while the decision holds; whether it `holds`, by the program's own float64 comparison; the
+l2 change of the pixels below which it provably does, its `certified_radius`. It `is_flat` where
+its gradient vanishes at the unchanged picture.
 """
-
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from model.attack.subjects import Subject
+from model.attack.pixel_metric import PixelMetric
 from model.certificate.pairs import LARGEST_NORM_DEVIATION, Candidates, rank, score
 from model.certificate.search import certify_search
 from model.certificate.similarity import PairCertificate, certify_pair
@@ -31,37 +30,7 @@ _CLOSE = 1e-9
 Vector = Float64[np.ndarray, " D"]
 
 
-@runtime_checkable
-class Decision(Protocol):
-    """Decisions about many questions, by their row."""
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the gradient vanishes at the unchanged picture."""
-        ...
-
-    def logits(
-        self, vectors: Float[Tensor, "B D"], rows: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B C"]:
-        """Scores of which the first is the largest while the decision holds, C >= 2."""
-        ...
-
-    def rivals(self, vector: Vector, row: int, count: int) -> list[int]:
-        """The classes nearest to overtaking class 0 at this vector, nearest first."""
-        ...
-
-    def hold(
-        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
-    ) -> Bool[np.ndarray, " B"]:
-        """Whether each decision is the right one at its vector, as the program computes it."""
-        ...
-
-    def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:
-        """The l2 change of the changeable pixels below which a decision that holds still holds."""
-        ...
-
-
-class FirstPlace:
+class Top1:
     """Which entry a query finds first; the entries are one gallery, or a small one a question.
 
     With a gallery this is retrieval, and an attack evicts the true entry from rank 1. With the two
@@ -71,7 +40,7 @@ class FirstPlace:
         galleries: unit vectors, (G, N, D), as an index stores them; G is 1 or one a question.
         entries: the entry that is right for each question, (Q,).
         clean: vectors of the unchanged questions, (Q, D).
-        device: where `logits` runs.
+        device: where `scores` runs.
     """
 
     is_flat = False
@@ -89,9 +58,12 @@ class FirstPlace:
         self._columns = torch.from_numpy(galleries).to(device).transpose(1, 2).contiguous()
         self._equal = torch.from_numpy(_equal_to_entry(galleries, entries)).to(device)
         self._right = torch.from_numpy(entries).to(device)
-        self._scales = torch.from_numpy(self._first_scales(clean)).to(device)
+        self._scales = torch.ones(len(entries), device=device)
+        cosines = self.scores(torch.from_numpy(clean).to(self._columns), torch.arange(len(entries)))
+        gaps = cosines[:, 0] - cosines[:, 1:].amax(dim=1)
+        self._scales = _FIRST_GAP / gaps.clamp_min(_SMALLEST_GAP)
 
-    def logits(
+    def scores(
         self, vectors: Float[Tensor, "B D"], rows: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B C"]:
         """Scaled cosines: the right entry's first, then all entries', its own far below."""
@@ -106,17 +78,7 @@ class FirstPlace:
         scales = self._scales[rows, None].to(cosines.dtype)
         return torch.cat([right, others], dim=1) * scales
 
-    def rivals(self, vector: Vector, row: int, count: int) -> list[int]:
-        """The entries whose half-spaces are nearest to the vector."""
-        gallery, entry = self._of(row).astype(np.float64), int(self._entries[row])
-        difference = gallery[entry] - gallery
-        lengths = np.linalg.norm(difference, axis=1)
-        radii = np.full(len(gallery), np.inf)
-        np.divide(difference @ vector, lengths, out=radii, where=lengths > 0.0)
-        order = np.argsort(radii, kind="stable")[:count]
-        return [1 + int(other) for other in order if radii[other] < np.inf]
-
-    def hold(
+    def holds(
         self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
     ) -> Bool[np.ndarray, " B"]:
         """Whether the right entry ranks first by the program's scores; equal ones go by number.
@@ -149,7 +111,7 @@ class FirstPlace:
         scores[places, self._entries[rows]] = -np.inf
         return own - scores.max(axis=1)
 
-    def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:
+    def certified_radius(self, vector: Vector, row: int, metric: PixelMetric) -> float:
         """The certificate of a search with k = 1 over the whole gallery."""
         gallery = self._of(row)
         everything = Candidates(
@@ -163,28 +125,17 @@ class FirstPlace:
             vector,
             everything,
             k=1,
-            lipschitz_bound=_bound(subject),
-            gain=subject.gain,
-            forward_error=subject.forward_error,
+            lipschitz_bound=_bound(metric),
+            gain=metric.gain,
+            forward_error=metric.forward_error,
         )
         return float(answer.certified_radii[0])
 
     def _of(self, row: int) -> Float32[np.ndarray, "N D"]:
         return self._galleries[row if len(self._galleries) > 1 else 0]
 
-    def _first_scales(self, clean: Float64[np.ndarray, "Q D"]) -> Float32[np.ndarray, " Q"]:
-        """What brings each question's gap to _FIRST_GAP; wrong answers are never attacked."""
-        directions = clean / np.maximum(np.linalg.norm(clean, axis=1, keepdims=True), 1e-300)
-        gaps = np.empty(len(clean))
-        is_equal = self._equal.cpu().numpy()
-        for row, direction in enumerate(directions):
-            cosines = self._of(row) @ direction
-            own = cosines[self._entries[row]]
-            gaps[row] = own - np.where(is_equal[row], -1.0, cosines).max()
-        return (_FIRST_GAP / np.maximum(gaps, _SMALLEST_GAP)).astype(np.float32)
 
-
-class StaysNear:
+class Match:
     """Whether a changed picture still matches the unchanged one: distance <= threshold.
 
     Pushing the distance up is pushing this decision over, so it is how a distance is attacked. At
@@ -193,7 +144,7 @@ class StaysNear:
     Args:
         clean: vectors of the unchanged pictures, (Q, D).
         threshold: distance beyond which the two no longer match, in (0, 2).
-        device: where `logits` runs.
+        device: where `scores` runs.
     """
 
     is_flat = True
@@ -205,7 +156,7 @@ class StaysNear:
         directions = functional.normalize(torch.from_numpy(clean), dim=1)
         self._directions = directions.to(device=device, dtype=torch.float32)
 
-    def logits(
+    def scores(
         self, vectors: Float[Tensor, "B D"], rows: Int64[Tensor, " B"]
     ) -> Float[Tensor, "B C"]:
         """How far the distance is below the threshold, scaled, and 0."""
@@ -214,42 +165,38 @@ class StaysNear:
         room = (cosines - (1.0 - self._threshold)) * (_FIRST_GAP / self._threshold)
         return torch.stack([room, torch.zeros_like(room)], dim=1)
 
-    def rivals(self, vector: Vector, row: int, count: int) -> list[int]:  # noqa: ARG002
-        """There is one: not to match."""
-        return [1][:count]
-
     def distance(self, vector: Vector, row: int) -> float:
         """Cosine distance from the unchanged picture, in [0, 2]."""
         return self._pair(vector, row).distance
 
-    def hold(
+    def holds(
         self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
     ) -> Bool[np.ndarray, " B"]:
         """Whether the program calls each two a match."""
         pairs = zip(vectors, rows.tolist(), strict=True)
         return np.array([bool(self._pair(vector, row).match) for vector, row in pairs])
 
-    def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:
+    def certified_radius(self, vector: Vector, row: int, metric: PixelMetric) -> float:
         """The evasion radius of a pair of which one picture changes."""
-        return float(self._pair(vector, row, subject).radius_a or 0.0)
+        return float(self._pair(vector, row, metric).radius_a or 0.0)
 
-    def reach(self, row: int, epsilon: float, subject: Subject) -> float:
+    def reach(self, row: int, epsilon: float, metric: PixelMetric) -> float:
         """The largest distance that is proved possible for l2 changes below a budget."""
         vector = self._clean[row]
-        interval = self._pair(vector, row, subject, epsilon=epsilon).interval_a
+        interval = self._pair(vector, row, metric, epsilon=epsilon).interval_a
         return 2.0 if interval is None else interval[1]
 
     def _pair(
         self,
         vector: Vector,
         row: int,
-        subject: Subject | None = None,
+        metric: PixelMetric | None = None,
         *,
         epsilon: float | None = None,
     ) -> PairCertificate:
         bound, gain, error = 1.0, 1.0, 0.0
-        if subject is not None:
-            bound, gain, error = _bound(subject), subject.gain, subject.forward_error
+        if metric is not None:
+            bound, gain, error = _bound(metric), metric.gain, metric.forward_error
         return certify_pair(
             vector,
             self._clean[row],
@@ -263,58 +210,14 @@ class StaysNear:
         )
 
 
-class StaysClose:
-    """The same for a distance that is the squared Euclidean one, of which nothing is proved.
-
-    Args:
-        clean: vectors of the unchanged pictures, (Q, D).
-        threshold: distance beyond which the two no longer match, > 0.
-        device: where `logits` runs.
-    """
-
-    is_flat = True
-
-    def __init__(
-        self, clean: Float64[np.ndarray, "Q D"], threshold: float, *, device: str = "cpu"
-    ) -> None:
-        self._clean, self._threshold = clean, threshold
-        self._vectors = torch.from_numpy(clean).to(device=device, dtype=torch.float32)
-
-    def logits(
-        self, vectors: Float[Tensor, "B D"], rows: Int64[Tensor, " B"]
-    ) -> Float[Tensor, "B C"]:
-        """How far the distance is below the threshold, scaled, and 0."""
-        distances = ((vectors - self._vectors[rows]) ** 2).sum(dim=1)
-        room = _FIRST_GAP * (1.0 - distances / self._threshold)
-        return torch.stack([room, torch.zeros_like(room)], dim=1)
-
-    def rivals(self, vector: Vector, row: int, count: int) -> list[int]:  # noqa: ARG002
-        """There is one: not to match."""
-        return [1][:count]
-
-    def distance(self, vector: Vector, row: int) -> float:
-        """Squared distance from the unchanged picture's vector."""
-        return float(((vector - self._clean[row]) ** 2).sum())
-
-    def hold(
-        self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
-    ) -> Bool[np.ndarray, " B"]:
-        """Whether each two match."""
-        return ((vectors - self._clean[rows]) ** 2).sum(axis=1) <= self._threshold
-
-    def certified_radius(self, vector: Vector, row: int, subject: Subject) -> float:  # noqa: ARG002
-        """Refused: nothing is proved.
-
-        Raises:
-            AttackError: always.
-        """
-        raise AttackError(f"{subject.name} is compared by a distance that no radius is proved for")
+Decision = Top1 | Match
+"""Decisions about many questions, asked by their row."""
 
 
-def _bound(subject: Subject) -> float:
-    if subject.lipschitz_bound is None:
-        raise AttackError(f"{subject.name} proves no radius")
-    return subject.lipschitz_bound
+def _bound(metric: PixelMetric) -> float:
+    if metric.lipschitz_bound is None:
+        raise AttackError(f"{metric.name} proves no radius")
+    return metric.lipschitz_bound
 
 
 def _norm_deviation(galleries: Float32[np.ndarray, "G N D"]) -> float:

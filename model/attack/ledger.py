@@ -1,19 +1,19 @@
 """What is proved of some questions and what attacks have found, side by side.
 
-Nothing enters that the metric's own path has not confirmed. A decision turned by less than its
+Nothing enters that the metric's own path has not confirmed. A decision flipped by less than its
 certified radius is a counter-example, and it is kept.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from model.attack.block import Block
-from model.attack.decisions import StaysClose, StaysNear
-from model.attack.library import to_levels
-
-_BISECTIONS = 12
+from model.attack.decisions import Match
+from model.attack.pixel_metric import to_levels
+from model.attack.questions import Block
 
 Rows = Int64[np.ndarray, " R"]
 Deltas = Float64[np.ndarray, "R 3 H W"]
@@ -22,7 +22,7 @@ Flags = Bool[np.ndarray, " R"]
 
 @dataclass(frozen=True, eq=False)
 class CounterExample:
-    """A perturbation that turns a decision from inside its certified radius.
+    """A perturbation that flips a decision from inside its certified radius.
 
     Attributes:
         id: of the question.
@@ -40,15 +40,24 @@ class CounterExample:
     picture: Float64[np.ndarray, "3 H W"]
     delta: Float64[np.ndarray, "3 H W"]
 
+    def fields(self) -> dict[str, Any]:
+        """All but the arrays."""
+        return {
+            "id": self.id,
+            "found_by": self.found_by,
+            "certified_radius": self.certified_radius,
+            "length": self.length,
+        }
+
 
 class Ledger:
-    """The questions of a block, each with what is proved of it and what turned it.
+    """The questions of a block, each with what is proved of it and what flipped it.
 
     Attributes:
         block: the questions.
         is_right: whether the unchanged picture is decided rightly, (Q,); only these are attacked.
         certified_radii: l2, (Q,); 0 where the decision is wrong; None without a certificate.
-        turning: smallest norm found that turns each decision, (Q,), l2 and linf; inf where none.
+        flip_norms: smallest norm found that flips each decision, (Q,), l2 and linf; inf where none.
         found_by: the attack that found the smallest l2 norm, (Q,); "" where none did.
         counter_examples: what should not exist.
         reached: for a budget the largest distance an attack within it has reached, (Q,); only
@@ -60,21 +69,21 @@ class Ledger:
         self.block = block
         count = len(block.ids)
         rows = np.arange(count)
-        self.is_right = block.decision.hold(block.vectors, rows)
-        self.certified_radii = self._certify() if block.subject.is_certified else None
-        self.turning = {norm: np.full(count, np.inf) for norm in ("l2", "linf")}
+        self.is_right = block.decision.holds(block.vectors, rows)
+        self.certified_radii = self._certify() if block.metric.is_certified else None
+        self.flip_norms = {norm: np.full(count, np.inf) for norm in ("l2", "linf")}
         self.found_by = [""] * count
         self.counter_examples: list[CounterExample] = []
         self.reached: dict[float, Float64[np.ndarray, " Q"]] = {}
 
     @property
     def attack_radii(self) -> Float64[np.ndarray, " Q"]:
-        """Smallest l2 norm found that turns each decision; inf where none was."""
-        return self.turning["l2"]
+        """Smallest l2 norm found that flips each decision; inf where none was."""
+        return self.flip_norms["l2"]
 
     def standing(self, epsilon: float, norm: str) -> Bool[np.ndarray, " Q"]:
-        """Which decisions are right and have not been turned within a budget."""
-        return self.is_right & (self.turning[norm] > epsilon)
+        """Which decisions are right and have not been flipped within a budget."""
+        return self.is_right & (self.flip_norms[norm] > epsilon)
 
     def ratios(self) -> Float64[np.ndarray, " Q"]:
         """Attack radius over certified radius, (Q,); NaN where one of them is missing."""
@@ -87,12 +96,27 @@ class Ledger:
     def reach_bounds(self, epsilon: float) -> Float64[np.ndarray, " Q"] | None:
         """Largest distances proved possible within a budget, (Q,); None where there are none."""
         block = self.block
-        if not isinstance(block.decision, StaysNear) or not block.subject.is_certified:
+        if not isinstance(block.decision, Match) or not block.metric.is_certified:
             return None
         rows = range(len(block.ids))
-        return np.array([block.decision.reach(row, epsilon, block.subject) for row in rows])
+        return np.array([block.decision.reach(row, epsilon, block.metric) for row in rows])
 
-    def judge(
+    def answers(self) -> list[dict[str, Any]]:
+        """What is known of each question, in plain types; None for no radius or an infinite one."""
+        count = len(self.block.ids)
+        radii = np.full(count, np.inf) if self.certified_radii is None else self.certified_radii
+        return [
+            {
+                "id": self.block.ids[row],
+                "is_right": bool(self.is_right[row]),
+                "certified_radius": _finite(radii[row]),
+                "attack_radius": _finite(self.attack_radii[row]),
+                "found_by": self.found_by[row] or None,
+            }
+            for row in range(count)
+        ]
+
+    def record(
         self,
         rows: Rows,
         deltas: Deltas,
@@ -101,7 +125,7 @@ class Ledger:
         stretches: tuple[float, ...] = (1.0,),
         within: float | None = None,
     ) -> None:
-        """Ask the program which perturbations turn their decision; shorten these, write them down.
+        """Ask the program which perturbations flip their decision; shorten these, write them down.
 
         Args:
             rows: the questions, each once.
@@ -116,11 +140,11 @@ class Ledger:
             scales = np.full(left.size, stretch)
             vectors = self._moved(rows[left], deltas[left], scales)
             self._note_distances(rows[left], vectors, within)
-            turned = ~self.block.decision.hold(vectors, rows[left])
-            hit = left[turned]
+            flipped = ~self.block.decision.holds(vectors, rows[left])
+            hit = left[flipped]
             if hit.size:
                 self._shorten(rows[hit], stretch * deltas[hit], found_by)
-            left = left[~turned]
+            left = left[~flipped]
             if not left.size:
                 return
 
@@ -128,7 +152,7 @@ class Ledger:
         block = self.block
         return np.array(
             [
-                block.decision.certified_radius(vector, row, block.subject) if right else 0.0
+                block.decision.certified_radius(vector, row, block.metric) if right else 0.0
                 for row, (vector, right) in enumerate(
                     zip(block.vectors, self.is_right.tolist(), strict=True)
                 )
@@ -136,21 +160,21 @@ class Ledger:
         )
 
     def _shorten(self, rows: Rows, deltas: Deltas, found_by: str) -> None:
-        """Find where each decision turns on the way to its perturbation, by bisection."""
-        low, high = np.zeros(rows.size), np.ones(rows.size)
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2.0
-            turned = ~self.block.decision.hold(self._moved(rows, deltas, middle), rows)
-            low, high = np.where(turned, low, middle), np.where(turned, middle, high)
-        for row, delta in zip(rows.tolist(), self._scaled(rows, deltas, high), strict=True):
+        """Write down where each decision flips on the way to its perturbation."""
+
+        def flips(scales: Float64[np.ndarray, " R"]) -> Flags:
+            return ~self.block.decision.holds(self._moved(rows, deltas, scales), rows)
+
+        scaled = self._scaled(rows, deltas, smallest_scales(flips, rows.size))
+        for row, delta in zip(rows.tolist(), scaled, strict=True):
             self._write_down(row, delta, found_by)
 
     def _write_down(self, row: int, delta: Float64[np.ndarray, "3 H W"], found_by: str) -> None:
         length = float(np.sqrt((delta**2).sum()))
-        if length < self.turning["l2"][row]:
+        if length < self.flip_norms["l2"][row]:
             self.found_by[row] = found_by
         for norm, size in (("l2", length), ("linf", float(np.abs(delta).max()))):
-            self.turning[norm][row] = min(self.turning[norm][row], size)
+            self.flip_norms[norm][row] = min(self.flip_norms[norm][row], size)
         radii = self.certified_radii
         if radii is not None and length < radii[row]:
             found = CounterExample(
@@ -167,7 +191,7 @@ class Ledger:
         self, rows: Rows, vectors: Float64[np.ndarray, "R D"], within: float | None
     ) -> None:
         decision = self.block.decision
-        if within is None or not isinstance(decision, StaysNear | StaysClose):
+        if within is None or not isinstance(decision, Match):
             return
         reached = self.reached.setdefault(within, np.zeros(len(self.block.ids)))
         for row, vector in zip(rows.tolist(), vectors, strict=True):
@@ -178,10 +202,35 @@ class Ledger:
     ) -> Float64[np.ndarray, "R D"]:
         """Vectors of the pictures with scaled perturbations, by the metric's own path."""
         moved = self.block.pictures[rows] + self._scaled(rows, deltas, scales)
-        return self.block.subject.embed(np.clip(moved, 0.0, 1.0))
+        return self.block.metric.embed(np.clip(moved, 0.0, 1.0))
 
     def _scaled(self, rows: Rows, deltas: Deltas, scales: Float64[np.ndarray, " R"]) -> Deltas:
         """Perturbations times factors, in the box, and of whole levels where only these exist."""
         pictures = self.block.pictures[rows]
         moved = np.clip(pictures + scales[:, None, None, None] * deltas, 0.0, 1.0) - pictures
-        return to_levels(moved) if self.block.subject.has_levels else moved
+        return to_levels(moved) if self.block.metric.has_levels else moved
+
+
+def _finite(number: float) -> float | None:
+    return float(number) if np.isfinite(number) else None
+
+
+def smallest_scales(
+    flips: Callable[[np.ndarray], np.ndarray], count: int, *, bisections: int = 12
+) -> Float64[np.ndarray, " R"]:
+    """The smallest factors in (0, 1] at which perturbations still flip, by bisection.
+
+    Args:
+        flips: which of them, each times its factor, flip their decision; all do at 1.
+        count: how many.
+        bisections: halvings of the interval.
+
+    Returns:
+        Factors that flip, each within 2**-bisections of one that does not.
+    """
+    low, high = np.zeros(count), np.ones(count)
+    for _ in range(bisections):
+        middle = (low + high) / 2.0
+        flipped = flips(middle)
+        low, high = np.where(flipped, low, middle), np.where(flipped, middle, high)
+    return high

@@ -1,93 +1,206 @@
-"""How hard a run attacks: the numbers that stand beside every share it reports."""
+"""What a run is asked: each field is an option of `python -m model.attack`, said here once."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
 
 MEDIAN = "median"
 """Stands for the median certified radius of the questions answered right."""
 
+ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-margin", "apgd-targeted", "pgd", "momentum", "square")
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked, and what each question is attacked with.
 
-    Attributes:
-        queries: how many questions; 0 takes all there are.
-        norm: what a budget counts: "l2" or "linf".
-        epsilons: budgets in [0, 1] units; MEDIAN stands for a number known later.
-        attacks: of the library, by name, in the order they run.
-        steps: gradient steps of each attack.
-        restarts: of each attack, each from another place.
-        shortest_steps: steps of the search for the shortest perturbation; 0 leaves it out.
-        hard_queries: the questions with the smallest attack / certified ratio, which are attacked
-            again; 0 leaves that out.
-        hard_steps: steps of each attack on these.
-        hard_restarts: restarts of each attack on these.
+def budget(text: str) -> float:
+    """A number, or a fraction like 8/255.
+
+    Raises:
+        ValueError: it is neither, or not positive and finite.
     """
-
-    queries: int = 200
-    norm: str = "l2"
-    epsilons: tuple[float | str, ...] = (0.25, 0.5, 1.0)
-    attacks: tuple[str, ...] = ("pgd",)
-    steps: int = 50
-    restarts: int = 2
-    shortest_steps: int = 40
-    hard_queries: int = 0
-    hard_steps: int = 200
-    hard_restarts: int = 10
+    above, slash, below = text.partition("/")
+    try:
+        value = float(above) / (float(below) if slash else 1.0)
+    except (ValueError, ZeroDivisionError):
+        value = 0.0
+    if not 0.0 < value < float("inf"):
+        raise ValueError(f"a positive number, a fraction or {MEDIAN} was wanted, got {text!r}")
+    return value
 
 
-_DEFAULT_CERTIFIED = Plan(epsilons=(0.25, 0.5, 1.0, MEDIAN), hard_queries=20)
-_DEFAULT_UNCERTIFIED = Plan(queries=60, restarts=1, shortest_steps=0)
-_DEFAULT_BLACK_BOX = Plan(queries=60, attacks=("square",), steps=300, restarts=1, shortest_steps=0)
-
-_FULL = Plan(
-    queries=0,
-    epsilons=(0.25, 0.5, 1.0, 2.0, 3.0, MEDIAN),
-    attacks=("apgd-ce", "apgd-targeted", "pgd", "momentum", "square"),
-    steps=100,
-    restarts=3,
-    hard_queries=100,
-)
-_FULL_LINF = replace(
-    _FULL,
-    norm="linf",
-    epsilons=(1 / 255, 2 / 255, 4 / 255, 8 / 255),
-    shortest_steps=0,
-    hard_queries=0,
-)
-
-GRIDS = ("default", "full")
+def _checked_budget(text: str) -> str:
+    if text != MEDIAN:
+        try:
+            budget(text)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc)) from exc
+    return text
 
 
-def grid(name: str, *, is_certified: bool, is_black_box: bool) -> tuple[Plan, ...]:
-    """The plans of a preset for one metric.
+def _checked_attack(text: str) -> str:
+    if text not in ATTACKS:
+        raise typer.BadParameter(f"one of {', '.join(ATTACKS)} was wanted, got {text!r}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is attacked, and from `queries` on how hard; None is settled metric by metric."""
+
+    data: Annotated[Path, typer.Argument(help="Pictures (a folder or shards); for 2afc, triplets.")]
+    out: Annotated[Path, typer.Option(help="Folder for the report.")]
+    metrics: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="Metric to attack, or NAME=METRIC: wave-64, a checkpoint file, raw, blockmean16, "
+            "phash, pdq, teacher:NAME or teacher:NAME@SIDE; repeatable.",
+        ),
+    ] = None
+    objective: Annotated[
+        Literal["eviction", "2afc", "distance"],
+        typer.Option(
+            help="eviction (the true entry leaves rank 1), 2afc (the other picture becomes the "
+            "nearer one) or distance (a picture no longer matches itself)."
+        ),
+    ] = "eviction"
+    space: Annotated[
+        Literal["input", "upload"],
+        typer.Option(help="input (the metric's square) or upload (pixels before the resize)."),
+    ] = "input"
+    split: Annotated[str | None, typer.Option(help="Part of the data; the test part.")] = None
+    threshold: Annotated[float, typer.Option(help="Match distance, for distance; in (0, 2).")] = 0.1
+    seed: Annotated[int, typer.Option(min=0, help="Of queries and attacks.")] = 0
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
+    weights: Annotated[Path | None, typer.Option(help="Weights of a teacher.")] = None
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False
+    grid: Annotated[
+        Literal["default", "full"] | None,
+        typer.Option(help="A preset in place of the options below."),
+    ] = None
+    queries: Annotated[
+        int | None,
+        typer.Option(min=0, help="Questions; 0 for all. With --grid, in place of the preset's."),
+    ] = None
+    norm: Annotated[Literal["l2", "linf"], typer.Option(help="What a budget counts.")] = "l2"
+    epsilons: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--epsilon",
+            parser=_checked_budget,
+            metavar="BUDGET",
+            help=f"A budget in [0, 1] units, like 0.5 or 8/255, or {MEDIAN}, the median certified "
+            "radius; repeatable.",
+        ),
+    ] = None
+    attacks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--attack",
+            parser=_checked_attack,
+            metavar="ATTACK",
+            help=f"{', '.join(ATTACKS)}; repeatable.",
+        ),
+    ] = None
+    steps: Annotated[int, typer.Option(min=1, help="Of each attack.")] = 50
+    restarts: Annotated[int, typer.Option(min=1, help="Of each attack.")] = 2
+    shortest_steps: Annotated[
+        int, typer.Option(min=0, help="Of the search for the shortest; 0 leaves it out.")
+    ] = 40
+    hard_queries: Annotated[
+        int, typer.Option(min=0, help="Questions with the smallest ratios to attack again.")
+    ] = 0
+    hard_steps: Annotated[int, typer.Option(min=1, help="Of each attack on these.")] = 200
+    hard_restarts: Annotated[int, typer.Option(min=1, help="Of each attack on these.")] = 10
+
+    def setting(self) -> dict[str, Any]:
+        """What is the same for all metrics, by name, in plain types."""
+        names = ("objective", "space", "split", "threshold", "grid", "seed", "device")
+        chosen = {name: getattr(self, name) for name in names}
+        if self.objective != "distance":
+            chosen["threshold"] = None
+        return {"data": str(self.data), **chosen}
+
+    def effort(self) -> dict[str, Any]:
+        """How hard one metric is attacked, by name, in plain types."""
+        names = [one.name for one in fields(self)]
+        chosen = {name: getattr(self, name) for name in names[names.index("queries") :]}
+        epsilons = [one if one == MEDIAN else budget(one) for one in self.epsilons or ()]
+        return {**chosen, "epsilons": epsilons}
+
+    def budgets(self, median: float | None) -> list[float]:
+        """The budgets in numbers, ascending; the median is left out where there is none."""
+        numbers = {median if one == MEDIAN else budget(one) for one in self.epsilons or ()}
+        return sorted(one for one in numbers if one is not None)
+
+
+_EPSILONS = ["0.25", "0.5", "1.0"]
+_CERTIFIED: dict[str, Any] = {
+    "queries": 200,
+    "norm": "l2",
+    "epsilons": [*_EPSILONS, MEDIAN],
+    "attacks": ["pgd"],
+    "steps": 50,
+    "restarts": 2,
+    "shortest_steps": 40,
+    "hard_queries": 20,
+    "hard_steps": 200,
+    "hard_restarts": 10,
+}
+_UNCERTIFIED = _CERTIFIED | {
+    "queries": 60,
+    "epsilons": _EPSILONS,
+    "restarts": 1,
+    "shortest_steps": 0,
+}
+_BLACK_BOX = _UNCERTIFIED | {"attacks": ["square"], "steps": 300}
+_FULL = _CERTIFIED | {
+    "queries": 0,
+    "epsilons": [*_EPSILONS, "2.0", "3.0", MEDIAN],
+    "attacks": ["apgd-ce", "apgd-targeted", "pgd", "momentum", "square"],
+    "steps": 100,
+    "restarts": 3,
+    "hard_queries": 100,
+}
+_FULL_LINF = _FULL | {
+    "norm": "linf",
+    "epsilons": ["1/255", "2/255", "4/255", "8/255"],
+    "shortest_steps": 0,
+    "hard_queries": 0,
+}
+_FULL_BLACK_BOX: dict[str, Any] = {"attacks": ["square"], "steps": 2000}
+
+
+def for_metric(plan: Plan, *, is_certified: bool, is_black_box: bool) -> list[Plan]:
+    """The plans that a metric is attacked by: the options as they stand, or those of a grid.
 
     `default` is made for one processor core and 20 minutes. A metric that falls to one restart
     gains nothing from ten, so metrics without a certificate get the shorter plan. `full` is made
-    for an accelerator.
+    for an accelerator. What makes no sense for a metric is left out: without a certificate nothing
+    is hardest; without gradients nothing leads to the shortest.
 
     Args:
-        name: one of GRIDS.
+        plan: what is asked.
         is_certified: whether the metric proves radii.
         is_black_box: whether it has no gradients.
     """
-    if name == "default":
-        if is_black_box:
-            return (_DEFAULT_BLACK_BOX,)
-        return (_DEFAULT_CERTIFIED if is_certified else _DEFAULT_UNCERTIFIED,)
-    plans = (_FULL, _FULL_LINF)
-    if is_black_box:
-        plans = tuple(replace(plan, attacks=("square",), steps=2000) for plan in plans)
-    return tuple(fitting(one, is_certified, is_black_box) for one in plans)
-
-
-def fitting(plan: Plan, is_certified: bool, is_black_box: bool) -> Plan:
-    """The part of a plan that makes sense for a metric.
-
-    Without a certificate nothing is hardest; without gradients nothing leads to the shortest.
-    """
-    return replace(
-        plan,
-        hard_queries=plan.hard_queries if is_certified else 0,
-        shortest_steps=0 if is_black_box else plan.shortest_steps,
-    )
+    efforts: list[dict[str, Any]]
+    if plan.grid == "default":
+        gradient = _CERTIFIED if is_certified else _UNCERTIFIED
+        efforts = [_BLACK_BOX if is_black_box else gradient]
+    elif plan.grid == "full":
+        changes = _FULL_BLACK_BOX if is_black_box else {}
+        efforts = [_FULL | changes, _FULL_LINF | changes]
+    else:
+        attacks = plan.attacks or ["square" if is_black_box else "pgd"]
+        efforts = [{"queries": 200, "epsilons": plan.epsilons or _EPSILONS, "attacks": attacks}]
+    chosen = [replace(plan, **one) for one in efforts]
+    return [
+        replace(
+            one,
+            queries=one.queries if plan.queries is None else plan.queries,
+            hard_queries=one.hard_queries if is_certified else 0,
+            shortest_steps=0 if is_black_box else one.shortest_steps,
+        )
+        for one in chosen
+    ]

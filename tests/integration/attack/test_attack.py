@@ -8,17 +8,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from service_helpers import draw_picture, encode
 
+from benchmarks.evictions import eviction_objective, round_to_levels
 from index_builder.search.gallery import GalleryIndex
-from model.attack.eviction import (
-    EvictionTarget,
-    evict,
-    round_to_levels,
-    smallest_eviction,
-    smallest_scale,
-)
+from model.attack.descent import Ball, Search, descend, shorten
+from model.attack.ledger import smallest_scales
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
@@ -51,9 +48,15 @@ class AttackedQuery:
         radii = self.answer.certified_radii
         self.ranks = sorted({0, K - 1, int(np.argmin(radii))})
         self.radii = radii[self.ranks]
-        gallery = index.vectors.astype(np.float64)
         self.rows = self.answer.positions[self.ranks].tolist()
-        self.targets = [EvictionTarget(gallery, row, K) for row in self.rows]
+        self.objective = eviction_objective(
+            embedder.network,
+            self.resize,
+            self.pixels / 255.0,
+            gallery=index.vectors.astype(np.float64),
+            entries=self.rows,
+            k=K,
+        )
 
     def ask(self, x: np.ndarray) -> SearchCertificate:
         embedder, resize = self.embedder, self.resize
@@ -66,9 +69,21 @@ class AttackedQuery:
             forward_error=embedder.forward_error + embedder.lipschitz_bound * resize.input_error,
         )
 
+    def ball(self, factor: float) -> Ball:
+        """The certificate knows no box, and neither does the attack."""
+        limits = torch.from_numpy(factor * self.radii).reshape(-1, 1, 1, 1)
+        pictures = torch.from_numpy(self.pixels.transpose(2, 0, 1) / 255.0)
+        return Ball("l2", limits, pictures.expand(len(limits), -1, -1, -1), has_box=False)
+
     def attack(self, factor: float) -> np.ndarray:
-        network, x = self.embedder.network, self.pixels / 255.0
-        return evict(network, self.resize, x, self.targets, factor * self.radii, steps=STEPS)
+        ball = self.ball(factor)
+        found = descend(Search(self.objective, ball.zeros()), ball.zeros(), ball, steps=STEPS)
+        return found.permute(0, 2, 3, 1).numpy()
+
+    def shortest(self) -> np.ndarray:
+        ball = self.ball(2.0)
+        found = shorten(self.objective, ball.zeros(), ball, steps=STEPS)
+        return found.permute(0, 2, 3, 1).numpy()
 
     def is_evicted(self, row: int, delta: np.ndarray) -> bool:
         return row not in self.ask(self.pixels / 255.0 + delta).positions
@@ -91,19 +106,13 @@ def test_no_attack_below_the_radius_evicts_and_at_three_times_some_do(query: Att
 
 
 def test_the_attack_radius_is_never_below_the_certified_radius(query: AttackedQuery):
-    shortest = smallest_eviction(
-        query.embedder.network,
-        query.resize,
-        query.pixels / 255.0,
-        query.targets,
-        2.0 * query.radii,
-        steps=STEPS,
-    )
     found = 0
-    for row, radius, delta in zip(query.rows, query.radii, shortest, strict=True):
-        scale = smallest_scale(lambda s, d=delta, r=row: query.is_evicted(r, s * d))
-        if scale is not None:
+    for row, radius, delta in zip(query.rows, query.radii, query.shortest(), strict=True):
+        if query.is_evicted(row, delta):
             found += 1
+            (scale,) = smallest_scales(
+                lambda s, d=delta, r=row: np.array([query.is_evicted(r, s[0] * d)]), 1
+            )
             assert scale * np.linalg.norm(delta) >= radius
     assert found > 0
 

@@ -5,19 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from model.attack.block import Block
-from model.attack.campaign import hunt, search_shortest
-from model.attack.decisions import FirstPlace, StaysNear
+from model.attack.attacks import hunt, search_shortest
+from model.attack.decisions import Match, Top1
 from model.attack.ledger import Ledger
-from model.attack.subjects import Subject, unit_rows
+from model.attack.pixel_metric import PixelMetric
+from model.attack.questions import Block
 from model.certificate.pairs import Candidates
 from model.certificate.search import certify_search
 from model.errors import AttackError
+from model.metrics.metric import unit_rows
 
 
 def claiming(block: Block, lipschitz_bound: float) -> Block:
     """The same questions to a metric that claims another bound than it has."""
-    return replace(block, subject=replace(block.subject, lipschitz_bound=lipschitz_bound))
+    return replace(block, metric=replace(block.metric, lipschitz_bound=lipschitz_bound))
 
 
 def test_the_search_for_the_shortest_comes_within_two_percent_of_the_truth(
@@ -47,14 +48,14 @@ def test_a_bound_that_is_too_small_by_a_hundredth_is_caught(block: Block, true_r
         row = block.ids.index(one.id)
         assert true_radii[row] <= one.length < one.certified_radius
         assert np.linalg.norm(one.delta) == pytest.approx(one.length, rel=1e-12)
-        moved = block.subject.embed((one.picture + one.delta)[None])
-        assert not block.decision.hold(moved, np.array([row])).any()
+        moved = block.metric.embed((one.picture + one.delta)[None])
+        assert not block.decision.holds(moved, np.array([row])).any()
 
 
 def test_only_what_float64_confirms_is_written_down(block: Block):
     ledger = Ledger(block)
     nothing = np.full_like(block.pictures, 1e-4)
-    ledger.judge(np.arange(6), nothing, "a liar")
+    ledger.record(np.arange(6), nothing, "a liar")
     assert np.isinf(ledger.attack_radii).all()
     assert ledger.standing(10.0, "l2").all()
 
@@ -67,15 +68,15 @@ def test_a_perturbation_is_shortened_to_where_its_decision_turns(
     length = np.linalg.norm(difference.reshape(6, -1), axis=1)
     far = difference * (3.0 * true_radii / length)[:, None, None, None]
     ledger = Ledger(block)
-    ledger.judge(np.arange(6), far, "straight")
+    ledger.record(np.arange(6), far, "straight")
     assert ledger.attack_radii == pytest.approx(true_radii, rel=2e-3)
     assert (ledger.attack_radii >= true_radii).all()
     largest = np.abs(far).max(axis=(1, 2, 3)) * ledger.attack_radii / (3.0 * true_radii)
-    assert ledger.turning["linf"] == pytest.approx(largest, rel=1e-9)
+    assert ledger.flip_norms["linf"] == pytest.approx(largest, rel=1e-9)
 
 
 def test_a_wrong_answer_proves_nothing_and_is_not_attacked(block: Block):
-    decision = FirstPlace(block.decision._galleries, np.full(6, 11), block.vectors)
+    decision = Top1(block.decision._galleries, np.full(6, 11), block.vectors)
     ledger = Ledger(replace(block, decision=decision))
     assert not ledger.is_right.any()
     assert not ledger.certified_radii.any()
@@ -84,14 +85,14 @@ def test_a_wrong_answer_proves_nothing_and_is_not_attacked(block: Block):
     assert not ledger.standing(0.0, "l2").any()
 
 
-def test_the_radius_is_the_certificate_of_a_search(block: Block, subject: Subject):
+def test_the_radius_is_the_certificate_of_a_search(block: Block, metric: PixelMetric):
     gallery = block.decision._galleries[0]
     everything = Candidates(np.arange(12), gallery, -np.inf, 12, 1e-6)
     for row, vector in enumerate(block.vectors):
         answer = certify_search(
             vector, everything, k=1, lipschitz_bound=1.0, gain=1.0, forward_error=1e-12
         )
-        radius = block.decision.certified_radius(vector, row, replace(subject, forward_error=1e-12))
+        radius = block.decision.certified_radius(vector, row, replace(metric, forward_error=1e-12))
         assert radius == pytest.approx(answer.certified_radii[0], rel=1e-12)
 
 
@@ -101,9 +102,9 @@ def test_a_decision_is_that_of_a_search_to_the_last_bit():
     # Whole numbers tie all the time, and a tie is decided by number.
     vectors = rng.integers(-2, 3, (300, 8)).astype(np.float64)
     entries = rng.integers(0, 40, 300)
-    decision = FirstPlace(gallery[None], entries, vectors)
+    decision = Top1(gallery[None], entries, vectors)
     everything = Candidates(np.arange(40), gallery, -np.inf, 40, 1e-6)
-    held = decision.hold(vectors, np.arange(300))
+    held = decision.holds(vectors, np.arange(300))
     ones = {"k": 1, "lipschitz_bound": 1.0, "gain": 1.0, "forward_error": 0.0}
     for vector, entry, holds in zip(vectors, entries, held, strict=True):
         if vector.any():
@@ -114,31 +115,31 @@ def test_a_decision_is_that_of_a_search_to_the_last_bit():
 def test_equal_rows_rank_by_number_and_do_not_draw_the_attack(block: Block, true_radii: np.ndarray):
     gallery = block.decision._galleries[0]
     doubled = np.concatenate([gallery, gallery[:6]])
-    decision = FirstPlace(doubled[None], np.arange(6), block.vectors)
+    decision = Top1(doubled[None], np.arange(6), block.vectors)
     ledger = Ledger(replace(block, decision=decision))
     assert ledger.is_right.all()
     search_shortest(ledger, steps=60, restarts=1, seed=0)
     assert (ledger.attack_radii <= 1.02 * true_radii).all()
-    later = FirstPlace(doubled[None], np.arange(12, 18), block.vectors)
+    later = Top1(doubled[None], np.arange(12, 18), block.vectors)
     assert not Ledger(replace(block, decision=later)).is_right.any()
 
 
 def test_two_alternatives_a_question_are_decided_each_by_its_own(block: Block):
     vectors = block.vectors
     pairs = np.stack([unit_rows(vectors), unit_rows(-vectors)], axis=1)
-    ledger = Ledger(replace(block, decision=FirstPlace(pairs, np.zeros(6, np.int64), vectors)))
+    ledger = Ledger(replace(block, decision=Top1(pairs, np.zeros(6, np.int64), vectors)))
     assert ledger.is_right.all()
     # The half-space between a direction and its opposite passes through zero.
     assert ledger.certified_radii == pytest.approx(np.linalg.norm(vectors, axis=1), rel=1e-6)
-    wrong = FirstPlace(pairs, np.ones(6, np.int64), vectors)
+    wrong = Top1(pairs, np.ones(6, np.int64), vectors)
     assert not Ledger(replace(block, decision=wrong)).is_right.any()
 
 
 def test_a_distance_beyond_its_threshold_is_a_turned_decision(block: Block):
     vectors = block.vectors
-    decision = StaysNear(vectors, 0.5)
+    decision = Match(vectors, 0.5)
     ledger = Ledger(replace(block, decision=decision))
-    ledger.judge(np.arange(6), 1.0 - 2.0 * block.pictures, "mirror", within=5.0)
+    ledger.record(np.arange(6), 1.0 - 2.0 * block.pictures, "mirror", within=5.0)
     assert np.isfinite(ledger.attack_radii).all()
     assert ledger.reached[5.0] == pytest.approx(2.0, abs=1e-9)
 

@@ -1,21 +1,21 @@
 # pyright: basic
 # torch's types are loose.
-"""What is attacked: a metric seen from the pixels that an attacker may change.
+"""A metric as a function of the pixels that an attacker may change, and what is proved of it.
 
-Gradients may be float32, for speed. A verdict never is where there is a certificate: it comes from
+Gradients may be float32, for speed. A decision never is where there is a certificate: it comes from
 the metric's own float64 path.
 """
 
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from model.attack.lpips import LpipsMetric
 from model.certificate.bounds import product_bound
 from model.certificate.rounding import round_up
 from model.errors import AttackError
@@ -23,21 +23,16 @@ from model.metrics.metric import DifferentiableMetric, Metric
 from model.metrics.ours import EmbedderMetric
 from model.pixels.resize import Resize
 
+Array = TypeVar("Array", Tensor, np.ndarray)
+
 HASH_SIDE = 64
 """Side of the square picture on which a metric without an input size is attacked, pixels."""
 
 _INPUTS_PER_PASS = 16
 
 
-def unit_rows(vectors: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
-    """Vectors over their norms in float32, as an index stores them; zero ones stay zero."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    units = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0.0)
-    return units.astype(np.float32)
-
-
 @dataclass(frozen=True, eq=False)
-class Subject:
+class PixelMetric:
     """A map from changeable pixels to vectors, and what is proved of it.
 
     Attributes:
@@ -50,8 +45,6 @@ class Subject:
         lipschitz_bound: proved bound of the metric from its input; None where nothing is proved.
         gain: l2 norm of the way from the changeable pixels to the metric's input.
         forward_error: bound on the l2 error of a vector from `embed`.
-        rows: vectors as a gallery holds them, all of norm 1, in float32.
-        is_squared: the distance of two vectors is their squared Euclidean one, not 1 - cosine.
         has_levels: only multiples of 1/255 exist, and others are never shown to the metric.
         device: where `network` runs.
     """
@@ -64,8 +57,6 @@ class Subject:
     lipschitz_bound: float | None = None
     gain: float = 1.0
     forward_error: float = 0.0
-    rows: Callable[[np.ndarray], np.ndarray] = unit_rows
-    is_squared: bool = False
     has_levels: bool = False
     device: str = "cpu"
 
@@ -74,8 +65,25 @@ class Subject:
         """Whether radii can be proved."""
         return self.lipschitz_bound is not None
 
+    def vectors(self, x: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+        """Raw vectors in float32; of a black box without gradients."""
+        if self.network is not None:
+            return self.network(x)
+        return self.tensor(self.embed(x.detach().cpu().numpy().astype(np.float64)))
 
-def subject_of(metric: Metric, *, device: str = "cpu") -> Subject:
+    def tensor(self, array: Float64[np.ndarray, "..."]) -> Float32[Tensor, "..."]:
+        """Numbers as the network takes them: float32, where it runs."""
+        return torch.from_numpy(array).to(device=self.device, dtype=torch.float32)
+
+
+def to_levels(deltas: Array) -> Array:
+    """The nearest multiples of 1/255 that are not longer, rounding aside."""
+    levels = 255.0 * deltas
+    up, down = (levels.clip(0.0) + 1e-3) // 1.0, ((-levels).clip(0.0) + 1e-3) // 1.0
+    return (up - down) / 255.0
+
+
+def metric_of_input(metric: Metric, *, device: str = "cpu") -> PixelMetric:
     """A metric attacked in its own input: the square, values in [0, 1].
 
     A metric without an input size, a hash, is attacked on square 8-bit pictures of HASH_SIDE.
@@ -85,7 +93,7 @@ def subject_of(metric: Metric, *, device: str = "cpu") -> Subject:
         device: where it runs.
     """
     if not isinstance(metric, DifferentiableMetric):
-        return Subject(
+        return PixelMetric(
             name=metric.name,
             height=HASH_SIDE,
             width=HASH_SIDE,
@@ -94,7 +102,7 @@ def subject_of(metric: Metric, *, device: str = "cpu") -> Subject:
             has_levels=True,
         )
     side = metric.input_size
-    return Subject(
+    return PixelMetric(
         name=metric.name,
         height=side,
         width=side,
@@ -102,40 +110,38 @@ def subject_of(metric: Metric, *, device: str = "cpu") -> Subject:
         embed=_slow(metric, device),
         lipschitz_bound=metric.lipschitz_bound,
         forward_error=metric.forward_error,
-        rows=metric.rows if isinstance(metric, LpipsMetric) else unit_rows,
-        is_squared=isinstance(metric, LpipsMetric),
         device=device,
     )
 
 
-def through_resize(subject: Subject, resize: Resize) -> Subject:
+def metric_of_upload(metric: PixelMetric, resize: Resize) -> PixelMetric:
     """The same metric attacked in an upload's pixels: the resize runs before it.
 
     Args:
-        subject: the metric in its own input.
+        metric: the metric in its own input.
         resize: of the upload's size.
 
     Raises:
         AttackError: the metric has no gradients.
     """
-    network = subject.network
+    network = metric.network
     if network is None:
-        raise AttackError(f"{subject.name} is attacked on square pictures only, not in uploads")
+        raise AttackError(f"{metric.name} is attacked on square pictures only, not in uploads")
     rows, columns = (
-        torch.from_numpy(matrix).to(device=subject.device, dtype=torch.float32)
+        torch.from_numpy(matrix).to(device=metric.device, dtype=torch.float32)
         for matrix in (resize.rows, resize.columns)
     )
 
     def embed(x: Float64[np.ndarray, "B 3 H W"]) -> Float64[np.ndarray, "B D"]:
         pixels_last = np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-        return subject.embed(np.stack([resize.apply_real(image) for image in pixels_last]))
+        return metric.embed(np.stack([resize.apply_real(image) for image in pixels_last]))
 
-    error = subject.forward_error
-    if subject.lipschitz_bound is not None:
-        moved = product_bound(subject.lipschitz_bound, resize.input_error)
+    error = metric.forward_error
+    if metric.lipschitz_bound is not None:
+        moved = product_bound(metric.lipschitz_bound, resize.input_error)
         error = round_up(error + moved)
     return replace(
-        subject,
+        metric,
         height=resize.rows.shape[1],
         width=resize.columns.shape[1],
         network=lambda x: network(rows @ x @ columns.T),
