@@ -17,9 +17,9 @@ _NEW = 0.75
 def apgd(search: Search, start: Deltas, ball: Ball, *, steps: int) -> Deltas:
     """Descend from a start by steps that begin at twice the limit.
 
-    At a checkpoint the step of a perturbation is halved, and it returns to its best place, if most
-    steps since the last one have not gained, or if the best is what it was there and the step was
-    not halved then.
+    At a checkpoint the step of a perturbation is halved, and it returns to its best place, if at
+    most three quarters of the steps since the last one have gained, or if the best is what it was
+    there and the step was not halved then.
 
     Args:
         search: what to make small.
@@ -48,10 +48,9 @@ def apgd(search: Search, start: Deltas, ball: Ball, *, steps: int) -> Deltas:
         loss, slope = search.slopes(delta)
         gains, since = gains + (loss < loss_before), since + 1
         is_better = loss < lowest
-        best, best_slope = (
-            torch.where(is_better, new, old) for new, old in ((delta, best), (slope, best_slope))
-        )
-        lowest = torch.minimum(loss, lowest)
+        best = torch.where(is_better, delta, best)
+        best_slope = torch.where(is_better, slope, best_slope)
+        lowest = torch.where(is_better, loss, lowest)
         if since == stretch:
             is_stuck = (gains <= _GAINS * stretch) | (~was_halved & (lowest >= lowest_then))
             size = torch.where(is_stuck, size / 2.0, size)

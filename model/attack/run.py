@@ -205,14 +205,13 @@ def _attack_hardest(
 ) -> None:
     """Attack the questions with the smallest ratios again, with more steps and restarts.
 
-    A budget below a certified radius lies inside the ball that the hunt looks through, so the
-    grid's budgets are tried again from the certified radius on only.
+    A budget that is certified lies inside the ball that the hunt looks through, so the plan's
+    budgets are tried again on the others only.
     """
     steps, restarts = plan.hard_steps, plan.hard_restarts
     harder = replace(plan, steps=steps, restarts=restarts, seed=plan.seed + 3)
     for ledger, rows in zip(ledgers, _hardest(ledgers, plan.hard_queries), strict=True):
-        radii = ledger.certified_radii
-        if radii is None or not rows.size:
+        if not rows.size:
             continue
         say(f"  the hardest {rows.size} again, {steps} steps, {restarts} restarts")
         few = min(restarts, _SHORTEST_RESTARTS)
@@ -220,7 +219,8 @@ def _attack_hardest(
         say("    inside each certified radius")
         hunt(ledger, rows, steps=steps, restarts=restarts, seed=plan.seed + 2)
         for epsilon in epsilons:
-            beyond = rows[radii[rows] <= epsilon]
+            is_certified = _certified_within(ledger, epsilon, plan.norm)
+            beyond = rows if is_certified is None else rows[~is_certified[rows]]
             say(f"    {plan.norm} {epsilon:.4g}: {beyond.size} certified for less")
             for attack in plan.attacks or ():
                 attack_within(ledger, attack, epsilon, harder, beyond)

@@ -45,7 +45,7 @@ def square(search: Search, ball: Ball, *, steps: int, rng: np.random.Generator) 
         losses = search.losses(candidate)
         is_better = losses < lowest
         delta = torch.where(is_better, candidate, delta)
-        lowest = torch.minimum(losses, lowest)
+        lowest = torch.where(is_better, losses, lowest)
     return search.best
 
 

@@ -135,7 +135,7 @@ def test_two_alternatives_a_question_are_decided_each_by_its_own(block: Block):
     assert not Ledger(replace(block, decision=wrong)).is_right.any()
 
 
-def test_a_distance_beyond_its_threshold_is_a_turned_decision(block: Block):
+def test_a_distance_beyond_its_threshold_is_a_flipped_decision(block: Block):
     vectors = block.vectors
     decision = Match(vectors, 0.5)
     ledger = Ledger(replace(block, decision=decision))

@@ -73,6 +73,17 @@ def test_a_linf_budget_is_held_against_the_l2_proof(block: Block):
     assert (large["certified"], large["attacked"]) == (0.0, 0.0)
 
 
+def test_hard_questions_are_tried_again_wherever_a_linf_budget_is_not_certified(block: Block):
+    said: list[str] = []
+    plan = replace(
+        PLAN, norm="linf", epsilons=["0.02"], attacks=["pgd"], steps=1, restarts=1,
+        shortest_steps=0, hard_steps=1, hard_restarts=1,
+    )  # fmt: skip
+    attack_metric([block], plan, said.append)
+    # l2 radii are near 0.3: larger than 0.02, and smaller than 0.02 sqrt(768).
+    assert "    linf 0.02: 2 certified for less" in said
+
+
 def test_an_unsound_metric_gives_counter_examples_and_files_to_look_at(block: Block, tmp_path):
     unsound = replace(block, metric=replace(block.metric, lipschitz_bound=0.5))
     run, found = attack_metric([unsound], PLAN, lambda _: None)
