@@ -75,10 +75,14 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Each candidate's score <g, f> and squared norm |f|^2 in float64, both (M,)."""
+    """Each candidate's score <g, f> and squared norm |f|^2 in float64, both (M,).
+
+    `rows` are the candidates' rows as float64, where they are few; else None.
+    """
 
     values: Float64[np.ndarray, " M"]
     squared_norms: Float64[np.ndarray, " M"]
+    rows: Float64[np.ndarray, "M D"] | None = None
 
 
 class SignedRadii(NamedTuple):
@@ -111,9 +115,11 @@ def score(
     """
     count, dimension = vectors.shape
     values, squares = np.empty(count), np.empty(count)
+    rows = None
     for part in slices(count, rows_of_a_block(dimension)):
         check_deadline()
         block = vectors[part].astype(np.float64, order="C")
+        rows = block if len(block) == count else None
         values[part] = (block * query).sum(axis=1)
         squares[part] = np.einsum("md,md->m", block, block)
     allowed = norm_deviation + gamma(dimension + 8)
@@ -121,7 +127,7 @@ def score(
         raise CertificateError(
             f"gallery vectors must have norms within {norm_deviation} of 1, and some have not"
         )
-    return Scores(values, squares)
+    return Scores(values, squares, rows)
 
 
 def rank(
@@ -141,7 +147,7 @@ class CentredRows:
     """Rows with a common centre taken off, so that squared distances of near rows keep digits.
 
     Attributes:
-        vectors: the rows as they are, (M, D), float32 or float64.
+        vectors: the rows as they are, (M, D), float32 values as float32 or float64.
         numbers: their entry numbers, (M,); of two equal rows the lower stays before for good.
         centre: float32 values as float64, (D,); any is sound, one amid the rows is accurate.
         offsets: the rows less the centre, (M, D).

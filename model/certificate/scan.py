@@ -20,6 +20,8 @@ from model.certificate.pairs import (
 )
 from model.certificate.rounding import gamma
 
+Columns = slice | Int64[np.ndarray, " B"]
+
 
 class KthSmallest:
     """The k smallest numbers of each of several rows that arrive in blocks."""
@@ -52,6 +54,8 @@ class KthSmallest:
         wanted = self._k if k is None else k
         if smallest.shape[1] < wanted:
             return np.full(self._count, np.inf)
+        if wanted == self._k:
+            return self.limit
         return np.partition(smallest, wanted - 1, axis=1)[:, wanted - 1]
 
     def _settle(self) -> Float64[np.ndarray, "K W"]:
@@ -73,7 +77,7 @@ class PairBlock:
         radii: inf of an entry over itself, and where a pair was not needed; with slack 0 there.
     """
 
-    columns: slice | Int64[np.ndarray, " B"]
+    columns: Columns
     radii: SignedRadii
 
 
@@ -115,15 +119,9 @@ class PairScan:
     def __iter__(self) -> Iterator[PairBlock]:
         if self._positions.size == 0:
             return
-        vectors, numbers = self._candidates.vectors, self._candidates.rows
-        kept = CentredRows.of(vectors[self._positions], numbers[self._positions])
-        for columns in self._blocks():
+        for columns, kept, block in self._blocks():
             self._check_deadline()
             best = float(self._scores.values[columns].max())
-            # No later block has a better score, so what bounds this one bounds them all.
-            if self._leave_out(best, np.inf, all_or_none=True).all():
-                return
-            block = CentredRows.around(kept.centre, vectors[columns], numbers[columns])
             needed = ~self._leave_out(best, self._farthest(kept.squares, block.squares))
             if not needed.any():
                 continue
@@ -132,22 +130,41 @@ class PairScan:
             self.upper.add(radii.upper)
             yield PairBlock(columns, radii)
 
-    def _blocks(self) -> Iterator[slice | Int64[np.ndarray, " B"]]:
-        """The candidates in blocks, best scores first; all in one where they are few."""
-        count, dimension = self._candidates.vectors.shape
-        rows = rows_of_a_block(max(dimension, self._positions.size))
-        if count <= rows:
-            yield slice(0, count)
+    def _blocks(self) -> Iterator[tuple[Columns, CentredRows, CentredRows]]:
+        """The kept entries and the candidates in blocks, best scores first, around one centre.
+
+        Few candidates are one block around 0, which costs nothing: clusters among them get their
+        own centre where they need one.
+        """
+        vectors, numbers = self._candidates.vectors, self._candidates.rows
+        rows, squares = self._scores.rows, self._scores.squared_norms
+        count = vectors.shape[0]
+        length = rows_of_a_block(max(vectors.shape[1], self._positions.size))
+        if rows is not None and count <= length:
+            origin = np.zeros(vectors.shape[1])
+            block = CentredRows(rows, numbers, origin, rows, squares)
+            yield slice(0, count), block.take(self._positions), block
             return
+        kept = CentredRows.of(vectors[self._positions], numbers[self._positions])
         order = np.argsort(-self._scores.values, kind="stable")
-        for part in slices(count, rows):
-            yield order[part]
+        for part in slices(count, length):
+            columns = order[part]
+            # No later block has a better score, so what bounds this one bounds them all.
+            if self._leave_out(
+                float(self._scores.values[columns[0]]), np.inf, all_or_none=True
+            ).all():
+                return
+            yield (
+                columns,
+                kept,
+                CentredRows.around(kept.centre, vectors[columns], numbers[columns]),
+            )
 
     def _compare(
         self,
         kept: CentredRows,
         block: CentredRows,
-        columns: slice | Int64[np.ndarray, " B"],
+        columns: Columns,
         needed: np.ndarray,
     ) -> SignedRadii:
         scores = self._scores.values[columns]

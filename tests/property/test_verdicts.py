@@ -160,8 +160,13 @@ def test_no_step_below_its_radius_flips_a_verdict(kind, k, error):
                     assert after.matches[0] == verdicts.matches[place]
                     if after.matches[0]:
                         assert entry in answer(moved, gallery, k)
-    # Neighbouring floats have no margin to speak of, and copies have it against other rows only.
-    assert seen == {True, False} or kind in ("neighbouring_floats", "copies_only")
+    # Rows this near to each other have no margin to speak of; copies have it against others only.
+    assert seen == {True, False} or kind in (
+        "neighbouring_floats",
+        "copies_only",
+        "near_equal",
+        "tight_clusters",
+    )
 
 
 @pytest.mark.parametrize("is_match", [True, False])

@@ -1,0 +1,62 @@
+"""What a search costs does not explode where rows are nearly equal."""
+
+import time
+
+import numpy as np
+import pytest
+from near_equal import near_equal_rows, unit_rows
+from test_certified import ArrayIndex, Embedding
+
+from index_builder.search.certified import certified_search
+from model.certificate import pairs
+
+COUNT, DIMENSION, K = 5000, 512, 400
+RNG = np.random.default_rng(3)
+CENTRES = unit_rows(RNG.normal(size=(12, DIMENSION)))
+QUERY = CENTRES[0] + 0.5 * RNG.normal(size=DIMENSION) / np.sqrt(DIMENSION)
+
+NEAR = {
+    "one group": near_equal_rows(COUNT, DIMENSION, CENTRES[0]),
+    "groups": np.concatenate(
+        [near_equal_rows(COUNT // 12, DIMENSION, centre) for centre in CENTRES]
+    ),
+}
+
+
+def cpu_seconds(rows: np.ndarray) -> float:
+    started = time.process_time()
+    certified_search(ArrayIndex(rows), [Embedding(QUERY)], lipschitz_bound=1.0, k=K)
+    return time.process_time() - started
+
+
+@pytest.mark.parametrize("kind", NEAR)
+def test_near_equal_rows_cost_at_most_twelve_times_what_random_rows_cost(kind: str):
+    random = unit_rows(RNG.normal(size=(COUNT, DIMENSION)))
+    taken = [(cpu_seconds(NEAR[kind]), cpu_seconds(random)) for _ in range(3)]
+    near, other = (min(column) for column in zip(*taken, strict=True))
+    assert near <= 12 * other
+
+
+@pytest.mark.parametrize("kind", NEAR)
+def test_few_pairs_are_compared_and_hardly_any_by_their_differences(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    differences = compared = 0
+    form, compare = pairs._squares_of_differences, pairs._with_slack
+
+    def counting_form(first, second, near, other):
+        nonlocal differences
+        differences += near.size
+        return form(first, second, near, other)
+
+    def counting_compare(gap, *arguments, **options):
+        nonlocal compared
+        compared += gap.size
+        return compare(gap, *arguments, **options)
+
+    monkeypatch.setattr(pairs, "_squares_of_differences", counting_form)
+    monkeypatch.setattr(pairs, "_with_slack", counting_compare)
+    cpu_seconds(NEAR[kind])
+    # All pairs would be K x COUNT, each of them near; an entry and itself is one of each K.
+    assert compared < 0.6 * K * COUNT
+    assert differences < 10 * K
