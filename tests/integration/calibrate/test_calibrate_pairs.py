@@ -71,11 +71,11 @@ def test_a_file_listed_with_its_original_and_without_is_one_picture(data_dir, tm
 ENOUGH = [("0000.png", f"{n:04d}.png") for n in range(PICTURES)]
 BAD_LISTS = [
     ([], ("path", "id"), "lists no query"),
-    ([("0000.png",)], ("path",), "wanted a header line with columns id and path"),
+    ([("0000.png",)], ("path",), "wanted a header line with id and path"),
     ([("0000.png", "nope")], ("path", "id"), "line 2: no item 'nope' in the index"),
     ([("", "0000.png")], ("path", "id"), "line 2: wanted a path, got none"),
-    ([("../in.png", "")], ("path", "id"), "line 2: path '../in.png' leaves the manifest's folder"),
-    ([("/etc/passwd", "")], ("path", "id"), "leaves the manifest's folder"),
+    ([("../in.png", "")], ("path", "id"), "line 2: path '../in.png' leaves the list's folder"),
+    ([("/etc/passwd", "")], ("path", "id"), "leaves the list's folder"),
     ([("absent.png", ""), *ENOUGH], ("path", "id"), "line 2: 'absent.png': there is no such file"),
     ([("bad.png", ""), *ENOUGH], ("path", "id"), "bad.png cannot be used"),
     ([("0000.png", "", "a\tb")], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
