@@ -239,10 +239,11 @@ def test_wishes_for_another_protocol_are_not_piled_up(full_server: Server):
     wish = POST + b"Connection: Upgrade\r\nUpgrade: x\r\nContent-Length: 0\r\n\r\n"
     for number in (5, 2500):
         with connect(full_server) as connection:
-            connection.sendall(wish * number)
-            connection.shutdown(socket.SHUT_WR)
             answer = b""
-            with suppress(ConnectionError):
+            # The server may hang up before all of it is sent, or before our side is shut down.
+            with suppress(OSError):
+                connection.sendall(wish * number)
+                connection.shutdown(socket.SHUT_WR)
                 while some := connection.recv(65536):
                     answer += some
         assert answer.count(b"HTTP/1.1 503") <= 16
