@@ -24,7 +24,7 @@ from service.keys import cli as key_commands
 from service.keys.binding import check_binding
 from service.observability.logs import configure_logs
 from service.observability.tracing import Tracing, add_trace_ids, tracing_of_environment
-from service.routes.info import PACKAGE
+from service.routes.status import PACKAGE
 from service.settings import (
     Settings,
     given_options,

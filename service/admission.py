@@ -1,4 +1,30 @@
-"""What all requests may hold together: places and bytes, refused before they are used up."""
+"""Admission control: which requests are let in, and when the others are told to come back.
+
+A POST meets these bounds, in this order. Each is a fixed number of a deployment's settings, each
+refuses before it is used up, and each refusal is a 503 with `Retry-After`, counted by its reason:
+
+1. `connections`: sockets that are open. One too many is answered and closed when it is accepted
+   (`http/connections.py`, LIPSIM_MAX_CONNECTIONS).
+2. `gate`, the early refusal: while one of the two stages below is full, a POST is refused when its
+   headers are read, before it costs a task or a line of the log.
+3. `places`, receiving: requests whose bodies arrive or are at work
+   (LIPSIM_MAX_CONCURRENT_REQUESTS). A place is held from the route's begin to the answer.
+4. `bytes`: what all bodies in hand hold together, counted while they arrive
+   (LIPSIM_MAX_BODY_BYTES_HELD).
+5. `places`, working: requests that are decoded, embedded or searched, or wait for it
+   (LIPSIM_MAX_QUEUE). A place is held from the complete body to the answer.
+6. `queue_timeout`: the longest wait for a decode process or a worker (`work/`,
+   LIPSIM_QUEUE_TIMEOUT_S). Time at work is bounded apart, and running out of it is a 504.
+
+GET is never refused here, so that probes and metrics are answered by a full service.
+
+`Retry-After` is the time in which the requests at a stage will have left it, at the speed of those
+that left it in the last seconds: a client that comes back then finds a place. Where no stage is
+full (connections, bytes) it is one second.
+
+Draining is not refusal: a service that was told to stop says so in /readyz and closes each
+connection after its answer, and answers all the same.
+"""
 
 import math
 import time
@@ -14,7 +40,7 @@ _RECENT_S = 10.0
 _LONGEST_RETRY_S = 60
 
 
-class Places:
+class Slots:
     """Counts the requests at one stage; refuses one too many, and says when to come back.
 
     Used on the event loop alone.
@@ -35,15 +61,14 @@ class Places:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next one would be refused."""
         return self.taken >= self.capacity
 
     @contextmanager
     def take(self) -> Generator[None]:
-        """Hold one place for the time of a request.
+        """Hold one slot for the time of a request.
 
         Raises:
-            OverloadedError: every place is taken.
+            OverloadedError: every slot is taken.
         """
         if self.is_full:
             raise OverloadedError(
@@ -90,5 +115,21 @@ class ByteBudget:
         self._held += count
 
     def give_back(self, count: int) -> None:
-        """Let so many bytes go."""
         self._held -= count
+
+
+class Admission:
+    """The bounds of one service, and whether it is about to stop."""
+
+    def __init__(self, *, max_receiving: int, max_working: int, max_body_bytes: int) -> None:
+        self.receiving = Slots(max_receiving, "are being received")
+        self.working = Slots(max_working, "are in work or waiting")
+        self.bodies = ByteBudget(max_body_bytes)
+        self.is_draining = False
+
+    def early_refusal_s(self, method: bytes) -> int | None:
+        """Seconds after which to come back, of a request refused early; None: it is let in."""
+        full = [stage for stage in (self.receiving, self.working) if stage.is_full]
+        if method != b"POST" or not full:
+            return None
+        return max(stage.retry_after_s() for stage in full)

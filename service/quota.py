@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from limits import RateLimitItem
 
+from service.errors import QuotaError
 from service.observability.logs import ThrottledWarning
 from service.redis.link import RedisAwayError, RedisLink, RedisRefusedError
 
@@ -29,6 +30,19 @@ class Allowance(NamedTuple):
     limit: int
     remaining: int
     reset_s: int
+
+    def check(self) -> None:
+        """Refuse the request that was one too many.
+
+        Raises:
+            QuotaError: it was.
+        """
+        if self.is_exceeded:
+            raise QuotaError(
+                f"{self.limit} requests are used up; the next {self.limit} begin in "
+                f"{self.reset_s} s",
+                retry_after_s=self.reset_s,
+            )
 
     def headers(self) -> list[tuple[bytes, bytes]]:
         """As an answer tells it; seconds, from now."""

@@ -28,8 +28,9 @@ _RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day
 class Settings(BaseSettings):
     """What an operator may choose; names carry their unit, `python -m service settings` prints all.
 
-    A relative path is relative to the working directory. Only the two entrances read this class:
-    everything below takes plain arguments.
+    A relative path is relative to the working directory. Only what puts a service together reads
+    this class (`__main__`, `app`, `lifecycle`, `http.server`, the routes' limits): everything below
+    takes plain arguments.
     """
 
     model_config = SettingsConfigDict(env_prefix="LIPSIM_", frozen=True, extra="ignore")

@@ -1,7 +1,5 @@
 """Both caches as one: memory first, then Redis; what is computed goes to both."""
 
-import asyncio
-import hashlib
 from dataclasses import dataclass, replace
 
 import structlog
@@ -12,9 +10,6 @@ from service.cache.memory import CachedEmbedding, MemoryCache
 from service.cache.shared import RecordCodec, SharedCache, cache_context
 from service.decoding.query_image import QueryImage
 from service.redis.link import RedisLink
-
-# Hashing less than this takes less time (0.2 ms) than handing it to a thread under load does.
-_SHORT_BYTES = 256 * 1024
 
 log = structlog.stdlib.get_logger()
 
@@ -84,13 +79,6 @@ class EmbeddingCache:
     def _keep_here(self, sha256: str, found: CachedEmbedding) -> None:
         if self._memory is not None:
             self._memory.put(sha256, found)
-
-
-async def hash_file(data: bytes) -> str:
-    """SHA-256 of a file, hex; in a thread where it takes long, so that the loop goes on."""
-    if len(data) <= _SHORT_BYTES:
-        return hashlib.sha256(data).hexdigest()
-    return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())
 
 
 def make_cache(

@@ -1,5 +1,6 @@
 """Who may ask what, decided from the request's headers alone: keys, scopes and quota."""
 
+import contextlib
 import ipaddress
 from collections.abc import Iterable
 
@@ -10,13 +11,13 @@ from service.errors import (
     FieldProblem,
     ForbiddenError,
     InvalidParameterError,
-    QuotaError,
     ServiceError,
     UnauthorizedError,
 )
-from service.http.problems import response_of
+from service.http.problems import answer_error
 from service.keys.keys import Key, KeyRing
 from service.keys.keys import Scope as KeyScope
+from service.observability.request_context import context_of
 from service.quota import Allowance, Quota
 from service.settings import parse_rate
 
@@ -24,9 +25,6 @@ from service.settings import parse_rate
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
 # By beginning: what needs admin. All else needs read, paths that do not exist included.
 ADMIN_PREFIXES = ("/metrics",)
-
-KEY_NAME = "lipsim.key"
-"""Where the scope of a request holds the name of its key, for the log."""
 
 
 def needed_scope(path: str) -> KeyScope | None:
@@ -62,7 +60,7 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     return found.pop() if found else None
 
 
-class Access:
+class AuthMiddleware:
     """Lets a request in by its key and quota, or refuses it before a byte of its body is read.
 
     Args:
@@ -86,51 +84,47 @@ class Access:
         self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        app = self._app
         try:
             allowance = await self._admit(scope)
+            if allowance is not None:
+                send = _with_headers(send, allowance)
+                allowance.check()
         except ServiceError as error:
-            await response_of(error)(scope, receive, send)
-            return
-        if allowance is None:
-            await self._app(scope, receive, send)
-            return
-        counted = _with_headers(send, allowance)
-        if allowance.is_exceeded:
-            error = QuotaError(
-                f"{allowance.limit} requests are used up; the next {allowance.limit} begin in "
-                f"{allowance.reset_s} s",
-                retry_after_s=allowance.reset_s,
-            )
-            await response_of(error)(scope, receive, counted)
-            return
-        await self._app(scope, receive, counted)
+            app = answer_error(error, scope)
+        await app(scope, receive, send)
 
     async def _admit(self, scope: Scope) -> Allowance | None:
+        """Where the caller stands with its quota; None: it has none, or needs none here."""
         needed = needed_scope(scope["path"])
         if needed is None:
+            # A probe is answered whatever it presents; with a key in force it is told more.
+            with contextlib.suppress(ServiceError):
+                self._authorize(scope, KeyScope.READ)
             return None
-        key = None if self._keys is None else _authorize(self._keys, scope, needed)
+        key = self._authorize(scope, needed)
         rate = self._rate if key is None or key.rate_limit is None else parse_rate(key.rate_limit)
         if rate is None:
             return None
         caller = f"address:{address_of(scope)}" if key is None else f"key:{key.name}"
         return await self._quota.take(caller, rate)
 
-
-def _authorize(keys: KeyRing, scope: Scope, needed: KeyScope) -> Key:
-    presented = presented_key(scope["headers"])
-    # Without a key the same work is done as with a wrong one: both take the same time.
-    key = keys.find(presented or b"")
-    if key is None or not presented:
-        raise UnauthorizedError("a valid key is needed: Authorization: Bearer KEY")
-    scope[KEY_NAME] = key.name
-    if not key.scope.covers(needed):
-        raise ForbiddenError(f"this needs a key of scope {needed}; this one has {key.scope}")
-    return key
+    def _authorize(self, scope: Scope, needed: KeyScope) -> Key | None:
+        """The key of a request, which its context is told; None where nobody needs one."""
+        if self._keys is None:
+            return None
+        presented = presented_key(scope["headers"])
+        # Without a key the same work is done as with a wrong one: both take the same time.
+        key = self._keys.find(presented or b"")
+        if key is None or not presented:
+            raise UnauthorizedError("a valid key is needed: Authorization: Bearer KEY")
+        context_of(scope).key = key.name
+        if not key.scope.covers(needed):
+            raise ForbiddenError(f"this needs a key of scope {needed}; this one has {key.scope}")
+        return key
 
 
 def address_of(scope: Scope) -> str:

@@ -1,34 +1,19 @@
-"""The outermost layers, plain ASGI: bodies counted while they arrive, one line per request."""
+"""Bodies counted while they arrive: their bytes, their time, what all of them hold together."""
 
 import asyncio
-import re
-import time
-import uuid
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
-import structlog
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import ByteBudget
-from service.errors import (
-    INTERNAL,
-    BodyTimeoutError,
-    BodyTooLargeError,
-    NotReadyError,
-    row_of,
-)
-from service.http.auth import KEY_NAME
-from service.http.problems import problem_response, response_of
-from service.observability.metrics import Metrics
-from service.observability.request_context import context_of
+from service.errors import BodyTimeoutError, BodyTooLargeError
+from service.http.route_spec import RouteSpec, reading
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
 LINGER_S = 10.0
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-
-log = structlog.stdlib.get_logger()
 
 
 class CountedBody:
@@ -111,29 +96,39 @@ class CountedBody:
         return BodyTooLargeError(f"the body may have {self._limit} bytes at most on this route")
 
 
-class BodyGuard:
-    """Counts each body; an answer given before its end closes the connection, gently."""
+class BodyLimit:
+    """Counts each body; an answer given before its end closes the connection, gently.
+
+    Args:
+        app: what a body is passed on to.
+        routes: by path, what each route takes; a path that is not there takes one image at most.
+        max_image_bytes: of one image, not encoded.
+        timeout_s: longest time a body may take.
+        budget: of all bodies together.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        limit: Callable[[str, str], int],
+        routes: Mapping[str, RouteSpec[Any]],
+        max_image_bytes: int,
         timeout_s: float,
         budget: ByteBudget,
     ) -> None:
         self._app = app
-        self._budget = budget
-        self._limit = limit
+        self._routes = routes
+        self._max_image_bytes = max_image_bytes
         self._timeout_s = timeout_s
+        self._budget = budget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        limit = self._limit(scope["path"], headers.get("content-type", ""))
+        spec = self._routes.get(scope["path"]) or reading()
+        limit = spec.max_body_bytes(headers.get("content-type", ""), self._max_image_bytes)
         body = CountedBody(
             receive, headers, limit=limit, timeout_s=self._timeout_s, budget=self._budget
         )
@@ -153,74 +148,3 @@ class BodyGuard:
             await self._app(scope, body.receive, send_gently)
         finally:
             body.let_go()
-
-
-class RequestLog:
-    """Gives each request an id, logs and counts its end, answers 500 for what nobody foresaw."""
-
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        begun = time.perf_counter()
-        method = scope["method"]
-        if method == "HEAD":  # Answered as GET; the server, which knows, leaves the body out.
-            scope = {**scope, "method": "GET"}
-        given = Headers(scope=scope).get("x-request-id", "")
-        context = context_of(scope)
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
-        status = 0
-
-        async def send_named(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", request_id.encode()),
-                    (b"x-content-type-options", b"nosniff"),
-                ]
-            await send(message)
-
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_named)
-            except asyncio.CancelledError:
-                # The server stops, and has waited for this request as long as it may.
-                if status:
-                    raise
-                error = NotReadyError("the service has stopped before the request was answered")
-                context.code = row_of(error).code
-                await response_of(error)(scope, receive, send_named)
-            except Exception:
-                log.exception("unforeseen_error", method=method, path=_route(scope))
-                if status:  # The answer has begun: all that is left is to break it off.
-                    raise
-                context.code = INTERNAL.code
-                await problem_response(INTERNAL)(scope, receive, send_named)
-            seconds = time.perf_counter() - begun
-            self._metrics.observe_request(method, _route(scope), status, seconds)
-            if context.code is not None:
-                self._metrics.count_problem(context.code)
-            if context.refusal is not None:
-                self._metrics.count_refusal(context.refusal)
-            log.info(
-                "request",
-                method=method,
-                path=_route(scope),
-                status=status,
-                duration_ms=round(seconds * 1000, 3),
-                **context.fields(),
-                **({"key": scope[KEY_NAME]} if KEY_NAME in scope else {}),
-            )
-
-
-def _route(scope: Scope) -> str:
-    """The route's pattern where one matched, so that logs hold no text of a client's choosing."""
-    route = scope.get("route")
-    return getattr(route, "path", "(none)")

@@ -14,7 +14,7 @@ _MEDIA_TYPES = {
     "swagger-ui.css": "text/css",
     "docs.js": "text/javascript",
 }
-_STATIC = files("service") / "static"
+_STATIC = files("service.http") / "static"
 _POLICY = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:"
 
 

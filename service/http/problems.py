@@ -1,68 +1,105 @@
-"""RFC 9457 answers: every error leaves the service as `application/problem+json`."""
+"""Every error that leaves the service: an RFC 9457 document, noted for log and counters."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Scope
 
 from model.errors import RetrievalError
 from service.errors import (
+    INTERNAL,
+    METHOD_NOT_ALLOWED,
     RETRY_AFTER_S,
+    ROUTE_NOT_FOUND,
+    ErrorSpec,
+    FieldProblem,
     InvalidParameterError,
+    NotReadyError,
     OverloadedError,
     QuotaError,
-    Row,
     UnauthorizedError,
-    row_of,
+    spec_of,
 )
+from service.observability.request_context import context_of, route_of
 
 MEDIA_TYPE = "application/problem+json"
+_OF_ROUTER = {404: ROUTE_NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+
+log = structlog.stdlib.get_logger()
 
 
-def problem_body(row: Row, detail: str | None, errors: list[dict[str, str]]) -> dict[str, object]:
-    """Members of a problem document; `code` is for machines, `title` and `detail` for people."""
-    request_id = structlog.contextvars.get_contextvars().get("request_id")
-    body: dict[str, object] = {
-        "type": f"urn:lipsim:problem:{row.code}",
-        "title": row.title,
-        "status": row.status,
-        "code": row.code,
-        "detail": detail or row.title,
-    }
-    if errors:
-        body["errors"] = errors
-    if request_id:
-        body["request_id"] = request_id
-    return body
+def answer_error(error: BaseException, scope: Scope) -> Response:
+    """The answer to whatever ended a request, which is told to its log line and counters."""
+    context = context_of(scope)
+    if isinstance(error, HTTPException):
+        spec = _OF_ROUTER.get(error.status_code) or ErrorSpec(
+            error.status_code, "http_error", "HTTP error"
+        )
+        context.code = spec.code
+        return problem_response(spec, headers=error.headers)
+    if isinstance(error, RequestValidationError):
+        error = InvalidParameterError(
+            [
+                FieldProblem(".".join(str(part) for part in problem["loc"][1:]), problem["msg"])
+                for problem in error.errors()
+            ]
+        )
+    elif isinstance(error, asyncio.CancelledError):
+        # The server stops, and has waited for this request as long as it may.
+        error = NotReadyError("the service has stopped before the request was answered")
+    if isinstance(error, OverloadedError):
+        context.refusal = error.reason
+    spec = spec_of(error) if isinstance(error, RetrievalError) else INTERNAL
+    context.code = spec.code
+    if spec is INTERNAL:
+        log.error("internal_error", method=scope["method"], path=route_of(scope), exc_info=error)
+    return problem_of(error)
 
 
-def problem_response(
-    row: Row,
-    detail: str | None = None,
-    errors: list[dict[str, str]] | None = None,
-    headers: Mapping[str, str] | None = None,
-) -> Response:
-    """A problem document as a response; every 503 says when to come back."""
-    extra = dict(headers or {})
-    if row.status == 503:
-        extra.setdefault("Retry-After", str(RETRY_AFTER_S))
-    content = json.dumps(problem_body(row, detail, errors or []), ensure_ascii=False)
-    # A lone surrogate of a client's JSON cannot be written as UTF-8: it is escaped instead.
-    return Response(
-        content.encode("utf-8", errors="backslashreplace"), row.status, extra, MEDIA_TYPE
-    )
-
-
-def response_of(error: RetrievalError) -> Response:
-    """The answer to one of our own errors; private ones show their title and nothing else."""
-    row = row_of(error)
-    errors: list[dict[str, str]] = []
-    if isinstance(error, InvalidParameterError):
-        errors = [problem._asdict() for problem in error.problems]
+def problem_of(error: BaseException) -> Response:
+    """An error as a problem document; private ones show their title and nothing else."""
+    spec = spec_of(error) if isinstance(error, RetrievalError) else INTERNAL
+    fields = error.problems if isinstance(error, InvalidParameterError) else ()
     headers: dict[str, str] = {}
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, OverloadedError | QuotaError):
         headers["Retry-After"] = str(error.retry_after_s)
-    return problem_response(row, str(error) if row.is_public else None, errors, headers)
+    return problem_response(spec, str(error) if spec.is_public else None, fields, headers)
+
+
+def problem_response(
+    spec: ErrorSpec,
+    detail: str | None = None,
+    fields: Sequence[FieldProblem] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """A problem document: `code` is for machines, `title` and `detail` for people.
+
+    Every 503 says when to come back.
+    """
+    extra = dict(headers or {})
+    if spec.status == 503:
+        extra.setdefault("Retry-After", str(RETRY_AFTER_S))
+    body: dict[str, object] = {
+        "type": f"urn:lipsim:problem:{spec.code}",
+        "title": spec.title,
+        "status": spec.status,
+        "code": spec.code,
+        "detail": detail or spec.title,
+    }
+    if fields:
+        body["errors"] = [field._asdict() for field in fields]
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    if request_id:
+        body["request_id"] = request_id
+    content = json.dumps(body, ensure_ascii=False)
+    # A lone surrogate of a client's JSON cannot be written as UTF-8: it is escaped instead.
+    return Response(
+        content.encode("utf-8", errors="backslashreplace"), spec.status, extra, MEDIA_TYPE
+    )

@@ -1,18 +1,21 @@
 """The server: one socket, connections with bounds, and a stop that lets nobody down."""
 
+import asyncio
 import contextvars
+import functools
 import resource
 import signal
 import socket
 import time
 from types import FrameType
+from typing import cast
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
-from service.http.connections import BoundedProtocol
-from service.http.drain import Drain
+from service.admission import Admission
+from service.http.connections import BoundedProtocol, ConnectionBounds
 from service.observability.logs import ThrottledWarning
 from service.settings import Settings
 
@@ -31,21 +34,20 @@ log = structlog.stdlib.get_logger()
 class BoundedServer(uvicorn.Server):
     """uvicorn with both bounds, and a time between "not ready" and the end; see `make_server`."""
 
-    def __init__(self, config: uvicorn.Config, drain: Drain, drain_delay_s: float) -> None:
-        """A server that is told to stop goes on for so long, so that nobody sends it more."""
+    def __init__(self, config: uvicorn.Config, admission: Admission, drain_delay_s: float) -> None:
         super().__init__(config)
-        self._drain = drain
+        self._admission = admission
         self._drain_delay_s = drain_delay_s
         self._ends_at: float | None = None
         self._first_signal = signal.SIGTERM
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; a second signal does not wait."""
-        if self._drain.has_begun or self._drain_delay_s == 0.0:
-            self._drain.begin()
+        was_draining = self._admission.is_draining
+        self._admission.is_draining = True
+        if was_draining or self._drain_delay_s == 0.0:
             super().handle_exit(sig, frame)
             return
-        self._drain.begin()
         self._first_signal = signal.Signals(sig)
         self._ends_at = time.monotonic() + self._drain_delay_s
         # The signal came in the middle of some request, whose id is no matter of this line.
@@ -74,26 +76,24 @@ def make_server(app: FastAPI, settings: Settings) -> BoundedServer:
     `X-Forwarded-Proto` count unless `trusted_proxies` names them: uvicorn's own default believes
     everybody on this machine.
     """
-    drain: Drain = app.state.drain
-
-    class Protocol(BoundedProtocol):
-        pass
-
-    Protocol.header_timeout_s = settings.header_timeout_s
-    Protocol.answer_timeout_s = settings.answer_timeout_s
-    Protocol.max_connections = bound_connections(settings.max_connections)
-    Protocol.gate = staticmethod(app.state.gate)
-    Protocol.drain = drain
-    Protocol.metrics = app.state.metrics
-    Protocol.connection_refusals = ThrottledWarning("connection_refused")
-    Protocol.request_refusals = ThrottledWarning("requests_refused")
+    admission: Admission = app.state.admission
+    bounds = ConnectionBounds(
+        max_connections=bound_connections(settings.max_connections),
+        header_timeout_s=settings.header_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+        admission=admission,
+        metrics=app.state.metrics,
+        connection_refusals=ThrottledWarning("connection_refused"),
+        early_refusals=ThrottledWarning("requests_refused"),
+    )
     return BoundedServer(
         uvicorn.Config(
             app,
             host=settings.host,
             port=settings.port,
             loop="asyncio",
-            http=Protocol,
+            # uvicorn only calls it, and types it as a class.
+            http=cast("type[asyncio.Protocol]", functools.partial(BoundedProtocol, bounds)),
             ws="none",
             backlog=_ACCEPTED_A_TURN,
             access_log=False,
@@ -103,7 +103,7 @@ def make_server(app: FastAPI, settings: Settings) -> BoundedServer:
             forwarded_allow_ips=settings.trusted_proxies,
             timeout_graceful_shutdown=settings.shutdown_timeout_s,
         ),
-        drain,
+        admission,
         settings.drain_delay_s,
     )
 

@@ -19,9 +19,9 @@ from service.errors import (
     MissingFieldError,
 )
 from service.http.multipart import MultipartReader, check_name
-from service.schemas.parts import Options
+from service.http.route_spec import OptionsT, RouteSpec
 
-OptionsT = TypeVar("OptionsT", bound=Options)
+V = TypeVar("V")
 
 # Below this a body is parsed at once; above, in a thread, so that the event loop goes on.
 _INLINE_BYTES = 64 * 1024
@@ -39,15 +39,12 @@ class Upload(Generic[OptionsT]):
     options: OptionsT
 
 
-async def read_upload(
-    request: Request, images: tuple[str, ...], options: type[OptionsT]
-) -> Upload[OptionsT]:
+async def read_upload(request: Request, spec: RouteSpec[OptionsT]) -> Upload[OptionsT]:
     """Read a request by its Content-Type.
 
     Args:
         request: the request, its body not yet read.
-        images: names of the image fields; with exactly one, a raw body may stand for it.
-        options: the model of the options; query parameters are read for every kind of body.
+        spec: what its route takes; query parameters are read for every kind of body.
 
     Raises:
         MediaTypeError: the Content-Type or Content-Encoding is not one that we read.
@@ -55,7 +52,7 @@ async def read_upload(
         MissingFieldError: an image is not there.
         InvalidParameterError: an option is unknown, wrong, or given twice.
     """
-    query = _query_options(request, options)
+    query = _query_options(request, spec.options)
     for encoding in request.headers.getlist("content-encoding"):
         if encoding.strip().lower() not in ("", "identity"):
             raise MediaTypeError("a Content-Encoding is not accepted: send the body as it is")
@@ -65,22 +62,16 @@ async def read_upload(
     media_type = content_type.split(";", 1)[0].strip().lower()
     try:
         if media_type == "multipart/form-data":
-            upload = await _read_multipart(request, content_type, images, options)
+            upload = await _read_multipart(request, content_type, spec)
         elif media_type == "application/json":
-            upload = await _read_json(request, images, options)
-        elif _is_raw(media_type) and len(images) == 1:
-            upload = Upload((await request.body(),), options())
+            upload = await _read_json(request, spec)
+        elif _is_raw(media_type) and len(spec.images) == 1:
+            upload = Upload((await request.body(),), spec.options())
         else:
-            raise _not_readable(request, media_type, images)
+            raise _not_readable(request, media_type, spec.images)
     except ClientDisconnect as error:
         raise ClientGoneError("the connection closed before the body was complete") from error
     return Upload(upload.images, _merge(upload.options, query))
-
-
-def accepted_types(images: tuple[str, ...]) -> list[str]:
-    """Content types that a route with these image fields reads."""
-    raw = ["image/*", "application/octet-stream"] if len(images) == 1 else []
-    return ["multipart/form-data", "application/json", *raw]
 
 
 def _is_raw(media_type: str) -> bool:
@@ -93,7 +84,8 @@ def _not_readable(request: Request, media_type: str, images: tuple[str, ...]) ->
     )
     if not media_type and not has_body:
         return MissingFieldError([FieldProblem(name, "is required") for name in images])
-    wanted = ", ".join(accepted_types(images))
+    raw = ("image/*", "application/octet-stream") if len(images) == 1 else ()
+    wanted = ", ".join(("multipart/form-data", "application/json", *raw))
     why = " (a raw body holds one image; this route takes two)" if _is_raw(media_type) else ""
     came = repr(media_type[:64]) if media_type else "none"
     return MediaTypeError(f"Content-Type must be one of {wanted}; got {came}{why}")
@@ -108,9 +100,10 @@ def _query_options(request: Request, options: type[OptionsT]) -> OptionsT:
 
 
 async def _read_multipart(
-    request: Request, content_type: str, images: tuple[str, ...], options: type[OptionsT]
+    request: Request, content_type: str, spec: RouteSpec[OptionsT]
 ) -> Upload[OptionsT]:
-    reader = MultipartReader(content_type, {*images, *options.model_fields})
+    options = spec.options
+    reader = MultipartReader(content_type, {*spec.images, *options.model_fields})
     async for chunk in request.stream():
         reader.write(chunk)
     parts = reader.finish()
@@ -122,33 +115,29 @@ async def _read_multipart(
             raise InvalidParameterError([FieldProblem(name, "is not UTF-8 text")]) from error
         if text:  # A browser's form sends what was left empty too: it was not given.
             given[name] = text
-    found = tuple(_required(parts, name) for name in images)
+    found = tuple(_required(parts, name) for name in spec.images)
     return Upload(found, _from_strings(options, given))
 
 
-async def _read_json(
-    request: Request, images: tuple[str, ...], options: type[OptionsT]
-) -> Upload[OptionsT]:
+async def _read_json(request: Request, spec: RouteSpec[OptionsT]) -> Upload[OptionsT]:
     # Not `request.body()`, which would keep the text beside the images for the whole request.
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
     if len(body) <= _INLINE_BYTES:
-        return _parse_json(body, images, options)
-    return await asyncio.to_thread(_parse_json, body, images, options)
+        return _parse_json(body, spec)
+    return await asyncio.to_thread(_parse_json, body, spec)
 
 
-def _parse_json(
-    body: bytearray, images: tuple[str, ...], options: type[OptionsT]
-) -> Upload[OptionsT]:
-    fields = [f"{name}_base64" for name in images]
+def _parse_json(body: bytearray, spec: RouteSpec[OptionsT]) -> Upload[OptionsT]:
+    fields = [f"{name}_base64" for name in spec.images]
     members = _load_object(body)
     for name in members:
-        check_name(name, {*fields, *options.model_fields}, ())
+        check_name(name, {*fields, *spec.options.model_fields}, ())
     found = tuple(_from_base64(_required(members, name), name) for name in fields)
     given = {name: value for name, value in members.items() if name not in fields}
     try:
-        return Upload(found, options.model_validate(given, strict=True))
+        return Upload(found, spec.options.model_validate(given, strict=True))
     except ValidationError as error:
         raise _invalid(error) from error
 
@@ -190,9 +179,6 @@ def _from_base64(value: object, name: str) -> bytes:
         return base64.b64decode(value.encode("ascii"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequestError(refusal) from error
-
-
-V = TypeVar("V")
 
 
 def _required(values: dict[str, V], name: str) -> V:

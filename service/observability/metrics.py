@@ -19,7 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from service.errors import Refusal
+from service.errors import RefusalReason
 from service.schemas.parts import Stage
 from service.schemas.search import SearchResult
 
@@ -51,6 +51,9 @@ class Metrics:
         )
         self._problems = self._counter("problems", "Problem documents sent, by code.", "code")
         self._refusals = self._counter("refusals", "Requests told to come back later.", "reason")
+        self._failed_looks = self._counter(
+            "index_look_failures", "Looks for new index versions that failed as a whole."
+        )
         self._decode_timeouts = self._counter("decode_timeouts", "Images that took too long.")
         self._decode_deaths = self._counter(
             "decode_process_deaths", "Decode processes that ended or answered nonsense."
@@ -81,7 +84,7 @@ class Metrics:
         self._seconds_by: dict[str, Histogram] = {}
         self._stages = {stage: self._stage_seconds.labels(stage) for stage in get_args(Stage)}
         # Present from the start: an alert on a rate misses the step from no series to 1.
-        for reason in get_args(Refusal):
+        for reason in get_args(RefusalReason):
             self._refusals.labels(reason)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
@@ -126,9 +129,13 @@ class Metrics:
         """Count one problem document, by a code of the error table."""
         self._problems.labels(code).inc()
 
-    def count_refusal(self, reason: Refusal) -> None:
+    def count_refusal(self, reason: RefusalReason) -> None:
         """Count one request, or connection, that was told to come back later."""
         self._refusals.labels(reason).inc()
+
+    def count_failed_look(self) -> None:
+        """Count one look for new index versions that failed as a whole."""
+        self._failed_looks.inc()
 
     def count_decode_timeout(self) -> None:
         """Count one image that took too long, whose process was ended for it."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from service.errors import Refusal
+from service.errors import RefusalReason
 from service.observability.stopwatch import Stopwatch
 
 _KEY = "lipsim.request_context"
@@ -15,6 +15,7 @@ class RequestContext:
     """Filled in by whoever learns it; None, and absent from the line, until then.
 
     Attributes:
+        key: name of the API key that the request came with, of those in force.
         code: of the problem document that was the answer.
         refusal: which bound was reached, if it was one that says "come back later".
         index: name of the index that was asked; only ever one that there is.
@@ -22,20 +23,17 @@ class RequestContext:
         watch: where the time went.
     """
 
+    key: str | None = None
     code: str | None = None
-    refusal: Refusal | None = None
+    refusal: RefusalReason | None = None
     index: str | None = None
     k: int | None = None
     watch: Stopwatch | None = None
 
     def fields(self) -> dict[str, object]:
         """Members of the log line; stages in milliseconds."""
-        known = {
-            "code": self.code,
-            "refusal": self.refusal,
-            "index": self.index,
-            "k": self.k,
-        }
+        names = ("key", "code", "refusal", "index", "k")
+        known = {name: getattr(self, name) for name in names}
         fields: dict[str, object] = {n: value for n, value in known.items() if value is not None}
         if self.watch is not None:
             fields["stages_ms"] = self.watch.stages_ms()
@@ -48,3 +46,8 @@ def context_of(scope: Scope) -> RequestContext:
     """The context of one request, by its ASGI scope."""
     context: RequestContext = scope.setdefault(_KEY, RequestContext())
     return context
+
+
+def route_of(scope: Scope) -> str:
+    """The route's pattern where one matched, so that logs hold no text of a client's choosing."""
+    return getattr(scope.get("route"), "path", "(none)")

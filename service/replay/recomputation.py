@@ -17,12 +17,12 @@ from service.replay.differences import Tolerances
 from service.schemas.search import SearchOptions, SearchResult
 from service.work.answers import (
     Embedded,
-    describe_audit,
-    describe_certificate,
-    describe_index,
-    describe_model,
-    describe_query,
-    describe_results,
+    build_audit,
+    build_certificate,
+    build_index,
+    build_model,
+    build_query,
+    build_results,
 )
 from service.work.operating_points import find_point
 
@@ -63,11 +63,11 @@ class Recomputation:
         _, point = find_point(index, options.operating_point)
         pixels = query.image.pixels_sha256 or ""
         parts = {
-            "query": describe_query(query, include_vector=options.include_vector),
-            "index": describe_index(index),
-            "model": describe_model(self.embedder, query.embedding.forward_error),
-            "certificate": describe_certificate(self._full, self.embedder.claim),
-            "audit": describe_audit(options, options.k, pixels, self.embedder, index),
+            "query": build_query(query, include_vector=options.include_vector),
+            "index": build_index(index),
+            "model": build_model(self.embedder, query.embedding.forward_error),
+            "certificate": build_certificate(self._full, self.embedder.claim),
+            "audit": build_audit(options, options.k, pixels, self.embedder, index),
         }
         answer = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
         return {
@@ -142,4 +142,4 @@ class Recomputation:
         }
 
     def _results(self, answer: Answer) -> list[SearchResult]:
-        return describe_results(answer, self.index, self.query, self.options)
+        return build_results(answer, self.index, self.query, self.options)

@@ -4,8 +4,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.http.upload import read_upload
-from service.routes.state import ServiceState
-from service.schemas.embed import EmbedAnswer, EmbedOptions
+from service.routes.specs import EMBED
+from service.routes.state import Service
+from service.schemas.embed import EmbedAnswer
 from service.work.encoding import json_response
 from service.work.jobs import EmbedJob
 
@@ -14,12 +15,11 @@ router = APIRouter(tags=["embed"])
 
 @router.post("/v1/embed", response_model=EmbedAnswer, summary="Embed an image")
 @router.post("/embed", response_model=EmbedAnswer, summary="Alias of /v1/embed")
-async def embed(request: Request, state: ServiceState) -> Response:
+async def embed(request: Request, service: Service) -> Response:
     """The raw embedding (float64, never normalised) and the fingerprint it belongs to."""
-    runtime = state.runtime
-    with runtime.receiving.take():
-        pipeline = runtime.pipeline
-        upload = await read_upload(request, ("image",), EmbedOptions)
+    with service.parts.admission.receiving.take():
+        pipeline = service.need_model().pipeline
+        upload = await read_upload(request, EMBED)
         content = await pipeline.answer(
             request, upload.images, lambda images, watch: EmbedJob(images[0], watch)
         )

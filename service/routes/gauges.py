@@ -8,10 +8,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from service.admission import Places
+from model.embedder import Embedder
 from service.cache.embeddings import CacheCounts
-from service.lifecycle import Runtime
-from service.work.index_registry import ShelfEntry
+from service.lifecycle import Lifecycle
+from service.work.index_registry import IndexEntry
 
 
 class Gauges(Collector):
@@ -19,36 +19,33 @@ class Gauges(Collector):
 
     def __init__(
         self,
-        runtime: Runtime,
+        lifecycle: Lifecycle,
         *,
-        receiving: Places,
-        working: Places,
         version: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._runtime = runtime
-        self._receiving = receiving
-        self._working = working
+        self._lifecycle = lifecycle
+        self._admission = lifecycle.parts.admission
         self._version = version
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
         """Every gauge as it is now."""
-        runtime = self._runtime
+        is_ready = self._lifecycle.unready_reason() is None
         yield _info("build", "What is running.", version=self._version)
-        yield _gauge("ready", "1 when searches can be answered.", runtime.unready_reason() is None)
+        yield _gauge("ready", "1 when searches can be answered.", is_ready)
         yield self._requests()
         yield self._limits()
-        pipeline = runtime.opened_pipeline
-        if pipeline is not None:
-            yield _gauge("decode_processes", "Decode processes.", pipeline.decoders)
-            yield _gauge("decode_processes_busy", "Decode processes at work.", pipeline.decoding)
-            if pipeline.cache_counts is not None:
-                yield _cache(pipeline.cache_counts)
-        yield from self._model()
-        shelf = runtime.shelf
-        if shelf is not None:
-            yield from self._indexes(shelf.entries())
+        loaded = self._lifecycle.loaded
+        if loaded is None:
+            return
+        decoders = loaded.pipeline.decoders
+        yield _gauge("decode_processes", "Decode processes.", decoders.size)
+        yield _gauge("decode_processes_busy", "Decode processes at work.", decoders.busy)
+        if loaded.pipeline.cache is not None:
+            yield _cache(loaded.pipeline.cache.counts)
+        yield from _model(loaded.engine.embedder)
+        yield from self._indexes(loaded.engine.registry.entries())
 
     def _requests(self) -> GaugeMetricFamily:
         found = GaugeMetricFamily(
@@ -57,45 +54,21 @@ class Gauges(Collector):
             "of those, waiting for a batch (waiting).",
             labels=["stage"],
         )
-        pipeline = self._runtime.opened_pipeline
-        found.add_metric(["received"], self._receiving.taken)
-        found.add_metric(["working"], self._working.taken)
-        found.add_metric(["waiting"], 0 if pipeline is None else pipeline.waiting)
+        loaded = self._lifecycle.loaded
+        found.add_metric(["received"], self._admission.receiving.taken)
+        found.add_metric(["working"], self._admission.working.taken)
+        found.add_metric(["waiting"], 0 if loaded is None else loaded.pipeline.batcher.waiting)
         return found
 
     def _limits(self) -> GaugeMetricFamily:
         found = GaugeMetricFamily(
             "lipsim_requests_in_hand_limit", "Most requests a stage may hold.", labels=["stage"]
         )
-        found.add_metric(["received"], self._receiving.capacity)
-        found.add_metric(["working"], self._working.capacity)
+        found.add_metric(["received"], self._admission.receiving.capacity)
+        found.add_metric(["working"], self._admission.working.capacity)
         return found
 
-    def _model(self) -> Iterator[GaugeMetricFamily]:
-        embedder = self._runtime.embedder
-        if embedder is None:
-            return
-        yield _info(
-            "model",
-            "The model in service.",
-            name=embedder.name,
-            fingerprint=embedder.fingerprint,
-            arithmetic=embedder.arithmetic,
-            claim=embedder.claim,
-            decode_policy=embedder.decode_policy,
-        )
-        yield _gauge(
-            "model_lipschitz_bound",
-            "Proved upper bound of the Lipschitz constant.",
-            embedder.lipschitz_bound,
-        )
-        yield _gauge(
-            "model_forward_error",
-            "E: proved bound on the l2 error of a computed embedding, network alone.",
-            embedder.forward_error,
-        )
-
-    def _indexes(self, entries: list[ShelfEntry]) -> Iterator[GaugeMetricFamily]:
+    def _indexes(self, entries: list[IndexEntry]) -> Iterator[GaugeMetricFamily]:
         def family(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
             return GaugeMetricFamily(f"lipsim_index_{name}", meaning, labels=["index", *labels])
 
@@ -117,6 +90,28 @@ class Gauges(Collector):
             if entry.refused is not None:
                 refused.add_metric([entry.name, entry.refused.code], 1)
         yield from (info, size, created, opened, refused)
+
+
+def _model(embedder: Embedder) -> Iterator[GaugeMetricFamily]:
+    yield _info(
+        "model",
+        "The model in service.",
+        name=embedder.name,
+        fingerprint=embedder.fingerprint,
+        arithmetic=embedder.arithmetic,
+        claim=embedder.claim,
+        decode_policy=embedder.decode_policy,
+    )
+    yield _gauge(
+        "model_lipschitz_bound",
+        "Proved upper bound of the Lipschitz constant.",
+        embedder.lipschitz_bound,
+    )
+    yield _gauge(
+        "model_forward_error",
+        "E: proved bound on the l2 error of a computed embedding, network alone.",
+        embedder.forward_error,
+    )
 
 
 def _cache(counts: CacheCounts) -> CounterMetricFamily:

@@ -7,11 +7,11 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
-from service.routes.state import ServiceState, check_query
+from service.routes.state import Service, check_query
 from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
-from service.work.answers import describe_index
+from service.work.answers import build_index
 from service.work.encoding import json_response
-from service.work.index_registry import Shelf, ShelfEntry
+from service.work.index_registry import IndexEntry, IndexRegistry
 from service.work.operating_points import operating_points
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
@@ -20,26 +20,26 @@ ItemId = Annotated[str, Query(min_length=1, max_length=4096, description="Id of 
 
 
 @router.get("/v1/indexes", response_model=IndexList, summary="List the indexes")
-async def list_all(state: ServiceState) -> Response:
+async def list_all(service: Service) -> Response:
     """Every index of the data directory: what serves, and what was refused and why."""
-    shelf = state.runtime.serving_engine.shelf
-    return json_response(IndexList(indexes=statuses(shelf)))
+    registry = service.need_indexes().engine.registry
+    return json_response(IndexList(indexes=statuses(registry)))
 
 
 @router.get("/v1/indexes/{name}", response_model=IndexStatus, summary="Describe one index")
-async def describe(name: str, state: ServiceState) -> Response:
+async def describe(name: str, service: Service) -> Response:
     """One index: its version, its size, and the model that made it."""
-    shelf = state.runtime.serving_engine.shelf
-    return json_response(status_of(shelf.entry(name)))
+    registry = service.need_indexes().engine.registry
+    return json_response(status_of(registry.entry(name)))
 
 
 @router.get("/v1/indexes/{name}/item", response_model=Item, summary="Describe one item")
-async def item(name: str, id: ItemId, state: ServiceState) -> Response:
+async def item(name: str, id: ItemId, service: Service) -> Response:
     """The entry that holds this id: its metadata, and the other ids with an equal vector."""
-    shelf = state.runtime.serving_engine.shelf
+    registry = service.need_indexes().engine.registry
 
     def work() -> Item:
-        with shelf.lease(name) as index:
+        with registry.lease(name) as index:
             entry = index.entry_by_id(id)
             return Item(
                 id=entry.id,
@@ -49,7 +49,7 @@ async def item(name: str, id: ItemId, state: ServiceState) -> Response:
                 height=entry.item.height,
                 format=entry.item.format,
                 metadata=entry.metadata,
-                index=describe_index(index),
+                index=build_index(index),
             )
 
     return json_response(await asyncio.to_thread(work))
@@ -59,31 +59,31 @@ async def item(name: str, id: ItemId, state: ServiceState) -> Response:
     "/v1/indexes/{name}/thumbnail",
     response_class=Response,
     summary="Thumbnail of one item",
+    responses={
+        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
+    },
 )
-async def thumbnail(name: str, id: ItemId, state: ServiceState) -> Response:
+async def thumbnail(name: str, id: ItemId, service: Service) -> Response:
     """A small picture of one item, as the index version holds it."""
-    shelf = state.runtime.serving_engine.shelf
+    registry = service.need_indexes().engine.registry
 
     def work() -> bytes:
-        with shelf.lease(name) as index:
+        with registry.lease(name) as index:
             picture = index.thumbnail(id)
         if picture is None:
             raise ItemNotFoundError("the item has no thumbnail")
         return picture
 
     picture = await asyncio.to_thread(work)
-    return Response(picture, media_type=THUMBNAIL_MEDIA_TYPE)
+    return Response(picture, media_type="image/jpeg")
 
 
-THUMBNAIL_MEDIA_TYPE = "image/jpeg"
+def statuses(registry: IndexRegistry) -> list[IndexStatus]:
+    """What every index of a data directory is doing."""
+    return [status_of(entry) for entry in registry.entries()]
 
 
-def statuses(shelf: Shelf) -> list[IndexStatus]:
-    """What every index of a shelf is doing."""
-    return [status_of(entry) for entry in shelf.entries()]
-
-
-def status_of(entry: ShelfEntry) -> IndexStatus:
+def status_of(entry: IndexEntry) -> IndexStatus:
     """What one index is doing, as the wire says it."""
     index, refused = entry.index, entry.refused
     return IndexStatus(

@@ -4,26 +4,24 @@ FastAPI sees neither our bodies (one reader takes three kinds) nor our errors (o
 written here from the same models and the same table that the code runs on.
 """
 
-import base64
 import copy
-import io
+import json
 from collections import defaultdict
-from typing import Any, NamedTuple
+from importlib.resources import files
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from PIL import Image
 
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
 from service.http.auth import OPEN_PATHS
 from service.http.problems import MEDIA_TYPE
-from service.routes.examples import ANSWERS, METRICS_EXAMPLE, PROBLEM_DETAILS
-from service.schemas.embed import EmbedOptions
+from service.http.route_spec import RouteSpec, reading
+from service.routes.specs import SPECS
 from service.schemas.info import Limits
 from service.schemas.parts import Options
 from service.schemas.problems import FieldError, Problem
-from service.schemas.search import PROMISE, SearchOptions
-from service.schemas.similarity import SimilarityOptions
+from service.schemas.search import PROMISE
 
 DESCRIPTION = f"""Image retrieval whose answers carry a proof. The metric is LipSim's: 1 - cosine of
 the embeddings of a network with a proved Lipschitz bound, so that each result has a radius.
@@ -32,14 +30,6 @@ the embeddings of a network with a proved Lipschitz bound, so that each result h
 
 Errors are `application/problem+json` (RFC 9457); tell them apart by `code`. No image, whatever it
 holds, is answered with a 500. The service fetches no URL and opens no path of a client's."""
-
-
-class Post(NamedTuple):
-    """What a posting route takes, and the problem codes it may answer with."""
-
-    images: tuple[str, ...]
-    options: type[Options]
-    codes: tuple[str, ...]
 
 
 # The service as a whole may need keys or not, which is the deployment's choice: hence the `{}`.
@@ -57,49 +47,18 @@ _SECURITY_SCHEMES = {
         "description": "The same key; for clients that need Authorization for something else.",
     },
 }
+# A real image file, small enough to stand in an example.
+_EXAMPLE_PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAJklEQVR4nGMUEBBgwAZY5OXlsUsoKipi"
+    "l1BQUKC1BOP79++xSgAAaiQFWLgo/mwAAAAASUVORK5CYII="
+)
+# By path, without the /v1 that an alias does not have; a test holds them against the wire types.
+# And what a problem may say in detail, where its title alone would not show it.
+_EXAMPLES = json.loads((files("service.routes") / "examples.json").read_bytes())
+ANSWERS: dict[str, dict[str, Any]] = _EXAMPLES["answers"]
+PROBLEM_DETAILS: dict[str, str] = _EXAMPLES["problem_details"]
+
 _ACCESS_CODES = ("unauthorized", "forbidden", "quota_exceeded")
-_BODY_CODES = (
-    "malformed_request",
-    "malformed_body",
-    "missing_field",
-    "invalid_parameter",
-    "body_timeout",
-    "body_too_large",
-    "image_too_large",
-    "unsupported_media_type",
-    "unsupported_image_format",
-    "empty_image",
-    "undecodable_image",
-    "image_dimensions",
-    "unembeddable_image",
-    "overloaded",
-    "not_ready",
-    "decode_timeout",
-    "timeout",
-)
-_POSTS = {
-    "search": Post(
-        ("image",),
-        SearchOptions,
-        (*_BODY_CODES, "unknown_operating_point", "index_not_found", "index_unavailable"),
-    ),
-    "similarity": Post(("image_a", "image_b"), SimilarityOptions, _BODY_CODES),
-    "embed": Post(("image",), EmbedOptions, _BODY_CODES),
-}
-_ITEM_CODES = (
-    "invalid_parameter",
-    "index_not_found",
-    "item_not_found",
-    "not_ready",
-    "index_unavailable",
-)
-_GET_CODES: dict[str, tuple[str, ...]] = {
-    "/v1/indexes": ("invalid_parameter", "not_ready"),
-    "/v1/indexes/{name}": ("invalid_parameter", "index_not_found", "not_ready"),
-    "/v1/indexes/{name}/item": _ITEM_CODES,
-    "/v1/indexes/{name}/thumbnail": _ITEM_CODES,
-    "/v1/info": ("invalid_parameter", "not_ready"),
-}
 
 
 def install(app: FastAPI, limits: Limits) -> None:
@@ -130,7 +89,9 @@ def _complete(app: FastAPI, limits: Limits) -> dict[str, Any]:
             operation["operationId"] = f"{method}{path.translate(_TO_ID)}"
             operation["responses"].pop("422", None)
             _complete_operation(path, operation, limits)
-    found["paths"]["/readyz"]["get"]["responses"]["503"] = _not_ready_response()
+    not_ready = found["paths"]["/readyz"]["get"]["responses"]["503"]
+    not_ready["headers"] = _RETRY_AFTER
+    not_ready["content"]["application/json"]["example"] = ANSWERS["/readyz#503"]
     return found
 
 
@@ -138,24 +99,16 @@ _TO_ID = str.maketrans({"/": "_", "{": None, "}": None, ".": "_"})
 
 
 def _complete_operation(path: str, operation: dict[str, Any], limits: Limits) -> None:
-    name = path.rsplit("/", 1)[-1]
-    post = _POSTS.get(name)
-    codes = _GET_CODES.get(path, ())
-    if post is not None:
-        codes = post.codes
-        operation["requestBody"] = _request_body(post, limits)
-        parameters = _query_parameters(post, limits)
+    spec = SPECS.get(path) or reading()
+    if spec.images:
+        operation["requestBody"] = _request_body(spec, limits)
+        parameters = _query_parameters(spec, limits)
         if parameters:
             operation["parameters"] = parameters
-    if path.endswith("/thumbnail"):
-        operation["responses"]["200"]["content"] = {
-            "image/jpeg": {"schema": {"type": "string", "format": "binary"}}
-        }
-    if path == "/metrics":
-        operation["responses"]["200"]["content"]["text/plain"]["example"] = METRICS_EXAMPLE
-    example = ANSWERS.get(path.removeprefix("/v1"))
-    if example is not None:
-        operation["responses"]["200"]["content"]["application/json"]["example"] = example
+    answers = operation["responses"]["200"].get("content", {})
+    if path.removeprefix("/v1") in ANSWERS:
+        answers["application/json"]["example"] = ANSWERS[path.removeprefix("/v1")]
+    codes = spec.codes
     if path in OPEN_PATHS:
         operation["security"] = []
     else:
@@ -173,12 +126,11 @@ def _option_schemas(options: type[Options], limits: Limits) -> dict[str, Any]:
     return properties
 
 
-def _request_body(post: Post, limits: Limits) -> dict[str, Any]:
-    options = _option_schemas(post.options, limits)
-    example = base64.b64encode(example_png()).decode()
+def _request_body(spec: RouteSpec[Any], limits: Limits) -> dict[str, Any]:
+    options = _option_schemas(spec.options, limits)
     files = {
         name: {"type": "string", "format": "binary", "description": "The image file."}
-        for name in post.images
+        for name in spec.images
     }
     texts = {
         f"{name}_base64": {
@@ -187,17 +139,17 @@ def _request_body(post: Post, limits: Limits) -> dict[str, Any]:
             "contentEncoding": "base64",
             "description": "The image file in base64 (RFC 4648, padded).",
         }
-        for name in post.images
+        for name in spec.images
     }
     form = {name: _without_null(schema) for name, schema in options.items()}
     content: dict[str, Any] = {
         "multipart/form-data": {"schema": _object(files, form)},
         "application/json": {
             "schema": _object(texts, options),
-            "example": dict.fromkeys(texts, example) | _example_options(post),
+            "example": dict.fromkeys(texts, _EXAMPLE_PNG) | _example_options(spec),
         },
     }
-    if len(post.images) == 1:
+    if len(spec.images) == 1:
         raw = {"schema": {"type": "string", "format": "binary"}}
         content |= {"image/*": raw, "application/octet-stream": raw}
     return {"required": True, "content": content}
@@ -221,12 +173,12 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return {**some, **rest}
 
 
-def _example_options(post: Post) -> dict[str, Any]:
+def _example_options(spec: RouteSpec[Any]) -> dict[str, Any]:
     wanted = {"k": 5, "epsilon": 0.5, "threshold": 0.2}
-    return {name: value for name, value in wanted.items() if name in post.options.model_fields}
+    return {name: value for name, value in wanted.items() if name in spec.options.model_fields}
 
 
-def _query_parameters(post: Post, limits: Limits) -> list[dict[str, Any]]:
+def _query_parameters(spec: RouteSpec[Any], limits: Limits) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
@@ -236,7 +188,7 @@ def _query_parameters(post: Post, limits: Limits) -> list[dict[str, Any]]:
             + str(schema.get("description", "")),
             "schema": _without_null(schema),
         }
-        for name, schema in _option_schemas(post.options, limits).items()
+        for name, schema in _option_schemas(spec.options, limits).items()
     ]
 
 
@@ -246,14 +198,12 @@ def _problem_responses(codes: tuple[str, ...]) -> dict[str, Any]:
     for code in codes:
         by_status[rows[code].status].append(code)
     return {
-        str(status): _problem_response(
-            status, {code: (rows[code].title, PROBLEM_DETAILS.get(code)) for code in found}
-        )
+        str(status): _problem_response(status, {code: rows[code].title for code in found})
         for status, found in sorted(by_status.items())
     }
 
 
-def _problem_response(status: int, titles: dict[str, tuple[str, str | None]]) -> dict[str, Any]:
+def _problem_response(status: int, titles: dict[str, str]) -> dict[str, Any]:
     examples = {
         code: {
             "summary": title,
@@ -262,20 +212,19 @@ def _problem_response(status: int, titles: dict[str, tuple[str, str | None]]) ->
                 "title": title,
                 "status": status,
                 "code": code,
-                "detail": detail or title,
+                "detail": PROBLEM_DETAILS.get(code, title),
             },
         }
-        for code, (title, detail) in titles.items()
+        for code, title in titles.items()
     }
     response: dict[str, Any] = {
-        "description": "; ".join(f"`{code}`: {title}" for code, (title, _) in titles.items()),
+        "description": "; ".join(f"`{code}`: {title}" for code, title in titles.items()),
         "content": {
             MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
         },
     }
-    headers = _PROBLEM_HEADERS.get(status)
-    if headers is not None:
-        response["headers"] = headers
+    if status in _PROBLEM_HEADERS:
+        response["headers"] = _PROBLEM_HEADERS[status]
     return response
 
 
@@ -299,24 +248,3 @@ _PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
     429: _RETRY_AFTER | _RATE_LIMIT,
     503: _RETRY_AFTER,
 }
-
-
-def _not_ready_response() -> dict[str, Any]:
-    return {
-        "description": "Not ready; `reason` says why.",
-        "headers": _RETRY_AFTER,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/Ready"},
-                "example": ANSWERS["/readyz#503"],
-            }
-        },
-    }
-
-
-def example_png() -> bytes:
-    """A real image file, small enough to stand in an example."""
-    buffer = io.BytesIO()
-    picture = Image.linear_gradient("L").resize((8, 8)).convert("RGB")
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()

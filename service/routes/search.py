@@ -6,35 +6,39 @@ from starlette.responses import Response
 from service.errors import FieldProblem, InvalidParameterError
 from service.http.upload import read_upload
 from service.observability.request_context import context_of
-from service.routes.state import ServiceState
-from service.schemas.info import Limits
+from service.routes.specs import SEARCH
+from service.routes.state import Service
 from service.schemas.search import SearchAnswer, SearchOptions
+from service.settings import Settings
 from service.work.encoding import json_response
 from service.work.jobs import SearchJob, question_of
+from service.work.operating_points import find_point
 
 router = APIRouter(tags=["search"])
 
 
 @router.post("/v1/search", response_model=SearchAnswer, summary="Search an index by image")
 @router.post("/search", response_model=SearchAnswer, summary="Alias of /v1/search")
-async def search(request: Request, state: ServiceState) -> Response:
+async def search(request: Request, service: Service) -> Response:
     """Nearest entries of one index version, each with its certified radius.
 
     The image comes as the multipart field `image`, as `image_base64` in JSON, or as the raw body;
     the options as form fields, JSON members, or query parameters. One option may be given once.
     """
-    runtime = state.runtime
-    with runtime.receiving.take():
-        engine = runtime.serving_engine  # Refuses before the body is read.
-        upload = await read_upload(request, ("image",), SearchOptions)
+    settings = service.parts.settings
+    with service.parts.admission.receiving.take():
+        loaded = service.need_indexes()  # Refuses before the body is read.
+        upload = await read_upload(request, SEARCH)
         options = upload.options
-        question = question_of(options, _settle_k(options, state.limits))
+        question = question_of(options, _settle_k(options, settings))
         context = context_of(request.scope)
         context.k = question.k
-        # What a client made up has no place in the log.
-        context.index = options.index if engine.shelf.knows(options.index) else None
-        engine.check(question)
-        content = await runtime.pipeline.answer(
+        # What nothing could answer is refused before its image is looked at; and what a client made
+        # up has no place in the log.
+        entry = loaded.engine.registry.entry(options.index)
+        context.index = entry.name
+        find_point(entry.serving(), options.operating_point)
+        content = await loaded.pipeline.answer(
             request,
             upload.images,
             lambda images, watch: SearchJob(images[0], options, question, watch),
@@ -43,13 +47,13 @@ async def search(request: Request, state: ServiceState) -> Response:
     return json_response(content)
 
 
-def _settle_k(options: SearchOptions, limits: Limits) -> int:
+def _settle_k(options: SearchOptions, settings: Settings) -> int:
     """What was asked for, or the deployment's default.
 
     Raises:
         InvalidParameterError: it is more than one search may ask for.
     """
-    k = options.k if "k" in options.model_fields_set else limits.default_k
-    if k > limits.max_k:
-        raise InvalidParameterError([FieldProblem("k", f"should be at most {limits.max_k}")])
+    k = options.k if "k" in options.model_fields_set else settings.default_k
+    if k > settings.max_k:
+        raise InvalidParameterError([FieldProblem("k", f"should be at most {settings.max_k}")])
     return k

@@ -4,8 +4,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.http.upload import read_upload
-from service.routes.state import ServiceState
-from service.schemas.similarity import SimilarityAnswer, SimilarityOptions
+from service.routes.specs import SIMILARITY
+from service.routes.state import Service
+from service.schemas.similarity import SimilarityAnswer
 from service.work.encoding import json_response
 from service.work.jobs import SimilarityJob
 
@@ -14,16 +15,15 @@ router = APIRouter(tags=["similarity"])
 
 @router.post("/v1/similarity", response_model=SimilarityAnswer, summary="Compare two images")
 @router.post("/similarity", response_model=SimilarityAnswer, summary="Alias of /v1/similarity")
-async def similarity(request: Request, state: ServiceState) -> Response:
+async def similarity(request: Request, service: Service) -> Response:
     """Distance of two images; with `epsilon` its interval, with `threshold` a verdict and radii.
 
     The images come as the multipart fields `image_a` and `image_b`, or as `image_a_base64` and
     `image_b_base64` in JSON; a raw body cannot hold two.
     """
-    runtime = state.runtime
-    with runtime.receiving.take():
-        pipeline = runtime.pipeline
-        upload = await read_upload(request, ("image_a", "image_b"), SimilarityOptions)
+    with service.parts.admission.receiving.take():
+        pipeline = service.need_model().pipeline
+        upload = await read_upload(request, SIMILARITY)
         content = await pipeline.answer(
             request,
             upload.images,

@@ -1,39 +1,20 @@
-"""What a route finds on its application: the runtime and the limits, typed once."""
+"""What a route finds on its application, and the check of a GET's query."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from service.http.multipart import check_name
-from service.lifecycle import Runtime
-from service.observability.metrics import Metrics
-from service.redis.link import RedisLink, Status
-from service.schemas.info import Limits
-
-
-@dataclass(frozen=True)
-class State:
-    """Kept as `app.state.service`."""
-
-    runtime: Runtime
-    limits: Limits
-    metrics: Metrics
-    redis: RedisLink | None
-
-    @property
-    def redis_status(self) -> Status:
-        """How Redis is, for probes."""
-        return "off" if self.redis is None else self.redis.status
+from service.lifecycle import Lifecycle
 
 
 # Dependencies are asynchronous though they wait for nothing: a plain one would cost a thread.
-async def _state_of(request: Request) -> State:
-    state: State = request.app.state.service
-    return state
+async def _lifecycle_of(request: Request) -> Lifecycle:
+    lifecycle: Lifecycle = request.app.state.lifecycle
+    return lifecycle
 
 
-ServiceState = Annotated[State, Depends(_state_of)]
+Service = Annotated[Lifecycle, Depends(_lifecycle_of)]
 
 
 async def check_query(request: Request) -> None:

@@ -7,6 +7,16 @@ from pydantic import Field
 from service.schemas.indexes import IndexStatus
 from service.schemas.parts import Wire
 
+Reason = Literal[
+    "draining",
+    "loading_model",
+    "model_refused",
+    "loading_indexes",
+    "no_index",
+    "index_refused",
+    "worker_died",
+]
+
 
 class Live(Wire):
     """Answer of GET /livez."""
@@ -15,22 +25,13 @@ class Live(Wire):
 
 
 class Ready(Wire):
-    """Answer of GET /readyz, 200 and 503 alike."""
+    """Answer of GET /readyz, 200 and 503 alike; with keys in force, in full to who has one."""
 
     status: Literal["ready", "not_ready"]
-    reason: (
-        Literal[
-            "draining",
-            "loading_model",
-            "model_refused",
-            "loading_indexes",
-            "no_index",
-            "index_refused",
-        ]
-        | None
-    ) = Field(description="null when ready.")
-    detail: str | None
-    indexes: list[IndexStatus]
-    redis: Literal["ok", "degraded", "off"] = Field(
-        description="Whether the optional Redis is of use; readiness does not depend on it."
+    reason: Reason | None = Field(description="null when ready.")
+    detail: str | None = None
+    indexes: list[IndexStatus] | None = None
+    redis: Literal["ok", "degraded", "off"] | None = Field(
+        default=None,
+        description="Whether the optional Redis is of use; readiness does not depend on it.",
     )

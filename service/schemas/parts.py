@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 DEFAULT_INDEX = "default"
 CACHE_TIME = "Hashing the file and asking the caches, where there are any; on a hit, decode is 0."
@@ -13,6 +13,16 @@ Radius = float | None
 Stage = Literal["cache", "queue", "decode", "embed", "search", "certify"]
 """Where the time of a request goes, as answers, metrics, log lines and traces name it."""
 
+
+def _written_plainly(value: object) -> object:
+    """A number in a form or a query looks as in JSON; Python would read `1_0` and ` 5 `, too."""
+    if isinstance(value, str) and not set(value) <= set("+-.0123456789eE"):
+        raise ValueError("should be a plain number")
+    return value
+
+
+PlainNumber = BeforeValidator(_written_plainly)
+
 Epsilon = Annotated[
     float,
     Field(
@@ -20,6 +30,7 @@ Epsilon = Annotated[
         allow_inf_nan=False,
         description="Budget: an l2 change of the uploaded pixels (values in [0, 1]) to judge by.",
     ),
+    PlainNumber,
 ]
 
 

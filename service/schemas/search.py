@@ -14,6 +14,7 @@ from service.schemas.parts import (
     IndexInfo,
     ModelInfo,
     Options,
+    PlainNumber,
     Radius,
     StageTimings,
     Wire,
@@ -34,10 +35,16 @@ PROMISE = (
 class SearchOptions(Options):
     """Options of a search: form fields in multipart, members in JSON, query parameters with raw."""
 
-    k: int = Field(default=10, ge=1, description="How many results at most.")
+    k: Annotated[int, PlainNumber] = Field(
+        default=10, ge=1, description="How many results at most."
+    )
     index: str = Field(default=DEFAULT_INDEX, description="Name of the index.")
     max_distance: (
-        Annotated[float, Field(ge=0, allow_inf_nan=False, description="Largest distance kept.")]
+        Annotated[
+            float,
+            Field(ge=0, allow_inf_nan=False, description="Largest distance kept."),
+            PlainNumber,
+        ]
         | None
     ) = Field(
         default=None,

@@ -10,6 +10,7 @@ from service.schemas.parts import (
     ImageInfo,
     ModelInfo,
     Options,
+    PlainNumber,
     Radius,
     StageTimings,
     Wire,
@@ -22,7 +23,7 @@ class SimilarityOptions(Options):
     epsilon: Epsilon | None = Field(
         default=None, description="l2 budget in uploaded pixels; gives `interval`."
     )
-    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = Field(
+    threshold: Annotated[float, Field(ge=0, allow_inf_nan=False), PlainNumber] | None = Field(
         default=None,
         description="Match if distance <= threshold; gives `match` and `certified_radius`.",
     )

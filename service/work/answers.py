@@ -50,12 +50,12 @@ class Embedded:
         }
 
 
-def describe_index(index: GalleryIndex) -> IndexInfo:
+def build_index(index: GalleryIndex) -> IndexInfo:
     """The index version as an answer names it."""
     return IndexInfo(name=index.name, version=index.version, size=index.size)
 
 
-def describe_model(embedder: Embedder, forward_error: float) -> ModelInfo:
+def build_model(embedder: Embedder, forward_error: float) -> ModelInfo:
     """The model as an answer names it, with the error bound of that answer's images."""
     return ModelInfo(
         name=embedder.name,
@@ -67,7 +67,7 @@ def describe_model(embedder: Embedder, forward_error: float) -> ModelInfo:
     )
 
 
-def describe_audit(
+def build_audit(
     options: SearchOptions, k: int, pixels_sha256: str, embedder: Embedder, index: GalleryIndex
 ) -> Audit:
     """What it takes to repeat an answer: the pixels, what decoded them, the index, the question.
@@ -97,13 +97,13 @@ def describe_audit(
     )
 
 
-def describe_query(query: Embedded, *, include_vector: bool) -> QueryInfo:
+def build_query(query: Embedded, *, include_vector: bool) -> QueryInfo:
     """The query as an answer names it."""
     vector = {"vector": query.embedding.vector.tolist()} if include_vector else {}
     return QueryInfo.model_validate({**query.info(), **vector})
 
 
-def describe_results(
+def build_results(
     answer: Answer, index: GalleryIndex, query: Embedded, options: SearchOptions
 ) -> list[SearchResult]:
     """The entries of an answer, each with what is proved about it."""
@@ -144,7 +144,7 @@ def _verdict(answer: Answer, place: int) -> dict[str, object]:
     }
 
 
-def describe_certificate(answer: Answer, claim: Claim) -> AnswerCertificate:
+def build_certificate(answer: Answer, claim: Claim) -> AnswerCertificate:
     """What is proved about the answer as a whole."""
     proof = answer.certificate
     return AnswerCertificate(

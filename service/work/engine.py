@@ -34,17 +34,17 @@ from service.schemas.search import SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.work.answers import (
     Embedded,
-    describe_audit,
-    describe_certificate,
-    describe_index,
-    describe_model,
-    describe_query,
-    describe_results,
+    build_audit,
+    build_certificate,
+    build_index,
+    build_model,
+    build_query,
+    build_results,
     wire_radius,
 )
 from service.work.batcher import Task
 from service.work.encoding import encode
-from service.work.index_registry import Shelf
+from service.work.index_registry import IndexRegistry
 from service.work.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
 from service.work.operating_points import find_point
 
@@ -61,10 +61,10 @@ class _Search(NamedTuple):
 
 @dataclass(frozen=True)
 class Engine:
-    """Answers batches of jobs with one model and the shelf's indexes; safe for many threads."""
+    """Answers batches of jobs with one model and the registry's indexes; safe for many threads."""
 
     embedder: Embedder
-    shelf: Shelf
+    registry: IndexRegistry
     metrics: Metrics
 
     def answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
@@ -88,17 +88,6 @@ class Engine:
             if task.is_postponed:
                 self._answer([task])
         return again
-
-    def check(self, question: Question) -> None:
-        """Refuse a search that nothing could answer, before its image is looked at.
-
-        Raises:
-            IndexNotFoundError: there is no such index.
-            IndexUnavailableError: there is one, and no version of it could be opened.
-            UnknownOperatingPointError: its version has no operating point of that name.
-        """
-        with self.shelf.lease(question.index) as index:
-            find_point(index, question.operating_point)
 
     def _answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
         searches: defaultdict[Question, list[_Search]] = defaultdict(list)
@@ -133,7 +122,7 @@ class Engine:
         """Answer searches, all from one version of the index; gives those to be put back."""
         open_searches = dict(enumerate(group))
         try:
-            with self.shelf.lease(question.index) as index:
+            with self.registry.lease(question.index) as index:
                 rule, point = find_point(index, question.operating_point)
                 *shallow, whole = search_depths(index.size, question.k)
                 is_postponed = any(search.task.is_postponed for search in group)
@@ -169,22 +158,20 @@ class Engine:
         if isinstance(answer, RetrievalError):
             return answer
         job, query = search.job, search.query
-        results = describe_results(answer, index, query, job.options)
+        results = build_results(answer, index, query, job.options)
         self.metrics.observe_results(index.name, results)
         job.watch.lap("certify")
         audit: dict[str, Audit] = {}
         if job.options.include_audit:
             pixels = job.image.pixels_sha256 or ""
-            audit["audit"] = describe_audit(
-                job.options, job.question.k, pixels, self.embedder, index
-            )
+            audit["audit"] = build_audit(job.options, job.question.k, pixels, self.embedder, index)
         whole = SearchAnswer(
-            query=describe_query(query, include_vector=job.options.include_vector),
-            index=describe_index(index),
-            model=describe_model(self.embedder, query.embedding.forward_error),
+            query=build_query(query, include_vector=job.options.include_vector),
+            index=build_index(index),
+            model=build_model(self.embedder, query.embedding.forward_error),
             operating_point=point,
             results=results,
-            certificate=describe_certificate(answer, self.embedder.claim),
+            certificate=build_certificate(answer, self.embedder.claim),
             timings_ms=SearchTimings(**job.watch.timings_ms()),
             **audit,
         )
@@ -225,7 +212,7 @@ class Engine:
             certified_radius=radius,
             image_a=ImageInfo.model_validate(a.info()),
             image_b=ImageInfo.model_validate(b.info()),
-            model=describe_model(self.embedder, error),
+            model=build_model(self.embedder, error),
             unit=UNIT,
             timings_ms=PairTimings(**job.watch.timings_ms()),
         )
@@ -238,7 +225,7 @@ class Engine:
             norm=embedded.norm,
             fingerprint=self.embedder.fingerprint,
             image=ImageInfo.model_validate(embedded.info()),
-            model=describe_model(self.embedder, embedded.embedding.forward_error),
+            model=build_model(self.embedder, embedded.embedding.forward_error),
             timings_ms=EmbedTimings(**job.watch.timings_ms()),
         )
         return encode(answer)

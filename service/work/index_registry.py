@@ -69,10 +69,10 @@ class _Opened:
 
 
 @dataclass(frozen=True)
-class ShelfEntry:
+class IndexEntry:
     """One index as an operator sees it: the version that answers, and one that was refused.
 
-    `opened_at` is when the first was taken into service, by the shelf's clock; 0 without one.
+    `opened_at` is when the first was taken into service, by the registry's clock; 0 without one.
     """
 
     name: str
@@ -80,9 +80,20 @@ class ShelfEntry:
     refused: Refused | None
     opened_at: float = 0.0
 
+    def serving(self) -> GalleryIndex:
+        """The version that answers, not leased: what its manifest says may be read of it.
+
+        Raises:
+            IndexUnavailableError: no version could be opened.
+        """
+        if self.index is None:
+            assert self.refused is not None  # noqa: S101 - one of the two there is.
+            raise _unavailable(self.name, self.refused)
+        return self.index
+
 
 @dataclass
-class Shelf:
+class IndexRegistry:
     """Every index of one data directory.
 
     `refresh` is called by one thread; `lease` by any. A request leases an index once and does all
@@ -120,14 +131,11 @@ class Shelf:
             if is_last:
                 opened.index.close()
 
-    def refresh(self) -> bool:
-        """Look at the disk once: open what is new, replace what changed, drop what is gone.
-
-        Returns:
-            Whether a new version was taken into service.
-        """
+    def refresh(self) -> None:
+        """Look at the disk once: open what is new, replace what changed, drop what is gone."""
         names = list_indexes(self.data_dir)
-        is_new = [self._refresh_one(name) for name in names]
+        for name in names:
+            self._refresh_one(name)
         with self._lock:
             missing = self._opened.keys() - set(names)
             self._refused = {n: r for n, r in self._refused.items() if n in names}
@@ -138,14 +146,13 @@ class Shelf:
                 self._put(name, None)
             elif looks == 1:
                 log.warning("index_missing", index=name)
-        return any(is_new)
 
-    def entries(self) -> list[ShelfEntry]:
+    def entries(self) -> list[IndexEntry]:
         """What is in service and what was refused, by name."""
         with self._lock:
             names = sorted(self._opened.keys() | self._refused.keys())
             return [
-                ShelfEntry(
+                IndexEntry(
                     name,
                     self._opened[name].index if name in self._opened else None,
                     self._refused.get(name),
@@ -154,12 +161,7 @@ class Shelf:
                 for name in names
             ]
 
-    def knows(self, name: str) -> bool:
-        """Whether there is an index of that name, in service or refused."""
-        with self._lock:
-            return name in self._opened or name in self._refused
-
-    def entry(self, name: str) -> ShelfEntry:
+    def entry(self, name: str) -> IndexEntry:
         """One index.
 
         Raises:
@@ -178,28 +180,24 @@ class Shelf:
     def _absent(self, name: str) -> RetrievalError:
         refused = self._refused.get(name)
         if refused is not None:
-            return IndexUnavailableError(
-                f"index {name!r}: version {refused.version} was refused ({refused.code})"
-            )
+            return _unavailable(name, refused)
         return IndexNotFoundError(f"no index {name[:64]!r} is in service here")
 
-    def _refresh_one(self, name: str) -> bool:
-        """Whether another version of this index serves now."""
+    def _refresh_one(self, name: str) -> None:
         version = seal = None
         try:
             version, seal = current_seal(self.data_dir, name)
             if self._is_settled(name, version, seal):
-                return False
+                return
             opened = self._open(name)
         except Exception as error:  # Whatever is wrong with one must not stop the others.
             self._refuse(name, version, seal, error)
-            return False
+            return
         with self._lock:
             self._refused.pop(name, None)
         # Should CURRENT have moved on meanwhile, the next look sees another seal and opens again.
         self._put(name, _Opened(opened, seal, self.clock()))
         log.info("index_serving", index=name, version=opened.version, size=opened.size)
-        return True
 
     def _is_settled(self, name: str, version: str, seal: str) -> bool:
         """Whether this version is served already, or was refused too short a time ago.
@@ -259,3 +257,9 @@ class Shelf:
                 # Our own errors say it all; what nobody foresaw needs its traceback.
                 exc_info=None if type(error) in _REASONS else error,
             )
+
+
+def _unavailable(name: str, refused: Refused) -> IndexUnavailableError:
+    return IndexUnavailableError(
+        f"index {name!r}: version {refused.version} was refused ({refused.code})"
+    )

@@ -62,11 +62,4 @@ def _fields(calibration: Calibration, point: OperatingPoint) -> dict[str, Any]:
 
 
 def _rates(measured: Measured) -> dict[str, float | int | None]:
-    return {
-        "recall": measured.recall,
-        "false_positive_rate": measured.false_positive_rate,
-        "hits": measured.hits,
-        "positives": measured.positives,
-        "false_positives": measured.false_positives,
-        "negatives": measured.negatives,
-    }
+    return {name: getattr(measured, name) for name in indexes.KindRates.model_fields}

@@ -1,19 +1,22 @@
 """From the images of one request to its answer: decoded, put in a batch, answered or given up."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive
 
-from service.admission import Places
-from service.cache.embeddings import CacheCounts, EmbeddingCache, hash_file
+from service.admission import Slots
+from service.cache.embeddings import EmbeddingCache
 from service.decoding.pool import DecodePool
 from service.decoding.query_image import QueryImage
 from service.errors import ClientGoneError
+from service.observability.metrics import Metrics
 from service.observability.request_context import context_of
 from service.observability.stopwatch import Stopwatch
+from service.observability.tracing import Tracing
 from service.work.batcher import Batcher
 from service.work.jobs import Job
 
@@ -22,28 +25,41 @@ T = TypeVar("T")
 MakeJob = Callable[[list[QueryImage], Stopwatch], Job]
 
 
+# Hashing less than this takes less time (0.2 ms) than handing it to a thread under load does.
+_SHORT_BYTES = 256 * 1024
+
+
 class Pipeline:
     """The stages that every image goes through; waiting for them has one budget, work its own.
 
-    `on_end` is told where the time of each request went, whatever became of it.
+    Args:
+        decoders: make a file ready for the network.
+        batcher: embeds and answers.
+        slots: of requests at work or waiting for it.
+        queue_timeout_s: longest wait of one request for decoders and workers together.
+        metrics: told where the time of each request went, whatever became of it.
+        tracing: likewise; None: no traces.
+        cache: embeddings of files seen before; None: none is kept.
     """
 
     def __init__(
         self,
         decoders: DecodePool,
         batcher: Batcher[Job, bytes],
-        places: Places,
+        slots: Slots,
         *,
         queue_timeout_s: float,
-        on_end: Callable[[Stopwatch], None],
+        metrics: Metrics,
+        tracing: Tracing | None = None,
         cache: EmbeddingCache | None = None,
     ) -> None:
-        self._decoders = decoders
-        self._batcher = batcher
-        self._places = places
+        self.decoders = decoders
+        self.batcher = batcher
+        self.cache = cache
+        self._slots = slots
         self._queue_timeout_s = queue_timeout_s
-        self._on_end = on_end
-        self._cache = cache
+        self._metrics = metrics
+        self._tracing = tracing
 
     async def answer(
         self,
@@ -68,34 +84,14 @@ class Pipeline:
             ClientGoneError: nobody waits for the answer any more.
             RetrievalError: whatever else the job's own work raises.
         """
-        with self._places.take():
+        with self._slots.take():
             work = self._measured(request, images, make_job, wants_pixels=wants_pixels)
             return await _unless_gone(request.receive, work)
 
-    @property
-    def waiting(self) -> int:
-        """Requests that no worker has taken yet."""
-        return self._batcher.waiting
-
-    @property
-    def cache_counts(self) -> CacheCounts | None:
-        """What the caches were asked and had; None without one."""
-        return None if self._cache is None else self._cache.counts
-
-    @property
-    def decoders(self) -> int:
-        """Number of decode processes."""
-        return self._decoders.size
-
-    @property
-    def decoding(self) -> int:
-        """Decode processes at work."""
-        return self._decoders.busy
-
     async def close(self) -> None:
         """Finish the batches in hand, end the decode processes."""
-        await asyncio.to_thread(self._batcher.close)
-        await self._decoders.close()
+        await asyncio.to_thread(self.batcher.close)
+        await self.decoders.close()
 
     async def _measured(
         self,
@@ -109,7 +105,10 @@ class Pipeline:
         try:
             return await self._answer(images, make_job, watch, wants_pixels=wants_pixels)
         finally:
-            self._on_end(watch)
+            # Copies: a worker may still be at it.
+            self._metrics.observe_stages(dict(watch.seconds))
+            if self._tracing is not None:
+                self._tracing.record_stages(tuple(watch.laps))
 
     async def _answer(
         self,
@@ -123,24 +122,25 @@ class Pipeline:
         prepared = [await self._prepare(data, watch, wants_pixels=wants_pixels) for data in images]
         job = make_job(prepared, watch)
         try:
-            return await self._batcher.run(job, patience_s=self._patience_s(watch))
+            return await self.batcher.run(job, patience_s=self._patience_s(watch))
         finally:
             # Of a request that failed after it was embedded, too: the embedding is as good as any.
-            if self._cache is not None:
+            if self.cache is not None:
                 for image in prepared:
-                    self._cache.keep(image)
+                    self.cache.keep(image)
 
     async def _prepare(self, data: bytes, watch: Stopwatch, *, wants_pixels: bool) -> QueryImage:
         """The image of a file: from a cache, or decoded, which its pixels' hash takes."""
-        sha256 = await hash_file(data)
-        if self._cache is not None:
-            found = None if wants_pixels else await self._cache.find(sha256)
+        # Our own hash, never one that a decode process names: it is the key of the cache.
+        sha256 = await _hash(data)
+        if self.cache is not None:
+            found = None if wants_pixels else await self.cache.find(sha256)
             watch.lap("cache")
             if found is not None:
                 watch.skip("decode")
                 return found
         watch.skip("cache")
-        made = await self._decoders.prepare(
+        made = await self.decoders.prepare(
             data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
         )
         return QueryImage(
@@ -174,3 +174,10 @@ async def _disconnected(receive: Receive) -> None:
     """Wait until the client is gone; its body was read, so nothing else can come."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _hash(data: bytes) -> str:
+    """SHA-256 of a file, hex; in a thread where it takes long, so that the loop goes on."""
+    if len(data) <= _SHORT_BYTES:
+        return hashlib.sha256(data).hexdigest()
+    return await asyncio.to_thread(lambda: hashlib.sha256(data).hexdigest())

@@ -19,8 +19,8 @@ import service
 from model.errors import EmbeddingError, ImageError, RetrievalError
 from service.app import create_app
 from service.doctor.deployment import checks_of
-from service.errors import ERROR_TABLE, Refusal
-from service.routes.examples import ANSWERS, PROBLEM_DETAILS
+from service.errors import ERROR_TABLE, RefusalReason
+from service.routes.openapi import ANSWERS, PROBLEM_DETAILS
 from service.schemas.embed import EmbedAnswer
 from service.schemas.health import Live, Ready
 from service.schemas.indexes import IndexList, IndexStatus, Item
@@ -105,7 +105,7 @@ def test_every_metric_and_every_check_of_the_doctor_is_in_the_docs():
     assert len(names) > 30
     for name in names:
         assert f"`{name}`" in page or name.startswith(("process_", "python_")), name
-    for reason in get_args(Refusal):
+    for reason in get_args(RefusalReason):
         assert f"`{reason}`" in page, reason
     for name in checks_of(Settings.model_construct()):
         assert f"`{name}`" in page, name

@@ -371,3 +371,36 @@ def test_a_keys_file_that_cannot_be_used_ends_the_start(tmp_path: Path):
     assert len(done.stderr.splitlines()) == 1
     assert "is damaged" in done.stderr
     assert "lipsim_oops" not in done.stderr
+
+
+def test_a_probe_tells_a_stranger_that_it_is_ready_and_no_more(guarded: httpx.Client):
+    for headers in ({}, {"X-API-Key": STRANGER}, {"X-API-Key": "a", "Authorization": "Bearer b"}):
+        answer = guarded.get("/readyz", headers=headers)
+        assert answer.json() == {"status": "ready", "reason": None}
+    known = guarded.get("/readyz", headers={"X-API-Key": READER}).json()
+    listed = guarded.get("/v1/indexes", headers={"X-API-Key": READER}).json()
+    assert known["indexes"] == listed["indexes"] != []
+    assert known["redis"] == "off"
+
+
+def test_what_keys_and_quota_refuse_is_counted_and_logged_by_its_code(
+    data_dir: Path, tmp_path: Path, start_server: StartServer
+):
+    add(tmp_path / "keys.json", "reader", READER, rate_limit="1/hour")
+    add(tmp_path / "keys.json", "boss", ADMIN, Scope.ADMIN)
+    server = start_server(data_dir, keys_file=tmp_path / "keys.json", workers=1)
+    wanted = {"unauthorized": 401, "forbidden": 403, "quota_exceeded": 429}
+    with httpx.Client(base_url=server.url, headers={"X-API-Key": READER}) as client:
+        statuses = [
+            client.get("/v1/info", headers={"X-API-Key": STRANGER}).status_code,
+            client.get("/metrics").status_code,
+            *[client.get("/v1/nothing").status_code for _ in range(2)],
+        ]
+        assert statuses == [401, 403, 404, 429]
+        counted = client.get("/metrics", headers={"X-API-Key": ADMIN}).text
+    server.stop()
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if line[0] == "{"]
+    logged = {line["code"]: line["status"] for line in lines if "code" in line}
+    for code, status in wanted.items():
+        assert f'lipsim_problems_total{{code="{code}"}} 1.0' in counted
+        assert logged[code] == status

@@ -156,6 +156,12 @@ REFUSED: list[tuple[str, dict[str, Any], int, str]] = [
     ("JSON without image", as_json({"k": 2}), 400, "missing_field"),
     ("JSON image null", as_json({"image_base64": None}), 400, "invalid_parameter"),
     ("JSON image list", as_json({"image_base64": [B64]}), 400, "invalid_parameter"),
+    *[(f"{kind} k {written!r}", ask(written), 400, "invalid_parameter")
+      for written in ("1_0", " 5 ", "5 ", "0x5")
+      for kind, ask in (("query", lambda k: raw(PNG, k=k)),
+                        ("form", lambda k: multipart(("image", PNG), ("k", k.encode()))))],
+    ("form epsilon 0.1_5", multipart(("image", PNG), ("epsilon", b"0.1_5")),
+     400, "invalid_parameter"),
     ("JSON k text", as_json({"image_base64": B64, "k": "3"}), 400, "invalid_parameter"),
     ("JSON k true", as_json({"image_base64": B64, "k": True}), 400, "invalid_parameter"),
     ("JSON unknown", as_json({"image_base64": B64, "image": "x"}), 400, "invalid_parameter"),

@@ -85,6 +85,7 @@ def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Pa
         "width": 160,
         "height": 120,
         "format": "JPEG",
+        "truncated": False,
         "embedding_norm": answer["query"]["embedding_norm"],
         "gain": answer["query"]["gain"],
     }

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.errors import InvalidParameterError
-from service.http.auth import Access, address_of, needed_scope, presented_key
+from service.http.auth import AuthMiddleware, address_of, needed_scope, presented_key
 from service.keys.keys import Key, KeyRing, Scope, add_entry, digest_of
 from service.quota import Quota
 
@@ -110,7 +110,7 @@ def refuse(ring: KeyRing, path: str, *headers: tuple[bytes, bytes]) -> list[dict
     async def send(message: Any) -> None:
         sent.append(message)
 
-    access = Access(_never, keys=ring, quota=Quota(), rate=None)
+    access = AuthMiddleware(_never, keys=ring, quota=Quota(), rate=None)
     scope = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
     asyncio.run(access(scope, _never, send))
     return sent

@@ -5,11 +5,12 @@ import pytest
 from starlette.datastructures import Headers
 
 from service.admission import ByteBudget
-from service.app import body_limit
 from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.http import body_limit as guard
-from service.http.body_limit import BodyGuard, CountedBody, RequestLog
+from service.http.body_limit import BodyLimit, CountedBody
+from service.http.request_log import RequestLog
 from service.observability.metrics import Metrics
+from service.routes.specs import SPECS
 
 
 def messages(*chunks: bytes, is_complete: bool = True) -> list[dict[str, Any]]:
@@ -85,14 +86,19 @@ def serve(app: Any, wire: Wire, *headers: tuple[bytes, bytes]) -> list[dict[str,
     return wire.sent
 
 
+def bounded() -> BodyLimit:
+    """A layer that lets nothing pass but what stands around an image, and answers at once."""
+    return BodyLimit(
+        respond, routes={}, max_image_bytes=1, timeout_s=1, budget=ByteBudget(1_000_000)
+    )
+
+
 CHUNKED = (b"transfer-encoding", b"chunked")
 
 
 def test_an_early_answer_is_out_before_the_rest_is_read_and_then_the_line_is_closed():
     wire = Wire(messages(b"x" * 10, b"y" * 10))
-    sent = serve(
-        BodyGuard(respond, limit=lambda *_: 5, timeout_s=1, budget=ByteBudget(1000)), wire, CHUNKED
-    )
+    sent = serve(bounded(), wire, CHUNKED)
     assert (b"connection", b"close") in sent[0]["headers"]
     assert sent[1]["body"] == b"no"
     assert sent[1]["more_body"] is True
@@ -103,16 +109,12 @@ def test_an_early_answer_is_out_before_the_rest_is_read_and_then_the_line_is_clo
 def test_a_client_that_never_ends_is_hung_up_on(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(guard, "LINGER_S", 0.05)
     wire = Wire(messages(b"x", is_complete=False))
-    sent = serve(
-        BodyGuard(respond, limit=lambda *_: 5, timeout_s=1, budget=ByteBudget(1000)), wire, CHUNKED
-    )
+    sent = serve(bounded(), wire, CHUNKED)
     assert sent[-1]["more_body"] is False
 
 
 def test_a_request_without_a_body_keeps_its_connection():
-    sent = serve(
-        BodyGuard(respond, limit=lambda *_: 5, timeout_s=1, budget=ByteBudget(1000)), Wire([])
-    )
+    sent = serve(bounded(), Wire([]))
     assert sent[0]["headers"] == []
     assert len(sent) == 2
 
@@ -141,5 +143,5 @@ def test_what_nobody_foresaw_is_a_500_that_says_nothing():
 def test_the_limit_leaves_room_for_the_images_in_their_encoding(
     path: str, content_type: str, images: float
 ):
-    limit = body_limit(3_000_000)(path, content_type)
+    limit = SPECS[path].max_body_bytes(content_type, 3_000_000)
     assert images * 3_000_000 <= limit <= images * 3_000_000 + 100_000

@@ -6,7 +6,7 @@ import pytest
 
 from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
 from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
-from service.http.problems import problem_response, response_of
+from service.http.problems import problem_of, problem_response
 from service.observability.stopwatch import Stopwatch
 from service.schemas.health import Live
 from service.schemas.indexes import Item
@@ -94,27 +94,23 @@ def test_stages_add_up_to_the_total():
 
 
 def test_who_is_refused_is_told_when_to_come_back():
-    assert response_of(OverloadedError("full", reason="places")).headers["Retry-After"] == "1"
+    assert problem_of(OverloadedError("full", reason="places")).headers["Retry-After"] == "1"
     assert (
-        response_of(OverloadedError("full", reason="places", retry_after_s=7)).headers[
-            "Retry-After"
-        ]
+        problem_of(OverloadedError("full", reason="places", retry_after_s=7)).headers["Retry-After"]
         == "7"
     )
 
 
 def test_private_errors_show_their_title_only():
     for error in (RetrievalError("secret"), EmbeddingError("secret"), CertificateError("secret")):
-        assert b"secret" not in bytes(response_of(error).body)
-    assert b"shown" in bytes(response_of(ImageDecodeError("shown")).body)
+        assert b"secret" not in bytes(problem_of(error).body)
+    assert b"shown" in bytes(problem_of(ImageDecodeError("shown")).body)
 
 
 def test_every_503_says_when_to_come_back():
-    assert response_of(OverloadedError("full", reason="places")).headers["retry-after"] == "1"
+    assert problem_of(OverloadedError("full", reason="places")).headers["retry-after"] == "1"
 
 
 def test_a_missing_field_is_named():
-    body = json.loads(
-        bytes(response_of(MissingFieldError([FieldProblem("k", "is required")])).body)
-    )
+    body = json.loads(bytes(problem_of(MissingFieldError([FieldProblem("k", "is required")])).body))
     assert body["errors"] == [{"field": "k", "message": "is required"}]

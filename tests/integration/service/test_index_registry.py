@@ -1,4 +1,4 @@
-"""The shelf over real index files: leases, retirement, and when a refusal is tried again."""
+"""The registry over real index files: leases, retirement, and when a refusal is tried again."""
 
 import shutil
 import time
@@ -14,7 +14,7 @@ from index_builder.search.gallery import GalleryIndex
 from model.pixels.decode import DECODE_POLICY_VERSION
 from service.errors import IndexUnavailableError
 from service.settings import Settings
-from service.work.index_registry import Shelf
+from service.work.index_registry import IndexRegistry
 
 
 @pytest.fixture
@@ -30,10 +30,10 @@ class Clock:
 
 
 @pytest.fixture
-def shelf(own: Path) -> Iterator[Shelf]:
+def registry(own: Path) -> Iterator[IndexRegistry]:
     with GalleryIndex.open(own) as index:
         fingerprint = index.manifest.model_fingerprint
-    opened = Shelf(own, fingerprint, DECODE_POLICY_VERSION, clock=Clock())
+    opened = IndexRegistry(own, fingerprint, DECODE_POLICY_VERSION, clock=Clock())
     yield opened
     opened.close()
 
@@ -43,85 +43,85 @@ def is_open(index: GalleryIndex) -> bool:
 
 
 def test_a_version_that_is_replaced_closes_when_its_last_lease_ends(
-    shelf: Shelf, own: Path, gallery: Path, tmp_path: Path
+    registry: IndexRegistry, own: Path, gallery: Path, tmp_path: Path
 ):
-    shelf.refresh()
+    registry.refresh()
     source = shutil.copytree(gallery, tmp_path / "fewer")
     (source / "p01.jpg").unlink()
-    with shelf.lease("default") as first, shelf.lease("default") as again:
+    with registry.lease("default") as first, registry.lease("default") as again:
         assert first is again
         run_builder("build", source, "--data-dir", own)
-        shelf.refresh()
-        with shelf.lease("default") as second:
+        registry.refresh()
+        with registry.lease("default") as second:
             assert (first.version, second.version) == ("v000001", "v000002")
         assert is_open(first)
         assert first.entries([0])[0].id
         assert first.search(np.ones((1, first.dim)), 5)[0].size == 60
     assert not is_open(first)
     assert is_open(second)
-    shelf.close()
+    registry.close()
     assert not is_open(second)
-    with pytest.raises(IndexNotFoundError), shelf.lease("default"):
-        pytest.fail("a closed shelf gave a lease")
+    with pytest.raises(IndexNotFoundError), registry.lease("default"):
+        pytest.fail("a closed registry gave a lease")
 
 
-def test_a_version_is_opened_once(shelf: Shelf):
-    shelf.refresh()
-    with shelf.lease("default") as first:
-        shelf.refresh()
-        with shelf.lease("default") as second:
+def test_a_version_is_opened_once(registry: IndexRegistry):
+    registry.refresh()
+    with registry.lease("default") as first:
+        registry.refresh()
+        with registry.lease("default") as second:
             assert first is second
 
 
-def test_a_refused_version_is_tried_again_ever_more_rarely(shelf: Shelf, own: Path):
+def test_a_refused_version_is_tried_again_ever_more_rarely(registry: IndexRegistry, own: Path):
     vectors = own / "indexes/default/versions/v000001/vectors.npy"
     good = vectors.read_bytes()
     vectors.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    clock = shelf.clock
+    clock = registry.clock
     assert isinstance(clock, Clock)
     pauses = []
     for _ in range(8):
-        shelf.refresh()
-        refused = shelf.entry("default").refused
+        registry.refresh()
+        refused = registry.entry("default").refused
         assert refused is not None
         assert refused.code == "index_damaged"
         pauses.append(refused.pause_s)
-        shelf.refresh()
-        assert shelf.entry("default").refused == refused
+        registry.refresh()
+        assert registry.entry("default").refused == refused
         clock.now = refused.retry_at
     assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
-    with pytest.raises(IndexUnavailableError, match="index_damaged"), shelf.lease("default"):
+    with pytest.raises(IndexUnavailableError, match="index_damaged"), registry.lease("default"):
         pytest.fail("a damaged index was leased")
     vectors.write_bytes(good)
-    shelf.refresh()
-    assert shelf.entry("default").refused is None
-    with shelf.lease("default") as index:
+    registry.refresh()
+    assert registry.entry("default").refused is None
+    with registry.lease("default") as index:
         assert index.size == 60
 
 
-def test_an_index_that_is_gone_is_let_go_at_the_third_look(shelf: Shelf, own: Path):
-    shelf.refresh()
+def test_an_index_that_is_gone_is_let_go_at_the_third_look(registry: IndexRegistry, own: Path):
+    registry.refresh()
     shutil.rmtree(own / "indexes/default")
     for _ in range(2):
-        shelf.refresh()
-        with shelf.lease("default") as index:
+        registry.refresh()
+        with registry.lease("default") as index:
             assert index.search(np.ones((1, index.dim)), 5)[0].size == 60
-    shelf.refresh()
-    assert shelf.entries() == []
+    registry.refresh()
+    assert registry.entries() == []
     assert not is_open(index)
 
 
-def test_a_directory_that_comes_back_in_time_was_never_gone(shelf: Shelf, own: Path):
-    shelf.refresh()
-    with shelf.lease("default") as first:
+def test_a_directory_that_comes_back_in_time_was_never_gone(registry: IndexRegistry, own: Path):
+    registry.refresh()
+    with registry.lease("default") as first:
         pass
     for _ in range(3):
         (own / "indexes").rename(own / "away")
-        shelf.refresh()
-        shelf.refresh()
+        registry.refresh()
+        registry.refresh()
         (own / "away").rename(own / "indexes")
-        shelf.refresh()
-        with shelf.lease("default") as index:
+        registry.refresh()
+        with registry.lease("default") as index:
             assert index is first
 
 
@@ -141,23 +141,25 @@ def other(gallery: Path, tmp_path: Path) -> Path:
     return tmp_path / "other"
 
 
-def test_another_index_of_the_same_version_name_is_noticed(shelf: Shelf, own: Path, other: Path):
-    shelf.refresh()
+def test_another_index_of_the_same_version_name_is_noticed(
+    registry: IndexRegistry, own: Path, other: Path
+):
+    registry.refresh()
     move_into_place(own, other)
-    shelf.refresh()
-    with shelf.lease("default") as index:
+    registry.refresh()
+    with registry.lease("default") as index:
         assert (index.version, index.size) == ("v000001", 5)
 
 
 def test_a_refused_version_is_not_kept_waiting_for_another_of_its_name(
-    shelf: Shelf, own: Path, other: Path
+    registry: IndexRegistry, own: Path, other: Path
 ):
     (own / "indexes/default/versions/v000001/items.sqlite").unlink()
-    shelf.refresh()
+    registry.refresh()
     move_into_place(own, other)
-    shelf.refresh()
-    assert shelf.entry("default").refused is None
-    with shelf.lease("default") as index:
+    registry.refresh()
+    assert registry.entry("default").refused is None
+    with registry.lease("default") as index:
         assert index.size == 5
 
 
@@ -178,10 +180,10 @@ def test_the_running_service_answers_from_an_index_moved_into_place(
         assert "p09.jpg" not in {result["id"] for result in found["results"]}
 
 
-def test_a_refusal_shows_no_path(shelf: Shelf, own: Path):
+def test_a_refusal_shows_no_path(registry: IndexRegistry, own: Path):
     (own / "indexes/default/versions/v000001/items.sqlite").unlink()
-    shelf.refresh()
-    refused = shelf.entry("default").refused
+    registry.refresh()
+    refused = registry.entry("default").refused
     assert refused is not None
     assert str(own) not in refused.detail
 
