@@ -9,35 +9,18 @@ them happen to be out in a single draw moves recall by ten points.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from model.evaluate.gathering import Gathered
-from model.evaluate.measurement import Group, Measurement, by_groups
+from model.evaluate.embedding import EmbeddedSet
 from model.evaluate.radii import Proof, norms_of
-from model.evaluate.retrieval import query_divisions
+from model.evaluate.rows import Group, Row, groups_of, mean_rows
 from model.evaluate.standing import Gallery, LeftOut
 
 TASK = "copies"
 RATES = (0.01, 0.001)
 TURNS = 7
-
-
-@dataclass(frozen=True, eq=False)
-class FirstResults:
-    """What each query finds first in each turn, (Q, T).
-
-    Attributes:
-        entries: number of the first result.
-        margins: its radius in embedding space over the embedding's norm.
-        cosines: its similarity.
-    """
-
-    entries: Int64[np.ndarray, "Q T"]
-    margins: Float64[np.ndarray, "Q T"]
-    cosines: Float64[np.ndarray, "Q T"]
 
 
 def turn_of(digests: Sequence[str]) -> Int64[np.ndarray, " N"]:
@@ -53,8 +36,8 @@ def first_results(
     queries: Float64[np.ndarray, "Q D"],
     turns: Int64[np.ndarray, " N"],
     proof: Proof | None,
-) -> FirstResults:
-    """The first result of each query in each turn.
+) -> tuple[Int64[np.ndarray, "Q T"], dict[str, Float64[np.ndarray, "Q T"]]]:
+    """The first result of each query in each turn: its number, its margin and its cosine.
 
     It is the first of the whole gallery in every turn but the one in which that is out.
 
@@ -70,15 +53,16 @@ def first_results(
     second = gallery.nearest(queries, out)
     instead = gallery.stand(queries, second, without=out)
     shape = (len(queries), TURNS)
-    found = FirstResults(np.empty(shape, dtype=np.int64), np.empty(shape), np.empty(shape))
+    entries = np.empty(shape, dtype=np.int64)
+    found = {"margin": np.empty(shape), "cosine": np.empty(shape)}
     for turn in range(TURNS):
         is_out = turns[best] == turn
         others = np.delete(by_group.radii, turn, axis=1).min(axis=1)
         radii = np.where(is_out, instead.radii[:, 0], others)
-        found.entries[:, turn] = np.where(is_out, second, best)
-        found.margins[:, turn] = margins(radii, queries, proof)
-        found.cosines[:, turn] = np.where(is_out, instead.similarities, by_group.similarities)
-    return found
+        entries[:, turn] = np.where(is_out, second, best)
+        found["margin"][:, turn] = margins(radii, queries, proof)
+        found["cosine"][:, turn] = np.where(is_out, instead.similarities, by_group.similarities)
+    return entries, found
 
 
 def threshold_for(statistics: Float64[np.ndarray, " F"], rate: float) -> float:
@@ -89,33 +73,32 @@ def threshold_for(statistics: Float64[np.ndarray, " F"], rate: float) -> float:
     return float(np.sort(statistics)[::-1][allowed])
 
 
-def measure_copies(metric: str, gathered: Gathered, *, proof: Proof | None) -> list[Measurement]:
+def measure_copies(metric: str, pictures: EmbeddedSet) -> list[Row]:
     """Recall at the allowed rates of false positives, by margin and by cosine, and by edit.
 
     The margin is the first result's radius in embedding space over the embedding's norm. It needs
     no certificate: a metric without one has it too, and nothing is proved by it.
-
-    Args:
-        metric: its name.
-        gathered: the embeddings.
-        proof: its forward error counts against the margin, as in the service; None for none.
     """
-    vectors, originals = gathered.vectors[metric], gathered.queries.originals
-    turns = turn_of(gathered.sheet.origins)
+    embedded, originals = pictures.metrics[metric], pictures.originals
+    turns = turn_of(pictures.origins)
     if (turns == turns[0]).all():
         return []
-    found = first_results(Gallery(vectors.pictures), vectors.queries, turns, proof)
+    entries, found = first_results(
+        Gallery(embedded.pictures), embedded.queries, turns, embedded.proof
+    )
     is_absent = turns[originals][:, None] == np.arange(TURNS)
-    is_right = found.entries == originals[:, None]
-    groups = by_groups(query_divisions(gathered), len(originals))
-    out: list[Measurement] = []
-    for statistic, values in (("margin", found.margins), ("cosine", found.cosines)):
+    is_right = entries == originals[:, None]
+    groups = groups_of(pictures.divisions(), len(originals))
+    rows: list[Row] = []
+    for statistic, values in found.items():
         for rate in RATES:
+            fields = {"task": TASK, "metric": metric, "statistic": statistic, "rate": rate}
             threshold = threshold_for(values[is_absent], rate)
-            at_rate = _above_threshold(metric, values > threshold, is_absent, is_right, groups)
-            at_rate.append(Measurement(TASK, metric, "threshold", threshold, len(originals)))
-            out += [replace(one, statistic=statistic, rate=rate) for one in at_rate]
-    return out
+            rows += _rows_at(fields, values > threshold, is_absent, is_right, groups)
+            number = {"value": threshold if np.isfinite(threshold) else None}
+            count = {"count": len(originals)}
+            rows.append({**fields, "figure": "threshold", "by": "all", **number, **count})
+    return rows
 
 
 def margins(
@@ -128,13 +111,13 @@ def margins(
     return np.divide(reach, norms, out=np.zeros(len(norms)), where=norms > 0.0)
 
 
-def _above_threshold(
-    metric: str,
+def _rows_at(
+    fields: Row,
     passes: Bool[np.ndarray, "Q T"],
     is_absent: Bool[np.ndarray, "Q T"],
     is_right: Bool[np.ndarray, "Q T"],
     groups: Sequence[Group],
-) -> list[Measurement]:
+) -> list[Row]:
     """What passes a threshold rightly, by group, and what passes it wrongly.
 
     A copy counts once, by the share of its turns: in all but one its original is there.
@@ -142,8 +125,8 @@ def _above_threshold(
     right = (passes & is_right).sum(axis=1) / (TURNS - 1)
     wrong = (passes & ~is_right & ~is_absent).sum(axis=1) / (TURNS - 1)
     false = (passes & is_absent).sum(axis=1).astype(np.float64)
-    out = [group.mean(TASK, metric, "copy_recall", right) for group in groups]
-    whole = groups[0]
-    out.append(whole.mean(TASK, metric, "wrong_match_rate", wrong))
-    out.append(whole.mean(TASK, metric, "false_positive_rate", false))
-    return out
+    return [
+        *mean_rows({**fields, "figure": "copy_recall"}, right, groups),
+        *mean_rows({**fields, "figure": "wrong_match_rate"}, wrong, groups[:1]),
+        *mean_rows({**fields, "figure": "false_positive_rate"}, false, groups[:1]),
+    ]

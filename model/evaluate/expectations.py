@@ -1,71 +1,22 @@
-"""Thresholds that a run must meet, from a TOML file: the acceptance table of a checkpoint."""
+"""Thresholds that measured rows must meet, from a TOML file: what a checkpoint is held to."""
 
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FiniteFloat,
+    ValidationError,
+    model_validator,
+)
 
 from model.errors import EvaluationError
-from model.evaluate.measurement import FIELDS, Book
-
-_OWN = ("name", "at_least", "at_most", "above", "gain")
-_COUNTS = frozenset({"k"})
-_NUMBERS = frozenset({"epsilon", "rate"})
-
-
-@dataclass(frozen=True)
-class Expectation:
-    """One line of the file.
-
-    Attributes:
-        name: what it is called when it fails.
-        selector: the measurement it is about: what is not said must be at its default.
-        at_least: lower limit of the value; None for none.
-        at_most: upper limit; None for none.
-        above: a metric whose value of the same measurement must be exceeded; None for none.
-        gain: by how much at least, with `above`; without it, any positive difference will do.
-    """
-
-    name: str
-    selector: Mapping[str, Any]
-    at_least: float | None
-    at_most: float | None
-    above: str | None
-    gain: float | None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What came of one expectation: `measured` is None where the run has no such number."""
-
-    name: str
-    wanted: str
-    measured: float | None
-    is_met: bool
-
-    def line(self) -> str:
-        """For people."""
-        measured = "not measured" if self.measured is None else f"measured {self.measured:.4f}"
-        return f"{'met ' if self.is_met else 'FAIL'} {self.name}: wanted {self.wanted}, {measured}"
-
-
-def read_expectations(path: Path) -> list[Expectation]:
-    """Read a file of [[expect]] tables.
-
-    Raises:
-        EvaluationError: it cannot be read, or a table has a key or value that means nothing.
-    """
-    try:
-        tables: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", [])
-    # ValueError: bad UTF-8, bad TOML, or a number of thousands of digits.
-    except (OSError, ValueError, RecursionError) as exc:
-        raise EvaluationError(f"{path}: no file of expectations: {exc}") from exc
-    if not isinstance(tables, list) or not tables:
-        raise EvaluationError(f"{path}: at least one [[expect]] table was wanted")
-    lines = enumerate(cast("list[Any]", tables), 1)
-    return [_read_one(table, f"{path}, [[expect]] number {number}") for number, table in lines]
+from model.evaluate.rows import Row
 
 
 def parse_epsilon(text: str) -> float:
@@ -81,92 +32,129 @@ def parse_epsilon(text: str) -> float:
     return value
 
 
-def judge(expectations: Sequence[Expectation], book: Book, headline: str) -> list[Verdict]:
+def _budget(value: Any) -> Any:
+    return parse_epsilon(value) if isinstance(value, str) else value
+
+
+class Expectation(BaseModel):
+    """One line of the file: which row it is about, and what that row's value must be.
+
+    `above` names a metric whose value of the same row must be exceeded, by at least `gain`; without
+    a gain any positive difference will do.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    name: str
+    at_least: FiniteFloat | None = None
+    at_most: FiniteFloat | None = None
+    above: str | None = None
+    gain: FiniteFloat | None = None
+
+    # The row's fields: one that is not given must not be in the row.
+    task: str
+    figure: str
+    metric: str | None = None
+    by: str = "all"
+    group: str | None = None
+    k: int | None = None
+    epsilon: Annotated[FiniteFloat, BeforeValidator(_budget)] | None = None
+    unit: str | None = None
+    formula: str | None = None
+    statistic: str | None = None
+    rate: FiniteFloat | None = None
+
+    @model_validator(mode="after")
+    def _means_something(self) -> "Expectation":
+        if self.at_least is None and self.at_most is None and self.above is None:
+            raise ValueError("one of at_least, at_most, above was wanted")
+        if self.gain is not None and self.above is None:
+            raise ValueError("gain says by how much above another, and above is missing")
+        return self
+
+
+_LIMITS = {"name", "at_least", "at_most", "above", "gain"}
+
+
+def read_expectations(path: Path) -> list[Expectation]:
+    """Read a file of [[expect]] tables.
+
+    Raises:
+        EvaluationError: it cannot be read, or a table has a key or value that means nothing.
+    """
+    try:
+        tables: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", [])
+    # ValueError: bad UTF-8, bad TOML, or a number of thousands of digits.
+    except (OSError, ValueError, RecursionError) as exc:
+        raise EvaluationError(f"{path}: no file of expectations: {exc}") from exc
+    if not isinstance(tables, list) or not tables:
+        raise EvaluationError(f"{path}: at least one [[expect]] table was wanted")
+    out: list[Expectation] = []
+    for number, table in enumerate(cast("list[Any]", tables), 1):
+        try:
+            out.append(Expectation.model_validate(table))
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            key = ".".join(str(part) for part in first["loc"][:1])
+            where = f"{path}, [[expect]] number {number}"
+            what = first["msg"].removeprefix("Value error, ")
+            raise EvaluationError(f"{where}: {key + ': ' if key else ''}{what}") from exc
+    return out
+
+
+def check_expectations(
+    expectations: Iterable[Expectation], rows: Sequence[Row], first_metric: str
+) -> list[Row]:
     """Hold each expectation against what was measured.
 
     Args:
         expectations: the lines.
-        book: of the run.
-        headline: the metric meant where a line names none.
+        rows: of all tasks and metrics.
+        first_metric: the one meant where a line names none.
+
+    Returns:
+        For each line its `name`, what was `wanted`, what was `measured` (None where there is no
+        such number) and whether it `is_met`.
     """
-    return [_judge_one(one, book, headline) for one in expectations]
+    return [_check(one, rows, one.metric or first_metric) for one in expectations]
 
 
-def _read_one(raw: Any, where: str) -> Expectation:
-    table = cast("dict[str, Any]", raw) if isinstance(raw, dict) else {}
-    if not isinstance(table.get("name"), str):
-        raise EvaluationError(f"{where}: a table with a name was wanted")
-    if unknown := sorted(set(table) - {*FIELDS, *_OWN}):
-        known = ", ".join((*_OWN, *FIELDS))
-        raise EvaluationError(f"{where}: unknown key {unknown[0]!r}; known: {known}")
-    if not {"at_least", "at_most", "above"} & set(table):
-        raise EvaluationError(f"{where}: one of at_least, at_most, above was wanted")
-    limits = {name: _number(table, name, where) for name in ("at_least", "at_most", "gain")}
-    if not isinstance(table.get("above", ""), str):
-        raise EvaluationError(f"{where}: above must be a metric's name, got {table['above']!r}")
-    if "gain" in table and "above" not in table:
-        raise EvaluationError(f"{where}: gain says by how much above another, and above is missing")
-    selector = {name: _selected(table, name, where) for name in FIELDS if name in table}
-    return Expectation(table["name"], selector, above=table.get("above"), **limits)
+def as_line(checked: Row) -> str:
+    """What came of a line, for people."""
+    value = checked["measured"]
+    measured = "not measured" if value is None else f"measured {value:.4f}"
+    met = "met " if checked["is_met"] else "FAIL"
+    return f"{met} {checked['name']}: wanted {checked['wanted']}, {measured}"
 
 
-def _selected(table: Mapping[str, Any], name: str, where: str) -> str | int | float | None:
-    """A field's value of the type that measurements have it in: any other would never be found."""
-    value = table[name]
-    if name == "epsilon" and isinstance(value, str):
-        try:
-            return parse_epsilon(value)
-        except ValueError as exc:
-            raise EvaluationError(f"{where}: {exc}") from exc
-    if name in _NUMBERS:
-        return _number(table, name, where)
-    kind, called = (int, "a whole number") if name in _COUNTS else (str, "text")
-    # `type`, as true is 1 to Python.
-    if type(value) is not kind:
-        raise EvaluationError(f"{where}: {name} must be {called}, got {value!r:.60}")
-    return value
-
-
-def _number(table: Mapping[str, Any], name: str, where: str) -> float | None:
-    value = table.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EvaluationError(f"{where}: {name} must be a number, got {value!r:.60}")
-    try:
-        number = float(value)
-    except OverflowError:  # an integer of more than 308 digits
-        number = math.inf
-    if not math.isfinite(number):
-        raise EvaluationError(f"{where}: {name} must be a finite number")
-    return number
-
-
-def _judge_one(wanted: Expectation, book: Book, headline: str) -> Verdict:
-    selector = {"metric": headline, **wanted.selector}
-    found = _value(book, selector)
-    texts: list[str] = []
+def _check(line: Expectation, rows: Sequence[Row], metric: str) -> Row:
+    found = _value(line, rows, metric)
+    value = math.nan if found is None else found  # no comparison with it holds
+    wanted: list[str] = []
     checks: list[bool] = []
-    if wanted.at_least is not None:
-        texts.append(f"at least {wanted.at_least}")
-        checks.append(found is not None and found >= wanted.at_least)
-    if wanted.at_most is not None:
-        texts.append(f"at most {wanted.at_most}")
-        checks.append(found is not None and found <= wanted.at_most)
-    if wanted.above is not None:
-        other = _value(book, {**selector, "metric": wanted.above})
+    if line.at_least is not None:
+        wanted.append(f"at least {line.at_least}")
+        checks.append(value >= line.at_least)
+    if line.at_most is not None:
+        wanted.append(f"at most {line.at_most}")
+        checks.append(value <= line.at_most)
+    if line.above is not None:
+        other = _value(line, rows, line.above)
         reached = "not measured" if other is None else f"{other:.4f}"
-        by = "" if wanted.gain is None else f" by {wanted.gain}"
-        texts.append(f"above {wanted.above} ({reached}){by}")
-        checks.append(found is not None and other is not None and _is_above(found, other, wanted))
-    return Verdict(wanted.name, " and ".join(texts), found, all(checks))
+        by = "" if line.gain is None else f" by {line.gain}"
+        wanted.append(f"above {line.above} ({reached}){by}")
+        least = math.nan if other is None else other
+        # Shares of thousands of cases: a difference that rounding made is none.
+        is_above = value > least if line.gain is None else value >= least + line.gain - 1e-12
+        checks.append(is_above)
+    outcome = {"measured": found, "is_met": all(checks)}
+    return {"name": line.name, "wanted": " and ".join(wanted), **outcome}
 
 
-def _is_above(found: float, other: float, wanted: Expectation) -> bool:
-    # Shares of thousands of cases: a difference that rounding made is none.
-    return found > other if wanted.gain is None else found >= other + wanted.gain - 1e-12
-
-
-def _value(book: Book, selector: Mapping[str, Any]) -> float | None:
-    found = book.find(**selector)
-    return None if found is None else found.value
+def _value(line: Expectation, rows: Sequence[Row], metric: str) -> float | None:
+    """The value of the row that has these very fields; numbers are compared exactly."""
+    wanted = {**line.model_dump(exclude=_LIMITS), "metric": metric}
+    for row in rows:
+        if all(row.get(name) == value for name, value in wanted.items()):
+            return row["value"]
+    return None

@@ -1,4 +1,4 @@
-"""From embedding-space radii to radii in pixels, and what the published formula would claim."""
+"""From embedding-space radii to radii in pixels, and what the paper's formula would claim."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,11 @@ from jaxtyping import Float64
 from model.certificate.bounds import product_bound
 from model.certificate.geometry import embedding_norm, pixel_scale, radius_in_pixels
 from model.certificate.rounding import round_up
+from model.evaluate.rows import Claim
 
-OURS = "ours"
-PUBLISHED = "published"
+PROVED = {"unit": "input", "formula": "ours"}
+UPLOAD = {"unit": "upload", "formula": "ours"}
+NORMALISED = {"unit": "input", "formula": "normalised"}
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,6 @@ class Resizes:
     input_errors: Float64[np.ndarray, " Q"]
 
 
-@dataclass(frozen=True, eq=False)
-class Claim:
-    """Radii as somebody states them.
-
-    Attributes:
-        unit: input, the pixels of the network's square input; or upload, those of the upload.
-        formula: OURS, which is proved, or PUBLISHED, which is not where a norm is below 1.
-        radii: l2 in [0, 1] pixels of the unit, (Q,).
-    """
-
-    unit: str
-    formula: str
-    radii: Float64[np.ndarray, " Q"]
-
-
 def claims_of(
     radii: Float64[np.ndarray, " Q"],
     queries: Float64[np.ndarray, "Q D"],
@@ -63,12 +50,12 @@ def claims_of(
         proof: of the metric.
         resizes: of the queries; None leaves uploads out.
     """
-    claims = [
-        Claim("input", OURS, input_radii(radii, queries, proof)),
-        Claim("input", PUBLISHED, formula_radii(radii, queries)),
+    claims: list[Claim] = [
+        (PROVED, input_radii(radii, queries, proof)),
+        (NORMALISED, normalised_radii(radii, queries)),
     ]
     if resizes is not None:
-        claims.append(Claim("upload", OURS, upload_radii(radii, queries, proof, resizes)))
+        claims.append((UPLOAD, upload_radii(radii, queries, proof, resizes)))
     return claims
 
 
@@ -96,7 +83,7 @@ def upload_radii(
     The forward error counts twice, for the query's own embedding and for the changed image's; a
     radius stops where the embedding could become zero, which has no direction.
     """
-    out = np.empty(len(radii))
+    out = np.zeros(len(radii))
     numbers = zip(
         radii.tolist(), queries, resizes.gains.tolist(), resizes.input_errors.tolist(), strict=True
     )
@@ -105,24 +92,19 @@ def upload_radii(
         error = proof.forward_error
         if input_error > 0.0:
             error = round_up(error + product_bound(proof.lipschitz_bound, input_error))
-        out[place] = 0.0
         if norm.value > 0.0:
-            out[place] = radius_in_pixels(
-                radius,
-                scale=pixel_scale(proof.lipschitz_bound, gain, error),
-                forward_error=error,
-                limit=norm.low,
-            )
+            scale = pixel_scale(proof.lipschitz_bound, gain, error)
+            out[place] = radius_in_pixels(radius, scale=scale, forward_error=error, limit=norm.low)
     return out
 
 
-def formula_radii(
+def normalised_radii(
     radii: Float64[np.ndarray, " Q"], queries: Float64[np.ndarray, "Q D"]
 ) -> Float64[np.ndarray, " Q"]:
-    """What the published formula claims, (Q,): the embedding-space radius over the norm.
+    """What the paper's formula claims, (Q,): the embedding-space radius over the norm.
 
-    Unsound where the norm is below 1, and smaller than need be above. It takes the constant as 1
-    and rounding as nothing.
+    It normalises all embeddings, so it is unsound where the norm is below 1, and smaller than need
+    be above. It takes the constant as 1 and rounding as nothing.
 
     Source: Ghazanfari et al. 2024, arXiv:2310.18274, as its public code computes it.
     """

@@ -1,91 +1,127 @@
-"""The Markdown report: the tables a person reads, drawn from the measurements."""
+"""The Markdown report: the tables a person reads, pivoted from the rows."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from model.evaluate.expectations import Verdict
-from model.evaluate.measurement import Book
-from model.evaluate.radii import OURS, PUBLISHED
-from model.evaluate.results import Results
-from model.evaluate.tables import Column, budget_columns, by_metric, cases, compared, divided, table
+from model.evaluate.radii import NORMALISED, PROVED, UPLOAD
+from model.evaluate.rows import Row
 
-_PUBLISHED = "published formula (unsound where the embedding norm is below 1)"
+Columns = list[tuple[str, list[Row]]]
+"""A title, and the rows whose values stand below it."""
+
+_NORMALISED = "paper's formula (unsound where the embedding norm is below 1)"
 _INPUT = "l2 over the network's input in [0, 1]"
 
 
-def write_report(results: Results, verdicts: Sequence[Verdict], plots: Sequence[str]) -> str:
-    """The report of a run as Markdown.
+def markdown(record: Row, rows: Sequence[Row], plots: Iterable[str]) -> str:
+    """The report of an evaluation.
 
     Args:
-        results: of the run; the first metric is the one it is about.
-        verdicts: of the expectations, if any.
+        record: what results.json says; the first metric is the one the report is about.
+        rows: what was measured.
         plots: names of picture files beside the report.
     """
-    book = Book(results.measurements)
-    names = [str(metric["name"]) for metric in results.metrics]
-    parts = [f"# Evaluation of {names[0]}", _origin(results), summary(results)]
+    names = [metric["name"] for metric in record["metrics"]]
+    parts = [f"# Evaluation of {names[0]}", _origin(record), summary(record, rows)]
     for task, section in _SECTIONS.items():
-        if book.values("task", task=task):
-            parts += section(book, names)
-    if plots:
+        if of_task := chosen(rows, task=task):
+            parts += section(of_task, names)
+    if plots := list(plots):
         parts += ["## Plots", *(f"![{name}]({name})" for name in plots)]
-    if verdicts:
-        parts += ["## Expectations", *_verdict_table(verdicts)]
+    if checked := record.get("expectations"):
+        parts += ["## Expectations", _expectations(checked)]
     return "\n\n".join(parts) + "\n"
 
 
-def summary(results: Results) -> str:
+def summary(record: Row, rows: Sequence[Row]) -> str:
     """The table of main figures, which stands first in the report, and of how many cases it is."""
-    book = Book(results.measurements)
-    names, columns = [str(metric["name"]) for metric in results.metrics], _main_columns(book)
-    counts = [f"{count} ({', '.join(titles)})" for count, titles in cases(book, names, columns)]
-    return f"{by_metric(book, names, columns)}\n\nPercent of so many cases: {'; '.join(counts)}."
+    names = [metric["name"] for metric in record["metrics"]]
+    columns = _main_columns(chosen(rows, by="all"), rows)
+    titles: dict[int, list[str]] = {}
+    for title, found in columns:
+        titles.setdefault(found[0]["count"], []).append(title)
+    counts = [f"{count} ({', '.join(of)})" for count, of in titles.items()]
+    cases = "; ".join(counts)
+    return f"{pivot('metric', names, columns)}\n\nPercent of so many cases: {cases}."
 
 
-def _main_columns(book: Book) -> list[Column]:
-    """One column for each main figure that was measured."""
-    recall = {"task": "retrieval", "figure": "recall", "k": 1}
-    labels = {"task": "knn", "figure": "label_accuracy", "k": 1}
-    score = {"task": "2afc", "figure": "score"}
-    copied = {"task": "copies", "figure": "copy_recall", "rate": 0.01}
-    proved = {"unit": "input", "formula": OURS}
-    certified = {**recall, "figure": "certified_recall", **proved}
-    columns: list[Column] = [
-        ("recall@1", recall),
-        ("certified at 0.5", {**certified, "epsilon": 0.5}),
-        ("certified at 1", {**certified, "epsilon": 1.0}),
-        ("copies by margin, 1 % FP", {**copied, "statistic": "margin"}),
-        ("copies by cosine, 1 % FP", {**copied, "statistic": "cosine"}),
+def chosen(rows: Iterable[Row], **fields: Any) -> list[Row]:
+    """The rows with these very values; None stands for a field that is not there."""
+    return [row for row in rows if all(row.get(name) == value for name, value in fields.items())]
+
+
+def values(rows: Iterable[Row], field: str) -> list[Any]:
+    """The different values of a field, as they come."""
+    return list(dict.fromkeys(row.get(field) for row in rows))
+
+
+def pivot(field: str, keys: Sequence[str | None], columns: Columns, title: str = "") -> str:
+    """A table with a row for each value of a field, in percent.
+
+    Args:
+        field: a field that tells the rows of a column apart.
+        keys: its values.
+        columns: what stands beside each other.
+        title: of the first column, if not the field's name; then a column of counts is the second.
+    """
+    cells = [{row.get(field): row for row in rows} for _, rows in columns]
+    lines: list[list[str]] = []
+    for key in keys:
+        found = [column.get(key) for column in cells]
+        count = next((row["count"] for row in found if row is not None), 0)
+        lines.append([key or "all", *([str(count)] if title else []), *map(_percent, found)])
+    head = [title, "cases"] if title else [field]
+    return table([*head, *(name for name, _ in columns)], lines)
+
+
+def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    escaped = [
+        [cell.replace("|", "\\|") for cell in cells]
+        for cells in (head, ["---"] * len(head), *lines)
+    ]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in escaped)
+
+
+def _main_columns(whole: Sequence[Row], rows: Sequence[Row]) -> Columns:
+    """A column for each main figure that was measured."""
+    certified = chosen(whole, task="retrieval", figure="certified_recall", k=1, **PROVED)
+    copied = chosen(whole, task="copies", figure="copy_recall", rate=0.01)
+    labels = chosen(rows, task="knn", figure="label_accuracy")
+    proved = chosen(whole, task="2afc", figure="certified_score", **PROVED)
+    columns: Columns = [
+        ("recall@1", chosen(whole, task="retrieval", figure="recall", k=1)),
+        ("certified at 0.5", chosen(certified, epsilon=0.5)),
+        ("certified at 1", chosen(certified, epsilon=1.0)),
+        ("copies by margin, 1 % FP", chosen(copied, statistic="margin")),
+        ("copies by cosine, 1 % FP", chosen(copied, statistic="cosine")),
         *(
-            (f"1-NN {group}".strip(), {**labels, "by": by, "group": group})
-            for by in book.values("by", **labels)
-            for group in book.values("group", **labels, by=by)
+            (f"1-NN {group or ''}".strip(), chosen(labels, group=group))
+            for group in values(labels, "group")
         ),
-        ("kNN, k = 20", {"task": "knn", "figure": "voted_accuracy", "k": 20}),
-        ("2AFC", score),
-        (
-            "2AFC certified at 0.5",
-            {"task": "2afc", "figure": "certified_score", "epsilon": 0.5, **proved},
-        ),
+        ("kNN, k = 20", chosen(whole, task="knn", figure="voted_accuracy", k=20)),
+        ("2AFC", chosen(whole, task="2afc", figure="score")),
+        ("2AFC certified at 0.5", chosen(proved, epsilon=0.5)),
     ]
-    return [(title, fields) for title, fields in columns if book.values("value", **fields)]
+    return [(title, found) for title, found in columns if found]
 
 
-def _origin(results: Results) -> str:
-    lines = [f"- command: `{results.command}`", f"- seed: {results.seed}"]
+def _origin(record: Row) -> str:
+    lines = [f"- command: `{record['command']}`", f"- seed: {record['seed']}"]
     lines += [
-        f"- {what}: {one.files} files of `{one.name}`; sha256 of their sorted hashes `{one.sha256}`"
-        for what, one in results.data.items()
+        f"- {what}: {one['files']} files of `{one['name']}`;"
+        f" sha256 of their sorted hashes `{one['sha256']}`"
+        for what, one in record["data"].items()
     ]
-    for metric in results.metrics:
-        lines.append(f"- {metric['name']}: {_about(metric)}")
+    lines += [f"- {metric['name']}: {_about(metric)}" for metric in record["metrics"]]
     lines.append(
         "- shares are in percent; a share p of n cases has a standard error of sqrt(p (1 - p) / n)"
     )
     return "\n".join(lines)
 
 
-def _about(metric: Mapping[str, Any]) -> str:
+def _about(metric: Row) -> str:
     facts = [f"{metric['dim']} numbers"]
     if metric["input_size"]:
         facts.append(f"input {metric['input_size']} x {metric['input_size']}")
@@ -98,121 +134,136 @@ def _about(metric: Mapping[str, Any]) -> str:
     return ", ".join(facts)
 
 
-def _retrieval(book: Book, names: Sequence[str]) -> list[str]:
-    fields = {"task": "retrieval"}
-    natural = [
-        (f"recall@{k}", {**fields, "figure": "recall", "k": k})
-        for k in book.values("k", **fields, figure="recall", by="all")
+def _retrieval(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    recall = chosen(rows, figure="recall")
+    certified = chosen(rows, figure="certified_recall", k=1)
+    whole = chosen(recall, by="all")
+    columns = [(f"recall@{k}", chosen(whole, k=k)) for k in values(whole, "k")]
+    parts = [
+        "## Retrieval of originals by edited copies",
+        f"{whole[0]['count']} cases.",
+        f"Certified recall@1 by budget, {_INPUT}:",
+        pivot("metric", names, columns + _budgets(chosen(certified, by="all", **PROVED))),
     ]
-    certified = {**fields, "figure": "certified_recall", "k": 1}
-    parts = ["## Retrieval of originals by edited copies", _cases(book, names, natural[0][1])]
-    parts.append("Certified recall@1 by budget, " + _INPUT + ":")
-    parts.append(by_metric(book, names, natural + budget_columns(book, certified, "input", OURS)))
-    parts += _other_claims(book, names, certified, "recall@1")
+    parts += _other_claims(chosen(certified, by="all"), "recall@1")
     for by in ("edit", "source", "kind"):
-        parts += compared(book, names, natural[0], by)
-        parts += divided(book, names, natural[0], certified, by)
+        parts += _divided(names, "recall@1", chosen(recall, k=1, by=by), certified)
     return parts
 
 
-def _copies(book: Book, names: Sequence[str]) -> list[str]:
-    fields = {"task": "copies", "figure": "copy_recall"}
+def _copies(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    recall = chosen(rows, figure="copy_recall")
     columns = [
-        (f"{statistic}, {100 * rate:g} % FP", {**fields, "statistic": statistic, "rate": rate})
-        for rate in book.values("rate", **fields)
-        for statistic in book.values("statistic", **fields)
+        (f"{statistic}, {100 * rate:g} % FP", chosen(recall, statistic=statistic, rate=rate))
+        for rate in values(recall, "rate")
+        for statistic in values(recall, "statistic")
     ]
-    negatives = book.find(**{**columns[0][1], "figure": "false_positive_rate", "metric": names[0]})
-    count = negatives.count if negatives else 0
-    parts = [
+    count = chosen(rows, figure="false_positive_rate")[0]["count"]
+    title, first = columns[0]
+    return [
         "## Copy detection with absent originals",
         "Each seventh of the originals is taken out in turn. Recall of copies whose original is"
         " there, where the threshold lets at most the given share of"
         f" {count} copies of absent originals pass (false positives, FP):",
-        by_metric(book, names, columns),
+        pivot("metric", names, [(name, chosen(found, by="all")) for name, found in columns]),
+        *_divided(names, title, chosen(first, by="edit"), []),
     ]
-    first = columns[0]
-    parts += compared(book, names, first, "edit")
-    return parts
 
 
-def _labels(book: Book, names: Sequence[str]) -> list[str]:
+def _labels(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
     parts = ["## Labels of nearest neighbours"]
-    fields = {"task": "knn", "figure": "label_accuracy", "k": 1}
-    if book.values("group", **fields):
+    if accuracy := chosen(rows, figure="label_accuracy"):
         parts.append("Leave-one-out 1-NN accuracy, classes with at least 6 members:")
-        by = "source" if book.values("group", **fields, by="source") else "all"
-        parts += compared(book, names, ("", fields), by, titled=False)
-        certified = {**fields, "figure": "certified_label_accuracy"}
-        parts += divided(book, names, ("accuracy", fields), certified, by)
-    voted = {"task": "knn", "figure": "voted_accuracy"}
-    columns = [
-        (f"k = {k}{suffix}", {**voted, "figure": "voted_accuracy" + tail, "k": k})
-        for k in book.values("k", **voted)
-        for suffix, tail in ((", top 1", ""), (", top 5", "_top5"))
+        certified = chosen(rows, figure="certified_label_accuracy")
+        parts += _divided(names, "accuracy", accuracy, certified)
+    voted = [
+        (f"k = {k}, top {top}", chosen(rows, figure=figure, k=k))
+        for k in values(chosen(rows, figure="voted_accuracy"), "k")
+        for top, figure in ((1, "voted_accuracy"), (5, "voted_accuracy_top5"))
     ]
-    if columns:
-        parts += ["Weighted kNN (temperature 0.07):", by_metric(book, names, columns)]
+    if voted:
+        parts += ["Weighted kNN (temperature 0.07):", pivot("metric", names, voted)]
     return parts
 
 
-def _triplets(book: Book, names: Sequence[str]) -> list[str]:
-    score = {"task": "2afc", "figure": "score"}
-    certified = {"task": "2afc", "figure": "certified_score"}
-    columns = [("score", score), *budget_columns(book, certified, "input", OURS)]
-    parts = ["## 2AFC", _cases(book, names, score)]
-    parts.append("Score, and certified score by budget, " + _INPUT + "; a tie is not certified:")
-    parts.append(by_metric(book, names, columns))
-    parts += _other_claims(book, names, certified, "score")
-    parts += _small_norms(book, names)
-    for by in book.values("by", **score):
+def _triplets(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+    score, certified = chosen(rows, figure="score"), chosen(rows, figure="certified_score")
+    whole, proved = chosen(score, by="all"), chosen(certified, by="all")
+    parts = [
+        "## 2AFC",
+        f"{whole[0]['count']} cases.",
+        f"Score, and certified score by budget, {_INPUT}; a tie is not certified:",
+        pivot("metric", names, [("score", whole), *_budgets(chosen(proved, **PROVED))]),
+        *_other_claims(proved, "score"),
+    ]
+    for row in chosen(rows, figure="norm_below_1"):
+        small = round(row["value"] * row["count"])
+        parts.append(
+            f"- {row['metric']}: the paper's formula is unsound on {small} triplets, whose"
+            f" reference has an embedding norm below 1, and loose on the other"
+            f" {row['count'] - small}"
+        )
+    for by in values(score, "by"):
         if by != "all":
-            parts += compared(book, names, ("score", score), by)
-            parts += divided(book, names, ("score", score), certified, by)
+            parts += _divided(names, "score", chosen(score, by=by), certified)
     return parts
 
 
 _SECTIONS = {"retrieval": _retrieval, "copies": _copies, "knn": _labels, "2afc": _triplets}
 
 
-def _cases(book: Book, names: Sequence[str], fields: Mapping[str, Any]) -> str:
-    found = book.find(**fields, metric=names[0])
-    return f"{found.count if found else 0} cases."
+def _budgets(rows: Sequence[Row]) -> Columns:
+    """A column for each budget."""
+    return [(_budget(at), chosen(rows, epsilon=at)) for at in values(rows, "epsilon")]
 
 
-def _other_claims(
-    book: Book, names: Sequence[str], certified: Mapping[str, Any], what: str
-) -> list[str]:
-    """The tables of certified shares in uploaded pixels, and by the published formula."""
+def _budget(epsilon: float) -> str:
+    levels = epsilon * 255.0
+    is_level = math.isclose(levels, round(levels), rel_tol=1e-9) and epsilon < 1.0
+    return f"{epsilon:.3f} ({round(levels)}/255)" if is_level else f"{epsilon:g}"
+
+
+def _other_claims(certified: Sequence[Row], what: str) -> list[str]:
+    """The tables of certified shares in uploaded pixels, and by the paper's formula."""
     parts: list[str] = []
-    proved = [name for name in names if book.values("value", **certified, metric=name)]
-    if columns := budget_columns(book, certified, "upload", OURS):
-        parts.append(f"Certified {what} by budget, l2 over the uploaded picture in [0, 1]:")
-        parts.append(by_metric(book, proved, columns))
-    if columns := budget_columns(book, certified, "input", PUBLISHED):
-        parts.append(f"Certified {what} as the {_PUBLISHED} has it:")
-        parts.append(by_metric(book, proved, columns))
+    for claim, said in (
+        (UPLOAD, "by budget, l2 over the uploaded picture in [0, 1]"),
+        (NORMALISED, f"as the {_NORMALISED} has it"),
+    ):
+        if rows := chosen(certified, **claim):
+            parts.append(f"Certified {what} {said}:")
+            parts.append(pivot("metric", values(rows, "metric"), _budgets(rows)))
     return parts
 
 
-def _small_norms(book: Book, names: Sequence[str]) -> list[str]:
-    """Of how many references the published formula is unsound, and of how many only loose."""
-    lines: list[str] = []
-    for name in names:
-        found = book.find(task="2afc", figure="norm_below_1", metric=name)
-        if found is not None:
-            small = round(found.value * found.count)
-            lines.append(
-                f"- {name}: the published formula is unsound on {small} triplets, whose reference"
-                f" has an embedding norm below 1, and loose on the other {found.count - small}"
-            )
-    return ["\n".join(lines)] if lines else []
+def _divided(
+    names: Sequence[str], what: str, natural: Sequence[Row], certified: Sequence[Row]
+) -> list[str]:
+    """By group: every metric's natural share, and the first one's beside its certified ones."""
+    if not natural:
+        return []
+    by, groups, first = natural[0]["by"], values(natural, "group"), names[0]
+    columns = [(name, chosen(natural, metric=name)) for name in names]
+    budgets = _budgets(chosen(certified, by=by, metric=first, **PROVED))
+    parts = [f"By {by}, {what}:", pivot("group", groups, columns, by)]
+    if budgets:
+        of_first = [(what, chosen(natural, metric=first)), *budgets]
+        parts += [f"By {by}, {first}, {what} and certified:", pivot("group", groups, of_first, by)]
+    return parts
 
 
-def _verdict_table(verdicts: Iterable[Verdict]) -> list[str]:
-    rows = [
-        [one.name, one.wanted, "-" if one.measured is None else f"{one.measured:.4f}",
-         "met" if one.is_met else "**failed**"]
-        for one in verdicts
-    ]  # fmt: skip
-    return [table(["line", "wanted", "measured", ""], rows)]
+def _expectations(checked: Iterable[Row]) -> str:
+    lines = [
+        [
+            one["name"],
+            one["wanted"],
+            "-" if one["measured"] is None else f"{one['measured']:.4f}",
+            "met" if one["is_met"] else "**failed**",
+        ]
+        for one in checked
+    ]
+    return table(["line", "wanted", "measured", ""], lines)
+
+
+def _percent(row: Row | None) -> str:
+    return "-" if row is None else f"{100.0 * row['value']:.1f}"

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float32, Float64, Int64
 
 from model.certificate.pairs import CentredRows, signed_radii
 from model.evaluate.radii import norms_of
+from model.metrics.metric import unit_rows
 
 _BLOCK_NUMBERS = 1 << 21
 
@@ -166,13 +167,6 @@ class Gallery:
         rows = max(1, _BLOCK_NUMBERS // max(1, len(self)))
         for start in range(0, count, rows):
             yield slice(start, min(start + rows, count))
-
-
-def unit_rows(embeddings: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
-    """Embeddings over their norms, in float32, as an index stores them; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("nd,nd->n", embeddings, embeddings))[:, None]
-    units = np.divide(embeddings, norms, out=np.zeros_like(embeddings), where=norms > 0.0)
-    return units.astype(np.float32)
 
 
 def _first_equal(vectors: Float32[np.ndarray, "N D"]) -> Int64[np.ndarray, " N"]:

@@ -5,16 +5,18 @@ difference, left is closer exactly while <h, u> > 0, whatever the norm of h: the
 |<h, u>| / |u| away from the flip in embedding space.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64
 
 from model.certificate.pairs import radii_of_differences
-from model.evaluate.measurement import Measurement, by_groups, shares_above
-from model.evaluate.radii import Proof, Resizes, claims_of, input_radii, norms_of
-from model.evaluate.results import RadiusCurve
+from model.data.triplets import Triplet
+from model.evaluate.curves import RadiusCurve
+from model.evaluate.embedding import Embedded
+from model.evaluate.radii import claims_of, norms_of
+from model.evaluate.rows import Row, certified_rows, groups_of, mean_rows
 
 TASK = "2afc"
 
@@ -34,19 +36,6 @@ class Decisions:
     right_closer: Bool[np.ndarray, " T"]
     radii: Float64[np.ndarray, " T"]
     norms: Float64[np.ndarray, " T"]
-
-
-@dataclass(frozen=True, eq=False)
-class Judged:
-    """The people's side of triplets: votes, and the groups that a report tells apart.
-
-    Attributes:
-        votes: share of votes for right, in [0, 1], (T,).
-        groups: names of a division, each with every triplet's group; "" is in none.
-    """
-
-    votes: Float64[np.ndarray, " T"]
-    groups: dict[str, Sequence[str]]
 
 
 def decide(
@@ -80,51 +69,49 @@ def agreement(decisions: Decisions, votes: Float64[np.ndarray, " T"]) -> Float64
     return decisions.left_closer * (1.0 - votes) + decisions.right_closer * votes
 
 
+def divisions_of(triplets: Sequence[Triplet]) -> dict[str, Sequence[str]]:
+    """How triplets are divided in tables: NIGHTS tells ImageNet apart, BAPPS its subsets."""
+    halves = {None: "", True: "_imagenet", False: "_no_imagenet"}
+    return {
+        "split": [
+            "" if t.is_imagenet is None else t.split + halves[t.is_imagenet] for t in triplets
+        ],
+        # A synthetic triplet says after a colon how it was made.
+        "group": [(t.group or "").partition(":")[0] for t in triplets],
+    }
+
+
 def measure_triplets(
     metric: str,
-    decisions: Decisions,
-    reference: Float64[np.ndarray, "T D"],
-    judged: Judged,
-    *,
+    embedded: Embedded,
+    votes: Float64[np.ndarray, " T"],
+    divisions: Mapping[str, Sequence[str]],
     epsilons: Sequence[float],
-    proof: Proof | None,
-    resizes: Resizes | None,
-) -> tuple[list[Measurement], RadiusCurve | None]:
+) -> tuple[list[Row], RadiusCurve | None]:
     """Natural score and, where something is proved of the metric, certified scores.
 
     Args:
         metric: its name.
-        decisions: what it decides.
-        reference: raw embeddings of the references, (T, D).
-        judged: votes and groups.
+        embedded: left and right by turns as pictures, the references as queries.
+        votes: share of votes for right, in [0, 1], (T,).
+        divisions: names of a division, each with every triplet's group; "" is in none.
         epsilons: budgets, l2.
-        proof: None for a metric without a certificate.
-        resizes: of the references; None where the metric has no resize of ours.
 
     Returns:
-        The measurements, and each reference's radius; None without a certificate.
+        The rows, and each reference's radius; None without a certificate.
     """
-    groups = by_groups(judged.groups, len(judged.votes))
-    natural = natural_scores(decisions, judged.votes)
-    out = [g.mean(TASK, metric, "score", natural) for g in groups]
-    if proof is None:
-        return out, None
-    agreed = agreement(decisions, judged.votes)
-    small = (decisions.norms < 1.0).astype(np.float64)
-    out += [g.mean(TASK, metric, "norm_below_1", small) for g in groups if g.by == "all"]
-    for claim in claims_of(decisions.radii, reference, proof, resizes):
-        for group in groups:
-            out += shares_above(
-                group,
-                claim,
-                epsilons,
-                task=TASK,
-                metric=metric,
-                figure="certified_score",
-                weights=agreed,
-            )
-    radii = input_radii(decisions.radii, reference, proof)
-    return out, RadiusCurve(TASK, metric, radii, agreed)
+    references, left, right = embedded.queries, embedded.pictures[::2], embedded.pictures[1::2]
+    decisions, groups = decide(references, left, right), groups_of(divisions, len(votes))
+    fields = {"task": TASK, "metric": metric}
+    rows = mean_rows({**fields, "figure": "score"}, natural_scores(decisions, votes), groups)
+    if embedded.proof is None:
+        return rows, None
+    agreed, is_small = agreement(decisions, votes), decisions.norms < 1.0
+    rows += mean_rows({**fields, "figure": "norm_below_1"}, is_small, groups[:1])
+    claims = claims_of(decisions.radii, references, embedded.proof, embedded.resizes)
+    certified = {**fields, "figure": "certified_score"}
+    rows += certified_rows(certified, agreed, claims, epsilons, groups)
+    return rows, RadiusCurve(TASK, metric, claims[0][1], agreed)
 
 
 def _units(embeddings: Float64[np.ndarray, "T D"]) -> Float64[np.ndarray, "T D"]:

@@ -29,7 +29,10 @@ def picture(number):
 
 
 def run(*arguments):
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    words = [str(argument) for argument in arguments]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["evaluate", *words])
+        result = CliRunner().invoke(app, words)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result
@@ -40,8 +43,12 @@ def measured(out):
     return record, {
         (m["metric"], m["figure"], m["by"], m.get("group", ""), m.get("k"), m.get("epsilon"),
          m.get("unit"), m.get("formula"), m.get("statistic"), m.get("rate")): m["value"]
-        for m in record["measurements"]
+        for m in rows_of(out)
     }  # fmt: skip
+
+
+def rows_of(out):
+    return [json.loads(line) for line in (out / "measurements.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +109,9 @@ def test_one_pass_measures_all_of_it(corpus, nights, tmp_path):
     record, values = measured(out)
     assert record["command"] == (
         f"python -m model.evaluate all {corpus} --triplets {nights} --metric blockmean8 "
-        f"--metric phash --out {out} --seed 0 --epsilon 1/255"
+        f"--metric phash --epsilon 1/255 --out {out}"
     )
-    assert {m["task"] for m in record["measurements"]} == {"2afc", "retrieval", "copies", "knn"}
+    assert {row["task"] for row in rows_of(out)} == {"2afc", "retrieval", "copies", "knn"}
     assert record["data"]["pictures"]["files"] == PICTURES
     hashes = sorted(
         hashlib.sha256(encoded(picture(number), "PNG")).hexdigest() for number in range(PICTURES)
@@ -139,7 +146,7 @@ def test_the_same_command_writes_the_same_results(corpus, tmp_path):
         run("retrieval", corpus, "--metric", "blockmean8", "--no-plots", "--out", out)
         record = json.loads((out / "results.json").read_text())
         del record["command"]
-        files.append(record)
+        files.append((record, (out / "measurements.jsonl").read_bytes()))
     assert files[0] == files[1]
 
 
@@ -199,14 +206,16 @@ def test_pictures_are_held_to_a_list_of_hashes(corpus, tmp_path):
     assert "2 of its 25 are missing, 1 others came" in refused.stderr
 
 
-def test_json_on_stdout_is_the_file(corpus, tmp_path):
+def test_json_on_stdout_is_what_the_files_say(corpus, tmp_path):
     result = run(
         "copies", corpus, "--metric", "phash", "--no-plots", "--json", "--out", tmp_path / "out"
     )
     assert result.exit_code == 0
     record = json.loads(result.stdout)
+    rows = record.pop("measurements")
     assert record == json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {m["task"] for m in record["measurements"]} == {"copies"}
+    assert rows == rows_of(tmp_path / "out")
+    assert {row["task"] for row in rows} == {"copies"}
 
 
 def test_triplets_alone_and_in_the_layout_of_bapps(nights, tmp_path):
@@ -255,11 +264,19 @@ def test_labels_of_imagenets_layout_are_voted_on(tmp_path):
     assert not (tmp_path / "refused").exists()
 
 
+def test_a_corpus_is_asked_for_its_own_labels_not_for_those_of_its_training_part(corpus, tmp_path):
+    result = run("knn", corpus, "--metric", "phash", "--no-plots", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    record, _ = measured(tmp_path)
+    assert record["data"]["pictures"]["files"] == PICTURES
+    assert {row["figure"] for row in rows_of(tmp_path)} == {"label_accuracy"}
+
+
 def test_what_was_trained_on_is_measured_only_where_it_is_asked_for(tmp_path):
-    with ListWriter(tmp_path / "shards", "train") as writer:
+    with ListWriter(tmp_path / "corpus", "train") as writer:
         for number in range(8):
             writer.add(f"{number}", encoded(picture(number), "PNG"), "png")
-    usual = ["retrieval", tmp_path / "shards", "--metric", "blockmean8", "--no-plots"]
+    usual = ["retrieval", tmp_path / "corpus", "--metric", "blockmean8", "--no-plots"]
     result = run(*usual, "--out", tmp_path / "out")
     assert result.exit_code == EXIT_ERROR
     assert "say --split train" in result.stderr
@@ -273,7 +290,7 @@ def test_what_was_trained_on_is_measured_only_where_it_is_asked_for(tmp_path):
         (["retrieval", "{corpus}", "--metric", "no-such"], "no-such"),
         (["retrieval", "{corpus}/nothing"], "nothing"),
         (["retrieval", "{corpus}", "--split", "holdout"], "holdout"),
-        (["2afc", "{corpus}"], "data.csv"),
+        (["2afc", "{corpus}"], "none of the subsets"),
         (["retrieval", "{corpus}", "--metric", "raw", "--metric", "raw"], "two metrics"),
         (["knn", "{corpus}", "--limit", "3", "--metric", "raw"], "no label has 6"),
         (["copies", "{corpus}", "--limit", "1", "--metric", "raw"], "too few"),
@@ -301,6 +318,21 @@ def test_a_budget_that_is_none_is_a_wrong_command_line(corpus, tmp_path):
     for text in ("0", "x", "1/0", "nan"):
         result = run("retrieval", corpus, "--epsilon", text, "--out", tmp_path / "out")
         assert result.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["no-such-task", "{corpus}"],
+        ["2afc", "{corpus}", "--triplets", "{corpus}"],
+        ["2afc", "{corpus}", "--hashes", "{corpus}"],
+        ["retrieval"],
+    ],
+)
+def test_what_a_task_does_not_have_is_a_wrong_command_line(corpus, tmp_path, arguments):
+    words = [word.format(corpus=corpus) for word in arguments]
+    assert run(*words, "--out", tmp_path / "out").exit_code == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_interrupt_ends_cleanly(tmp_path):

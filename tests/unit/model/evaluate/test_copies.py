@@ -2,31 +2,23 @@ import numpy as np
 import pytest
 
 from model.evaluate.copies import RATES, TURNS, measure_copies, threshold_for, turn_of
-from model.evaluate.gathering import Gathered, Queries, Sheet, Vectors
-from model.evaluate.measurement import Book
+from model.evaluate.embedding import Embedded, EmbeddedSet, Facts
 from model.evaluate.radii import Proof
-from model.evaluate.standing import unit_rows
+from model.evaluate.report import chosen
+from model.metrics.metric import unit_rows
 
 
-def gathered_of(pictures, queries, originals, edits=None, digests=None):
-    count = len(pictures)
-    digests = digests or [f"{number:064x}" for number in range(count)]
-    sheet = Sheet(
-        tuple(map(str, range(count))),
-        tuple(digests),
-        tuple(digests),
-        ("",) * count,
-        ("",) * count,
-        ("",) * count,
-    )
-    edits = tuple(edits or ["jpeg"] * len(originals))
-    return Gathered(
-        sheet, Queries(np.array(originals), edits), {"m": Vectors(pictures, queries)}, {}
-    )
+def embedded_set(pictures, queries, originals, *, edits=None, digests=None, proof=None):
+    digests = digests or [f"{number:064x}" for number in range(len(pictures))]
+    facts = [Facts(digest, digest) for digest in digests]
+    edits = edits or ["jpeg"] * len(originals)
+    embedded = Embedded(pictures, queries, proof)
+    return EmbeddedSet(facts, np.array(originals), edits, {"m": embedded})
 
 
-def find(measurements, figure, **fields):
-    return Book(measurements).find(task="copies", metric="m", figure=figure, **fields)
+def find(rows, figure, by="all", **fields):
+    (row,) = chosen(rows, task="copies", metric="m", figure=figure, by=by, **fields)
+    return row
 
 
 def plain_loop(pictures, queries, originals, turns, forward_error=0.0):
@@ -54,10 +46,10 @@ def test_every_number_is_that_of_a_plain_loop_over_turns(rng, proof):
     pictures = rng.normal(size=(60, 5))
     originals = np.repeat(np.arange(60), 2)
     queries = 3.0 * (pictures[originals] + 0.4 * rng.normal(size=(120, 5)))
-    gathered = gathered_of(pictures, queries, originals)
-    turns = turn_of(gathered.sheet.origins)
+    embedded = embedded_set(pictures, queries, originals, proof=proof)
+    turns = turn_of(embedded.origins)
     cases = plain_loop(pictures, queries, originals, turns, proof.forward_error if proof else 0.0)
-    measurements = measure_copies("m", gathered, proof=proof)
+    rows = measure_copies("m", embedded)
     for place, statistic in ((2, "margin"), (3, "cosine")):
         for rate in RATES:
             fields = {"statistic": statistic, "rate": rate}
@@ -67,15 +59,13 @@ def test_every_number_is_that_of_a_plain_loop_over_turns(rng, proof):
             positives = [case for case in cases if not case[0]]
             right = [case[1] and case[place] > threshold for case in positives]
             wrong = [not case[1] and case[place] > threshold for case in positives]
-            assert find(measurements, "threshold", **fields).value == pytest.approx(threshold)
-            found = find(measurements, "copy_recall", **fields)
-            assert (found.value, found.count) == (pytest.approx(np.mean(right)), 120)
-            assert find(measurements, "wrong_match_rate", **fields).value == pytest.approx(
-                np.mean(wrong)
-            )
-            assert (
-                find(measurements, "false_positive_rate", **fields).value == int(rate * 120) / 120
-            )
+            assert find(rows, "threshold", **fields)["value"] == pytest.approx(threshold)
+            found = find(rows, "copy_recall", **fields)
+            assert (found["value"], found["count"]) == (pytest.approx(np.mean(right)), 120)
+            found = find(rows, "wrong_match_rate", **fields)
+            assert found["value"] == pytest.approx(np.mean(wrong))
+            found = find(rows, "false_positive_rate", **fields)
+            assert found["value"] == int(rate * 120) / 120
 
 
 def test_a_case_worked_out_by_hand():
@@ -90,23 +80,23 @@ def test_a_case_worked_out_by_hand():
     for place, cosine in zip(range(1, 7), (0.95, 0.9, 0.8, 0.7, 0.5, 0.4), strict=True):
         copies[place, [place, 7]] = cosine, np.sqrt(1 - cosine**2)
     edits = ["jpeg", "jpeg", "jpeg", "jpeg", "blur", "blur", "blur"]
-    gathered = gathered_of(pictures, 10.0 * copies, range(7), edits)
-    assert turn_of(gathered.sheet.origins).tolist() == list(range(7))
-    measurements = measure_copies("m", gathered, proof=None)
+    embedded = embedded_set(pictures, 10.0 * copies, range(7), edits=edits)
+    assert turn_of(embedded.origins).tolist() == list(range(7))
+    rows = measure_copies("m", embedded)
     cosine = {"statistic": "cosine", "rate": 0.01}
-    assert find(measurements, "threshold", **cosine).value == pytest.approx(0.6)
-    assert find(measurements, "copy_recall", **cosine).value == pytest.approx(5 / 7)
-    assert find(measurements, "copy_recall", by="edit", group="jpeg", **cosine).value == 1.0
-    assert find(measurements, "copy_recall", by="edit", group="blur", **cosine).value == (
+    assert find(rows, "threshold", **cosine)["value"] == pytest.approx(0.6)
+    assert find(rows, "copy_recall", **cosine)["value"] == pytest.approx(5 / 7)
+    assert find(rows, "copy_recall", by="edit", group="jpeg", **cosine)["value"] == 1.0
+    assert find(rows, "copy_recall", by="edit", group="blur", **cosine)["value"] == (
         pytest.approx(1 / 3)
     )
-    assert find(measurements, "false_positive_rate", **cosine).value == 0.0
+    assert find(rows, "false_positive_rate", **cosine)["value"] == 0.0
     # A plane between two axes is 1 / sqrt(2) of the scores' difference away. The false match has
     # margin 0.6 / sqrt(2); the copy of 0 has 0.2 / sqrt(2) while 1 is there, and 0.8 / sqrt(2) in
     # the turn without it.
     margin = {"statistic": "margin", "rate": 0.01}
-    assert find(measurements, "threshold", **margin).value == pytest.approx(0.6 / np.sqrt(2))
-    recall = find(measurements, "copy_recall", by="edit", group="jpeg", **margin).value
+    assert find(rows, "threshold", **margin)["value"] == pytest.approx(0.6 / np.sqrt(2))
+    recall = find(rows, "copy_recall", by="edit", group="jpeg", **margin)["value"]
     assert recall == pytest.approx((3 + 1 / 6) / 4)
 
 
@@ -130,5 +120,12 @@ def test_the_turn_of_an_original_is_a_matter_of_its_hash_alone():
 
 
 def test_pictures_that_are_all_out_together_give_nothing():
-    gathered = gathered_of(np.eye(2), np.eye(2), range(2), digests=["a" * 64, "a" * 64])
-    assert measure_copies("m", gathered, proof=None) == []
+    digests = ["a" * 64, "a" * 64]
+    assert measure_copies("m", embedded_set(np.eye(2), np.eye(2), range(2), digests=digests)) == []
+
+
+def test_a_threshold_that_is_infinite_is_null():
+    """With one of two pictures out nothing can overtake the other: the margin has no end."""
+    digests = [f"{number:064x}" for number in range(2)]
+    rows = measure_copies("m", embedded_set(np.eye(2), np.eye(2), range(2), digests=digests))
+    assert find(rows, "threshold", statistic="margin", rate=0.01)["value"] is None

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from model.evaluate.radii import Proof, Resizes, formula_radii, input_radii, upload_radii
+from model.evaluate.radii import Proof, Resizes, input_radii, normalised_radii, upload_radii
 
 
 def test_a_radius_loses_two_forward_errors_and_is_divided_by_bound_and_gain():
@@ -31,7 +31,7 @@ def test_negative_radii_are_0():
     assert input_radii(np.array([-1.0, -np.inf]), queries, Proof(1.0, 0.0)).tolist() == [0.0, 0.0]
 
 
-def test_the_published_formula_divides_by_the_norm_alone():
+def test_the_papers_formula_divides_by_the_norm_alone():
     queries = np.array([[3.0, 4.0], [0.0, 0.5], [0.0, 0.0]])
-    claimed = formula_radii(np.array([1.0, 1.0, 0.0]), queries)
+    claimed = normalised_radii(np.array([1.0, 1.0, 0.0]), queries)
     assert claimed == pytest.approx([0.2, 2.0, 0.0])

@@ -1,99 +1,127 @@
 import numpy as np
 
-from model.evaluate.expectations import Verdict
-from model.evaluate.measurement import Group, Measurement, shares_above
-from model.evaluate.plots import write_plots
-from model.evaluate.radii import OURS, PUBLISHED, Claim
-from model.evaluate.report import summary, write_report
-from model.evaluate.results import RadiusCurve, Results, identify
+from model.evaluate.radii import NORMALISED, PROVED
+from model.evaluate.report import chosen, markdown, summary, values
+from model.evaluate.rows import certified_rows, groups_of
 
 METRICS = [
     {"name": "ours", "dim": 8, "input_size": 64, "lipschitz_bound": 0.5, "fingerprint": "f" * 64},
     {"name": "hash", "dim": 8, "input_size": None, "lipschitz_bound": None, "fingerprint": None},
 ]
+RECORD = {
+    "command": "the command",
+    "seed": 0,
+    "data": {"triplets": {"name": "d", "files": 3, "sha256": "e" * 64}},
+    "metrics": METRICS,
+}
 
 
-def triplet_results():
-    everything = Group("all", "", np.ones(4, dtype=np.bool_))
-    rows = [Measurement("2afc", name, "score", 0.75, 4) for name in ("ours", "hash")]
-    rows.append(Measurement("2afc", "ours", "norm_below_1", 0.25, 4))
-    for formula in (OURS, PUBLISHED):
-        rows += shares_above(
-            everything,
-            Claim("input", formula, np.array([0.1, 0.3, 0.6, 2.0])),
-            (36 / 255, 0.5, 1.0),
-            task="2afc",
-            metric="ours",
-            figure="certified_score",
-            weights=np.ones(4),
-        )
-    return Results("the command", 0, None, None, {"triplets": identify("d", [])}, METRICS, rows)
+def row(task, metric, figure, value, count, **fields):
+    named = {"task": task, "metric": metric, "figure": figure, "value": value, "count": count}
+    return {"by": "all", **named, **fields}
 
 
-def rows_of(report):
+def triplet_rows():
+    rows = [row("2afc", name, "score", 0.75, 4) for name in ("ours", "hash")]
+    rows.append(row("2afc", "ours", "norm_below_1", 0.25, 4))
+    radii = np.array([0.1, 0.3, 0.6, 2.0])
+    return rows + certified_rows(
+        {"task": "2afc", "metric": "ours", "figure": "certified_score"},
+        np.ones(4),
+        [(PROVED, radii), (NORMALISED, radii)],
+        (36 / 255, 0.5, 1.0),
+        groups_of({}, 4),
+    )
+
+
+def table_rows(report):
     return [line for line in report.splitlines() if line.startswith("| ")]
 
 
+def test_rows_are_chosen_by_every_field_and_numbers_exactly():
+    rows = [
+        row("2afc", "m", "certified_score", 0.1, 5, epsilon=36 / 255, unit="input"),
+        row("2afc", "m", "certified_score", 0.2, 5, epsilon=36 / 255, unit="upload"),
+        row("2afc", "m", "score", 0.3, 5),
+    ]
+    assert chosen(rows, epsilon=36 / 255, unit="upload") == rows[1:2]
+    assert chosen(rows, epsilon=0.141, unit="upload") == []
+    assert chosen(rows, epsilon=None) == rows[2:]
+    assert values(rows, "unit") == ["input", "upload", None]
+
+
 def test_a_certified_share_is_only_shown_where_something_is_proved():
-    report = write_report(triplet_results(), [], [])
-    rows = rows_of(report)
+    rows = table_rows(markdown(RECORD, triplet_rows(), []))
     assert "| metric | score | 0.141 (36/255) | 0.5 | 1 |" in rows
     assert "| ours | 75.0 | 75.0 | 50.0 | 25.0 |" in rows
     assert "| hash | 75.0 | - | - | - |" in rows
 
 
+def test_budgets_that_lie_close_have_columns_of_their_own():
+    rows = [
+        row("2afc", "ours", "certified_score", value, 4, epsilon=epsilon, **PROVED)
+        for value, epsilon in ((0.5, 36 / 255), (0.25, 0.141))
+    ]
+    lines = table_rows(markdown(RECORD, [row("2afc", "ours", "score", 1.0, 4), *rows], []))
+    assert "| metric | score | 0.141 (36/255) | 0.141 |" in lines
+    assert "| ours | 100.0 | 50.0 | 25.0 |" in lines
+
+
 def test_the_summary_says_of_how_many_cases_its_shares_are():
-    said = summary(triplet_results())
+    said = summary(RECORD, triplet_rows())
     assert said.endswith("Percent of so many cases: 4 (2AFC, 2AFC certified at 0.5).")
     rows = [
-        Measurement("retrieval", "hash", "recall", 1.0, 22, k=1),
-        Measurement("knn", "hash", "label_accuracy", 1.0, 11, k=1),
+        row("retrieval", "hash", "recall", 1.0, 22, k=1),
+        row("knn", "hash", "label_accuracy", 1.0, 11, k=1),
+        row("knn", "hash", "label_accuracy", 1.0, 7, k=1, by="source", group="stamps"),
     ]
-    results = Results("c", 0, None, None, {}, METRICS, rows)
-    assert summary(results).endswith("cases: 22 (recall@1); 11 (1-NN).")
+    said = summary(RECORD, rows)
+    assert said.endswith("cases: 22 (recall@1); 11 (1-NN); 7 (1-NN stamps).")
 
 
-def test_the_published_formula_is_called_unsound_with_its_count():
-    report = write_report(triplet_results(), [], [])
-    assert "published formula (unsound where the embedding norm is below 1)" in report
+def test_groups_stand_beside_each_other_by_metric_and_by_budget():
+    rows = [
+        row("retrieval", name, "recall", share, 8, k=1, **group)
+        for name, share in (("ours", 0.5), ("hash", 0.25))
+        for group in ({}, {"by": "edit", "group": "blur"})
+    ]
+    where = {"by": "edit", "group": "blur", "epsilon": 0.5, **PROVED}
+    rows.append(row("retrieval", "ours", "certified_recall", 0.125, 8, k=1, **where))
+    lines = table_rows(markdown(RECORD, rows, []))
+    assert "| edit | cases | ours | hash |" in lines
+    assert "| blur | 8 | 50.0 | 25.0 |" in lines
+    assert "| edit | cases | recall@1 | 0.5 |" in lines
+    assert "| blur | 8 | 50.0 | 12.5 |" in lines
+
+
+def test_the_papers_formula_is_called_unsound_with_its_count():
+    report = markdown(RECORD, triplet_rows(), [])
+    assert "paper's formula (unsound where the embedding norm is below 1)" in report
     assert "unsound on 1 triplets" in report
     assert "loose on the other 3" in report
 
 
 def test_a_report_says_what_was_run_on_what():
-    report = write_report(triplet_results(), [], ["a.png"])
+    report = markdown(RECORD, triplet_rows(), ["a.png"])
     for text in (
         "`the command`",
         "`" + "f" * 64 + "`",
         "nothing is proved of it",
         "![a.png](a.png)",
+        "3 files of `d`",
+        "`" + "e" * 64 + "`",
     ):
         assert text in report
-    assert identify("d", []).sha256 in report
     assert "## Retrieval" not in report
 
 
 def test_expectations_stand_at_the_end():
-    verdicts = [Verdict("a", "at least 0.9", 0.8, False), Verdict("b", "at least 1", None, False)]
-    rows = rows_of(write_report(triplet_results(), verdicts, []))
+    checked = [
+        {"name": "a", "wanted": "at least 0.9", "measured": 0.8, "is_met": False},
+        {"name": "b", "wanted": "at least 1", "measured": None, "is_met": False},
+    ]
+    rows = table_rows(markdown({**RECORD, "expectations": checked}, triplet_rows(), []))
     assert rows[-2:] == [
         "| a | at least 0.9 | 0.8000 | **failed** |",
         "| b | at least 1 | - | **failed** |",
     ]
-
-
-def test_plots_depend_on_the_numbers_alone(tmp_path, rng):
-    radii = rng.exponential(size=50)
-    radii[0] = np.inf
-    curves = [RadiusCurve(task, "m", radii, np.ones(50)) for task in ("retrieval", "2afc")]
-    curves.append(RadiusCurve("2afc", "nothing right", radii, np.zeros(50)))
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        names = write_plots(curves, tmp_path / folder)
-    assert names == [
-        "retrieval-certified.png", "retrieval-radii.png", "2afc-certified.png", "2afc-radii.png",
-    ]  # fmt: skip
-    for name in names:
-        data = (tmp_path / "a" / name).read_bytes()
-        assert data.startswith(b"\x89PNG")
-        assert data == (tmp_path / "b" / name).read_bytes()

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -6,7 +8,8 @@ from hypothesis import strategies as st
 from model.certificate.pairs import Candidates
 from model.certificate.search import certify_search
 from model.evaluate.radii import Proof, input_radii
-from model.evaluate.standing import Gallery, LeftOut, unit_rows
+from model.evaluate.standing import Gallery, LeftOut
+from model.metrics.metric import unit_rows
 
 KS = (1, 3, 7)
 
@@ -165,6 +168,23 @@ def test_the_least_over_groups_is_that_over_all(rng):
     assert (others[:, 5] == np.inf).all()
     without = Gallery(raw).stand(queries, chosen, without=[LeftOut(groups, np.full(30, 2))])
     assert (np.delete(parts.radii, 2, axis=1).min(axis=1) == without.radii[:, 0]).all()
+
+
+def test_rows_that_are_all_near_each_other_are_not_all_subtracted_at_once(rng):
+    """As an untrained network has them: 400,000 pairs, whose differences would be 400 MB."""
+    raw = rng.normal(size=128) + 1e-3 * rng.normal(size=(2000, 128))
+    gallery, queries = Gallery(raw), rng.normal(size=(200, 128))
+    chosen = rng.integers(0, 2000, 200)
+    tracemalloc.start()
+    standing = gallery.stand(queries, chosen)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 << 20
+    for number in (0, 99, 199):
+        rank, radius = truth(queries[number], gallery.vectors, chosen[number], 1)
+        assert standing.ranks[number] == rank
+        assert standing.radii[number, 0] <= radius
+        assert standing.radii[number, 0] == pytest.approx(radius, rel=1e-6)
 
 
 def test_blocks_of_queries_change_nothing(rng, monkeypatch):

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from model.evaluate.measurement import Book
-from model.evaluate.radii import OURS, PUBLISHED, Proof, Resizes
-from model.evaluate.triplets import Judged, agreement, decide, measure_triplets, natural_scores
+from model.evaluate.embedding import Embedded
+from model.evaluate.radii import NORMALISED, PROVED, UPLOAD, Proof, Resizes
+from model.evaluate.report import chosen, values
+from model.evaluate.triplets import agreement, decide, measure_triplets, natural_scores
 
 EPSILONS = (0.05, 0.1, 0.5, 1.0, 2.0)
 PROOF = Proof(1.0, 1e-9)
@@ -13,7 +14,7 @@ def sides(rng, count=200, dimension=5, scale=1.0):
     return [scale * rng.normal(size=(count, dimension)) for _ in range(3)]
 
 
-def published(reference, left, right):
+def papers_formula(reference, left, right):
     """The public code's radius, row by row; inf on a tie there, 0 here."""
     out = []
     for row in zip(reference, left, right, strict=True):
@@ -25,17 +26,20 @@ def published(reference, left, right):
 
 
 def measured(reference, left, right, votes, *, proof=PROOF, groups=None, resizes=None):
-    decisions = decide(reference, left, right)
-    return measure_triplets(
-        "m", decisions, reference, Judged(votes, groups or {}),
-        epsilons=EPSILONS, proof=proof, resizes=resizes,
-    )  # fmt: skip
+    pictures = np.stack((left, right), axis=1).reshape(-1, left.shape[1])
+    embedded = Embedded(pictures, reference, proof, resizes)
+    return measure_triplets("m", embedded, votes, groups or {}, EPSILONS)
 
 
-def test_our_radius_is_the_published_one_times_the_norm(rng):
+def value(rows, **fields):
+    (row,) = chosen(rows, task="2afc", metric="m", by="all", **fields)
+    return row["value"]
+
+
+def test_our_radius_is_that_of_the_papers_formula_times_the_norm(rng):
     reference, left, right = sides(rng)
     decisions = decide(reference, left, right)
-    wanted = published(reference, left, right) * np.linalg.norm(reference, axis=1)
+    wanted = papers_formula(reference, left, right) * np.linalg.norm(reference, axis=1)
     assert decisions.radii == pytest.approx(wanted, rel=1e-6, abs=1e-12)
     assert (decisions.radii <= wanted * (1.0 + 1e-12)).all()
 
@@ -56,24 +60,22 @@ def test_a_reference_moved_by_less_than_the_radius_decides_alike_and_by_more_may
     assert (flipped.left_closer != decisions.left_closer).all()
 
 
-def test_the_published_radius_overclaims_where_the_norm_is_below_1():
+def test_the_papers_formula_overclaims_where_the_norm_is_below_1():
     """A counter-example: it claims 0.141 for a reference that flips at 0.071."""
     reference = np.array([[0.4, 0.3]])
     left, right = np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])
-    claimed = published(reference, left, right)[0]
+    claimed = papers_formula(reference, left, right)[0]
     radius = decide(reference, left, right).radii[0]
     assert np.linalg.norm(reference) == pytest.approx(0.5)
     assert claimed == pytest.approx(2.0 * radius)
     worst = np.array([[-1.0, 1.0]]) / np.sqrt(2.0)
     assert decide(reference + 0.99 * claimed * worst, left, right).right_closer[0]
     assert decide(reference, left, right).left_closer[0]
-    measurements, _ = measured(reference, left, right, np.zeros(1))
-    book = Book(measurements)
-    fields = {"task": "2afc", "metric": "m", "figure": "certified_score", "unit": "input"}
-    assert book.find(**fields, formula=PUBLISHED, epsilon=0.1).value == 1.0
-    assert book.find(**fields, formula=OURS, epsilon=0.1).value == 0.0
-    assert book.find(**fields, formula=OURS, epsilon=0.05).value == 1.0
-    assert book.find(task="2afc", metric="m", figure="norm_below_1").value == 1.0
+    rows, _ = measured(reference, left, right, np.zeros(1))
+    assert value(rows, figure="certified_score", epsilon=0.1, **NORMALISED) == 1.0
+    assert value(rows, figure="certified_score", epsilon=0.1, **PROVED) == 0.0
+    assert value(rows, figure="certified_score", epsilon=0.05, **PROVED) == 1.0
+    assert value(rows, figure="norm_below_1") == 1.0
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
@@ -91,10 +93,10 @@ def test_equal_pictures_tie_at_radius_0_and_score_a_half(rng, scale):
 def test_a_zero_reference_ties():
     decisions = decide(np.zeros((1, 2)), np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
     assert (decisions.radii[0], decisions.left_closer[0], decisions.right_closer[0]) == (0, 0, 0)
-    measurements, curve = measured(
+    rows, curve = measured(
         np.zeros((1, 2)), np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.ones(1)
     )
-    assert Book(measurements).find(task="2afc", metric="m", figure="score").value == 0.5
+    assert value(rows, figure="score") == 0.5
     assert curve.radii.tolist() == [0.0]
 
 
@@ -102,10 +104,9 @@ def test_scores_are_those_of_a_plain_loop(rng):
     reference, left, right = sides(rng, scale=3.0)
     votes = rng.choice([0.0, 0.25, 0.5, 1.0], 200)
     left[:9] = right[:9]
-    measurements, curve = measured(reference, left, right, votes)
-    book = Book(measurements)
+    rows, curve = measured(reference, left, right, votes)
     norms = np.linalg.norm(reference, axis=1)
-    radii = published(reference, left, right) * norms
+    radii = papers_formula(reference, left, right) * norms
     natural, certified = 0.0, dict.fromkeys(EPSILONS, 0.0)
     for number, vote in enumerate(votes):
         unit = [side[number] / np.linalg.norm(side[number]) for side in (left, right)]
@@ -117,57 +118,45 @@ def test_scores_are_those_of_a_plain_loop(rng):
         natural += credit
         for epsilon in EPSILONS:
             certified[epsilon] += credit * (radii[number] > epsilon)
-    assert book.find(task="2afc", metric="m", figure="score").value == pytest.approx(natural / 200)
+    assert value(rows, figure="score") == pytest.approx(natural / 200)
     for epsilon in EPSILONS:
-        found = book.find(
-            task="2afc", metric="m", figure="certified_score",
-            epsilon=epsilon, unit="input", formula=OURS,
-        )  # fmt: skip
-        assert found.value == pytest.approx(certified[epsilon] / 200)
+        found = value(rows, figure="certified_score", epsilon=epsilon, **PROVED)
+        assert found == pytest.approx(certified[epsilon] / 200)
     assert curve.shares(np.array(EPSILONS)) == pytest.approx(
         [certified[epsilon] / 200 for epsilon in EPSILONS]
     )
 
 
 def test_certified_scores_fall_with_the_budget_and_stay_below_the_natural_one(rng):
-    measurements, _ = measured(*sides(rng, scale=4.0), rng.random(200))
-    natural = Book(measurements).find(task="2afc", metric="m", figure="score").value
-    for formula in (OURS, PUBLISHED):
-        values = [m.value for m in measurements if m.formula == formula]
-        assert len(values) == len(EPSILONS)
-        assert values == sorted(values, reverse=True)
-        assert values[0] <= natural
+    rows, _ = measured(*sides(rng, scale=4.0), rng.random(200))
+    natural = value(rows, figure="score")
+    for claim in (PROVED, NORMALISED):
+        found = [row["value"] for row in chosen(rows, **claim)]
+        assert len(found) == len(EPSILONS)
+        assert found == sorted(found, reverse=True)
+        assert found[0] <= natural
 
 
 def test_groups_weighted_by_their_size_make_the_whole(rng):
     groups = {"split": ["test_imagenet"] * 50 + ["test_no_imagenet"] * 149 + [""]}
-    measurements, _ = measured(*sides(rng), np.ones(200), groups=groups)
-    book = Book(measurements)
-    parts = [
-        book.find(task="2afc", metric="m", figure="score", by="split", group=group)
-        for group in ("test_imagenet", "test_no_imagenet")
-    ]
-    assert [part.count for part in parts] == [50, 149]
-    assert book.values("group", figure="score") == ["", "test_imagenet", "test_no_imagenet"]
+    rows, _ = measured(*sides(rng), np.ones(200), groups=groups)
+    score = chosen(rows, figure="score")
+    assert values(score, "group") == [None, "test_imagenet", "test_no_imagenet"]
+    assert values(score, "count") == [200, 50, 149]
 
 
 def test_a_metric_without_a_bound_has_no_certified_score(rng):
-    measurements, curve = measured(*sides(rng), np.ones(200), proof=None)
+    rows, curve = measured(*sides(rng), np.ones(200), proof=None)
     assert curve is None
-    assert {m.figure for m in measurements} == {"score"}
+    assert {row["figure"] for row in rows} == {"score"}
 
 
 def test_uploads_count_by_their_gain(rng):
     reference, left, right = sides(rng, count=300)
     gains = rng.uniform(0.1, 0.3, 300)
-    measurements, _ = measured(
-        reference, left, right, np.ones(300), resizes=Resizes(gains, np.zeros(300))
-    )
+    rows, _ = measured(reference, left, right, np.ones(300), resizes=Resizes(gains, np.zeros(300)))
     decisions = decide(reference, left, right)
     for epsilon in EPSILONS:
-        found = Book(measurements).find(
-            task="2afc", metric="m", figure="certified_score",
-            epsilon=epsilon, unit="upload", formula=OURS,
-        )  # fmt: skip
+        found = value(rows, figure="certified_score", epsilon=epsilon, **UPLOAD)
         wanted = decisions.right_closer & (decisions.radii / gains > epsilon)
-        assert found.value == pytest.approx(wanted.mean(), abs=1e-9)
+        assert found == pytest.approx(wanted.mean(), abs=1e-9)

@@ -1,10 +1,9 @@
-"""The metrics that a run compares, by the names that its tables use."""
+"""The metrics that are compared, by the names that tables use: those asked for, and baselines."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from model.errors import DependencyError, EvaluationError
-from model.evaluate.radii import Proof
 from model.metrics.load import load_metric, named
 from model.metrics.metric import Metric
 from model.metrics.ours import EmbedderMetric
@@ -38,32 +37,23 @@ def load_metrics(
                 f"two metrics are called {name!r}; write OTHER={spec} to call the second OTHER"
             )
         found[name] = metric
-    if with_baselines:
-        for spec in (*BASELINES, *OPTIONAL_BASELINES):
-            try:
-                name, metric = _load(spec, device)
-            except DependencyError:
-                if spec in OPTIONAL_BASELINES:
-                    continue
+    for spec in (*BASELINES, *OPTIONAL_BASELINES) if with_baselines else ():
+        try:
+            name, metric = _load(spec, device)
+        except DependencyError:
+            if spec not in OPTIONAL_BASELINES:
                 raise
+        else:
             found.setdefault(name, metric)
     return found
 
 
-def proof_of(metric: Metric) -> Proof | None:
-    """What is proved of a metric; None where nothing is."""
-    if metric.lipschitz_bound is None:
-        return None
-    return Proof(metric.lipschitz_bound, metric.forward_error)
-
-
 def describe(name: str, metric: Metric) -> dict[str, Any]:
     """What a report says of a metric beside its numbers."""
-    ours = isinstance(metric, EmbedderMetric)
     return {
         "name": name,
         "model": metric.name,
-        "fingerprint": metric.embedder.fingerprint if ours else None,
+        "fingerprint": metric.embedder.fingerprint if isinstance(metric, EmbedderMetric) else None,
         "dim": metric.dim,
         "input_size": metric.input_size,
         "lipschitz_bound": metric.lipschitz_bound,

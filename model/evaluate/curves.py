@@ -1,21 +1,59 @@
 # pyright: basic
 # matplotlib's types are loose.
-"""Plots of certified shares against radius, and of the radii themselves."""
+"""Certified shares against radius: the curves, and plots of them and of the radii themselves."""
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from model.cli.libraries import install_hint
 from model.errors import DependencyError
-from model.evaluate.results import RadiusCurve, write_aside
+from model.evaluate.radii import PROVED
+from model.evaluate.rows import Row
 
 _TITLES = {"retrieval": "Certified recall@1", "2afc": "Certified 2AFC score"}
 _POINTS = 400
 _BINS = 60
+
+
+@dataclass(frozen=True, eq=False)
+class RadiusCurve:
+    """What a certified share is made of: each case's radius and what it counts when certified.
+
+    Attributes:
+        task: of the rows it belongs to.
+        metric: its name.
+        radii: ours, in the network's pixels, (C,).
+        credits: 1 where the answer is right, or the share of votes for it, (C,).
+    """
+
+    task: str
+    metric: str
+    radii: Float64[np.ndarray, " C"]
+    credits: Float64[np.ndarray, " C"]
+
+    def shares(self, at: Float64[np.ndarray, " P"]) -> Float64[np.ndarray, " P"]:
+        """The certified share at each of these budgets, (P,)."""
+        order = np.argsort(self.radii)
+        # What counts from each place of the ascending radii on; nothing after the last.
+        beyond = np.append(np.cumsum(self.credits[order][::-1])[::-1], 0.0)
+        places = np.searchsorted(self.radii[order], at, side="right")
+        return beyond[places] / max(1, self.radii.size)
+
+    def right_radii(self) -> Float64[np.ndarray, " R"]:
+        """The finite radii of the cases that count at all, (R,)."""
+        return self.radii[(self.credits > 0.0) & np.isfinite(self.radii)]
+
+    def record(self) -> Row:
+        """The curve at a hundred and one quantiles of its radii: enough to draw it again."""
+        right = self.right_radii()
+        radii = np.quantile(right, np.linspace(0.0, 1.0, 101)) if right.size else right
+        numbers = {"radii": radii.tolist(), "shares": self.shares(radii).tolist()}
+        return {"task": self.task, "metric": self.metric, **PROVED, **numbers}
 
 
 def require_matplotlib() -> None:
@@ -27,9 +65,9 @@ def require_matplotlib() -> None:
     _figure()
 
 
-def write_plots(curves: Sequence[RadiusCurve], directory: Path) -> list[str]:
-    """Draw what there are curves for; returns the names of the files."""
-    names: list[str] = []
+def draw_plots(curves: Sequence[RadiusCurve]) -> dict[str, bytes]:
+    """PNG files, by name, of what there are curves for."""
+    files: dict[str, bytes] = {}
     for task in dict.fromkeys(curve.task for curve in curves):
         chosen = [curve for curve in curves if curve.task == task]
         for name, draw in (("certified", _draw_shares), ("radii", _draw_histogram)):
@@ -38,9 +76,8 @@ def write_plots(curves: Sequence[RadiusCurve], directory: Path) -> list[str]:
             buffer = io.BytesIO()
             # Without its date the file depends on the numbers alone.
             figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-            names.append(f"{task}-{name}.png")
-            write_aside(directory / names[-1], buffer.getvalue())
-    return names
+            files[f"{task}-{name}.png"] = buffer.getvalue()
+    return files
 
 
 def _figure() -> Any:

@@ -3,17 +3,19 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from model.evaluate.gathering import Sheet
-from model.evaluate.measurement import Book
-from model.evaluate.neighbours import SMALLEST_CLASS, measure_labels, measure_votes
-from model.evaluate.radii import OURS, Proof
+from model.evaluate.embedding import Embedded, EmbeddedSet, Facts
+from model.evaluate.labels import SMALLEST_CLASS, measure_labels, measure_votes
+from model.evaluate.radii import PROVED, Proof
+from model.evaluate.report import chosen
 
 EPSILONS = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
-def sheet_of(labels, sources):
-    ids = tuple(map(str, range(len(labels))))
-    return Sheet(ids, ids, ids, tuple(labels), tuple(sources), ("",) * len(labels))
+def embedded_set(vectors, labels, sources=None, proof=None):
+    sources = sources or [""] * len(labels)
+    facts = [Facts("", "", *names) for names in zip(labels, sources, strict=True)]
+    none = np.zeros((0, vectors.shape[1]))
+    return EmbeddedSet(facts, np.arange(0), [], {"m": Embedded(vectors, none, proof)})
 
 
 def clustered(rng, count=80, dimension=6):
@@ -27,9 +29,7 @@ def clustered(rng, count=80, dimension=6):
 
 def test_leave_one_out_accuracy_is_that_of_a_plain_loop(rng):
     vectors, labels, sources = clustered(rng)
-    book = Book(
-        measure_labels("m", vectors, sheet_of(labels, sources), epsilons=EPSILONS, proof=None)
-    )
+    rows = measure_labels("m", embedded_set(vectors, labels, sources), EPSILONS)
     for source in ("s", "t"):
         sizes = Counter(x for x, s in zip(labels, sources, strict=True) if s == source)
         pool = [
@@ -42,20 +42,18 @@ def test_leave_one_out_accuracy_is_that_of_a_plain_loop(rng):
             others = [m for m in pool if m != n]
             cosines = [vectors[n] @ vectors[m] / np.linalg.norm(vectors[m]) for m in others]
             right += labels[others[int(np.argmax(cosines))]] == labels[n]
-        found = book.find(
-            task="knn", metric="m", figure="label_accuracy", k=1, by="source", group=source
-        )
-        assert (found.value, found.count) == (pytest.approx(right / len(pool)), len(pool))
+        (found,) = chosen(rows, figure="label_accuracy", k=1, by="source", group=source)
+        assert (found["value"], found["count"]) == (pytest.approx(right / len(pool)), len(pool))
+    assert {row["figure"] for row in rows} == {"label_accuracy"}
 
 
 def test_certified_accuracy_falls_with_the_budget_and_holds_under_steps(rng):
     vectors, labels, _ = clustered(rng)
-    sheet = sheet_of(labels, [""] * len(labels))
-    measurements = measure_labels("m", vectors, sheet, epsilons=EPSILONS, proof=Proof(1.0, 0.0))
-    book = Book(measurements)
-    certified = {"task": "knn", "metric": "m", "figure": "certified_label_accuracy", "k": 1}
-    values = [book.find(**certified, epsilon=e, unit="input", formula=OURS).value for e in EPSILONS]
-    natural = book.find(task="knn", metric="m", figure="label_accuracy", k=1).value
+    rows = measure_labels("m", embedded_set(vectors, labels, proof=Proof(1.0, 0.0)), EPSILONS)
+    certified = chosen(rows, figure="certified_label_accuracy", k=1, by="all", **PROVED)
+    assert [row["epsilon"] for row in certified] == list(EPSILONS)
+    values = [row["value"] for row in certified]
+    natural = chosen(rows, figure="label_accuracy", k=1)[0]["value"]
     assert [natural, *values] == sorted([natural, *values], reverse=True)
     assert values[0] > 0.0
     sizes = Counter(labels)
@@ -77,8 +75,10 @@ def test_votes_are_those_of_the_published_protocol(rng):
     train_labels = rng.choice(list("abcdefg"), 120).tolist()
     test_labels = rng.choice(list("abcdefg"), 40).tolist()
     found = {
-        (one.figure, one.k): one.value
-        for one in measure_votes("m", train, train_labels, test, test_labels)
+        (row["figure"], row["k"]): row["value"]
+        for row in measure_votes(
+            "m", embedded_set(train, train_labels), embedded_set(test, test_labels)
+        )
     }
     assert {k for _, k in found} == {10, 20, 100}  # there are fewer than 200 voters
     for k in (10, 20, 100):
