@@ -308,16 +308,17 @@ def _part_clusters(
         rows = np.flatnonzero(is_near[:, columns].any(axis=1) & (counts >= 0))
         part = np.ix_(rows, columns)
         middle = first.vectors[centre].astype(np.float64)
+        around = CentredRows.around(middle, first.vectors[rows], first.numbers[rows])
         found = _squares_of_offsets(
-            CentredRows.around(middle, first.vectors[rows], first.numbers[rows]),
+            around,
             CentredRows.around(middle, second.vectors[columns], second.numbers[columns]),
         )
         square[part], spread[part], is_near[part] = (
             np.where(is_near[part], new, old)
             for new, old in zip(found, (square[part], spread[part], is_near[part]), strict=True)
         )
-        counts[rows] = is_near[rows].sum(axis=1)
-        counts[centre] = -1
+        # Rows equal to the centre are done with it.
+        counts[rows] = np.where(around.squares == 0.0, -1, is_near[rows].sum(axis=1))
 
 
 def _squares_of_differences(

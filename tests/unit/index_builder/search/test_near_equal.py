@@ -60,3 +60,22 @@ def test_few_pairs_are_compared_and_hardly_any_by_their_differences(
     # All pairs would be K x COUNT, each of them near; an entry and itself is one of each K.
     assert compared < 0.6 * K * COUNT
     assert differences < 10 * K
+
+
+def test_many_copies_of_a_row_take_one_round_together(monkeypatch: pytest.MonkeyPatch):
+    rounds = 0
+    form = pairs._squares_of_offsets
+
+    def counting(first, second):
+        nonlocal rounds
+        rounds += 1
+        return form(first, second)
+
+    monkeypatch.setattr(pairs, "_squares_of_offsets", counting)
+    vectors = np.repeat(near_equal_rows(5, 64), 60, axis=0)
+    rows = pairs.CentredRows.around(np.zeros(64), vectors, np.arange(300))
+    radii = pairs.signed_radii(rows, rows, np.zeros((300, 300)), norm=1.0)
+    assert rounds <= 1 + 5
+    assert (radii.value[:60, 60:] == 0.0).all()
+    before = np.arange(60) >= np.arange(60)[:, None]
+    assert (radii.value[:60, :60] == np.where(before, np.inf, -np.inf)).all()
