@@ -47,7 +47,7 @@ def _checked_attack(text: str) -> str:
 class Plan:
     """What is attacked, and from `queries` on how hard; None is settled metric by metric."""
 
-    data: Annotated[Path, typer.Argument(help="Pictures (a folder or shards); for 2afc, triplets.")]
+    data: Annotated[Path, typer.Argument(help="A folder of pictures; for 2afc, of triplets.")]
     out: Annotated[Path, typer.Option(help="Folder for the report.")]
     metrics: Annotated[
         list[str] | None,
