@@ -125,12 +125,12 @@ def test_a_process_that_hangs_is_killed_and_replaced():
     async def story(pool: DecodePool) -> None:
         (first,) = children()
         os.kill(first, signal.SIGSTOP)
-        with pytest.raises(DecodeTimeoutError, match="1 s"):
+        with pytest.raises(DecodeTimeoutError, match="5 s"):
             await prepare(pool, data)
         assert first not in children()
         assert (await prepare(pool, data)).input.width == 160
 
-    run(story, timeout_s=1.0)
+    run(story, timeout_s=5.0)  # A new process takes a second or two on a busy core.
 
 
 def test_a_process_that_died_between_images_costs_no_image():
