@@ -3,11 +3,12 @@
     python benchmarks/overhead.py [--requests 300] [--rounds 7]
 
 The server runs in this process, its client in another. Decoding has processes of its own; what the
-network and `certified_search` take, by the clock of their thread, is subtracted. What is left is
+network and the certified search take, by the clock of their thread, is subtracted. What is left is
 ours: HTTP, admission, queues, pipes, JSON.
 """
 
 import argparse
+import contextlib
 import http.client
 import io
 import statistics
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,17 @@ class Apart:
                 return function(*arguments, **named)
             finally:
                 self.seconds += time.thread_time() - begun
+
+        return call
+
+    def timed_steps(self, function: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+        """The same for one that gives its answers bit by bit."""
+
+        def call(*arguments: Any, **named: Any) -> Iterator[Any]:
+            following = self.timed(function(*arguments, **named).__next__)
+            with contextlib.suppress(StopIteration):
+                while True:
+                    yield following()
 
         return call
 
@@ -89,7 +101,7 @@ def main() -> None:
     given = parser.parse_args()
     configure_logs("info", "json")
     apart = Apart()
-    engine.certified_search = apart.timed(engine.certified_search)
+    engine.answer_queries = apart.timed_steps(engine.answer_queries)
     Embedder.embed_inputs = apart.timed(Embedder.embed_inputs)
     with tempfile.TemporaryDirectory() as folder:
         build = [sys.executable, "-m", "index_builder", "build", str(GALLERY), "--data-dir", folder]

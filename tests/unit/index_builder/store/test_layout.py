@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from index_builder.errors import IndexFormatError, IndexNotFoundError
 from index_builder.store import layout
-from service.work.index_registry import Shelf
+from service.work.index_registry import IndexRegistry
 
 
 @pytest.mark.parametrize("name", ["default", "a", "A-1_b.c", "0" * 64])
@@ -120,9 +120,9 @@ def test_an_index_that_may_not_be_read_is_listed_and_refused_and_the_others_go_o
                 assert layout.read_current(layout.index_paths(data_dir, "default")).version
                 with pytest.raises(IndexFormatError, match="Permission denied"):
                     layout.read_current(layout.index_paths(data_dir, "locked"))
-                shelf = Shelf(data_dir, "f" * 64, "lipsim-decode-1")
-                shelf.refresh()
-                assert [entry.name for entry in shelf.entries()] == ["default", "locked"]
-                assert {entry.refused.code for entry in shelf.entries()} >= {"index_damaged"}
+                registry = IndexRegistry(data_dir, "f" * 64, "lipsim-decode-1")
+                registry.refresh()
+                assert [entry.name for entry in registry.entries()] == ["default", "locked"]
+                assert {entry.refused.code for entry in registry.entries()} >= {"index_damaged"}
         finally:
             layout.index_paths(data_dir, "locked").root.chmod(0o700)
