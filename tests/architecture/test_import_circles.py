@@ -23,8 +23,6 @@ def circle_in(*packages: str) -> list[str]:
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_circle_of_imports_exists(package):
     """Between packages none can be: their layers have one direction."""
-    if package == "model":
-        pytest.xfail("model.data.pictures opens shards from inside a function")
     assert circle_in(package) == []
 
 
