@@ -20,6 +20,7 @@ from PIL import Image
 
 from index_builder.build.journal import EmbeddedImage
 from index_builder.sources.base import Problem
+from index_builder.store.items import TRUNCATED
 from model.errors import (
     EmptyImageError,
     ImageBytesError,
@@ -213,4 +214,5 @@ def _prepare(data: bytes, limits: DecodeLimits, size: int) -> _Prepared:
     image = decode_image(data, limits)
     pixels = resize_operator(image.height, image.width, size).apply(image.pixels)
     thumbnail = draw_thumbnail(image)
-    return _Prepared(pixels, image.width, image.height, image.format, thumbnail)
+    stored_format = image.format + TRUNCATED * image.is_truncated
+    return _Prepared(pixels, image.width, image.height, stored_format, thumbnail)

@@ -62,7 +62,7 @@ class Ingest:
         counter = progress.counter("embedding", source.size, "files")
         with contextlib.closing(pipeline), counter as count:
             for item in source.items():
-                self._take(item, pipeline)
+                self._take(item, pipeline, limits)
                 self._keep(pipeline.ready())
                 count()
             self._keep(pipeline.rest())
@@ -73,8 +73,7 @@ class Ingest:
         Raises:
             GalleryIndexError: another process took it out of the journal.
         """
-        image = stored_image(self.reusable, content_sha256) if self.reusable else None
-        image = image or self.journal.get(content_sha256)
+        image = self._stored(content_sha256)
         if image is None:
             raise GalleryIndexError(
                 f"the embedding of content {content_sha256[:16]} was lost from the journal during "
@@ -82,7 +81,7 @@ class Ingest:
             )
         return image
 
-    def _take(self, item: SourceItem, pipeline: EmbeddingPipeline) -> None:
+    def _take(self, item: SourceItem, pipeline: EmbeddingPipeline, limits: DecodeLimits) -> None:
         """Plan one file of the collection, and have it embedded unless that was done before."""
         if item.problem is not None:
             self._quarantine(item.path, item.problem)
@@ -92,18 +91,22 @@ class Ingest:
         if content in self._rejected:
             self._set_aside(planned, self._rejected[content])
             return
-        if self.plan.holds_content(content) or self._is_stored(content):
+        if self.plan.holds_content(content) or self._is_stored(content, limits):
             self.counts.reused += 1
         else:
             pipeline.submit(content, item.data)
         self.plan.put(planned)
 
-    def _is_stored(self, content_sha256: str) -> bool:
-        """Whether these bytes need not be embedded: the served version or the journal has them."""
-        if self.reusable is not None and self.reusable.items.by_content(content_sha256):
-            return True
+    def _is_stored(self, content_sha256: str, limits: DecodeLimits) -> bool:
+        """Whether these bytes need not be embedded: what is stored of them is still accepted."""
         # The whole record is read: a damaged one must be noticed while the file is at hand.
-        return self.journal.get(content_sha256) is not None
+        image = self._stored(content_sha256)
+        return image is not None and (limits.accept_truncated or not image.is_truncated)
+
+    def _stored(self, content_sha256: str) -> EmbeddedImage | None:
+        """What the served version or the journal has of these bytes."""
+        image = stored_image(self.reusable, content_sha256) if self.reusable else None
+        return image or self.journal.get(content_sha256)
 
     def _keep(self, results: Iterable[EmbeddedImage | Rejected]) -> None:
         """Put embeddings in the journal, and set aside what gave none."""

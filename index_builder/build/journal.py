@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from index_builder.store.items import sqlite_errors
+from index_builder.store.items import TRUNCATED, sqlite_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS embedded(
@@ -39,7 +39,7 @@ class EmbeddedImage:
         vector: the unit vector, d little-endian float32.
         width: of the decoded, upright image, in pixels.
         height: likewise.
-        format: of the file's content.
+        format: of the file's content, as in `Item`.
         thumbnail: a small JPEG file.
     """
 
@@ -49,6 +49,10 @@ class EmbeddedImage:
     height: int
     format: str
     thumbnail: bytes
+
+    @property
+    def is_truncated(self) -> bool:
+        return self.format.endswith(TRUNCATED)
 
 
 class Journal:

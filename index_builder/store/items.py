@@ -37,6 +37,8 @@ CREATE TABLE thumbnails(content_sha256 TEXT PRIMARY KEY NOT NULL, jpeg BLOB NOT 
 """
 _COLUMNS = "id, row, content_sha256, bytes, width, height, format, metadata"
 _ROWS_A_QUERY = 500
+# Ends the stored format of a picture that was cut and accepted so: "JPEG (truncated)".
+TRUNCATED = " (truncated)"
 # A full disk; a quota or limit reached; no room for the index of a write-ahead log.
 _FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
@@ -52,7 +54,7 @@ class Item:
         bytes: size of the file.
         width: of the decoded, upright image, in pixels.
         height: likewise.
-        format: of the file's content, like "JPEG".
+        format: of the file's content, like "JPEG"; with `TRUNCATED` behind it where it was cut.
         metadata: what the manifest said beside id and path.
     """
 

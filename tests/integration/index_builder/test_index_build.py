@@ -257,6 +257,48 @@ def test_an_export_holds_every_entry_in_order_and_loads_without_pickle(tmp_path)
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".tmp")] == []
 
 
+def cut_picture():
+    """A JPEG that ends early."""
+    return picture(7, side=64, file_format="JPEG")[:-300]
+
+
+ACCEPTING = DecodeLimits(accept_truncated=True)
+
+
+def test_a_cut_picture_taken_in_by_accept_is_quarantined_by_refuse_and_comes_back(tmp_path):
+    folder = write_folder(tmp_path / "in", 2)
+    (folder / "cut.jpg").write_bytes(cut_picture())
+    accepted = build(tmp_path, folder, limits=ACCEPTING)
+    assert some(accepted.counts) == {"added": 3, "embedded": 3}
+    with GalleryIndex.open(tmp_path) as index:
+        assert index.entry_by_id("cut.jpg").item.format == "JPEG (truncated)"
+        assert index.entry_by_id("0000.png").item.format == "PNG"
+    assert some(build(tmp_path, folder, limits=ACCEPTING).counts) == {"unchanged": 3, "reused": 3}
+
+    refused = build(tmp_path, folder)
+    fresh = build(tmp_path / "fresh", folder)
+    assert some(refused.counts) == {"unchanged": 2, "reused": 2, "removed": 1, "quarantined": 1}
+    assert refused.quarantined == fresh.quarantined
+    assert refused.quarantined[0].path == "cut.jpg"
+    assert ids_of(tmp_path) == ids_of(tmp_path / "fresh")
+
+    again = build(tmp_path, folder, limits=ACCEPTING)
+    assert some(again.counts) == {"added": 1, "embedded": 1, "unchanged": 2, "reused": 2}
+    assert again.manifest.files == accepted.manifest.files
+
+
+def test_a_cut_picture_in_the_journal_is_no_way_around_refuse(tmp_path):
+    folder = write_folder(tmp_path / "in", 200)
+    (folder / "0-cut.jpg").write_bytes(cut_picture())
+    (folder / "empty.png").touch()
+    with pytest.raises(SourceError, match="more than 0 bad files"):
+        build(tmp_path, folder, limits=ACCEPTING, max_errors=0)
+    report = build(tmp_path, folder)
+    assert report.counts["reused"] > 0
+    assert [entry.path for entry in report.quarantined] == ["0-cut.jpg", "empty.png"]
+    assert len(ids_of(tmp_path)) == 200
+
+
 def test_formats_beyond_the_default_need_leave(tmp_path):
     folder = write_folder(tmp_path / "in", 1)
     (folder / "b.bmp").write_bytes(picture(5, file_format="BMP"))
