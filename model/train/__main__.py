@@ -79,7 +79,7 @@ def corpus(
         Path | None,
         typer.Option("--write-hashes", help="Write the test split's `sha256  source  path` here."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print corpus.json, shortened.")] = False,
 ) -> None:
     """Pack pictures of packages and folders: deduplicated, licensed, split by hash."""

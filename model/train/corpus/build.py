@@ -4,10 +4,11 @@ Fetch, list, decode, sift, draw, write: each step is a file of its own beside th
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 
@@ -20,7 +21,6 @@ from model.train.corpus.files import FileEntry, list_files
 from model.train.corpus.packages import Unpacked, unpack
 from model.train.corpus.packing import licence_text, new_folder, pack, write_hashes
 from model.train.corpus.pictures import Prepared, Refused, prepare
-from model.train.corpus.pool import map_in_order
 from model.train.corpus.recipe import SPLITS, Recipe, Source, folder_source, load_recipe
 from model.train.corpus.split import usual_group
 
@@ -35,21 +35,17 @@ _WITHOUT = {
 }
 """What it means that a split is empty."""
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 def build_corpus(
     out: Path, recipe: Recipe, cache: Path, *, workers: int = 2, progress: Progress | None = None
 ) -> dict[str, Any]:
-    """Make a corpus of a recipe.
+    """Make a corpus of a recipe at `out`, where nothing is until everything is.
 
     The same recipe, files and library versions make the same files, byte for byte, whatever the
-    number of processes. Nothing is at `out` until everything is.
-
-    Args:
-        out: the folder to make.
-        recipe: what of.
-        cache: where packages are kept; may be shared and used again.
-        workers: processes.
-        progress: where progress is shown.
+    number of workers. Packages are kept in `cache`, which may be shared and used again.
 
     Returns:
         What OUT/corpus.json says.
@@ -66,20 +62,32 @@ def build_corpus(
     with new_folder(out) as directory:
         packages = _fetch(recipe, cache, progress)
         bases = {package.name: package.directory for package in packages}
-        bases |= {source.folder: Path(source.folder) for source in recipe.sources if source.folder}
+        tops = [Path(source.folder or bases[source.package]) for source in recipe.sources]
         licences = {
-            source.name: licence_text(source, _base(source, bases)) for source in recipe.sources
+            one.name: licence_text(one, top) for one, top in zip(recipe.sources, tops, strict=True)
         }
-        tasks = _list(recipe, bases, progress)
-        pictures, refused = _prepare(tasks, workers, progress)
-        sifted = sift(pictures, recipe.sources)
+        tasks: list[tuple[FileEntry, Source, int]] = []
+        for source, top in zip(recipe.sources, tops, strict=True):
+            files = _files(source, top)
+            progress.step(f"source {source.name}: {len(files)} files")
+            tasks += [(entry, source, recipe.seed) for entry in files]
+        results = _in_order(prepare, tasks, workers)
+        found = [
+            one
+            for several in progress.counting("reading files", results, len(tasks))
+            for one in several
+        ]
+        refused = [one for one in found if isinstance(one, Refused)]
+        sifted = sift([one for one in found if isinstance(one, Prepared)], recipe.sources)
         refused += sifted.dropped
         drawn = _draw(recipe, sifted.kept, workers, progress)
-        held_out = [one for one in sifted.kept if one.split != "train"]
-        fresh = drop_near(drawn, held_out)
+        fresh = drop_near(drawn, [one for one in sifted.kept if one.split != "train"])
         kept = sifted.kept + fresh.kept
         if not kept:
-            raise CorpusError(f"no picture is left of {len(tasks)} files: {_why(refused)}")
+            raise CorpusError(
+                f"no picture is left of {len(tasks)} files: the first, {refused[0].path}, is "
+                f"refused: {refused[0].reason}: {refused[0].detail}"
+            )
         progress.step("writing the pictures")
         return pack(
             directory, recipe, kept, refused + fresh.dropped, packages=packages, licences=licences
@@ -88,7 +96,7 @@ def build_corpus(
 
 def make(
     out: Path,
-    recipe: str,
+    name: str,
     folders: Sequence[str],
     cache: Path,
     *,
@@ -98,22 +106,19 @@ def make(
     output: Output,
 ) -> None:
     """What the command `corpus` does: a recipe, changes to it, a corpus, and what came of it."""
-    chosen = _with_options(load_recipe(recipe), folders, composites)
-    manifest = build_corpus(out, chosen, cache, workers=workers, progress=Progress(sys.stderr))
-    if hashes is not None:
-        write_hashes(manifest, hashes)
-    _show(output, out, manifest)
-    _warn_of_empty_splits(manifest)
-
-
-def _with_options(recipe: Recipe, folders: Sequence[str], composites: int | None) -> Recipe:
+    recipe = load_recipe(name)
     for text in folders:
         source = folder_source(text, {source.name for source in recipe.sources})
         paths = [entry.path for entry in _files(source, Path(source.folder))]
         # The rule is part of the recipe that corpus.json records, so that the corpus says it.
         source = source.model_copy(update={"group": usual_group(paths)})
         recipe = recipe.model_copy(update={"sources": (*recipe.sources, source)})
-    return recipe if composites is None else recipe.model_copy(update={"composites": composites})
+    if composites is not None:
+        recipe = recipe.model_copy(update={"composites": composites})
+    manifest = build_corpus(out, recipe, cache, workers=workers, progress=Progress(sys.stderr))
+    if hashes is not None:
+        write_hashes(manifest, hashes)
+    _show(output, out, manifest)
 
 
 def _fetch(recipe: Recipe, cache: Path, progress: Progress) -> list[Unpacked]:
@@ -131,30 +136,10 @@ def _fetch(recipe: Recipe, cache: Path, progress: Progress) -> list[Unpacked]:
     return packages
 
 
-def _base(source: Source, bases: dict[str, Path]) -> Path:
-    return bases[source.package or source.folder]
-
-
-def _list(
-    recipe: Recipe, bases: dict[str, Path], progress: Progress
-) -> list[tuple[FileEntry, Source, int]]:
-    """Every file of every source that could be a picture."""
-    tasks: list[tuple[FileEntry, Source, int]] = []
-    for source in recipe.sources:
-        files = _files(source, _base(source, bases))
-        progress.step(f"source {source.name}: {len(files)} files")
-        tasks += [(entry, source, recipe.seed) for entry in files]
-    return tasks
-
-
-def _files(source: Source, base: Path) -> list[FileEntry]:
-    """The image files of a source, at least one.
-
-    Raises:
-        CorpusError: there is none, or they cannot be listed.
-    """
+def _files(source: Source, top: Path) -> list[FileEntry]:
+    """The image files of a source, at least one; `top` is its package or folder."""
     try:
-        files = list_files(base / source.root, source.include, source.exclude)
+        files = list_files(top / source.root, source.include, source.exclude)
     except CorpusError as error:
         raise CorpusError(f"source {source.name}: {error}") from error
     if not files:
@@ -162,47 +147,37 @@ def _files(source: Source, base: Path) -> list[FileEntry]:
     return files
 
 
-def _prepare(
-    tasks: list[tuple[FileEntry, Source, int]], workers: int, progress: Progress
-) -> tuple[list[Prepared], list[Refused]]:
-    pictures: list[Prepared] = []
-    refused: list[Refused] = []
-    results = map_in_order(prepare, tasks, workers)
-    for found in progress.counting("reading files", results, len(tasks)):
-        for one in found:
-            if isinstance(one, Prepared):
-                pictures.append(one)
-            else:
-                refused.append(one)
-    return pictures, refused
-
-
 def _draw(
     recipe: Recipe, pictures: Sequence[Prepared], workers: int, progress: Progress
 ) -> list[Prepared]:
     """Backgrounds and composites of the training pictures."""
-    drawn: list[Prepared] = []
-    if recipe.backgrounds:
-        draw = partial(draw_background, recipe.seed)
-        results = map_in_order(draw, range(recipe.backgrounds), workers)
-        drawn += progress.counting("drawing backgrounds", results, recipe.backgrounds)
+    draw = partial(draw_background, recipe.seed)
+    results = _in_order(draw, range(recipe.backgrounds), workers)
+    drawn = [*progress.counting("drawing backgrounds", results, recipe.backgrounds)]
     if recipe.composites:
         materials = gather_materials(pictures)
         if not materials.cutouts:
             raise CorpusError(_NO_CUTOUTS)
         draw = partial(draw_composite, materials, recipe.seed)
-        results = map_in_order(draw, range(recipe.composites), workers)
+        results = _in_order(draw, range(recipe.composites), workers)
         drawn += progress.counting("drawing composites", results, recipe.composites)
     return drawn
 
 
-def _why(refused: Sequence[Refused]) -> str:
-    first = refused[0]
-    return f"the first, {first.path}, is refused: {first.reason}: {first.detail}"
+def _in_order(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
+    """What a function gives for each task, in their order; threads, since codecs run beside them.
+
+    Nothing more is begun once the results are not wanted any more.
+    """
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield from pool.map(function, tasks)
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _show(output: Output, out: Path, manifest: dict[str, Any]) -> None:
-    """Counts, and where there is more."""
+    """Counts, and where there is more; on stderr, which split has no picture."""
     fields = {name: manifest[name] for name in ("packages", "counts", "lists")}
     reasons = manifest["refused"]["by_reason"]
     lines: list[str] = []
@@ -210,13 +185,8 @@ def _show(output: Output, out: Path, manifest: dict[str, Any]) -> None:
         counts = manifest["counts"][split]
         listed = ", ".join(f"{count} {name}" for name, count in counts["by_source"].items())
         lines.append(f"{split}: {counts['all']} pictures ({listed or 'none'})")
+        if not counts["all"]:
+            typer.echo(f"warning: the split {split} is empty: {_WITHOUT[split]}", err=True)
     lines.append("left out: " + (", ".join(f"{n} {r}" for r, n in reasons.items()) or "nothing"))
     lines.append(f"all of it is in {out / 'corpus.json'}")
     output.show({"out": str(out), **fields, "refused": reasons}, "\n".join(lines))
-
-
-def _warn_of_empty_splits(manifest: dict[str, Any]) -> None:
-    """Say on stderr which split has no picture, and what that means."""
-    for split in SPLITS:
-        if not manifest["counts"][split]["all"]:
-            typer.echo(f"warning: the split {split} is empty: {_WITHOUT[split]}", err=True)

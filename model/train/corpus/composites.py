@@ -125,9 +125,8 @@ def _canvas(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _plain(size: tuple[int, int], rng: np.random.Generator) -> Image.Image:
-    """One colour, white more often than not."""
     is_white = rng.random() < _WHITE_SHARE
-    red, green, blue = (255, 255, 255) if is_white else (int(n) for n in rng.integers(0, 256, 3))
+    red, green, blue = (255, 255, 255) if is_white else rng.integers(0, 256, 3).tolist()
     return Image.new("RGB", size, (red, green, blue))
 
 

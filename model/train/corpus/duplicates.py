@@ -33,10 +33,6 @@ def sift(pictures: Sequence[Prepared], sources: Iterable[Source]) -> Sifted:
 
     A test picture stays and its like in validation and training goes, so that nothing measured was
     trained on. Within a split the first stays.
-
-    Args:
-        pictures: in order of precedence within a split.
-        sources: for their limits.
     """
     kept: list[Prepared] = []
     dropped: list[Refused] = []

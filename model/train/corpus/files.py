@@ -4,13 +4,14 @@ A path in a source is POSIX-like and relative to its root; a member of an archiv
 in a folder. Nothing is unpacked: members are read where they are.
 """
 
+import os
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from model.errors import CorpusError
 
@@ -23,30 +24,17 @@ _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
 
 
-@dataclass(frozen=True)
-class FileEntry:
-    """An image file that can be read again at any time, in any process.
-
-    Attributes:
-        path: in its source.
-        file: on disk: itself, or the archive.
-        member: name inside a zip archive, or None.
-        start: offset inside a resource file, in bytes.
-        length: in bytes from there, or None for a whole file.
-    """
+class FileEntry(NamedTuple):
+    """An image file by its path in its source: a file on disk, or a part of that file."""
 
     path: str
     file: Path
-    member: str | None = None
-    start: int = 0
-    length: int | None = None
+    member: str | None = None  # name inside a zip archive
+    start: int = 0  # offset inside a resource file, in bytes
+    length: int | None = None  # in bytes from there; None for a whole file
 
     def read(self, most: int) -> bytes:
-        """The file's bytes, at most one more than `most`, so that a longer one shows.
-
-        Raises:
-            CorpusError: the archive or the file cannot be read.
-        """
+        """The file's bytes, at most one more than `most`, so that a longer one shows."""
         try:
             if self.member is not None:
                 with _zip(self.file).open(self.member) as member:
@@ -62,22 +50,16 @@ def list_files(root: Path, include: tuple[str, ...], exclude: tuple[str, ...]) -
     """Image files under a root that a pattern includes and none excludes, by path.
 
     Links are passed over: what they point to is there anyway, or is not the source's.
-
-    Raises:
-        CorpusError: the root is no folder, or an archive in it cannot be read.
     """
     if not root.is_dir():
         raise CorpusError(f"there is no folder {root}")
     wanted, unwanted = _pattern(include), _pattern(exclude)
-    found = (
-        entry
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and not _has_link(path, root)
-        for entry in _entries(path, path.relative_to(root).as_posix())
-    )
     chosen = (
         entry
-        for entry in found
+        for folder, _, names in os.walk(root)
+        for file in (Path(folder, name) for name in names)
+        if file.is_file() and not file.is_symlink()
+        for entry in _entries(file, file.relative_to(root).as_posix())
         if wanted.fullmatch(entry.path) and not unwanted.fullmatch(entry.path)
     )
     return sorted(chosen, key=lambda entry: entry.path)
@@ -152,16 +134,6 @@ def _jpeg_end(data: bytes, start: int) -> int | None:
 def _zip(file: Path) -> zipfile.ZipFile:
     """An archive kept open, since its table is read anew each time it is opened."""
     return zipfile.ZipFile(file)
-
-
-def _has_link(path: Path, root: Path) -> bool:
-    """Whether the path, or a folder between it and the root, is a symbolic link."""
-    here = path
-    while here != root:
-        if here.is_symlink():
-            return True
-        here = here.parent
-    return False
 
 
 def _pattern(patterns: tuple[str, ...]) -> re.Pattern[str]:

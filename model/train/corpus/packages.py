@@ -1,36 +1,25 @@
 """Debian packages fetched and unpacked into a cache: no root, nothing installed."""
 
 import os
-import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from model.cli.files import sha256_of, write_aside
 from model.errors import CorpusError
 from model.train.corpus.recipe import Package
 
 
-@dataclass(frozen=True)
-class Unpacked:
-    """A package lying in the cache.
-
-    Attributes:
-        name: of the package.
-        version: that was found.
-        sha256: of its .deb.
-        size_bytes: of its .deb.
-        directory: what is inside it.
-        is_recorded: version and sha256 are those of the recipe.
-    """
+class Unpacked(NamedTuple):
+    """A package lying in the cache: its .deb, what is inside it, and if it is the recipe's."""
 
     name: str
     version: str
     sha256: str
     size_bytes: int
-    directory: Path
     is_recorded: bool
+    directory: Path
 
 
 def unpack(package: Package, cache: Path) -> Unpacked:
@@ -45,34 +34,31 @@ def unpack(package: Package, cache: Path) -> Unpacked:
     debs = cache / "debs"
     debs.mkdir(parents=True, exist_ok=True)
     deb = _find(package, debs) or _download(package, debs)
-    version = deb_version(deb)
-    sha256 = sha256_of(deb)
+    version, sha256 = _version(deb), sha256_of(deb)
     if package.sha256 and version == package.version and sha256 != package.sha256:
         raise CorpusError(
             f"{deb} has sha256 {sha256}, the recipe records {package.sha256} for this version; "
             "delete the file and run again"
         )
-    directory = _extract(deb, cache / "extracted" / f"{package.name}-{sha256[:16]}")
     is_recorded = (version, sha256) == (package.version, package.sha256)
-    return Unpacked(package.name, version, sha256, deb.stat().st_size, directory, is_recorded)
+    directory = cache / "extracted" / f"{package.name}-{sha256[:16]}"
+    if not directory.is_dir():
+        directory.parent.mkdir(exist_ok=True)
+        advice = f"{deb} cannot be unpacked; delete it and run again, and see that there is room"
+        with write_aside(directory) as aside:
+            _run(["dpkg-deb", "--extract", str(deb), str(aside)], advice)
+    return Unpacked(package.name, version, sha256, deb.stat().st_size, is_recorded, directory)
 
 
-def deb_version(deb: Path) -> str:
-    """The version a .deb states.
-
-    Raises:
-        CorpusError: it is no package.
-    """
-    return _run(
-        ["dpkg-deb", "--field", str(deb), "Version"],
-        f"{deb} is no Debian package; delete it and run again",
-    ).strip()
+def _version(deb: Path) -> str:
+    advice = f"{deb} is no Debian package; delete it and run again"
+    return _run(["dpkg-deb", "--field", str(deb), "Version"], advice).strip()
 
 
 def _find(package: Package, debs: Path) -> Path | None:
     """The package's file in the cache: the recorded version's, else the last by name."""
     found = sorted(debs.glob(f"{package.name}_*.deb"))
-    recorded = [one for one in found if package.version and deb_version(one) == package.version]
+    recorded = [one for one in found if package.version and _version(one) == package.version]
     return next(iter(recorded or found[::-1]), None)
 
 
@@ -91,36 +77,19 @@ def _download(package: Package, debs: Path) -> Path:
             except CorpusError:
                 if name == package.name:
                     raise
-        fetched = next(Path(aside).glob("*.deb"), None)
-        if fetched is None:
-            raise CorpusError(advice)
+        fetched = next(Path(aside).glob("*.deb"))
         return fetched.rename(debs / fetched.name)
-
-
-def _extract(deb: Path, directory: Path) -> Path:
-    """The content of a .deb, written aside and renamed, so that what is there is whole."""
-    if directory.is_dir():
-        return directory
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    advice = f"{deb} cannot be unpacked; delete it and run again, and see that the disk has room"
-    with write_aside(directory) as aside:
-        _run(["dpkg-deb", "--extract", str(deb), str(aside)], advice)
-    return directory
 
 
 def _run(command: list[str], advice: str, directory: Path | None = None) -> str:
     """What a Debian tool prints; its failure is the advice and its own last line."""
-    if shutil.which(command[0]) is None:
-        raise CorpusError(f"{advice} (this machine has no {command[0]})")
-    done = subprocess.run(  # noqa: S603 (fixed commands; names come from the caller's own recipe)
-        command,
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "LC_ALL": "C"},
-    )
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        raise CorpusError(f"{advice} ({said[-1].strip() if said else 'no reason given'})")
-    return done.stdout
+    environment = {**os.environ, "LC_ALL": "C"}
+    try:
+        return subprocess.run(  # noqa: S603 (fixed commands; names are the caller's own recipe's)
+            command, cwd=directory, capture_output=True, text=True, check=True, env=environment
+        ).stdout
+    except FileNotFoundError as exc:
+        raise CorpusError(f"{advice} (this machine has no {command[0]})") from exc
+    except subprocess.CalledProcessError as exc:
+        said = exc.stderr.strip().splitlines() or ["no reason given"]
+        raise CorpusError(f"{advice} ({said[-1]})") from exc

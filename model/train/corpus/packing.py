@@ -5,7 +5,6 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -51,15 +50,7 @@ def pack(
     packages: Sequence[Unpacked],
     licences: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Write everything into a folder.
-
-    Args:
-        directory: an empty one.
-        recipe: what was asked for.
-        pictures: what there is.
-        refused: what there is not, and why.
-        packages: where it was taken from.
-        licences: text by source.
+    """Write everything into an empty folder, with licences' texts by source.
 
     Returns:
         What corpus.json says.
@@ -68,25 +59,32 @@ def pack(
     (directory / LICENCES).mkdir()
     for source, text in licences.items():
         (directory / LICENCES / f"{source}.txt").write_text(text, encoding="utf-8")
+    test_files = {(one.sha256, one.source, one.path) for one in pictures if one.split == "test"}
     manifest = {
         "format": FORMAT,
         "recipe": recipe.model_dump(mode="json"),
-        "versions": _versions(),
-        "packages": [_without_directory(one) for one in packages],
+        # What the bytes of the pictures depend on beside the recipe.
+        "versions": {
+            "decode_policy": DECODE_POLICY_VERSION,
+            "numpy": np.__version__,
+            "pillow": PIL.__version__,
+            "libwebp": features.version("webp"),
+        },
+        "packages": [
+            {name: value for name, value in one._asdict().items() if name != "directory"}
+            for one in packages
+        ],
         "counts": {split: _counts(pictures, split) for split in SPLITS},
         "refused": _refusals(refused),
         "lists": {path.relative_to(directory).as_posix(): sha256_of(path) for path in lists},
-        "test_files": held_out_files(pictures),
+        "test_files": [
+            {"sha256": sha256, "source": source, "path": path}
+            for sha256, source, path in sorted(test_files)
+        ],
     }
     text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
     (directory / MANIFEST).write_text(text, encoding="utf-8")
     return manifest
-
-
-def held_out_files(pictures: Iterable[Prepared]) -> list[dict[str, str]]:
-    """The files that pictures of the test split come from, ascending by sha256."""
-    found = {(one.sha256, one.source, one.path) for one in pictures if one.split == "test"}
-    return [{"sha256": s, "source": source, "path": path} for s, source, path in sorted(found)]
 
 
 def write_hashes(manifest: Mapping[str, Any], path: Path) -> None:
@@ -98,12 +96,7 @@ def write_hashes(manifest: Mapping[str, Any], path: Path) -> None:
 def licence_text(source: Source, base: Path) -> str:
     """What stands in licences/SOURCE.txt: the name, the role, and the text where there is one.
 
-    Args:
-        source: whose licence.
-        base: the package's or folder's top, which `licence_file` is relative to.
-
-    Raises:
-        CorpusError: the licence file that the recipe names is not there.
+    The recipe's `licence_file` is relative to `base`, the package's or folder's top.
     """
     head = f"source: {source.name}\nlicence: {source.licence}\nrole: {source.role}\n"
     if source.role == "evaluate-only":
@@ -111,12 +104,9 @@ def licence_text(source: Source, base: Path) -> str:
     if not source.licence_file:
         return head
     path = base / source.licence_file
-    try:
-        data = path.read_bytes()
-    except OSError as exc:
-        raise CorpusError(
-            f"source {source.name}: its licence file {path} cannot be read; mend licence_file"
-        ) from exc
+    if not path.is_file():
+        raise CorpusError(f"source {source.name}: its licence file {path} is not there")
+    data = path.read_bytes()
     data = gzip.decompress(data) if path.suffix == ".gz" else data
     return f"{head}\n{data.decode('utf-8', errors='replace')}"
 
@@ -136,10 +126,6 @@ def _write_split(directory: Path, split: str, pictures: Sequence[Prepared]) -> l
         lines.append(json.dumps(entry, ensure_ascii=False, allow_nan=False) + "\n")
     (folder / LIST).write_text("".join(lines), encoding="utf-8")
     return [folder / LIST]
-
-
-def _without_directory(package: Unpacked) -> dict[str, Any]:
-    return {name: value for name, value in asdict(package).items() if name != "directory"}
 
 
 def _counts(pictures: Sequence[Prepared], split: str) -> dict[str, Any]:
@@ -163,19 +149,9 @@ def _refusals(refused: Sequence[Refused]) -> dict[str, Any]:
             source: _tally(one.reason for one in refused if one.source == source)
             for source in sources
         },
-        "first": [asdict(one) for one in refused[:_MOST_LISTED]],
+        "first": [one._asdict() for one in refused[:_MOST_LISTED]],
     }
 
 
 def _tally(names: Iterable[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
-
-
-def _versions() -> dict[str, str | None]:
-    """What the bytes of the pictures depend on beside the recipe."""
-    return {
-        "decode_policy": DECODE_POLICY_VERSION,
-        "numpy": np.__version__,
-        "pillow": PIL.__version__,
-        "libwebp": features.version("webp"),
-    }

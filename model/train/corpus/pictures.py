@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, UInt8
@@ -28,8 +29,7 @@ _CUTOUT_SHARES = (0.1, 0.95)
 Box = tuple[int, int, int, int]
 
 
-@dataclass(frozen=True)
-class Refused:
+class Refused(NamedTuple):
     """A file, or a picture in it, that is not in the corpus."""
 
     source: str
@@ -99,24 +99,8 @@ class Prepared:
         return fields
 
 
-@dataclass(frozen=True, eq=False)
-class _File:
-    """A decoded file, and its alpha where that matters."""
-
-    path: str
-    source: Source
-    sha256: str
-    data: bytes
-    pixels: UInt8[np.ndarray, "H W 3"]
-    alpha: UInt8[np.ndarray, "H W"] | None
-
-
 def prepare(task: tuple[FileEntry, Source, int]) -> list[Prepared | Refused]:
-    """Everything one file gives: the whole picture, its crops, or a refusal.
-
-    Args:
-        task: the file, its source, and the recipe's seed (for crops).
-    """
+    """What one file of a source gives by a seed: the whole picture, its crops, or a refusal."""
     entry, source, seed = task
     name = entry.path.encode(errors="backslashreplace").decode()
     if name != entry.path:
@@ -131,11 +115,9 @@ def prepare(task: tuple[FileEntry, Source, int]) -> list[Prepared | Refused]:
         return [Refused(source.name, entry.path, *problem)]
     height, width = pixels.shape[:2]
     boxes: list[Box | None] = [None] if source.whole or not source.crops else []
-    boxes += crop_boxes(height, width, source, np.random.default_rng([seed, *_words(entry.path)]))
-    alpha = _alpha(data) if source.cutouts or source.kind == "auto" else None
-    digest = hashlib.sha256(data).hexdigest()
-    file = _File(entry.path, source, digest, data, pixels, alpha)
-    return [_view(file, box) for box in boxes]
+    words = np.frombuffer(hashlib.sha256(entry.path.encode()).digest()[:16], ">u8").tolist()
+    boxes += crop_boxes(height, width, source, np.random.default_rng([seed, *words]))
+    return [_view(entry.path, source, data, pixels, box) for box in boxes]
 
 
 def crop_boxes(height: int, width: int, source: Source, rng: np.random.Generator) -> list[Box]:
@@ -193,35 +175,36 @@ def pixel_digest(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
     return digest.hexdigest()
 
 
-def _view(file: _File, box: Box | None) -> Prepared | Refused:
+def _view(
+    path: str, source: Source, data: bytes, pixels: UInt8[np.ndarray, "H W 3"], box: Box | None
+) -> Prepared | Refused:
     """The whole picture, or a part of it."""
-    source, pixels = file.source, file.pixels
     left, top, right, bottom = box or (0, 0, pixels.shape[1], pixels.shape[0])
     part = pixels[top:bottom, left:right]
     full = shrink(Image.fromarray(np.ascontiguousarray(part)), BACKGROUND_SIDE)
     image = shrink(full, EVALUATION_SIDE)
     if float(np.asarray(image).std(axis=(0, 1)).max()) < _FLAT:
-        return Refused(source.name, file.path, "flat", f"nothing to see in {box or 'it'}")
-    split = split_of(source, file.path)
+        return Refused(source.name, path, "flat", f"nothing to see in {box or 'it'}")
+    alpha = _alpha(data) if source.cutouts or source.kind == "auto" else None
+    split = split_of(source, path)
     trains = split == "train"
+    is_material = trains and box is None
     stored = shrink(image, TRAINING_SIDE) if trains else image
     return Prepared(
         source=source.name,
-        path=file.path,
-        sha256=file.sha256,
+        path=path,
+        sha256=hashlib.sha256(data).hexdigest(),
         licence=source.licence,
-        label=label_of(source, file.path),
-        kind=_kind(source, file.alpha),
+        label=label_of(source, path),
+        kind=_kind(source, alpha),
         split=split,
         crop=box,
         parts=(),
         pixels_sha256=pixel_digest(part),
         thumbnail=thumbnail(image),
         image=encode(stored, TRAINING_QUALITY if trains else None),
-        cutout=_cutout(file.data, file.alpha)
-        if trains and source.cutouts and box is None
-        else None,
-        background=encode(full, 95) if trains and source.backgrounds and box is None else None,
+        cutout=_cutout(data, alpha) if is_material and source.cutouts else None,
+        background=encode(full, 95) if is_material and source.backgrounds else None,
     )
 
 
@@ -274,9 +257,3 @@ def _reason(error: Exception) -> str:
         CorpusError: "unreadable",
     }
     return reasons.get(type(error), "damaged")
-
-
-def _words(text: str) -> list[int]:
-    """Seeds from a text."""
-    digest = hashlib.sha256(text.encode()).digest()
-    return [int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")]

@@ -142,11 +142,7 @@ class Recipe(_Table):
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe of that name among ours, of that TOML file, or an empty one for `none`.
-
-    Raises:
-        CorpusError: there is none, or a field of it is wrong.
-    """
+    """The recipe of that name among ours, of that TOML file, or an empty one for `none`."""
     if name == "none":
         return Recipe(name=name)
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
@@ -161,11 +157,7 @@ def load_recipe(name: str) -> Recipe:
 
 
 def parse_recipe(table: Mapping[str, Any], where: str) -> Recipe:
-    """A recipe from the tables of a TOML file.
-
-    Raises:
-        CorpusError: a field is unknown, missing, of another type or contradicts another.
-    """
+    """A recipe from the tables of a TOML file."""
     try:
         return Recipe.model_validate(table)
     except ValidationError as exc:
@@ -182,9 +174,6 @@ def folder_source(text: str, taken: set[str]) -> Source:
     """A source as the command line names it: `folder:PATH`.
 
     Its pictures train, its sub-folders are labels, its licence is the caller's affair.
-
-    Raises:
-        CorpusError: the text is something else, or there is no such folder.
     """
     kind, _, path = text.partition(":")
     if kind != "folder" or not path:
