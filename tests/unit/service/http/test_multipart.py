@@ -1,12 +1,15 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.errors import RetrievalError
 from service.errors import BadRequestError, InvalidParameterError
 from service.http.multipart import MAX_HEADER_BYTES, MAX_HEADERS_PER_PART, MultipartReader
+
+# Drawing the data may take long where other work has the cores.
+_ON_A_BUSY_MACHINE = settings(suppress_health_check=[HealthCheck.too_slow])
 
 KNOWN = {"image", "k", "epsilon"}
 TYPE = 'multipart/form-data; boundary="a b"'
@@ -24,6 +27,7 @@ def read(*chunks: bytes) -> dict[str, bytes]:
     return reader.finish()
 
 
+@_ON_A_BUSY_MACHINE
 @given(
     image=st.binary(max_size=300).filter(lambda data: b"\r\n--a b" not in b"\r\n" + data),
     cuts=st.lists(st.integers(0, 500), max_size=6),
@@ -35,6 +39,7 @@ def test_parts_are_the_same_however_the_body_is_cut(image: bytes, cuts: list[int
     assert read(*chunks) == {"k": b"7", "image": image}
 
 
+@_ON_A_BUSY_MACHINE
 @given(data=st.binary(max_size=300))
 def test_any_bytes_are_parts_or_one_of_our_errors(data: bytes):
     try:
