@@ -20,10 +20,10 @@ from service.http.body_limit import BodyLimit
 from service.http.problems import answer_error
 from service.http.request_log import RequestLog
 from service.keys.keys import KeyRing
+from service.keys.quota import Quota
 from service.lifecycle import Lifecycle, Parts
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
-from service.quota import Quota
 from service.redis.link import RedisLink
 from service.routes import embed, indexes, openapi, search, similarity, status
 from service.routes.gauges import Gauges

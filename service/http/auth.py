@@ -17,8 +17,8 @@ from service.errors import (
 from service.http.problems import answer_error
 from service.keys.keys import Key, KeyRing
 from service.keys.keys import Scope as KeyScope
+from service.keys.quota import Allowance, Quota
 from service.observability.request_context import context_of
-from service.quota import Allowance, Quota
 from service.settings import parse_rate
 
 # The one table of who needs what. Probes are for load balancers, which have no keys.

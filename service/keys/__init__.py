@@ -1,1 +1,1 @@
-"""API keys: their file, the commands that write it, and the addresses that need them."""
+"""API keys: their file and its commands, the rate of each key, the addresses that need one."""

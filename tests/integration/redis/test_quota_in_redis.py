@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis_tools import RedisServer
 
-from service.quota import Allowance, Quota
+from service.keys.quota import Allowance, Quota
 from service.redis.link import RedisLink
 from service.settings import parse_rate
 

@@ -7,7 +7,7 @@ import pytest
 from service.errors import InvalidParameterError
 from service.http.auth import AuthMiddleware, address_of, needed_scope, presented_key
 from service.keys.keys import Key, KeyRing, Scope, add_entry, digest_of
-from service.quota import Quota
+from service.keys.quota import Quota
 
 
 @pytest.mark.parametrize(

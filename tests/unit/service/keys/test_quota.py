@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from service import quota as quota_module
-from service.quota import Allowance, LocalWindows, Quota
+from service.keys import quota as quota_module
+from service.keys.quota import Allowance, LocalWindows, Quota
 from service.settings import parse_rate
 
 RATE = parse_rate("3/minute")
