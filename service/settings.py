@@ -249,7 +249,6 @@ class Settings(BaseSettings):
 
     @property
     def decode_limits(self) -> DecodeLimits:
-        """What an image may be."""
         return DecodeLimits(
             max_image_bytes=self.max_image_bytes,
             max_pixels=self.max_image_pixels,

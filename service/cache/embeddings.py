@@ -39,7 +39,6 @@ class EmbeddingCache:
 
     @property
     def counts(self) -> CacheCounts:
-        """Since the start."""
         return replace(
             self._counts, rejected=self._shared.rejected if self._shared is not None else 0
         )

@@ -60,7 +60,6 @@ class RecordCodec:
         return b"lipsim:e1:" + _keyed(self._name_key, question).hex().encode()
 
     def pack(self, sha256: str, found: CachedEmbedding) -> bytes:
-        """The record of a file."""
         embedding = found.embedding
         head = _HEAD.pack(
             _MAGIC,
@@ -138,7 +137,6 @@ class SharedCache:
             return self._reject(name)
 
     def put(self, sha256: str, found: CachedEmbedding) -> None:
-        """Have a file's record written when there is time."""
         record = self._codec.pack(sha256, found)
         self._link.post(b"SET", self._codec.name(sha256), record, b"EX", self._ttl_s)
 

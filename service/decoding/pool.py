@@ -50,12 +50,10 @@ class DecodePool:
 
     @property
     def size(self) -> int:
-        """Number of decode processes."""
         return len(self._processes)
 
     @property
     def busy(self) -> int:
-        """Decode processes at work on an image."""
         return len(self._processes) - self._free.qsize()
 
     async def start(self) -> None:
@@ -98,7 +96,6 @@ class DecodePool:
             raise
 
     async def close(self) -> None:
-        """End every process."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -61,7 +61,6 @@ class PreparedImage:
 
 
 def pack_image(image: PreparedImage) -> bytes:
-    """An answer that holds a prepared image."""
     given = image.input
     return _pack(
         {
@@ -78,13 +77,11 @@ def pack_image(image: PreparedImage) -> bytes:
 
 
 def pack_error(error: ImageError) -> bytes:
-    """An answer that says why there is none."""
     kind = type(error).__name__ if type(error).__name__ in _ERRORS else "ImageError"
     return _pack({"error": kind, "message": str(error)[:1000]}, b"")
 
 
 def pack_setup_error(problem: str) -> bytes:
-    """An answer that says why a decode process can answer nothing."""
     return _pack({"cannot_start": problem[:1000]}, b"")
 
 

@@ -46,7 +46,6 @@ class LazyModel:
 
     @property
     def refusal(self) -> str:
-        """Why it was refused; empty if it was not."""
         return "" if self._error is None else str(self._error)
 
 
@@ -74,16 +73,13 @@ class MemoryGallery:
 
     @property
     def size(self) -> int:
-        """Number of entries."""
         return len(self.vectors)
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
-        """Everything, whatever m is."""
         del m
         return [self.everything() for _ in queries]
 
     def everything(self) -> Candidates:
-        """All entries."""
         return Candidates(
             rows=np.arange(self.size),
             vectors=self.vectors,

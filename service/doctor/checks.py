@@ -38,17 +38,14 @@ class CheckResult(NamedTuple):
 
 
 def ok(detail: str) -> Finding:
-    """As it should be."""
     return Finding("ok", detail)
 
 
 def warning(detail: str, advice: str) -> Finding:
-    """It will serve, but not as it could."""
     return Finding("warning", detail, advice)
 
 
 def failed(detail: str, advice: str) -> Finding:
-    """It will not serve, or not be right."""
     return Finding("FAILED", detail, advice)
 
 

@@ -159,7 +159,6 @@ def draw_sample(name: str) -> bytes:
 
 
 async def _decode_all(samples: dict[str, bytes], limits: DecodeLimits) -> dict[str, str]:
-    """What is wrong, by format."""
     pool = DecodePool(
         limits, size=_NETWORK_SIDE, processes=1, timeout_s=_PATIENCE_S, metrics=Metrics()
     )

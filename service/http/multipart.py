@@ -44,7 +44,6 @@ class MultipartReader:
         self._parser = _guarded(lambda: self._make_parser(boundary))
 
     def write(self, chunk: bytes) -> None:
-        """Read one more chunk of the body."""
         _guarded(lambda: self._parser.write(chunk))
 
     def finish(self) -> dict[str, bytes]:

@@ -42,7 +42,6 @@ class BoundedServer(uvicorn.Server):
         self._first_signal = signal.SIGTERM
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain; a second signal does not wait."""
         was_draining = self._admission.is_draining
         self._admission.is_draining = True
         if was_draining or self._drain_delay_s == 0.0:

@@ -66,7 +66,6 @@ class Key(BaseModel):
     rate_limit: Annotated[str | None, AfterValidator(_check_rate)] = None
 
     def is_expired(self, now: datetime) -> bool:
-        """Whether the key is worth nothing any more."""
         return self.expires is not None and now >= self.expires
 
 
@@ -129,7 +128,6 @@ def read_keys(path: Path) -> tuple[Key, ...]:
 
 
 def utc_now() -> datetime:
-    """What time it is."""
     return datetime.now(UTC)
 
 
@@ -189,7 +187,6 @@ class KeyRing:
 
 
 def is_name(text: str) -> bool:
-    """Whether a key may have this name."""
     return re.fullmatch(NAME, text) is not None
 
 

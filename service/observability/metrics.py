@@ -110,7 +110,6 @@ class Metrics:
             self._stages[stage].observe(value)
 
     def observe_batch(self, size: int) -> None:
-        """Count one batch of so many requests."""
         self._batch_size.observe(size)
 
     def observe_results(self, index: str, results: Sequence[SearchResult]) -> None:

@@ -58,7 +58,6 @@ class Tracing:
             span.end(_at(lap.ended, offset_ns))
 
     def close(self) -> None:
-        """Send what is left."""
         self._provider.shutdown()
 
 

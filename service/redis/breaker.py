@@ -32,11 +32,9 @@ class CircuitBreaker:
 
     @property
     def wait_s(self) -> float:
-        """Seconds until the next probe."""
         return self._pause_s if self.is_open else self._heartbeat_s
 
     def succeeded(self) -> None:
-        """A command was answered."""
         self._failures = 0
 
     def failed(self, begun: float, ended: float) -> bool:
@@ -51,7 +49,6 @@ class CircuitBreaker:
         return True
 
     def probe_succeeded(self) -> None:
-        """The probe was answered: close."""
         if not self.is_open:
             self._pause_s = self._half_of_first_s
         self.is_open = False

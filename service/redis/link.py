@@ -89,7 +89,6 @@ class RedisLink:
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._deliver())]
 
     async def stop(self) -> None:
-        """Close every connection."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -76,11 +76,9 @@ class Differences:
         self.tolerances = tolerances
 
     def say(self, words: str) -> None:
-        """Note what does not hold."""
         self.words.append(words)
 
     def differ(self, path: str, recorded: object, recomputed: object) -> None:
-        """Note a member that is another."""
         self.say(f"{path} was {recorded!r:.200} and is {recomputed!r:.200}")
 
     def exact(self, path: str, recorded: object, recomputed: object) -> None:

@@ -48,7 +48,6 @@ class Recomputation:
 
     @property
     def tolerances(self) -> Tolerances:
-        """What an answer may differ by."""
         return Tolerances.of(
             norm=self.query.norm,
             forward_error=self.query.embedding.forward_error,
@@ -79,7 +78,6 @@ class Recomputation:
 
     @cached_property
     def results(self) -> list[SearchResult]:
-        """The results of a full scan."""
         return self._results(self._full)
 
     def outsider(self, item_id: str) -> SearchResult | None:

@@ -74,7 +74,6 @@ class Replayer:
             raise ReplayError(f"{_NO_RECORD} ({_first_words(error)})") from error
 
     def close(self) -> None:
-        """Close every index that was opened."""
         for index in self._indexes.values():
             index.close()
 

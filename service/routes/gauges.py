@@ -30,7 +30,6 @@ class Gauges(Collector):
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
-        """Every gauge as it is now."""
         is_ready = self._lifecycle.unready_reason() is None
         yield _info("build", "What is running.", version=self._version)
         yield _gauge("ready", "1 when searches can be answered.", is_ready)

@@ -79,12 +79,10 @@ async def thumbnail(name: str, id: ItemId, service: Service) -> Response:
 
 
 def statuses(registry: IndexRegistry) -> list[IndexStatus]:
-    """What every index of a data directory is doing."""
     return [status_of(entry) for entry in registry.entries()]
 
 
 def status_of(entry: IndexEntry) -> IndexStatus:
-    """What one index is doing, as the wire says it."""
     index, refused = entry.index, entry.refused
     return IndexStatus(
         name=entry.name,

@@ -34,11 +34,9 @@ class Embedded:
 
     @property
     def norm(self) -> float:
-        """l2 norm of the raw embedding."""
         return math.sqrt(math.fsum(np.square(self.embedding.vector).tolist()))
 
     def info(self) -> dict[str, object]:
-        """The members of `ImageInfo`."""
         return {
             "sha256": self.image.sha256,
             "width": self.embedding.width,
@@ -51,7 +49,6 @@ class Embedded:
 
 
 def build_index(index: GalleryIndex) -> IndexInfo:
-    """The index version as an answer names it."""
     return IndexInfo(name=index.name, version=index.version, size=index.size)
 
 
@@ -98,7 +95,6 @@ def build_audit(
 
 
 def build_query(query: Embedded, *, include_vector: bool) -> QueryInfo:
-    """The query as an answer names it."""
     vector = {"vector": query.embedding.vector.tolist()} if include_vector else {}
     return QueryInfo.model_validate({**query.info(), **vector})
 

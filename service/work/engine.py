@@ -219,7 +219,6 @@ class Engine:
         return encode(answer)
 
     def _describe(self, job: EmbedJob, embedded: Embedded) -> bytes:
-        """The raw embedding of one image."""
         answer = EmbedAnswer(
             vector=embedded.embedding.vector.tolist(),
             norm=embedded.norm,
@@ -244,14 +243,12 @@ class TimedIndex:
         self._searches = searches
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
-        """As `GalleryIndex.search`."""
         self._lap("certify")
         found = self._index.search(queries, m)
         self._lap("search")
         return found
 
     def everything(self) -> Candidates:
-        """As `GalleryIndex.everything`."""
         self._lap("certify")
         found = self._index.everything()
         self._lap("search")
@@ -259,7 +256,6 @@ class TimedIndex:
 
     @property
     def size(self) -> int:
-        """Entries of the index."""
         return self._index.size
 
     def _lap(self, stage: Stage) -> None:

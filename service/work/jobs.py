@@ -37,7 +37,6 @@ class SearchJob:
 
     @property
     def images(self) -> tuple[QueryImage, ...]:
-        """What must be embedded."""
         return (self.image,)
 
 
@@ -52,7 +51,6 @@ class SimilarityJob:
 
     @property
     def images(self) -> tuple[QueryImage, ...]:
-        """What must be embedded."""
         return (self.image_a, self.image_b)
 
 
@@ -65,7 +63,6 @@ class EmbedJob:
 
     @property
     def images(self) -> tuple[QueryImage, ...]:
-        """What must be embedded."""
         return (self.image,)
 
 
