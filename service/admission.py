@@ -13,14 +13,14 @@ refuses before it is used up, and each refusal is a 503 with `Retry-After`, coun
    (LIPSIM_MAX_BODY_BYTES_HELD).
 5. `places`, working: requests that are decoded, embedded or searched, or wait for it
    (LIPSIM_MAX_QUEUE). A place is held from the complete body to the answer.
-6. `queue_timeout`: the longest wait for a decode process or a worker (`work/`,
-   LIPSIM_QUEUE_TIMEOUT_S). Time at work is bounded apart, and running out of it is a 504.
+6. `queue_timeout`: the longest wait for a decode process (`decoding/`) or a worker (`work/`),
+   LIPSIM_QUEUE_TIMEOUT_S. Time at work is bounded apart, and running out of it is a 504.
 
 GET is never refused here, so that probes and metrics are answered by a full service.
 
 `Retry-After` is the time in which the requests at a stage will have left it, at the speed of those
 that left it in the last seconds: a client that comes back then finds a place. Where no stage is
-full (connections, bytes) it is one second.
+full (connections, bytes, queue_timeout) it is one second.
 
 Draining is not refusal: a service that was told to stop says so in /readyz and closes each
 connection after its answer, and answers all the same.

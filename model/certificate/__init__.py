@@ -1,4 +1,4 @@
-"""docs/certificate.md as code: radii from embeddings, in numpy alone."""
+"""docs/certificate.md as code: radii from embeddings, norms of layers, in numpy alone."""
 
 from model.certificate.pairs import Candidates
 from model.certificate.search import certify_search

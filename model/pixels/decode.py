@@ -1,10 +1,10 @@
 """Bytes of an image file in, upright uint8 RGB pixels out: the one decode policy, versioned.
 
 Gallery and query pass through the same function, so "the uploaded pixels" mean the same for both.
-The rules, one for each kind of file, are in docs/decode-policy.md; a change of any of them is a new
-DECODE_POLICY_VERSION. The order of work is the order of trust: bytes are counted, the format is
-told from the content, the file is taken apart without decoding, its sides are checked, and only
-then does Pillow see the part that draws the picture.
+The rules, one for each kind of file, are in docs/decode-policy.md; to change which pixels a file
+stands for is a new DECODE_POLICY_VERSION. The order of work is the order of trust: bytes are
+counted, the format is told from the content, the file is taken apart without decoding, its sides
+are checked, and only then does Pillow see the part that draws the picture.
 """
 
 import importlib.util
@@ -61,7 +61,8 @@ class _Format(NamedTuple):
 # Every format there is, by Pillow's name. A new one needs a line here, its plug-in among the
 # imports, its first bytes in containers/sniff.py, its rules in docs/decode-policy.md, and a writer
 # in tests/fuzz/pictures.py. It needs a reader unless its decoder tells the sides without decoding
-# and refuses a file that is cut.
+# and refuses a file that is cut. A format more is no new policy version: no file's pixels change.
+# service/cache/shared.py has eight bytes for the name.
 _FORMATS: Mapping[str, _Format] = {
     "JPEG": _Format("JPEG", read_jpeg),
     "PNG": _Format("PNG", read_png),
@@ -72,6 +73,7 @@ _FORMATS: Mapping[str, _Format] = {
     "TIFF": _Format("TIFF", is_default=False),
     "HEIF": _Format("HEIC", is_default=False),
 }
+ALL_FORMATS = frozenset(_FORMATS)
 _ALIASES = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
 # Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
 MOST_PIXELS = 89_478_485

@@ -1,1 +1,1 @@
-"""Teachers of the published recipe, behind one small interface."""
+"""Networks to learn from or to compare with, behind one small interface; their stored targets."""

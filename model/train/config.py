@@ -37,7 +37,7 @@ class _Settings(BaseModel):
 class DistillSettings(_Settings):
     """Step 1: a teacher's embeddings."""
 
-    teacher: str = "efficientnet-lite0"  # see model.teachers.load_teacher
+    teacher: str = "efficientnet-lite0"  # see model.teachers.load.load_teacher
     target_scale: Positive = 1.0  # times the teacher's embeddings; radii grow with it, first order
 
 

@@ -1,4 +1,4 @@
-"""The outermost layer: an id for each request, one log line and its counts when it ends."""
+"""Around all routes: an id for each request, one log line and its counts when it ends."""
 
 import asyncio
 import re

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.embedder import ImageEmbedding
+from model.pixels.decode import ALL_FORMATS
 from service.cache.memory import CachedEmbedding
 from service.cache.shared import RecordCodec, RecordError
 
@@ -20,7 +21,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 vectors = st.lists(finite, min_size=DIM, max_size=DIM).map(np.array)
 images = st.builds(
     CachedEmbedding,
-    st.sampled_from(["JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "HEIF"]),
+    st.sampled_from(sorted(ALL_FORMATS)),
     st.builds(
         ImageEmbedding,
         vectors,

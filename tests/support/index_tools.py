@@ -1,7 +1,7 @@
 """Shared by the tests of the index: a tiny real embedder, small collections, and a builder process.
 
 Run as a script it is a builder process to be killed:
-    python tests/index_tools.py DATA_DIR SOURCE [SECONDS_A_BATCH]
+    python tests/support/index_tools.py DATA_DIR SOURCE [SECONDS_A_BATCH]
 """
 
 import io
