@@ -1,8 +1,8 @@
 """multipart/form-data, in memory only: each part is bytes under a name, nothing more."""
 
 import re
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -18,8 +18,6 @@ _QUOTED = re.compile(rb'"(?:\\.|[^"\\])*"')
 # In the spellings of RFC 2231, too: name*=, name*0=, name*0*=.
 _NAME = re.compile(rb";\s*name(?:\*[0-9]*\*?)?\s*=", re.IGNORECASE)
 _BOUNDARY = re.compile(rb";\s*boundary(?:\*[0-9]*\*?)?\s*=", re.IGNORECASE)
-
-T = TypeVar("T")
 
 
 class MultipartReader:
@@ -41,37 +39,32 @@ class MultipartReader:
         boundary = options.get(b"boundary", b"")
         if not boundary or _count(_BOUNDARY, content_type.encode("latin-1", "replace")) != 1:
             raise BadRequestError("multipart/form-data needs one boundary in its Content-Type")
-        self._parser = _guarded(lambda: self._make_parser(boundary))
+        with _our_errors():
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin_part,
+                    "on_part_data": lambda data, a, b: self._part.extend(data[a:b]),
+                    "on_part_end": self._end_part,
+                    "on_header_field": lambda data, a, b: self._header_name.extend(data[a:b]),
+                    "on_header_value": lambda data, a, b: self._header_value.extend(data[a:b]),
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._end_headers,
+                    "on_end": self._end,
+                },
+                max_header_count=MAX_HEADERS_PER_PART,
+                max_header_size=MAX_HEADER_BYTES,
+            )
 
     def write(self, chunk: bytes) -> None:
-        _guarded(lambda: self._parser.write(chunk))
+        with _our_errors():
+            self._parser.write(chunk)
 
     def finish(self) -> dict[str, bytes]:
         """The parts by name, once the closing boundary was seen."""
         if not self._is_complete:
             raise BadRequestError("the multipart body ends before its closing boundary")
         return self.fields
-
-    def _make_parser(self, boundary: bytes) -> MultipartParser:
-        return MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin_part,
-                "on_part_data": lambda data, start, end: self._part.extend(data[start:end]),
-                "on_part_end": self._end_part,
-                "on_header_field": lambda data, start, end: self._header_name.extend(
-                    data[start:end]
-                ),
-                "on_header_value": lambda data, start, end: self._header_value.extend(
-                    data[start:end]
-                ),
-                "on_header_end": self._end_header,
-                "on_headers_finished": self._end_headers,
-                "on_end": self._end,
-            },
-            max_header_count=MAX_HEADERS_PER_PART,
-            max_header_size=MAX_HEADER_BYTES,
-        )
 
     def _begin_part(self) -> None:
         if len(self.fields) >= MAX_PARTS:
@@ -119,9 +112,10 @@ def check_name(name: str, known: Collection[str], seen: Collection[str]) -> None
         raise InvalidParameterError([FieldProblem(name, "is given more than once")])
 
 
-def _guarded(step: Callable[[], T]) -> T:
+@contextmanager
+def _our_errors() -> Generator[None]:
     """The one boundary at which the parser's errors become ours."""
     try:
-        return step()
+        yield
     except FormParserError as error:
         raise BadRequestError("the body is not well-formed multipart/form-data") from error
