@@ -44,7 +44,7 @@ class Tracing:
 
         return OpenTelemetryMiddleware(
             _named_by_route(app),
-            excluded_urls=_excluded(),
+            excluded_urls=os.environ.get("OTEL_PYTHON_ASGI_EXCLUDED_URLS", _UNTRACED),
             default_span_details=_first_name,
             tracer_provider=self._provider,
             exclude_spans=["receive", "send"],
@@ -53,9 +53,9 @@ class Tracing:
     def record_stages(self, laps: Sequence[Lap]) -> None:
         """One span for each lap, below the span of the request at hand."""
         offset_ns = time.time_ns() - time.perf_counter_ns()
-        for lap in laps:
-            span = self._tracer.start_span(lap.stage, start_time=_at(lap.begun, offset_ns))
-            span.end(_at(lap.ended, offset_ns))
+        for stage, *times in laps:
+            begun, ended = (int(seconds * 1e9) + offset_ns for seconds in times)
+            self._tracer.start_span(stage, start_time=begun).end(ended)
 
     def close(self) -> None:
         self._provider.shutdown()
@@ -101,14 +101,6 @@ def add_trace_ids(_logger: Any, _name: str, event: Any) -> Any:
         event["trace_id"] = f"{context.trace_id:032x}"
         event["span_id"] = f"{context.span_id:016x}"
     return event
-
-
-def _at(seconds: float, offset_ns: int) -> int:
-    return int(seconds * 1e9) + offset_ns
-
-
-def _excluded() -> str:
-    return os.environ.get("OTEL_PYTHON_ASGI_EXCLUDED_URLS", _UNTRACED)
 
 
 def _first_name(scope: Scope) -> tuple[str, dict[str, Any]]:
