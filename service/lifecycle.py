@@ -161,7 +161,7 @@ class Lifecycle:
             try:
                 await self._in_loader(self.loaded.engine.registry.refresh)
             except Exception:  # Whatever it is: the next version must not go unseen for it.
-                self.parts.metrics.count_failed_look()
+                self.parts.metrics.failed_looks.inc()
                 log.exception("index_look_failed")
             self._waits_for = None
             await asyncio.sleep(self.parts.settings.index_poll_interval_s)

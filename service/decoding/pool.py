@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -84,16 +83,21 @@ class DecodePool:
             OverloadedError: no process was free in time.
             DecodeTimeoutError: decoding took too long, and was ended.
         """
-        turn = _Turn(data, watch, patience_s, wants_pixels)
-        task = asyncio.create_task(self._run(turn))
+        try:
+            async with asyncio.timeout(patience_s):
+                process = await self._free.get()
+        except TimeoutError as error:
+            raise OverloadedError(
+                "no decode process was free in time", reason="queue_timeout"
+            ) from error
+        watch.lap("queue")
+        task = asyncio.create_task(self._run(process, data, wants_pixels=wants_pixels))
         self._tasks.add(task)
         task.add_done_callback(self._finish)
         try:
             return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not turn.has_begun:
-                task.cancel()
-            raise
+        finally:
+            watch.lap("decode")
 
     async def close(self) -> None:
         for task in self._tasks:
@@ -101,46 +105,27 @@ class DecodePool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(process.end() for process in self._processes))
 
-    async def _run(self, turn: "_Turn") -> PreparedImage:
-        try:
-            async with asyncio.timeout(turn.patience_s):
-                process = await self._free.get()
-        except TimeoutError as error:
-            raise OverloadedError(
-                "no decode process was free in time", reason="queue_timeout"
-            ) from error
-        turn.has_begun = True
-        turn.watch.lap("queue")
+    async def _run(
+        self, process: "_DecodeProcess", data: bytes, *, wants_pixels: bool
+    ) -> PreparedImage:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await process.prepare(turn.data, wants_pixels=turn.wants_pixels)
+                return await process.prepare(data, wants_pixels=wants_pixels)
         except TimeoutError as error:
             await process.end()
             await process.start()
-            self._metrics.count_decode_timeout()
+            self._metrics.decode_timeouts.inc()
             log.warning("decode_timeout", limit_s=self._timeout_s)
             raise DecodeTimeoutError(
                 f"the image took longer than {self._timeout_s:g} s to decode"
             ) from error
         finally:
-            turn.watch.lap("decode")
             self._free.put_nowait(process)
 
     def _finish(self, task: "asyncio.Task[PreparedImage]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # Nobody may be waiting for it any more.
-
-
-@dataclass(eq=False)
-class _Turn:
-    """One image on its way through the pool."""
-
-    data: bytes
-    watch: Stopwatch
-    patience_s: float
-    wants_pixels: bool
-    has_begun: bool = False
 
 
 class _DecodeProcess:
@@ -185,7 +170,7 @@ class _DecodeProcess:
             try:
                 return await self._ask(data, wants_pixels=wants_pixels)
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-                self._metrics.count_decode_death()
+                self._metrics.decode_deaths.inc()
                 log.warning("decode_process_ended", exit_code=await self.end(), why=repr(error))
                 if not was_proven:
                     raise ImageDecodeError(

@@ -3,6 +3,7 @@
 import contextlib
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import KW_ONLY, dataclass
 
 from limits import RateLimitItem
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -60,34 +61,28 @@ def presented_key(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
     return found.pop() if found else None
 
 
+@dataclass(frozen=True)
 class AuthMiddleware:
     """Lets a request in by its key and quota, or refuses it before a byte of its body is read.
 
-    Args:
+    Attributes:
         app: what a request is let in to.
         keys: those in force; None: nobody needs one, and quota is per client address.
         quota: the counter.
         rate: requests per window of each caller that has no rate of its own; None: no bound.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        keys: KeyRing | None,
-        quota: Quota,
-        rate: RateLimitItem | None,
-    ) -> None:
-        self._app = app
-        self._keys = keys
-        self._quota = quota
-        self._rate = rate
+    app: ASGIApp
+    _: KW_ONLY
+    keys: KeyRing | None
+    quota: Quota
+    rate: RateLimitItem | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
-        app = self._app
+        app = self.app
         try:
             allowance = await self._admit(scope)
             if allowance is not None:
@@ -106,19 +101,19 @@ class AuthMiddleware:
                 self._authorize(scope, KeyScope.READ)
             return None
         key = self._authorize(scope, needed)
-        rate = self._rate if key is None or key.rate_limit is None else parse_rate(key.rate_limit)
+        rate = self.rate if key is None or key.rate_limit is None else parse_rate(key.rate_limit)
         if rate is None:
             return None
         caller = f"address:{address_of(scope)}" if key is None else f"key:{key.name}"
-        return await self._quota.take(caller, rate)
+        return await self.quota.take(caller, rate)
 
     def _authorize(self, scope: Scope, needed: KeyScope) -> Key | None:
         """The key of a request, which its context is told; None where nobody needs one."""
-        if self._keys is None:
+        if self.keys is None:
             return None
         presented = presented_key(scope["headers"])
         # Without a key the same work is done as with a wrong one: both take the same time.
-        key = self._keys.find(presented or b"")
+        key = self.keys.find(presented or b"")
         if key is None or not presented:
             raise UnauthorizedError("a valid key is needed: Authorization: Bearer KEY")
         context_of(scope).key = key.name

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -96,10 +97,11 @@ class CountedBody:
         return BodyTooLargeError(f"the body may have {self._limit} bytes at most on this route")
 
 
+@dataclass(frozen=True)
 class BodyLimit:
     """Counts each body; an answer given before its end closes the connection, gently.
 
-    Args:
+    Attributes:
         app: what a body is passed on to.
         routes: by path, what each route takes; a path that is not there takes one image at most.
         max_image_bytes: of one image, not encoded.
@@ -107,30 +109,22 @@ class BodyLimit:
         budget: of all bodies together.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        routes: Mapping[str, RouteSpec[Any]],
-        max_image_bytes: int,
-        timeout_s: float,
-        budget: ByteBudget,
-    ) -> None:
-        self._app = app
-        self._routes = routes
-        self._max_image_bytes = max_image_bytes
-        self._timeout_s = timeout_s
-        self._budget = budget
+    app: ASGIApp
+    _: KW_ONLY
+    routes: Mapping[str, RouteSpec[Any]]
+    max_image_bytes: int
+    timeout_s: float
+    budget: ByteBudget
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        spec = self._routes.get(scope["path"]) or reading()
-        limit = spec.max_body_bytes(headers.get("content-type", ""), self._max_image_bytes)
+        spec = self.routes.get(scope["path"]) or reading()
+        limit = spec.max_body_bytes(headers.get("content-type", ""), self.max_image_bytes)
         body = CountedBody(
-            receive, headers, limit=limit, timeout_s=self._timeout_s, budget=self._budget
+            receive, headers, limit=limit, timeout_s=self.timeout_s, budget=self.budget
         )
 
         async def send_gently(message: Message) -> None:
@@ -145,6 +139,6 @@ class BodyLimit:
             await send(message)
 
         try:
-            await self._app(scope, body.receive, send_gently)
+            await self.app(scope, body.receive, send_gently)
         finally:
             body.let_go()

@@ -73,7 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if len(self.connections) >= self._bounds.max_connections:
             self.transport = transport
-            self._bounds.metrics.count_refusal("connections")
+            self._bounds.metrics.refusals.labels("connections").inc()
             self._bounds.connection_refusals.write(max_connections=self._bounds.max_connections)
             transport.write(_CONNECTION_REFUSAL)
             transport.close()
@@ -207,7 +207,7 @@ class BoundedProtocol(HttpToolsProtocol):
         seconds = self._bounds.admission.early_refusal_s(self.parser.get_method())
         if seconds is None:
             return None
-        self._bounds.metrics.count_refusal("gate")
+        self._bounds.metrics.refusals.labels("gate").inc()
         self._bounds.early_refusals.write()
         return _early_answer(seconds)
 

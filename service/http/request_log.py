@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import uuid
+from dataclasses import KW_ONLY, dataclass
 
 import structlog
 from starlette.datastructures import Headers
@@ -18,16 +19,17 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 log = structlog.stdlib.get_logger()
 
 
+@dataclass(frozen=True)
 class RequestLog:
     """Logs and counts each request, and answers what no layer below has answered."""
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics) -> None:
-        self._app = app
-        self._metrics = metrics
+    app: ASGIApp
+    _: KW_ONLY
+    metrics: Metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         begun = time.perf_counter()
         method = scope["method"]
@@ -51,7 +53,7 @@ class RequestLog:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                await self._app(scope, receive, send_named)
+                await self.app(scope, receive, send_named)
             except (asyncio.CancelledError, Exception) as error:
                 answer = answer_error(error, scope)
                 if status:  # The answer has begun: all that is left is to break it off.
@@ -59,11 +61,11 @@ class RequestLog:
                 await answer(scope, receive, send_named)
             seconds = time.perf_counter() - begun
             route = route_of(scope)
-            self._metrics.observe_request(method, route, status, seconds)
+            self.metrics.observe_request(method, route, status, seconds)
             if context.code is not None:
-                self._metrics.count_problem(context.code)
+                self.metrics.problems.labels(context.code).inc()
             if context.refusal is not None:
-                self._metrics.count_refusal(context.refusal)
+                self.metrics.refusals.labels(context.refusal).inc()
             log.info(
                 "request",
                 method=method,

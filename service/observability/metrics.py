@@ -49,13 +49,13 @@ class Metrics:
         self._requests = self._counter(
             "requests", "Requests that reached a route, or none.", "method", "route", "status"
         )
-        self._problems = self._counter("problems", "Problem documents sent, by code.", "code")
-        self._refusals = self._counter("refusals", "Requests told to come back later.", "reason")
-        self._failed_looks = self._counter(
+        self.problems = self._counter("problems", "Problem documents sent, by code.", "code")
+        self.refusals = self._counter("refusals", "Requests told to come back later.", "reason")
+        self.failed_looks = self._counter(
             "index_look_failures", "Looks for new index versions that failed as a whole."
         )
-        self._decode_timeouts = self._counter("decode_timeouts", "Images that took too long.")
-        self._decode_deaths = self._counter(
+        self.decode_timeouts = self._counter("decode_timeouts", "Images that took too long.")
+        self.decode_deaths = self._counter(
             "decode_process_deaths", "Decode processes that ended or answered nonsense."
         )
         self._results = self._counter(
@@ -70,7 +70,7 @@ class Metrics:
         self._stage_seconds = self._histogram(
             "stage_seconds", "Time of a request in each stage.", _STAGE_BUCKETS_S, "stage"
         )
-        self._batch_size = self._histogram(
+        self.batch_size = self._histogram(
             "batch_size", "Requests that shared one pass through the network.", _BATCH_BUCKETS
         )
         self._radius = self._histogram(
@@ -85,7 +85,7 @@ class Metrics:
         self._stages = {stage: self._stage_seconds.labels(stage) for stage in get_args(Stage)}
         # Present from the start: an alert on a rate misses the step from no series to 1.
         for reason in get_args(RefusalReason):
-            self._refusals.labels(reason)
+            self.refusals.labels(reason)
 
     def observe_request(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request that was answered.
@@ -109,9 +109,6 @@ class Metrics:
         for stage, value in seconds.items():
             self._stages[stage].observe(value)
 
-    def observe_batch(self, size: int) -> None:
-        self._batch_size.observe(size)
-
     def observe_results(self, index: str, results: Sequence[SearchResult]) -> None:
         """Count the results of one search.
 
@@ -123,26 +120,6 @@ class Metrics:
             self._results.labels(index, kind).inc(count)
         if results and results[0].certified_rms_8bit is not None:
             self._radius.labels(index).observe(results[0].certified_rms_8bit)
-
-    def count_problem(self, code: str) -> None:
-        """Count one problem document, by a code of the error table."""
-        self._problems.labels(code).inc()
-
-    def count_refusal(self, reason: RefusalReason) -> None:
-        """Count one request, or connection, that was told to come back later."""
-        self._refusals.labels(reason).inc()
-
-    def count_failed_look(self) -> None:
-        """Count one look for new index versions that failed as a whole."""
-        self._failed_looks.inc()
-
-    def count_decode_timeout(self) -> None:
-        """Count one image that took too long, whose process was ended for it."""
-        self._decode_timeouts.inc()
-
-    def count_decode_death(self) -> None:
-        """Count one decode process that ended by itself, or that answered nonsense."""
-        self._decode_deaths.inc()
 
     def render(self) -> bytes:
         """Everything in the registry, in Prometheus' text format (`MEDIA_TYPE`)."""

@@ -20,7 +20,5 @@ async def embed(request: Request, service: Service) -> Response:
     with service.parts.admission.receiving.take():
         pipeline = service.need_model().pipeline
         upload = await read_upload(request, EMBED)
-        content = await pipeline.answer(
-            request, upload.images, lambda images, watch: EmbedJob(images[0], watch)
-        )
+        content = await pipeline.answer(request, upload.images, EmbedJob)
     return json_response(content)

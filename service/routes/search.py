@@ -41,7 +41,7 @@ async def search(request: Request, service: Service) -> Response:
         content = await loaded.pipeline.answer(
             request,
             upload.images,
-            lambda images, watch: SearchJob(images[0], options, question, watch),
+            lambda images, watch: SearchJob(images, options, question, watch),
             wants_pixels=options.include_audit,
         )
     return json_response(content)

@@ -27,6 +27,6 @@ async def similarity(request: Request, service: Service) -> Response:
         content = await pipeline.answer(
             request,
             upload.images,
-            lambda images, watch: SimilarityJob(images[0], images[1], upload.options, watch),
+            lambda images, watch: SimilarityJob(images, upload.options, watch),
         )
     return json_response(content)

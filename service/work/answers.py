@@ -83,13 +83,7 @@ def build_audit(
         decoders=decoder_versions(),
         index_seal=index.manifest.seal(),
         options=AuditedOptions(
-            k=k,
-            max_distance=options.max_distance,
-            require_exact=options.require_exact,
-            operating_point=options.operating_point,
-            epsilon=options.epsilon,
-            include_vector=options.include_vector,
-            include_metadata=options.include_metadata,
+            **options.model_dump(include=AuditedOptions.model_fields.keys() - {"k"}), k=k
         ),
     )
 

@@ -82,7 +82,7 @@ class Engine:
         again: list[JobTask] = []
         fresh = [task for task in tasks if not task.is_postponed]
         if fresh:
-            self.metrics.observe_batch(len(fresh))
+            self.metrics.batch_size.observe(len(fresh))
             again = self._answer(fresh)
         for task in tasks:
             if task.is_postponed:
@@ -163,7 +163,7 @@ class Engine:
         job.watch.lap("certify")
         audit: dict[str, Audit] = {}
         if job.options.include_audit:
-            pixels = job.image.pixels_sha256 or ""
+            pixels = job.images[0].pixels_sha256 or ""
             audit["audit"] = build_audit(job.options, job.question.k, pixels, self.embedder, index)
         whole = SearchAnswer(
             query=build_query(query, include_vector=job.options.include_vector),

@@ -30,40 +30,27 @@ def question_of(options: SearchOptions, k: int) -> Question:
 class SearchJob:
     """The nearest entries of one image."""
 
-    image: QueryImage
+    images: tuple[QueryImage, ...]
     options: SearchOptions
     question: Question
     watch: Stopwatch
-
-    @property
-    def images(self) -> tuple[QueryImage, ...]:
-        return (self.image,)
 
 
 @dataclass(frozen=True, eq=False)
 class SimilarityJob:
     """The distance of two images."""
 
-    image_a: QueryImage
-    image_b: QueryImage
+    images: tuple[QueryImage, ...]
     options: SimilarityOptions
     watch: Stopwatch
-
-    @property
-    def images(self) -> tuple[QueryImage, ...]:
-        return (self.image_a, self.image_b)
 
 
 @dataclass(frozen=True, eq=False)
 class EmbedJob:
     """The raw embedding of one image."""
 
-    image: QueryImage
+    images: tuple[QueryImage, ...]
     watch: Stopwatch
-
-    @property
-    def images(self) -> tuple[QueryImage, ...]:
-        return (self.image,)
 
 
 Job = SearchJob | SimilarityJob | EmbedJob

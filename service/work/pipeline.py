@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Coroutine
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -22,17 +23,18 @@ from service.work.jobs import Job
 
 T = TypeVar("T")
 
-MakeJob = Callable[[list[QueryImage], Stopwatch], Job]
+MakeJob = Callable[[tuple[QueryImage, ...], Stopwatch], Job]
 
 
 # Hashing less than this takes less time (0.2 ms) than handing it to a thread under load does.
 _SHORT_BYTES = 256 * 1024
 
 
+@dataclass(frozen=True)
 class Pipeline:
     """The stages that every image goes through; waiting for them has one budget, work its own.
 
-    Args:
+    Attributes:
         decoders: make a file ready for the network.
         batcher: embeds and answers.
         slots: of requests at work or waiting for it.
@@ -42,24 +44,14 @@ class Pipeline:
         cache: embeddings of files seen before; None: none is kept.
     """
 
-    def __init__(
-        self,
-        decoders: DecodePool,
-        batcher: Batcher[Job, bytes],
-        slots: Slots,
-        *,
-        queue_timeout_s: float,
-        metrics: Metrics,
-        tracing: Tracing | None = None,
-        cache: EmbeddingCache | None = None,
-    ) -> None:
-        self.decoders = decoders
-        self.batcher = batcher
-        self.cache = cache
-        self._slots = slots
-        self._queue_timeout_s = queue_timeout_s
-        self._metrics = metrics
-        self._tracing = tracing
+    decoders: DecodePool
+    batcher: Batcher[Job, bytes]
+    slots: Slots
+    _: KW_ONLY
+    queue_timeout_s: float
+    metrics: Metrics
+    tracing: Tracing | None = None
+    cache: EmbeddingCache | None = None
 
     async def answer(
         self,
@@ -84,31 +76,21 @@ class Pipeline:
             ClientGoneError: nobody waits for the answer any more.
             RetrievalError: whatever else the job's own work raises.
         """
-        with self._slots.take():
-            work = self._measured(request, images, make_job, wants_pixels=wants_pixels)
-            return await _unless_gone(request.receive, work)
+        with self.slots.take():
+            watch = context_of(request.scope).watch = Stopwatch()
+            work = self._answer(images, make_job, watch, wants_pixels=wants_pixels)
+            try:
+                return await _unless_gone(request.receive, work)
+            finally:
+                # Copies: a worker may still be at it.
+                self.metrics.observe_stages(dict(watch.seconds))
+                if self.tracing is not None:
+                    self.tracing.record_stages(tuple(watch.laps))
 
     async def close(self) -> None:
         """Finish the batches in hand, end the decode processes."""
         await asyncio.to_thread(self.batcher.close)
         await self.decoders.close()
-
-    async def _measured(
-        self,
-        request: Request,
-        images: tuple[bytes, ...],
-        make_job: MakeJob,
-        *,
-        wants_pixels: bool,
-    ) -> bytes:
-        watch = context_of(request.scope).watch = Stopwatch()
-        try:
-            return await self._answer(images, make_job, watch, wants_pixels=wants_pixels)
-        finally:
-            # Copies: a worker may still be at it.
-            self._metrics.observe_stages(dict(watch.seconds))
-            if self._tracing is not None:
-                self._tracing.record_stages(tuple(watch.laps))
 
     async def _answer(
         self,
@@ -120,7 +102,7 @@ class Pipeline:
     ) -> bytes:
         # One after the other: a request of two images is no heavier on the others than two of one.
         prepared = [await self._prepare(data, watch, wants_pixels=wants_pixels) for data in images]
-        job = make_job(prepared, watch)
+        job = make_job(tuple(prepared), watch)
         try:
             return await self.batcher.run(job, patience_s=self._patience_s(watch))
         finally:
@@ -153,7 +135,7 @@ class Pipeline:
 
     def _patience_s(self, watch: Stopwatch) -> float:
         """What is left of the time that a request may wait; the time at work is not counted."""
-        return max(0.0, self._queue_timeout_s - watch.seconds.get("queue", 0.0))
+        return max(0.0, self.queue_timeout_s - watch.seconds.get("queue", 0.0))
 
 
 async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

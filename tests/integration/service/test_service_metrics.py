@@ -224,6 +224,6 @@ def test_the_log_line_says_where_the_time_went_and_names_only_indexes_that_exist
 
 def test_two_applications_count_apart(data_dir: Path):
     first, second = (create_app(Settings(data_dir=data_dir)).state.metrics for _ in range(2))
-    first.count_problem("overloaded")
+    first.problems.labels("overloaded").inc()
     assert b"overloaded" in first.render()
     assert b"overloaded" not in second.render()
