@@ -1,15 +1,4 @@
-"""What can be wrong with a collection or an index; the branch below `model/errors.py`.
-
-RetrievalError                    (model.errors)
-├── SourceError                   a collection cannot be read, is empty, or has too many bad files
-└── GalleryIndexError             an index cannot be used; the subclass says why
-    ├── IndexNotFoundError        no such index or version, or no valid name for one
-    ├── ItemNotFoundError         no such id in the index
-    ├── IndexFormatError          a file of the index is missing, damaged or strange
-    ├── IndexModelMismatchError   made by another model or another decode policy
-    ├── IndexLockedError          another writer is at work
-    └── DiskFullError             there is no space left to write
-"""
+"""What can be wrong with a collection or an index; the branch below `model/errors.py`."""
 
 from model.errors import RetrievalError
 

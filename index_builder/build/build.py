@@ -34,12 +34,12 @@ class BuildReport:
     Attributes:
         manifest: of the version now served.
         changed: whether it is a new version; a run that finds what is served writes none.
-        counts: what this run did, as a manifest lists it.
+        counts: as a manifest lists them, but of this run.
         quarantined: the files of this run that could not become items.
         skipped: the first files passed over, as no pictures are expected under their names.
         seconds: wall time.
-        dropped: names of the operating points that the new version does not have any more: another
-            model made it, or it has too few entries for them.
+        dropped: operating points that the new version does not have any more: another model made
+            it, or it has too few entries for them.
     """
 
     manifest: Manifest
@@ -53,14 +53,7 @@ class BuildReport:
 
 @dataclass
 class _Run:
-    """One build under the index's lock: what is served, and what shall be.
-
-    Attributes:
-        paths: of the index.
-        model: that embeds.
-        previous: the served version, if it can be read.
-        ingest: what the collection gives.
-    """
+    """One build under the index's lock: what is served (if it can be read), and what shall be."""
 
     paths: layout.IndexPaths
     model: ModelIdentity
@@ -140,19 +133,8 @@ def build_index(
     Embeddings of unchanged content by the same model under the same decode policy are taken from
     the served version, or from the journal of a build that was interrupted. In a union, an id that
     is there already takes the new content; a file that cannot be used leaves the old item in place.
-    Where the served version holds just that already, it stays and nothing is written.
-
-    Args:
-        data_dir: the directory that holds `indexes/`.
-        name: of the index; made if there is none.
-        source: the collection.
-        embedder: from network inputs to embeddings.
-        source_name: the collection's name in the manifest.
-        union: keep what the index holds.
-        limits: what an image may be.
-        max_errors: stop when more files than this are bad; None never stops.
-        allow_empty: let the index become empty.
-        progress: told of each step.
+    Where the served version holds just that already, it stays and nothing is written. It stops when
+    more than `max_errors` files are bad, and never becomes empty but with `allow_empty`.
 
     Raises:
         SourceError: the collection breaks off, is empty, or has too many bad files.
@@ -164,8 +146,7 @@ def build_index(
     progress = progress or Progress()
     model = ModelIdentity(embedder.name, embedder.fingerprint, embedder.decode_policy, embedder.dim)
     paths = layout.index_paths(data_dir, name)
-    opening = _run(data_dir, paths, model, max_errors, union=union, progress=progress)
-    with writing(paths), opening as run:
+    with _run(data_dir, paths, model, max_errors, union=union, progress=progress) as run:
         found = run.ingest
         found.read(source, embedder, limits, progress)
         quarantined = run.keep_previous() if union else found.quarantined
@@ -185,7 +166,7 @@ def build_index(
         quarantined=found.quarantined,
         skipped=found.skipped,
         seconds=time.monotonic() - started,
-        dropped=[] if run.previous is None else _dropped(run.previous.manifest, manifest),
+        dropped=_dropped(run.previous.manifest, manifest) if run.previous else [],
     )
 
 
@@ -246,43 +227,37 @@ def _run(
     union: bool,
     progress: Progress,
 ) -> Generator[_Run]:
-    """What is served, opened, and a plan and a journal, closed in the end."""
-    with contextlib.ExitStack() as stack:
-        previous = _open_previous(data_dir, paths, model, union=union, progress=progress)
-        if previous is not None:
-            stack.enter_context(previous)
+    """The index's lock, what is served, a plan and a journal, all closed in the end."""
+    with (
+        writing(paths),
+        _open_previous(data_dir, paths, model if union else None, progress) as previous,
+        contextlib.closing(Journal(paths.journal, model=model.key, dim=model.dim)) as journal,
+        contextlib.closing(Plan()) as plan,
+    ):
         is_same = previous is not None and ModelIdentity.of(previous.manifest).key == model.key
-        journal = Journal(paths.journal, model=model.key, dim=model.dim)
-        stack.callback(journal.close)
-        plan = Plan()
-        stack.callback(plan.close)
         ingest = Ingest(plan, journal, previous if is_same else None, max_errors)
         yield _Run(paths, model, previous, ingest)
 
 
 def _open_previous(
-    data_dir: Path,
-    paths: layout.IndexPaths,
-    model: ModelIdentity,
-    *,
-    union: bool,
-    progress: Progress,
-) -> GalleryIndex | None:
+    data_dir: Path, paths: layout.IndexPaths, union_with: ModelIdentity | None, progress: Progress
+) -> contextlib.AbstractContextManager[GalleryIndex | None]:
     """The served version, to take embeddings from; a union cannot do without it."""
-    wanted = (model.fingerprint, model.decode_policy) if union else (None, None)
     try:
         return GalleryIndex.open(
-            data_dir, paths.root.name, embedder_fingerprint=wanted[0], decode_policy=wanted[1]
+            data_dir,
+            paths.root.name,
+            embedder_fingerprint=union_with.fingerprint if union_with else None,
+            decode_policy=union_with.decode_policy if union_with else None,
         )
     except IndexNotFoundError:
-        if union and paths.current.exists():
+        if union_with and paths.current.exists():
             raise
-        return None
     except IndexFormatError as exc:
-        if union:
+        if union_with:
             raise
         progress.step(f"the served version is damaged, nothing is taken from it: {exc}")
-        return None
+    return contextlib.nullcontext()
 
 
 def _no_item(source_name: str, found: Ingest) -> str:

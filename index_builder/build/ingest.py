@@ -38,8 +38,6 @@ class Ingest:
     """Where embeddings come from, and what became of each file.
 
     Attributes:
-        plan: what the new version shall hold.
-        journal: embeddings that were computed, by an earlier run too.
         reusable: the served version, if it is by the same model.
         max_errors: stop when more files than this are bad; None never stops.
         skipped: the first files that were passed over, by name.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from index_builder.build.writer import check_version, point_current, writing
+from index_builder.build.writer import check_version, writing
 from index_builder.errors import GalleryIndexError, IndexFormatError, IndexNotFoundError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
@@ -18,10 +18,7 @@ from model.cli.files import write_aside
 def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manifest:
     """Check every byte of a version, what SQLite can check, and that its tables fit together.
 
-    Args:
-        data_dir: the directory that holds `indexes/`.
-        name: of the index.
-        version: which; None means the served one, and then CURRENT is checked too.
+    Without a version it is the served one, and then CURRENT is checked too.
 
     Raises:
         IndexNotFoundError: no such index or version.
@@ -45,12 +42,7 @@ def operating_points_served(data_dir: Path, name: str) -> list[str]:
 
 
 def roll_back(data_dir: Path, name: str, to: str | None = None) -> Manifest:
-    """Serve an older version again, or any given one, after checking it whole.
-
-    Args:
-        data_dir: the directory that holds `indexes/`.
-        name: of the index.
-        to: which version; None means the newest below the served one.
+    """Serve the newest version below the served one, or a given one, after checking it whole.
 
     Raises:
         IndexNotFoundError: no such index or version, or none older.
@@ -68,16 +60,15 @@ def roll_back(data_dir: Path, name: str, to: str | None = None) -> Manifest:
             if not older:
                 raise IndexNotFoundError(f"index {name!r} has no version older than v{served:06d}")
             to = older[-1]
-        return point_current(paths, to)
+        manifest = check_version(layout.existing_version(paths, to))
+        if manifest.version != to:
+            raise IndexFormatError(f"{to}/{MANIFEST} describes {manifest.version}: it was moved")
+        layout.write_current(paths, layout.Current(to, manifest.seal()))
+        return manifest
 
 
 def prune(data_dir: Path, name: str, keep: int) -> tuple[list[str], list[str]]:
-    """Delete old versions, but never the served one, the newest, or one that is being read.
-
-    Args:
-        data_dir: the directory that holds `indexes/`.
-        name: of the index.
-        keep: how many of the newest stay, at least 1.
+    """Delete versions before the newest `keep`, but never the served one or one that is read.
 
     Returns:
         The versions deleted, and those spared only because a reader holds them.
@@ -94,11 +85,9 @@ def prune(data_dir: Path, name: str, keep: int) -> tuple[list[str], list[str]]:
     with writing(paths):
         served = layout.read_current(paths).version
         for version in layout.list_versions(paths)[: -max(1, keep)]:
-            if version == served:
-                continue
-            if _is_read(paths.version(version)):
+            if version != served and _is_read(paths.version(version)):
                 spared.append(version)
-            else:
+            elif version != served:
                 layout.delete_version(paths, version)
                 deleted.append(version)
     return deleted, spared
@@ -120,12 +109,7 @@ def _is_read(directory: Path) -> bool:
 
 
 def item_ids(data_dir: Path, name: str) -> list[str]:
-    """Every id of the served version, those of equal vectors too, by code point.
-
-    Raises:
-        IndexNotFoundError: no such index.
-        IndexFormatError: it is damaged.
-    """
+    """Every id of the served version, those of equal vectors too, by code point."""
     with GalleryIndex.open(data_dir, name) as index:
         return [item.id for item in index.items.items()]
 
@@ -134,14 +118,7 @@ def export_vectors(data_dir: Path, name: str, out: Path) -> int:
     """Write the served version's ids and vectors to a .npz file that loads without pickle.
 
     Arrays: `ids`, fixed-width unicode (N,), the first id of each entry; `vectors`, float32 (N, d);
-    both in the order of rows, which is the order of ids by code point.
-
-    Returns:
-        N.
-
-    Raises:
-        IndexNotFoundError: no such index.
-        IndexFormatError: it is damaged.
+    both in the order of rows, which is the order of ids by code point. Returns N.
     """
     with GalleryIndex.open(data_dir, name) as index:
         ids = np.array(index.items.first_ids(), dtype=np.str_).reshape(index.size)

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
+from dataclasses import astuple
 
 from index_builder.build.writer import Planned
 from index_builder.store.items import sqlite_errors
@@ -30,11 +31,12 @@ class Plan:
 
     def put(self, item: Planned) -> None:
         """Plan an item; one of the same id is replaced."""
-        with sqlite_errors("the build's temporary table, where SQLITE_TMPDIR says,"):
-            self._connection.execute(
-                "INSERT OR REPLACE INTO plan VALUES (?, ?, ?, ?, ?)",
-                (item.id, item.path, item.content_sha256, item.bytes, json.dumps(item.metadata)),
-            )
+        self._insert("REPLACE", item)
+
+    def fill(self, items: Iterable[Planned]) -> None:
+        """Plan these items too, but for ids that are planned."""
+        for item in items:
+            self._insert("IGNORE", item)
 
     def remove(self, item_id: str) -> None:
         self._connection.execute("DELETE FROM plan WHERE id = ?", (item_id,))
@@ -43,15 +45,7 @@ class Plan:
         return next(self._select("WHERE id = ?", item_id), None)
 
     def holds_content(self, content_sha256: str) -> bool:
-        """Whether any planned item is of these bytes."""
-        return (
-            next(self._select("WHERE content_sha256 = ? LIMIT 1", content_sha256), None) is not None
-        )
-
-    def fill(self, items: Iterable[Planned]) -> None:
-        for item in items:
-            if self.get(item.id) is None:
-                self.put(item)
+        return any(self._select("WHERE content_sha256 = ? LIMIT 1", content_sha256))
 
     def by_content(self, content_sha256: str) -> list[Planned]:
         return list(self._select("WHERE content_sha256 = ?", content_sha256))
@@ -65,6 +59,14 @@ class Plan:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _insert(self, on_conflict: str, item: Planned) -> None:
+        *columns, metadata = astuple(item)
+        with sqlite_errors("the build's temporary table, where SQLITE_TMPDIR says,"):
+            self._connection.execute(
+                f"INSERT OR {on_conflict} INTO plan VALUES (?, ?, ?, ?, ?)",  # noqa: S608 (fixed text)
+                (*columns, json.dumps(metadata)),
+            )
 
     def _select(self, clause: str, *parameters: str) -> Iterator[Planned]:
         query = f"SELECT id, path, content_sha256, bytes, metadata FROM plan {clause}"  # noqa: S608 (fixed text)

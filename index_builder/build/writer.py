@@ -12,7 +12,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock, Timeout
+from jaxtyping import Float
 
 from index_builder.build.journal import EmbeddedImage
 from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedError
@@ -85,7 +87,9 @@ def writing(paths: layout.IndexPaths) -> Generator[None]:
         DiskFullError: there is no space left to write, now or before the work is done.
     """
     try:
-        with _locked(paths):
+        layout.refuse_links(paths.versions, paths.lock, paths.journal)
+        paths.versions.mkdir(parents=True, exist_ok=True)
+        with _lock(paths):
             layout.clean_garbage(paths)
             yield
     except OSError as exc:
@@ -95,22 +99,14 @@ def writing(paths: layout.IndexPaths) -> Generator[None]:
         raise DiskFullError.at(str(what), exc.strerror or str(exc)) from exc
 
 
-@contextlib.contextmanager
-def _locked(paths: layout.IndexPaths) -> Generator[None]:
-    layout.refuse_links(paths.versions, paths.lock, paths.journal)
-    paths.versions.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(paths.lock, timeout=0)
+def _lock(paths: layout.IndexPaths) -> contextlib.AbstractContextManager[object]:
     try:
-        lock.acquire()
+        return FileLock(paths.lock, timeout=0).acquire()
     except Timeout as exc:
         raise IndexLockedError(
             f"index {paths.root.name!r} is being written by another process, which holds "
             f"{paths.lock}; wait for it to end (a killed writer's lock is free at once)"
         ) from exc
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def seal_version(
@@ -135,7 +131,7 @@ def seal_version(
         embedded: gives the embedding for a content hash.
         quarantined: what could not become an item.
         source: the collection, for the manifest.
-        counts: likewise; `duplicates` is added here.
+        counts: for the manifest; `duplicates` is added here.
         served: the version before, whose operating points go on.
     """
     with _version_aside(paths) as (version, aside):
@@ -185,23 +181,15 @@ def seal_calibration(
     """Make a version of the same gallery that also has these operating points, and serve it.
 
     Its data files are those of the served version: links where the file system has them, else
-    copies. Both are read back whole before anything is visible.
-
-    Args:
-        paths: of the index; the caller holds its lock.
-        served: manifest of the version that was calibrated.
-        calibration: what was measured.
+    copies. Both are read back whole before anything is visible. The caller holds the lock.
     """
     source = paths.version(served.version)
     with _version_aside(paths) as (version, aside):
         for name in DATA_FILES:
             _link_or_copy(source / name, aside / name)
+        schema = schema_for(calibration)
         manifest = replace(
-            served,
-            schema=schema_for(calibration),
-            version=version,
-            **_writer(),
-            calibration=calibration,
+            served, schema=schema, version=version, calibration=calibration, **_writer()
         )
         _publish(paths, aside, manifest)
     return manifest
@@ -248,9 +236,7 @@ def _writer() -> dict[str, str]:
 def check_version(directory: Path, *, deep: bool = False) -> Manifest:
     """Read a version from the disk as a reader does, without searching it.
 
-    Args:
-        directory: of the version.
-        deep: also let SQLite check its files, and look at every item.
+    A deep check also lets SQLite check its files, and looks at every item and vector.
 
     Raises:
         IndexFormatError: anything is missing, surplus, damaged or inconsistent.
@@ -259,21 +245,18 @@ def check_version(directory: Path, *, deep: bool = False) -> Manifest:
     check_files(directory, manifest)
     vectors = map_vectors(directory / VECTORS, manifest.entries, manifest.dim)
     norm_deviation(vectors)
-    reader = ItemsReader(directory / ITEMS, directory / THUMBNAILS)
-    try:
+    with contextlib.closing(ItemsReader(directory / ITEMS, directory / THUMBNAILS)) as reader:
         reader.check(entries=manifest.entries, ids=manifest.ids)
         if deep:
             reader.check_deeply()
             _check_distinct(vectors)
-    finally:
-        reader.close()
     return manifest
 
 
-def _check_distinct(vectors: "Iterable[object]") -> None:
+def _check_distinct(vectors: Float[np.ndarray, "N D"]) -> None:
     seen: set[bytes] = set()
     for row, vector in enumerate(vectors):
-        digest = hashlib.sha256(memoryview(vector).cast("B")).digest()  # pyright: ignore[reportArgumentType]
+        digest = hashlib.sha256(vector.tobytes()).digest()
         if digest in seen:
             raise IndexFormatError(f"{VECTORS}: row {row} equals an earlier one")
         seen.add(digest)
@@ -300,34 +283,11 @@ def _write_items(
             digest = hashlib.sha256(image.vector).digest()
             if digest not in row_of:
                 row_of[digest] = vectors.append(image.vector)
-            items.add(
-                Item(
-                    plan.id,
-                    row_of[digest],
-                    plan.content_sha256,
-                    plan.bytes,
-                    image.width,
-                    image.height,
-                    image.format,
-                    plan.metadata,
-                )
-            )
+            size = (plan.bytes, image.width, image.height)
+            row, content = row_of[digest], plan.content_sha256
+            items.add(Item(plan.id, row, content, *size, image.format, plan.metadata))
             items.add_thumbnail(image.content_sha256, image.thumbnail)
             ids += 1
         vectors.finish()
         items.finish()
     return ids, vectors.entries
-
-
-def point_current(paths: layout.IndexPaths, version: str) -> Manifest:
-    """Serve an existing version again, once every byte of it is checked.
-
-    Raises:
-        IndexNotFoundError: there is no such version.
-        IndexFormatError: it is damaged.
-    """
-    manifest = check_version(layout.existing_version(paths, version))
-    if manifest.version != version:
-        raise IndexFormatError(f"{version}/{MANIFEST} describes {manifest.version}: it was moved")
-    layout.write_current(paths, layout.Current(version, manifest.seal()))
-    return manifest

@@ -196,11 +196,7 @@ class ItemsReader:
         self._thumbnails = _ReadOnlyDatabase(thumbnails)
 
     def check(self, *, entries: int, ids: int) -> None:
-        """Hold the tables against the manifest's numbers: each row has an id, none is outside.
-
-        Raises:
-            IndexFormatError: a count differs.
-        """
+        """Hold the tables against the manifest's numbers: each row has an id, none is outside."""
         found = self._items.all(
             "SELECT count(*), count(DISTINCT row), coalesce(min(row), 0), coalesce(max(row), -1) "
             "FROM items"
@@ -212,11 +208,7 @@ class ItemsReader:
             )
 
     def check_deeply(self) -> None:
-        """Let SQLite check both files, and every item's thumbnail and metadata.
-
-        Raises:
-            IndexFormatError: something does not fit.
-        """
+        """Let SQLite check both files, and every item's thumbnail and metadata."""
         for database in (self._items, self._thumbnails):
             result = database.all("PRAGMA integrity_check")
             if result != [("ok",)]:
@@ -229,7 +221,7 @@ class ItemsReader:
                 raise IndexFormatError(f"row {row} is out of order: {first!r}")
             previous_first = first
         for item in self.items():
-            if self._thumbnail(item.content_sha256) is None:
+            if self.thumbnail_by_content(item.content_sha256) is None:
                 raise IndexFormatError(f"item {item.id!r} has no thumbnail")
 
     def items(self) -> Iterator[Item]:
@@ -279,10 +271,7 @@ class ItemsReader:
 
     def by_content(self, content_sha256: str) -> Item | None:
         """Any item made from a file of these bytes."""
-        query = f"SELECT {_COLUMNS} FROM items WHERE content_sha256 = ? LIMIT 1"  # noqa: S608 (fixed text)
-        found = self._items.all(query, (content_sha256,))
-        with sqlite_errors("items.sqlite"):
-            return _item(found[0]) if found else None
+        return self._one("content_sha256 = ? LIMIT 1", content_sha256)
 
     def thumbnail(self, item_id: str) -> bytes | None:
         """The item's thumbnail, a JPEG file; None if the version has none for it.
@@ -290,28 +279,29 @@ class ItemsReader:
         Raises:
             ItemNotFoundError: the index holds no such id.
         """
-        return self._thumbnail(self._by_id(item_id).content_sha256)
+        return self.thumbnail_by_content(self._by_id(item_id).content_sha256)
 
     def thumbnail_by_content(self, content_sha256: str) -> bytes | None:
         """The thumbnail of the file with these bytes."""
-        return self._thumbnail(content_sha256)
+        found = self._thumbnails.all(
+            "SELECT jpeg FROM thumbnails WHERE content_sha256 = ?", (content_sha256,)
+        )
+        return found[0][0] if found else None
 
     def close(self) -> None:
         self._items.close()
         self._thumbnails.close()
 
     def _by_id(self, item_id: str) -> Item:
-        query = f"SELECT {_COLUMNS} FROM items WHERE id = ?"  # noqa: S608 (fixed text)
         # A lone surrogate cannot be stored, nor even be asked for.
         is_text = item_id.encode(errors="ignore").decode() == item_id
-        found = self._items.all(query, (item_id,)) if is_text else []
-        if not found:
+        item = self._one("id = ?", item_id) if is_text else None
+        if item is None:
             raise ItemNotFoundError(f"no item {item_id[:200]!r} in the index")
-        with sqlite_errors("items.sqlite"):
-            return _item(found[0])
+        return item
 
-    def _thumbnail(self, content_sha256: str) -> bytes | None:
-        found = self._thumbnails.all(
-            "SELECT jpeg FROM thumbnails WHERE content_sha256 = ?", (content_sha256,)
-        )
-        return found[0][0] if found else None
+    def _one(self, condition: str, value: str) -> Item | None:
+        query = f"SELECT {_COLUMNS} FROM items WHERE {condition}"  # noqa: S608 (fixed text)
+        found = self._items.all(query, (value,))
+        with sqlite_errors("items.sqlite"):
+            return _item(found[0]) if found else None
