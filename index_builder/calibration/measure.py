@@ -60,14 +60,9 @@ class Alarm:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What a calibration found.
+    """The version now served, and what a calibration found in so many seconds of wall time.
 
-    Attributes:
-        manifest: of the version now served.
-        calibration: what it holds.
-        alarms: the worst wrong entries of all queries; a near-duplicate in the gallery shows here.
-        self_matches: how many pictures of the gallery a copy of themselves would not match.
-        seconds: wall time.
+    Alarms are the worst wrong entries of all queries: a near-duplicate in the gallery shows there.
     """
 
     manifest: Manifest
@@ -82,15 +77,12 @@ class _Outcome:
     """One query's two searches.
 
     Attributes:
-        label: what is known of the query.
-        pixels: name of the decoded pixels that it was made from.
         hit: margin of its original, as far as proved; None if it has none in the gallery.
         alarm: the largest margin of any other entry with the original left out, from above.
         alarm_row: that entry.
     """
 
     label: Label
-    pixels: str
     hit: float | None
     alarm: float
     alarm_row: int
@@ -109,16 +101,9 @@ def calibrate_index(
 ) -> CalibrationReport:
     """Make a version of the same gallery with operating points, and serve it.
 
-    Args:
-        data_dir: the directory that holds `indexes/`.
-        name: of the index.
-        pairs: queries whose answer is known.
-        embedder: the model that made the index.
-        k: of the search whose margin is thresholded; with k = 1 a result must stand clear of every
-            other entry, so a picture that is in the gallery twice matches neither.
-        seed: of edits, choice and halves.
-        limits: what an image may be.
-        progress: told of each step.
+    `k` is of the search whose margin is thresholded; with k = 1 a result must stand clear of every
+    other entry, so a picture that is in the gallery twice matches neither. The seed is of edits,
+    choice and halves.
 
     Raises:
         SourceError: the queries cannot be had, or are too few to claim any operating point.
@@ -183,11 +168,7 @@ def _check_size(index: GalleryIndex, k: int) -> None:
 
 
 def _check_pictures(groups: Sequence[str], seed: int) -> None:
-    """Refuse before measuring what could not be claimed without a single false alarm.
-
-    Raises:
-        SourceError: there are too few pictures for every operating point.
-    """
+    """Refuse before measuring what could not be claimed without a single false alarm."""
     known = set(groups) - {""}
     held_out = sum(is_held_out(seed, group) for group in known)
     # At most: groups only become fewer when files are seen, and those not known yet may fall
@@ -224,15 +205,9 @@ def _operating_points(
         raise SourceError(f"at most {MOST_QUERIES} queries can be counted, got {len(outcomes)}")
     choosing = [one for one in outcomes if not is_held_out(seed, one.label.group)]
     measuring = [one for one in outcomes if is_held_out(seed, one.label.group)]
-    points: list[OperatingPoint] = []
-    left_out: list[LeftOut] = []
-    for name, target in TARGETS.items():
-        point = _operating_point(name, target, choosing, measuring)
-        if isinstance(point, LeftOut):
-            left_out.append(point)
-        else:
-            points.append(point)
-    return points, left_out
+    found = [_operating_point(*target, choosing, measuring) for target in TARGETS.items()]
+    points = [one for one in found if isinstance(one, OperatingPoint)]
+    return points, [one for one in found if isinstance(one, LeftOut)]
 
 
 def _operating_point(
@@ -268,7 +243,8 @@ def _operating_point(
 
 def _grouped(outcomes: list[_Outcome]) -> list[_Outcome]:
     """The outcomes under the groups of their pictures, known once every file was seen."""
-    groups = merged_groups([one.label.group for one in outcomes], [one.pixels for one in outcomes])
+    labels = [one.label for one in outcomes]
+    groups = merged_groups([one.group for one in labels], [one.pixels for one in labels])
     return [
         replace(one, label=replace(one.label, group=group))
         for one, group in zip(outcomes, groups, strict=True)
@@ -280,19 +256,18 @@ def _groups(outcomes: Iterable[_Outcome]) -> set[str]:
 
 
 def _count(outcomes: list[_Outcome], threshold: float) -> dict[str, Measured]:
-    counts: dict[str, Measured] = defaultdict(lambda: Measured(0, 0, 0, 0))
+    by_kind: dict[str, list[_Outcome]] = defaultdict(list)
     for outcome in outcomes:
-        has_original = outcome.hit is not None
-        is_hit = outcome.hit is not None and outcome.hit >= threshold
-        old = counts[outcome.label.kind]
-        counts[outcome.label.kind] = replace(
-            old,
-            positives=old.positives + has_original,
-            hits=old.hits + is_hit,
-            negatives=old.negatives + 1,
-            false_positives=old.false_positives + (outcome.alarm >= threshold),
+        by_kind[outcome.label.kind].append(outcome)
+    return {
+        kind: Measured(
+            positives=sum(one.hit is not None for one in same),
+            hits=sum(one.hit is not None and one.hit >= threshold for one in same),
+            negatives=len(same),
+            false_positives=sum(one.alarm >= threshold for one in same),
         )
-    return dict(sorted(counts.items()))
+        for kind, same in sorted(by_kind.items())
+    }
 
 
 def _worst(index: GalleryIndex, outcomes: list[_Outcome]) -> list[Alarm]:
@@ -324,7 +299,7 @@ def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> 
     """A query's margins, or None where more candidates are needed."""
     label = query.label
     if embedding_norm(query.vector).value == 0.0:
-        return _Outcome(label, query.pixels, None if label.row is None else 0.0, 0.0, 0)
+        return _Outcome(label, None if label.row is None else 0.0, 0.0, 0)
     hit, is_tight = None, True
     without = candidates
     if label.row is not None:
@@ -334,7 +309,12 @@ def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> 
             own = measure_margins(query.vector, candidates, np.flatnonzero(is_own), k)
             hit = float(max(0.0, own.value[0]))
             is_tight = bool(own.seen[0] <= own.unseen[0])
-        without = _left_out_of(candidates, is_own)
+        without = replace(
+            candidates,
+            rows=candidates.rows[~is_own],
+            vectors=np.asarray(candidates.vectors)[~is_own],
+            size=candidates.size - 1,
+        )
     top, is_proved = _top(query.vector, without, k)
     others = measure_margins(query.vector, without, top, k)
     is_tight &= bool((others.seen <= others.unseen).all())
@@ -342,17 +322,7 @@ def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> 
         return None
     worst = int(np.argmax(others.seen))
     alarm = float(np.clip(others.seen[worst], 0.0, 1.0))
-    return _Outcome(label, query.pixels, hit, alarm, int(without.rows[top[worst]]))
-
-
-def _left_out_of(candidates: Candidates, is_own: np.ndarray) -> Candidates:
-    """The candidates of the same gallery without one entry."""
-    return replace(
-        candidates,
-        rows=candidates.rows[~is_own],
-        vectors=np.asarray(candidates.vectors)[~is_own],
-        size=candidates.size - 1,
-    )
+    return _Outcome(label, hit, alarm, int(without.rows[top[worst]]))
 
 
 def _top(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, UInt8
@@ -49,12 +49,14 @@ class Label:
         kind: of edit, or what a list calls it.
         row: the entry it is a copy of; None if its original is not in the gallery.
         name: for people: the file, and how it was edited.
+        pixels: name of the decoded pixels that it was made from; empty until they are decoded.
     """
 
     group: str
     kind: str
     row: int | None
     name: str
+    pixels: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,9 @@ class _Job:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """One embedded query and what is known of it.
-
-    Attributes:
-        label: as listed.
-        pixels: name of the decoded pixels that it was made from.
-        vector: the raw embedding, (d,).
-    """
+    """One query and its raw embedding."""
 
     label: Label
-    pixels: str
     vector: Float64[np.ndarray, " D"]
 
 
@@ -95,35 +90,11 @@ class Listing(NamedTuple):
     groups: list[str]
 
 
-@runtime_checkable
-class Pairs(Protocol):
-    """Where queries come from."""
-
-    @property
-    def kind(self) -> PairsKind: ...
-    @property
-    def source(self) -> str: ...
-
-    def jobs(
-        self, index: GalleryIndex, seed: int, limits: DecodeLimits, progress: Progress
-    ) -> Listing:
-        """The files in turn, how many queries they give, and of which groups.
-
-        Raises:
-            SourceError: there are none, or a file cannot be read.
-        """
-        ...
-
-
 class SyntheticPairs:
     """Edited copies of those pictures of a collection whose bytes are in the index.
 
-    Files of one entry, such as one picture saved twice, are one picture: one of them is used.
-
-    Args:
-        open_source: opens the collection; it is read twice.
-        source: its name.
-        queries: how many to make; at most one of each kind is made of a picture.
+    Files of one entry, such as one picture saved twice, are one picture: one of them is used, for
+    at most one query of each kind. The collection is opened and read twice.
     """
 
     kind: PairsKind = "synthetic"
@@ -191,22 +162,25 @@ class LabelledPairs:
         progress: Progress,  # noqa: ARG002
     ) -> Listing:
         """Check the whole list, then read its files in turn."""
-        labels: list[tuple[str, Label]] = []
+        labels: dict[str, Label] = {}
         for number, fields in csv_rows(self._path, ("id", "path")):
             where = f"{self._path.name}, line {number}"
-            labels.append((where, _label(fields, where, index)))
+            labels[where] = _label(fields, where, index)
         if not labels:
             raise SourceError(f"{self._path.name} lists no query")
-        groups = [label.group for _, label in labels]
+        groups = [label.group for label in labels.values()]
         return Listing(self._jobs(labels, limits), len(labels), groups)
 
-    def _jobs(self, labels: list[tuple[str, Label]], limits: DecodeLimits) -> Iterator[_Job]:
+    def _jobs(self, labels: dict[str, Label], limits: DecodeLimits) -> Iterator[_Job]:
         root = self._path.resolve().parent
-        for where, label in labels:
+        for where, label in labels.items():
             data = read_inside(root, label.name, limits.max_image_bytes)
             if isinstance(data, Problem):
                 raise SourceError(f"{where}: {label.name!r}: {data.reason}")
             yield _Job(data, [label], None)
+
+
+Pairs = SyntheticPairs | LabelledPairs
 
 
 def embedded_queries(
@@ -233,25 +207,18 @@ def embedded_queries(
 
 
 def _embed(jobs: list[_Job], embedder: EmbedderLike, limits: DecodeLimits) -> list[Query]:
-    labels = [label for job in jobs for label in job.labels]
+    labels: list[Label] = []
     inputs: list[Float64[np.ndarray, "3 S S"]] = []
-    names: list[str] = []
     for job in jobs:
-        pixels = _decoded(job, limits)
+        try:
+            pixels = decode_image(job.data, limits).pixels
+        except ImageError as exc:
+            raise SourceError(f"{job.labels[0].name} cannot be used: {exc}") from exc
+        name = pixels_name(pixels)
+        labels += [replace(one, group=one.group or name, pixels=name) for one in job.labels]
         inputs += _inputs(job, pixels, embedder.input_size)
-        names += [pixels_name(pixels)] * len(job.labels)
     vectors = embedder.embed_pixels(np.stack(inputs))
-    return [
-        Query(replace(label, group=label.group or name), name, vector)
-        for label, name, vector in zip(labels, names, vectors, strict=True)
-    ]
-
-
-def _decoded(job: _Job, limits: DecodeLimits) -> UInt8[np.ndarray, "H W 3"]:
-    try:
-        return decode_image(job.data, limits).pixels
-    except ImageError as exc:
-        raise SourceError(f"{job.labels[0].name} cannot be used: {exc}") from exc
+    return list(map(Query, labels, vectors))
 
 
 def _inputs(
@@ -261,18 +228,14 @@ def _inputs(
     if job.seed is None:
         yield resize_operator(pixels.shape[0], pixels.shape[1], side).apply(pixels)
         return
-    small = _shrunk(pixels)
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((EDITED_SIDE, EDITED_SIDE), Image.Resampling.BICUBIC)
+    small = np.array(picture)
     for label in job.labels:
         place = EDIT_KINDS.index(label.kind)
         rng = np.random.default_rng([job.seed, int(label.group[:16], 16), place])
         copy = edit(small, label.kind, rng)
         yield resize_operator(copy.shape[0], copy.shape[1], side).apply(copy)
-
-
-def _shrunk(pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((EDITED_SIDE, EDITED_SIDE), Image.Resampling.BICUBIC)
-    return np.array(picture)
 
 
 def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:

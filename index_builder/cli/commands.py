@@ -29,7 +29,6 @@ from index_builder.cli import reports
 from index_builder.cli.options import IndexOptions, SourceArgument, VersionOption
 from index_builder.sources.open_source import name_of, open_sources
 from index_builder.store import layout
-from index_builder.store.manifest import QUARANTINE, read_manifest, read_quarantine
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
 from model.cli.progress import Progress
 
@@ -57,17 +56,21 @@ def build(
     ] = False,
 ) -> None:
     """Make the index hold exactly SOURCE; unchanged images are not embedded again."""
-    _build(source, options, union=False, allow_empty=allow_empty)
+    _build(source, options, allow_empty=allow_empty)
 
 
 @command()
 def add(source: SourceArgument, *, options: taken.BuildOptions) -> None:
     """Make the index hold SOURCE too; an id that is there takes SOURCE's content."""
-    _build(source, options, union=True, allow_empty=False)
+    _build(source, options, union=True)
 
 
 def _build(
-    source: list[Path], options: taken.BuildOptions, *, union: bool, allow_empty: bool
+    source: list[Path],
+    options: taken.BuildOptions,
+    *,
+    union: bool = False,
+    allow_empty: bool = False,
 ) -> None:
     limits = options.limits
     report = build_index(
@@ -116,16 +119,7 @@ def list_command(
 def info(*, options: IndexOptions, version: VersionOption = None) -> None:
     """Show the manifest and the quarantine list of the served version."""
     paths = layout.index_paths(options.data_dir, options.index)
-    chosen = version or layout.read_current(paths).version
-    directory = layout.existing_version(paths, chosen)
-    reports.show_version(
-        options.output,
-        options.index,
-        directory,
-        versions=layout.list_versions(paths),
-        manifest=read_manifest(directory),
-        quarantined=read_quarantine(directory / QUARANTINE),
-    )
+    reports.show_version(options.output, paths, version or layout.read_current(paths).version)
 
 
 @command()

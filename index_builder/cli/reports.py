@@ -9,7 +9,13 @@ from index_builder.build.build import BuildReport
 from index_builder.calibration.measure import CalibrationReport
 from index_builder.errors import GalleryIndexError
 from index_builder.store import layout
-from index_builder.store.manifest import Manifest, Quarantined
+from index_builder.store.manifest import (
+    QUARANTINE,
+    Manifest,
+    Quarantined,
+    read_manifest,
+    read_quarantine,
+)
 from index_builder.store.operating_points import calibration_fields, describe
 from model.cli.console import Output
 
@@ -91,16 +97,11 @@ def show_indexes(output: Output, data_dir: Path, only: str | None) -> None:
     output.show({"indexes": found}, as_lines(lines or [f"no indexes in {data_dir.absolute()}"]))
 
 
-def show_version(
-    output: Output,
-    index: str,
-    directory: Path,
-    *,
-    versions: list[str],
-    manifest: Manifest,
-    quarantined: list[Quarantined],
-) -> None:
+def show_version(output: Output, paths: layout.IndexPaths, version: str) -> None:
     """A version, its operating points, and what could not become an item."""
+    index, directory = paths.root.name, layout.existing_version(paths, version)
+    manifest = read_manifest(directory)
+    quarantined = read_quarantine(directory / QUARANTINE)
     fields = asdict(manifest)
     del fields["calibration"], fields["counts"], fields["files"]
     lines = [f"{index} {summary(manifest)}", f"  path: {directory.absolute()}"]
@@ -118,7 +119,7 @@ def show_version(
         {
             "index": index,
             "path": str(directory.absolute()),
-            "versions": versions,
+            "versions": layout.list_versions(paths),
             "manifest": shown,
             "quarantined": [asdict(entry) for entry in quarantined],
         },

@@ -52,7 +52,7 @@ class _Budget:
             raise _BudgetError(f"unpacks to more than {_MAX_RATIO} times its size")
 
 
-class _CappedReader(io.RawIOBase):
+class _CappedReader:
     """A forward reader over a decompressor: bounded single reads, bounded total.
 
     tarfile steps one byte back before each header. Through a decompressor that could mean starting
@@ -65,12 +65,6 @@ class _CappedReader(io.RawIOBase):
         self._position = 0
         self._pushed_back = b""
         self.last_read = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
 
     def tell(self) -> int:
         return self._position
@@ -139,14 +133,6 @@ def _is_tar(path: Path) -> bool:
     return True
 
 
-def _name_problem(name: str) -> Problem | None:
-    """Why a member's name cannot be an id below the archive's root."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or "\\" in name or _DRIVE.match(name):
-        return Problem("unsafe_name", f"the name leads outside the archive: {name[:200]!r}")
-    return id_problem(name)
-
-
 def _member_id(name: str) -> str:
     """The name as a relative POSIX path without leading './' or doubled slashes."""
     return PurePosixPath(name).as_posix()
@@ -159,11 +145,14 @@ class _Names:
         self._seen: set[str] = set()
 
     def judge(self, name: str) -> Problem | None:
-        problem = _name_problem(name)
-        if problem is None and _member_id(name) in self._seen:
-            problem = Problem("duplicate_id", "the archive holds this name more than once")
-        self._seen.add(_member_id(name))
-        return problem
+        path = PurePosixPath(name)
+        is_seen = path.as_posix() in self._seen
+        self._seen.add(path.as_posix())
+        if path.is_absolute() or ".." in path.parts or "\\" in name or _DRIVE.match(name):
+            return Problem("unsafe_name", f"the name leads outside the archive: {name[:200]!r}")
+        if is_seen and id_problem(name) is None:
+            return Problem("duplicate_id", "the archive holds this name more than once")
+        return id_problem(name)
 
 
 def _too_large(size: int, max_bytes: int) -> Problem:
@@ -183,11 +172,6 @@ class TarSource:
         return None
 
     def items(self) -> Iterator[SourceItem]:
-        """The members in turn.
-
-        Raises:
-            SourceError: the archive is truncated, damaged, or unpacks to too much.
-        """
         names = _Names()
         count = 0
         try:
@@ -238,15 +222,9 @@ class ZipSource:
 
     @property
     def size(self) -> int | None:
-        """Number of files in the archive's directory."""
         return self._size
 
     def items(self) -> Iterator[SourceItem]:
-        """The members in turn.
-
-        Raises:
-            SourceError: the archive cannot be opened again.
-        """
         names = _Names()
         budget = _Budget(self._path.stat().st_size)
         try:
