@@ -60,11 +60,7 @@ class Source(Protocol):
         ...
 
     def items(self) -> Iterator[SourceItem]:
-        """The files, each read when it is its turn.
-
-        Raises:
-            SourceError: the collection itself breaks off.
-        """
+        """The files, each read when it is its turn; a SourceError if the collection breaks off."""
         ...
 
 

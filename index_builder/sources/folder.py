@@ -50,11 +50,7 @@ class FolderSource:
 
 
 class FilesSource:
-    """Picture files named one by one; each has its file's name as id.
-
-    Raises:
-        SourceError: two have one name.
-    """
+    """Picture files named one by one; each has its file's name as id."""
 
     def __init__(self, paths: Sequence[Path], *, max_bytes: int) -> None:
         self._paths, self._max_bytes = paths, max_bytes

@@ -1,16 +1,15 @@
 """Lists: a CSV or JSONL file that names images, may give each its id, and may say more about it.
 
 The whole list is read and checked before anything is built: a missing column, a duplicate id or
-a path out of its folder is the list's error, not one file's.
+a path out of its folder is the list's error, not one file's: a SourceError.
 """
 
 import csv
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, NoReturn
+from typing import Any
 
 from index_builder.errors import SourceError
 from index_builder.sources.base import Problem, SourceItem, id_problem, item_from, read_inside
@@ -89,11 +88,7 @@ def path_problem(path: str) -> Problem | None:
 
 
 def csv_rows(path: Path, wanted: Sequence[str] = ("path",)) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV file with these columns at least, each with the number of its last line.
-
-    Raises:
-        SourceError: it is not that.
-    """
+    """Rows of a CSV file with these columns at least, each with the number of its last line."""
     try:
         # utf-8-sig: spreadsheets write a byte order mark.
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -124,17 +119,12 @@ def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     raise SourceError(f"{path.name}, line {number}: more than {_MAX_LINE_CHARS}")
                 if not text.strip():
                     continue
-                fields = json.loads(
-                    text,
-                    object_pairs_hook=_object,
-                    parse_float=_finite,
-                    parse_constant=_refuse_constant,
-                )
+                fields = json.loads(text, object_pairs_hook=_object)
                 if not isinstance(fields, dict):
                     raise SourceError(f"{path.name}, line {number}: wanted a JSON object")
-                # What cannot be written again could not be sealed or answered: half a surrogate
-                # pair, or nesting that only the reader bears.
-                json.dumps(fields, ensure_ascii=False).encode()
+                # What cannot be written again could not be sealed or answered: NaN, a number that
+                # overflows, half a surrogate pair, or nesting that only the reader bears.
+                json.dumps(fields, ensure_ascii=False, allow_nan=False).encode()
                 yield number, fields
     except (OSError, ValueError, RecursionError) as exc:
         raise SourceError(
@@ -150,15 +140,3 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             raise ValueError(f"key {key[:200]!r} comes twice")
         fields[key] = value
     return fields
-
-
-def _finite(text: str) -> float:
-    """A number that is finite as a float: what overflows could not be written as JSON again."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:40]} is too large a number")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")

@@ -1,4 +1,4 @@
-"""The one door to all collections: what a path leads to, told by its content."""
+"""The one door to all collections: what a path leads to, told by its content, or a SourceError."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +17,7 @@ _COLLECTIONS = {"ZIP", "gzip", "bzip2", "xz", "tar", "plain text"}
 def open_source(path: Path, *, max_bytes: int) -> Source:
     """Open a folder, a .csv or .jsonl list, a tar or zip archive, or a picture.
 
-    Args:
-        path: where it is.
-        max_bytes: no file of more bytes is read.
-
-    Raises:
-        SourceError: it is none of these, or cannot be read.
+    No file of more than `max_bytes` is read.
     """
     if path.is_dir():
         return FolderSource(path, max_bytes=max_bytes)
@@ -45,11 +40,7 @@ def open_source(path: Path, *, max_bytes: int) -> Source:
 
 
 def open_sources(paths: Sequence[Path], *, max_bytes: int) -> Source:
-    """Open one collection, or several pictures as one.
-
-    Raises:
-        SourceError: one cannot be opened, or is no picture while there are others.
-    """
+    """Open one collection, or several pictures as one."""
     if len(paths) == 1:
         return open_source(paths[0], max_bytes=max_bytes)
     for path in paths:

@@ -3,6 +3,8 @@
 Readers open them read-only and immutable, so no lock or journal file ever appears beside them.
 Rows are ordered by the first id of each, ids by code point: the content of an index depends only
 on what is in it, never on the order in which it was read.
+
+What does not fit is an IndexFormatError, an id or a row that is not there an ItemNotFoundError.
 """
 
 import json
@@ -236,11 +238,7 @@ class ItemsReader:
         return [first for (first,) in self._items.iterate(query)]
 
     def entries(self, rows: Sequence[int]) -> list[Entry]:
-        """The entries of these rows, in the order asked.
-
-        Raises:
-            ItemNotFoundError: there is no such row.
-        """
+        """The entries of these rows, in the order asked."""
         found: dict[int, list[tuple[Any, ...]]] = {}
         for start in range(0, len(rows), _ROWS_A_QUERY):
             chunk = list(rows[start : start + _ROWS_A_QUERY])
@@ -258,11 +256,7 @@ class ItemsReader:
             ]
 
     def entry_by_id(self, item_id: str) -> Entry:
-        """The item of that id; its duplicates are all other ids of its row.
-
-        Raises:
-            ItemNotFoundError: the index holds no such id.
-        """
+        """The item of that id; its duplicates are all other ids of its row."""
         item = self._by_id(item_id)
         others = self._items.all(
             "SELECT id FROM items WHERE row = ? AND id <> ? ORDER BY id", (item.row, item.id)
@@ -274,11 +268,7 @@ class ItemsReader:
         return self._one("content_sha256 = ? LIMIT 1", content_sha256)
 
     def thumbnail(self, item_id: str) -> bytes | None:
-        """The item's thumbnail, a JPEG file; None if the version has none for it.
-
-        Raises:
-            ItemNotFoundError: the index holds no such id.
-        """
+        """The item's thumbnail, a JPEG file; None if the version has none for it."""
         return self.thumbnail_by_content(self._by_id(item_id).content_sha256)
 
     def thumbnail_by_content(self, content_sha256: str) -> bytes | None:

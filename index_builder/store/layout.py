@@ -9,14 +9,17 @@ DATA_DIR/indexes/NAME/
     versions/.trash-*       a version being deleted
 
 Every change is "write aside, fsync, rename, fsync the directory", so that a crash at any moment
-leaves either the old state or the new one.
+leaves either the old state or the new one. What is not there, or could not be by its name, is an
+IndexNotFoundError; what is damaged, a link, or unreadable an IndexFormatError.
 """
 
+import contextlib
 import errno
 import os
 import re
 import shutil
 import stat
+from collections.abc import Generator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -60,23 +63,14 @@ class IndexPaths:
         return self.root / "versions"
 
     def version(self, name: str) -> Path:
-        """The directory of one version.
-
-        Raises:
-            IndexNotFoundError: the name is not one a version can have.
-        """
+        """The directory of one version."""
         if not _VERSION_NAME.fullmatch(name):
             raise IndexNotFoundError(f"a version is named like v000001, got {name!r}")
         return self.versions / name
 
 
 def existing_version(paths: IndexPaths, version: str) -> Path:
-    """The directory of a version that is there.
-
-    Raises:
-        IndexNotFoundError: it is not, or the name is none a version can have.
-        IndexFormatError: it is a link, or below one.
-    """
+    """The directory of a version that is there."""
     directory = paths.version(version)
     refuse_links(paths.versions, directory)
     if not directory.is_dir():
@@ -88,11 +82,7 @@ def existing_version(paths: IndexPaths, version: str) -> Path:
 
 
 def index_paths(data_dir: Path, name: str) -> IndexPaths:
-    """The paths of the index of that name, whether it exists or not.
-
-    Raises:
-        IndexNotFoundError: the name is not one an index can have, so none has it.
-    """
+    """The paths of the index of that name, whether it exists or not."""
     if not _INDEX_NAME.fullmatch(name):
         raise IndexNotFoundError(
             "an index name is 1 to 64 letters, digits, '_', '.' or '-', and starts with a letter "
@@ -141,12 +131,7 @@ def next_version(paths: IndexPaths) -> str:
 
 
 def read_current(paths: IndexPaths) -> Current:
-    """What CURRENT points at.
-
-    Raises:
-        IndexNotFoundError: there is no such index.
-        IndexFormatError: CURRENT does not hold what a writer puts there.
-    """
+    """What CURRENT points at."""
     try:
         with open_regular(paths.current) as file:
             raw = file.read(_MAX_CURRENT_BYTES)
@@ -170,11 +155,7 @@ def read_current(paths: IndexPaths) -> Current:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file of an index for reading; what is no regular file is refused, never waited for.
-
-    Raises:
-        OSError: it cannot be opened, or is a link, a pipe, a device or a folder.
-    """
+    """Open a file of an index for reading; what is no regular file is refused, never waited for."""
 
     def opener(name: str, flags: int) -> int:
         # A pipe in a file's place would keep a blocking open waiting for its writer, for ever.
@@ -192,13 +173,21 @@ def open_regular(path: Path) -> BufferedReader:
     return file
 
 
+@contextlib.contextmanager
+def reading(path: Path) -> Generator[BufferedReader]:
+    """Open a file of a version; one that cannot be read is an IndexFormatError that names it."""
+    try:
+        with open_regular(path) as file:
+            yield file
+    except OSError as exc:
+        where = f"{path.parent.name}/{path.name}"
+        raise IndexFormatError(f"{where} cannot be read: {exc.strerror}") from exc
+
+
 def refuse_links(*folders: Path) -> None:
     """Refuse a folder of an index that is a link: whoever made the index may mean one elsewhere.
 
     The index's own folder, and what is above it, are the operator's: those may be links.
-
-    Raises:
-        IndexFormatError: one is.
     """
     for folder in folders:
         if folder.is_symlink():

@@ -2,7 +2,8 @@
 
 docs/index-format.md is the specification. The manifest is the root of trust: it lists every other
 file with its size and sha256, carries the hash of its own content, and is accepted only byte for
-byte as this module writes it. So any flipped bit, anywhere in a version, is noticed.
+byte as this module writes it. So any flipped bit, anywhere in a version, is noticed: what is not as
+a writer leaves it is an IndexFormatError.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 
 from index_builder.errors import IndexFormatError
-from index_builder.store.layout import open_regular
+from index_builder.store.layout import open_regular, reading
 from index_builder.store.operating_points import Calibration, calibration_from, stored_fields
 from model.certificate.rounding import gamma, round_up
 
@@ -113,11 +114,7 @@ class Manifest:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Manifest":
-        """Read a manifest back.
-
-        Raises:
-            IndexFormatError: it is not, byte for byte, a manifest this module writes.
-        """
+        """Read a manifest back."""
         try:
             fields: dict[str, Any] = json.loads(raw)
             if fields.get("schema") not in (SCHEMA, CALIBRATED_SCHEMA, STALE_SCHEMA):
@@ -148,11 +145,7 @@ class Manifest:
         return fields
 
     def check_values(self) -> None:
-        """Refuse a manifest whose numbers no build can have written.
-
-        Raises:
-            IndexFormatError: a name, a count or the norm deviation is out of range.
-        """
+        """Refuse a manifest whose numbers no build can have written."""
         is_sane = (
             self.metric == METRIC
             and 0 <= self.entries <= self.ids
@@ -181,30 +174,16 @@ def _canonical(fields: dict[str, Any]) -> bytes:
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read the manifest of a version's directory.
-
-    Raises:
-        IndexFormatError: it is missing or damaged.
-    """
-    path = directory / MANIFEST
-    try:
-        with open_regular(path) as file:
-            raw = file.read(_MAX_MANIFEST_BYTES + 1)
-    except OSError as exc:
-        raise IndexFormatError(
-            f"{directory.name}/{MANIFEST} cannot be read: {exc.strerror}"
-        ) from exc
+    """Read the manifest of a version's directory."""
+    with reading(directory / MANIFEST) as file:
+        raw = file.read(_MAX_MANIFEST_BYTES + 1)
     if len(raw) > _MAX_MANIFEST_BYTES:
         raise IndexFormatError(f"{directory.name}/{MANIFEST} has more than {_MAX_MANIFEST_BYTES} B")
     return Manifest.from_bytes(raw)
 
 
 def file_record(path: Path) -> FileRecord:
-    """Size and sha256 of a file as it is on disk.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """Size and sha256 of a file as it is on disk."""
     with open_regular(path) as file:
         return FileRecord(os.fstat(file.fileno()).st_size, _sha256(file))
 
@@ -214,11 +193,7 @@ def _sha256(file: BufferedReader) -> str:
 
 
 def check_files(directory: Path, manifest: Manifest) -> None:
-    """Hold a version's directory against its manifest: names, sizes, then every byte.
-
-    Raises:
-        IndexFormatError: a file is missing, surplus, of another size, or of other content.
-    """
+    """Hold a version's directory against its manifest: names, sizes, then every byte."""
     wanted = {MANIFEST, *manifest.files}
     try:
         found = {entry.name for entry in directory.iterdir()}
@@ -228,14 +203,9 @@ def check_files(directory: Path, manifest: Manifest) -> None:
         missing, surplus = sorted(wanted - found), sorted(found - wanted)
         raise IndexFormatError(f"{directory.name}: missing files {missing}, surplus {surplus[:5]}")
     for name, record in sorted(manifest.files.items()):
-        try:
-            with open_regular(directory / name) as file:
-                size = os.fstat(file.fileno()).st_size
-                is_whole = size == record.bytes and _sha256(file) == record.sha256
-        except OSError as exc:
-            raise IndexFormatError(
-                f"{directory.name}/{name} cannot be read: {exc.strerror}"
-            ) from exc
+        with reading(directory / name) as file:
+            size = os.fstat(file.fileno()).st_size
+            is_whole = size == record.bytes and _sha256(file) == record.sha256
         if size != record.bytes:
             raise IndexFormatError(
                 f"{directory.name}/{name} is damaged: wanted {record.bytes} bytes, got {size}"
@@ -283,28 +253,19 @@ class VectorsWriter:
 
 
 def map_vectors(path: Path, entries: int, dim: int) -> Float[np.ndarray, "N D"]:
-    """Memory-map the rows of a vectors file, read-only; (N, d) float32.
-
-    Raises:
-        IndexFormatError: header or length are not those of N rows of d values.
-    """
+    """Memory-map the rows of a vectors file, read-only; (N, d) float32."""
     wanted = _HEADER_BYTES + 4 * entries * dim
-    try:
-        with open_regular(path) as file:
-            header = file.read(_HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-            if header != vectors_header(entries, dim) or size != wanted:
-                raise IndexFormatError(
-                    f"{path.name} is damaged: wanted {wanted} bytes for {entries} rows of {dim} "
-                    f"float32, got {size}, or another header"
-                )
-            if entries == 0:  # an empty map is refused by the system
-                return np.empty((0, dim), dtype=np.float32)
-            return np.memmap(
-                file, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(entries, dim)
+    with reading(path) as file:
+        header = file.read(_HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
+        if header != vectors_header(entries, dim) or size != wanted:
+            raise IndexFormatError(
+                f"{path.name} is damaged: wanted {wanted} bytes for {entries} rows of {dim} "
+                f"float32, got {size}, or another header"
             )
-    except OSError as exc:
-        raise IndexFormatError(f"{path.name} cannot be read: {exc.strerror}") from exc
+        if entries == 0:  # an empty map is refused by the system
+            return np.empty((0, dim), dtype=np.float32)
+        return np.memmap(file, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(entries, dim))
 
 
 def norm_deviation(vectors: Float[np.ndarray, "N D"]) -> float:
@@ -312,9 +273,6 @@ def norm_deviation(vectors: Float[np.ndarray, "N D"]) -> float:
 
     The squares of float32 values are exact in float64; summing d of them and the root are off by
     at most gamma(d + 2), relatively.
-
-    Raises:
-        IndexFormatError: a value is not finite, or a row is not a unit vector.
     """
     entries, dim = vectors.shape
     step = max(1, _BLOCK_BYTES // (8 * dim))
@@ -342,11 +300,7 @@ def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:
 
 
 def read_quarantine(path: Path) -> list[Quarantined]:
-    """Read the quarantine list of a version.
-
-    Raises:
-        IndexFormatError: a line is not an entry of the list.
-    """
+    """Read the quarantine list of a version."""
     try:
         with open_regular(path) as file:
             return [Quarantined(**json.loads(line.decode("ascii"))) for line in file]
