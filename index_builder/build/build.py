@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from index_builder.build.embedding import EmbedderLike
@@ -45,10 +45,10 @@ class BuildReport:
     manifest: Manifest
     changed: bool
     counts: dict[str, int]
-    quarantined: list[Quarantined]
-    skipped: list[str]
     seconds: float
     dropped: list[str]
+    quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
+    skipped: list[str] = field(default_factory=list[str])
 
 
 @dataclass
@@ -138,7 +138,6 @@ def build_index(
 
     Raises:
         SourceError: the collection breaks off, is empty, or has too many bad files.
-        IndexLockedError: another writer is at work.
         IndexModelMismatchError: a union with an index made by another model.
         IndexFormatError: a union with an index that is damaged.
     """
@@ -175,9 +174,6 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
 
     Raises:
         ItemNotFoundError: an id is not in the index; then nothing is removed.
-        IndexNotFoundError: there is no such index.
-        IndexFormatError: it is damaged.
-        IndexLockedError: another writer is at work.
     """
     started = time.monotonic()
     paths = layout.index_paths(data_dir, name)
@@ -210,8 +206,6 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
         manifest,
         changed=True,
         counts=manifest.counts,
-        quarantined=[],
-        skipped=[],
         seconds=time.monotonic() - started,
         dropped=_dropped(old, manifest),
     )

@@ -85,7 +85,7 @@ class Rejected:
 class _Task(NamedTuple):
     content_sha256: str
     size: int
-    future: "Future[_Prepared]"
+    future: "Future[_Prepared | Problem]"
 
 
 class EmbeddingPipeline:
@@ -148,13 +148,13 @@ class EmbeddingPipeline:
 
     def _embed(self, tasks: list[_Task]) -> list[EmbeddedImage | Rejected]:
         """One pass over the images that could be prepared; results in the order of the tasks."""
-        outcomes = [_outcome(task) for task in tasks]
+        outcomes = [task.future.result() for task in tasks]
         inputs = [image.pixels for image in outcomes if isinstance(image, _Prepared)]
         embeddings = iter(self._embedder.embed_pixels(np.stack(inputs)) if inputs else ())
         return [
             self._embedded(task.content_sha256, outcome, next(embeddings))
             if isinstance(outcome, _Prepared)
-            else outcome
+            else Rejected(task.content_sha256, outcome)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
 
@@ -167,14 +167,6 @@ class EmbeddingPipeline:
         return EmbeddedImage(
             content_sha256, vector, image.width, image.height, image.format, image.thumbnail
         )
-
-
-def _outcome(task: _Task) -> _Prepared | Rejected:
-    """The task's image, once it is ready for the network, or why it never will be."""
-    try:
-        return task.future.result()
-    except ImageError as exc:
-        return Rejected(task.content_sha256, image_problem(exc))
 
 
 def image_problem(error: ImageError) -> Problem:
@@ -210,9 +202,11 @@ def draw_thumbnail(image: DecodedImage) -> bytes:
     return file.getvalue()
 
 
-def _prepare(data: bytes, limits: DecodeLimits, size: int) -> _Prepared:
-    image = decode_image(data, limits)
-    pixels = resize_operator(image.height, image.width, size).apply(image.pixels)
-    thumbnail = draw_thumbnail(image)
+def _prepare(data: bytes, limits: DecodeLimits, size: int) -> _Prepared | Problem:
+    try:
+        image = decode_image(data, limits)
+        pixels = resize_operator(image.height, image.width, size).apply(image.pixels)
+    except ImageError as exc:
+        return image_problem(exc)
     stored_format = image.format + TRUNCATED * image.is_truncated
-    return _Prepared(pixels, image.width, image.height, stored_format, thumbnail)
+    return _Prepared(pixels, image.width, image.height, stored_format, draw_thumbnail(image))

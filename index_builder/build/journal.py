@@ -32,15 +32,9 @@ _MEMBERS = "content_sha256, vector, width, height, format, thumbnail"
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """What a build keeps of one image file.
+    """What a build keeps of one image file, as an `Item` has it, with its vector and thumbnail.
 
-    Attributes:
-        content_sha256: of the file's bytes; 64 hex digits.
-        vector: the unit vector, d little-endian float32.
-        width: of the decoded, upright image, in pixels.
-        height: likewise.
-        format: of the file's content, as in `Item`.
-        thumbnail: a small JPEG file.
+    The vector is of norm 1, as d little-endian float32; the thumbnail is a small JPEG file.
     """
 
     content_sha256: str
@@ -72,11 +66,7 @@ class Journal:
                 self._connection = self._open()
 
     def _leaves_no_room(self) -> bool:
-        """Whether it takes more than the disk has left.
-
-        A version made from all of it could not be written beside it, so that it only stands in the
-        way of a smaller one.
-        """
+        """Whether it takes more than the disk has left: no version could be written beside it."""
         kept = sum(file.stat().st_size for file in self._files() if file.exists())
         return kept > shutil.disk_usage(self._path.parent).free
 

@@ -18,11 +18,8 @@ from model.cli.files import write_aside
 def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manifest:
     """Check every byte of a version, what SQLite can check, and that its tables fit together.
 
-    Without a version it is the served one, and then CURRENT is checked too.
-
-    Raises:
-        IndexNotFoundError: no such index or version.
-        IndexFormatError: anything is wrong; the message names it.
+    Without a version it is the served one, and then CURRENT is checked too. The first thing found
+    wrong is an IndexFormatError that names it.
     """
     paths = layout.index_paths(data_dir, name)
     current = layout.read_current(paths) if version is None else None
@@ -47,7 +44,6 @@ def roll_back(data_dir: Path, name: str, to: str | None = None) -> Manifest:
     Raises:
         IndexNotFoundError: no such index or version, or none older.
         IndexFormatError: that version is damaged, or CURRENT is and `to` is not given.
-        IndexLockedError: another writer is at work.
     """
     paths = layout.index_paths(data_dir, name)
     versions = layout.list_versions(paths)
@@ -74,9 +70,7 @@ def prune(data_dir: Path, name: str, keep: int) -> tuple[list[str], list[str]]:
         The versions deleted, and those spared only because a reader holds them.
 
     Raises:
-        IndexNotFoundError: no such index.
         IndexFormatError: CURRENT is damaged, so that nothing can be spared safely.
-        IndexLockedError: another writer is at work.
     """
     paths = layout.index_paths(data_dir, name)
     layout.read_current(paths)

@@ -122,17 +122,9 @@ def seal_version(
 ) -> Manifest:
     """Write a new version, verify it as a reader would, and make it the served one.
 
-    Until the last rename nothing of it is visible; after it, all of it is on the disk.
-
-    Args:
-        paths: of the index; the caller holds its lock.
-        model: what the vectors come from.
-        planned: every item, sorted by id.
-        embedded: gives the embedding for a content hash.
-        quarantined: what could not become an item.
-        source: the collection, for the manifest.
-        counts: for the manifest; `duplicates` is added here.
-        served: the version before, whose operating points go on.
+    Until the last rename nothing of it is visible; after it, all of it is on the disk. The caller
+    holds the lock; items come sorted by id, and `embedded` gives what is kept of a content hash.
+    The operating points of the version served go on.
     """
     with _version_aside(paths) as (version, aside):
         ids, entries = _write_items(aside, model.dim, planned, embedded)

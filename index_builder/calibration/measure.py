@@ -107,10 +107,6 @@ def calibrate_index(
 
     Raises:
         SourceError: the queries cannot be had, or are too few to claim any operating point.
-        IndexNotFoundError: no such index.
-        IndexFormatError: it is damaged.
-        IndexModelMismatchError: it was made by another model.
-        IndexLockedError: another writer is at work.
     """
     started = time.monotonic()
     progress = progress or Progress()

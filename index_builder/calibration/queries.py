@@ -77,12 +77,9 @@ class Query:
 
 
 class Listing(NamedTuple):
-    """What is known of the queries before a file is decoded.
+    """The files in turn, how many queries they give, and of which groups.
 
-    Attributes:
-        jobs: the files in turn.
-        total: how many queries they give.
-        groups: of them; "" for each query whose group its file will tell.
+    A group is "" where only the decoded file will tell it.
     """
 
     jobs: Iterable[_Job]

@@ -22,12 +22,7 @@ def pixels_name(pixels: UInt8[np.ndarray, "H W 3"]) -> str:
 def merged_groups(groups: Sequence[str], pixels: Sequence[str]) -> list[str]:
     """The group of each query: a connected component over known groups and equal pixels.
 
-    Args:
-        groups: what is known of each query without looking at it.
-        pixels: `pixels_name` of each query's file.
-
-    Returns:
-        The smallest known group of the component, whatever order the queries come in.
+    It is named after the smallest known group in it, whatever order the queries come in.
     """
     leader: dict[tuple[str, str], tuple[str, str]] = {}
 

@@ -18,12 +18,7 @@ _ROWS_PER_PASS = 256
 
 @dataclass(frozen=True)
 class SelfMatches:
-    """How many pictures are their own match.
-
-    Attributes:
-        pictures: entries that were looked at: all, or MOST_LOOKED_AT evenly spread.
-        unmatched: those whose margin is below the threshold, by operating point.
-    """
+    """Of all pictures, or MOST_LOOKED_AT evenly spread, those that each operating point misses."""
 
     pictures: int
     unmatched: dict[str, int]
@@ -32,12 +27,9 @@ class SelfMatches:
 def self_matches(
     vectors: Float32[np.ndarray, "N D"], k: int, thresholds: dict[str, float]
 ) -> SelfMatches:
-    """Counts the entries that a copy of themselves would not match.
+    """Count the entries that a copy of themselves would not match.
 
-    Args:
-        vectors: of the gallery, of norm 1 or 0; at least k + 1.
-        k: of the search.
-        thresholds: on the margin, by operating point.
+    Vectors have norm 1 or 0, and there are at least k + 1; thresholds are on the margin.
     """
     count = min(len(vectors), MOST_LOOKED_AT)
     margins = own_margins(vectors, np.arange(count) * len(vectors) // count, k)

@@ -97,11 +97,7 @@ class PictureOptions(IndexOptions):
 
     @property
     def limits(self) -> DecodeLimits:
-        """What an image may be.
-
-        Raises:
-            typer.BadParameter: a format that no image may have.
-        """
+        """What an image may be."""
         named = [*self.allowed_formats.split(","), *(self.allow_format or [])]
         try:
             formats = format_names(named)
@@ -115,11 +111,7 @@ class PictureOptions(IndexOptions):
         )
 
     def embedder(self) -> EmbedderLike:
-        """The model of the checkpoint, or the default one.
-
-        Raises:
-            CheckpointError: it is refused.
-        """
+        """The model of the checkpoint, or the default one."""
         # torch takes seconds to import, and most commands do without it.
         from model.cli.threads import limit_threads  # noqa: PLC0415
         from model.embedder import Embedder  # noqa: PLC0415

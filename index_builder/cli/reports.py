@@ -73,11 +73,7 @@ def show_report(output: Output, index: str, report: BuildReport) -> None:
 
 
 def show_indexes(output: Output, data_dir: Path, only: str | None) -> None:
-    """The indexes of a data directory and their versions; one that cannot be read is named.
-
-    Raises:
-        GalleryIndexError: the one index asked for cannot be read.
-    """
+    """The indexes and their versions; of several, one that cannot be read is only named."""
     names = layout.list_indexes(data_dir) if only is None else [only]
     found: list[dict[str, Any]] = []
     lines: list[str] = []
