@@ -36,17 +36,13 @@ class SearchableIndex(Protocol):
     """What a certified search needs of an index: `index_builder.search.gallery.GalleryIndex`."""
 
     @property
-    def size(self) -> int:
-        """Number of entries."""
-        ...
+    def size(self) -> int: ...
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
         """The m best entries of each query, m < size, with a proved bound on the others."""
         ...
 
-    def everything(self) -> Candidates:
-        """All entries, by number."""
-        ...
+    def everything(self) -> Candidates: ...
 
 
 @runtime_checkable
@@ -54,29 +50,16 @@ class QueryEmbedding(Protocol):
     """What a certified search needs of an embedded image: `model.embedder.ImageEmbedding`."""
 
     @property
-    def vector(self) -> Float64[np.ndarray, " D"]:
-        """Raw embedding."""
-        ...
-
+    def vector(self) -> Float64[np.ndarray, " D"]: ...
     @property
-    def gain(self) -> float:
-        """L2 operator norm of the image's resize, rounded up."""
-        ...
-
+    def gain(self) -> float: ...
     @property
-    def forward_error(self) -> float:
-        """Bound on the l2 error of the computed embedding."""
-        ...
+    def forward_error(self) -> float: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """One query's candidates, and the certificate whose positions point into them.
-
-    Attributes:
-        candidates: what the index brought back.
-        certificate: the answer and its radii.
-    """
+    """One query's candidates, and the certificate whose positions point into them."""
 
     candidates: Candidates
     certificate: SearchCertificate
@@ -123,20 +106,9 @@ def certified_search(
     require_exact: bool = False,
     rule: MatchRule | None = None,
 ) -> list[Answer]:
-    """Answer each query with its proved top k and their radii.
+    """Answer each query, in order, with its proved top k and their radii.
 
-    Args:
-        index: the gallery.
-        embeddings: embedded query images.
-        lipschitz_bound: see `SearchQuestion`, as for all that follow.
-        k: number of results.
-        max_distance: what is left out.
-        require_exact: whether to search deeper.
-        rule: what is a match.
-
-    Returns:
-        One answer a query, in order; each ranking is proved, so it is that of a full scan, and so
-        are the verdicts.
+    `SearchQuestion` explains the options. Rankings and verdicts are those of a full scan.
 
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
@@ -159,11 +131,7 @@ def answer_queries(
 ) -> Iterator[tuple[int, Answer | RetrievalError]]:
     """Answer queries as soon as each is proved, those that need fewer candidates first.
 
-    Args:
-        index: the gallery.
-        queries: embedded query images.
-        question: what is asked of all of them.
-        depths: numbers of candidates to try in turn, from `search_depths`.
+    `depths` are from `search_depths`, and tried in turn.
 
     Yields:
         Each query's place and its answer, or the error that is its own. A query that no depth

@@ -43,9 +43,7 @@ class FlatSearch(Protocol):
         """Scores and rows of the m largest inner products of each query, best first."""
         ...
 
-    def close(self) -> None:
-        """Give back threads and device memory."""
-        ...
+    def close(self) -> None: ...
 
 
 @cache
@@ -66,11 +64,7 @@ def load_faiss() -> Any:
 
 
 def check_distributions(installed: Sequence[str]) -> None:
-    """Refuse two FAISS distributions: they install the same module over each other.
-
-    Raises:
-        DependencyError: both are installed.
-    """
+    """Refuse two FAISS distributions: they install the same module over each other."""
     if len(installed) > 1:
         raise DependencyError(
             f"{' and '.join(installed)} overwrite each other: pip uninstall -y "
@@ -87,11 +81,7 @@ def _is_installed(name: str) -> bool:
 
 
 def open_flat_search(vectors: Float32[np.ndarray, "N D"]) -> FlatSearch:
-    """Search on every GPU FAISS sees, else on the CPU.
-
-    Raises:
-        DependencyError: FAISS is missing or doubled.
-    """
+    """Search on every GPU FAISS sees, else on the CPU."""
     faiss = load_faiss()
     # A build without GPU support lacks the symbols below, and some lack the counter too.
     count = getattr(faiss, "get_num_gpus", lambda: 0)()
@@ -117,11 +107,9 @@ class CpuFlatSearch:
 
     @property
     def max_depth(self) -> int:
-        """No limit."""
         return sys.maxsize
 
     def search(self, queries: Float32[np.ndarray, "B D"], m: int, /) -> Found:
-        """Scores and rows, best first."""
         depth = min(m, len(self._vectors))
         return self._faiss.knn(queries, self._vectors, depth, self._faiss.METRIC_INNER_PRODUCT)
 
@@ -157,7 +145,6 @@ class GpuFlatSearch:
 
     @property
     def max_depth(self) -> int:
-        """What the GPU kernels select."""
         return GPU_MAX_DEPTH
 
     def search(self, queries: Float32[np.ndarray, "B D"], m: int, /) -> Found:
@@ -195,7 +182,6 @@ class ShardedSearch:
 
     @property
     def max_depth(self) -> int:
-        """The least of the parts'."""
         return min(shard.max_depth for shard in self._shards)
 
     def search(self, queries: Float32[np.ndarray, "B D"], m: int, /) -> Found:
@@ -215,7 +201,6 @@ class ShardedSearch:
         return np.take_along_axis(scores, best, 1), np.take_along_axis(rows, best, 1)
 
     def close(self) -> None:
-        """Close every part."""
         self._callers.shutdown()
         for shard in self._shards:
             shard.close()

@@ -44,22 +44,12 @@ list_indexes = layout.list_indexes
 
 
 def current_version(data_dir: Path, name: str = "default") -> str:
-    """The version being served, like "v000001"; cheap enough to poll.
-
-    Raises:
-        IndexNotFoundError: there is no such index.
-        IndexFormatError: CURRENT is damaged.
-    """
+    """The version being served, like "v000001"; cheap enough to poll."""
     return current_seal(data_dir, name)[0]
 
 
 def current_seal(data_dir: Path, name: str = "default") -> tuple[str, str]:
-    """The version being served and its seal, which tells two versions of one name apart.
-
-    Raises:
-        IndexNotFoundError: there is no such index.
-        IndexFormatError: CURRENT is damaged.
-    """
+    """The version being served and its seal, which tells two versions of one name apart."""
     current = layout.read_current(layout.index_paths(data_dir, name))
     return current.version, current.seal
 
@@ -112,12 +102,7 @@ class GalleryIndex:
     ) -> "GalleryIndex":
         """Open the served version of an index, or a given one.
 
-        Args:
-            data_dir: the directory that holds `indexes/`.
-            name: of the index.
-            embedder_fingerprint: of the model that will embed queries; None if there will be none.
-            decode_policy: likewise, of the rules that will decode them.
-            version: which version; None means the one CURRENT points at.
+        Fingerprint and decode policy are of whatever will embed queries; None if nothing will.
 
         Raises:
             IndexNotFoundError: no such index or version.
@@ -136,9 +121,11 @@ class GalleryIndex:
                 if current is None or layout.read_current(paths) == current:
                     raise
                 continue
-            with _closing_on_error(index):
+            with contextlib.ExitStack() as on_error:
+                on_error.callback(index.close)
                 index._check_seal(current)
                 index._check_model(embedder_fingerprint, decode_policy)
+                on_error.pop_all()
             return index
         raise IndexNotFoundError(f"index {name!r} changed {_OPEN_TRIES} times while it was opened")
 
@@ -167,14 +154,8 @@ class GalleryIndex:
         """The m entries of largest float32 score for each query, and a bound on all others.
 
         Exact flat search: the bound is proved, whatever order FAISS sums in. With m >= N all
-        entries come back and nothing is unseen. A zero query gets the first m entries.
-
-        Args:
-            queries: raw embeddings, (B, d), finite, of any length.
-            m: number of candidates, >= 1.
-
-        Returns:
-            One Candidates a query, best first by the float32 score.
+        entries come back and nothing is unseen. A zero query gets the first m entries; queries are
+        raw embeddings of any length. Candidates come best first by the float32 score.
 
         Raises:
             EmbeddingError: another dimension, NaN or infinity.
@@ -209,19 +190,11 @@ class GalleryIndex:
         )
 
     def entries(self, rows: Sequence[int] | Int[np.ndarray, " R"]) -> list[Entry]:
-        """The entries of these rows, a list or an array, in the order asked.
-
-        Raises:
-            ItemNotFoundError: there is no such row.
-        """
+        """The entries of these rows, a list or an array, in the order asked."""
         return self.items.entries([int(row) for row in rows])
 
     def entry_by_id(self, item_id: str) -> Entry:
-        """The item of that id and the other ids with an equal vector.
-
-        Raises:
-            ItemNotFoundError: the index holds no such id.
-        """
+        """The item of that id and the other ids with an equal vector."""
         return self.items.entry_by_id(item_id)
 
     def thumbnail(self, item_id: str) -> bytes | None:
@@ -273,19 +246,11 @@ class GalleryIndex:
 
     def _check_model(self, fingerprint: str | None, decode_policy: str | None) -> None:
         manifest = self.manifest
+        other_model = "or say `--checkpoint FILE` with the model it was made by"
+        other_policy = "or use the release it was made by"
         for what, wanted, got, way_out in (
-            (
-                "model",
-                fingerprint,
-                manifest.model_fingerprint,
-                "or say `--checkpoint FILE` with the model it was made by",
-            ),
-            (
-                "decode policy",
-                decode_policy,
-                manifest.decode_policy,
-                "or use the release it was made by",
-            ),
+            ("model", fingerprint, manifest.model_fingerprint, other_model),
+            ("decode policy", decode_policy, manifest.decode_policy, other_policy),
         ):
             if wanted is not None and wanted != got:
                 raise IndexModelMismatchError(
@@ -296,18 +261,9 @@ class GalleryIndex:
 
 
 def hold_version(directory: Path) -> int:
-    """Open a version's manifest and mark it as being read; gives the file descriptor.
-
-    Raises:
-        IndexFormatError: it cannot be opened.
-    """
-    try:
-        with layout.open_regular(directory / MANIFEST) as file:
-            descriptor = os.dup(file.fileno())
-    except OSError as exc:
-        raise IndexFormatError(
-            f"{directory.name}/{MANIFEST} cannot be read: {exc.strerror}"
-        ) from exc
+    """Open a version's manifest and mark it as being read; gives the file descriptor."""
+    with layout.reading(directory / MANIFEST) as file:
+        descriptor = os.dup(file.fileno())
     # `prune` holds the file alone for a moment only. Who holds it longer is a stranger: waiting
     # for one would stall the service, and going on without the lock leaves only `prune` the poorer,
     # as where the file system knows no locks: open files stay.
@@ -321,12 +277,3 @@ def hold_version(directory: Path) -> int:
         else:
             break
     return descriptor
-
-
-@contextlib.contextmanager
-def _closing_on_error(index: GalleryIndex):  # noqa: ANN202 (a generator of nothing)
-    try:
-        yield
-    except BaseException:
-        index.close()
-        raise
