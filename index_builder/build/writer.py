@@ -130,7 +130,7 @@ def seal_version(
         ids, entries = _write_items(aside, model.dim, planned, embedded)
         write_quarantine(aside / QUARANTINE, quarantined)
         for name in DATA_FILES:
-            layout.fsync_file(aside / name)
+            layout.fsync(aside / name)
         files = {name: file_record(aside / name) for name in DATA_FILES}
         calibration = None
         if served is not None and ModelIdentity.of(served).key == model.key:
@@ -206,7 +206,7 @@ def _publish(paths: layout.IndexPaths, aside: Path, manifest: Manifest) -> None:
     layout.replace_durably(aside / MANIFEST, manifest.to_bytes())
     check_version(aside)
     aside.rename(paths.version(manifest.version))
-    layout.fsync_directory(paths.versions)
+    layout.fsync(paths.versions)
     layout.write_current(paths, layout.Current(manifest.version, manifest.seal()))
 
 
@@ -216,7 +216,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without links, or one that forbids them
         shutil.copyfile(source, target)
-        layout.fsync_file(target)
+        layout.fsync(target)
 
 
 def _writer() -> dict[str, str]:
@@ -229,9 +229,6 @@ def check_version(directory: Path, *, deep: bool = False) -> Manifest:
     """Read a version from the disk as a reader does, without searching it.
 
     A deep check also lets SQLite check its files, and looks at every item and vector.
-
-    Raises:
-        IndexFormatError: anything is missing, surplus, damaged or inconsistent.
     """
     manifest = read_manifest(directory)
     check_files(directory, manifest)

@@ -170,13 +170,8 @@ def _check_pictures(groups: Sequence[str], seed: int) -> None:
     # At most: groups only become fewer when files are seen, and those not known yet may fall
     # into either half.
     pictures = min(held_out, len(known) - held_out) + list(groups).count("")
-    too_few = [
-        _too_few(name, target, pictures)
-        for name, target in TARGETS.items()
-        if pictures < trials_needed(target)
-    ]
-    if len(too_few) == len(TARGETS):
-        raise _nothing_claimed(too_few)
+    if pictures < min(map(trials_needed, TARGETS.values())):
+        raise _nothing_claimed([_too_few(*target, pictures) for target in TARGETS.items()])
 
 
 def _too_few(name: str, target: float, pictures: int) -> LeftOut:

@@ -60,9 +60,7 @@ class GalleryIndex:
     Safe to share between threads. `close` it when no search is under way any more.
 
     Attributes:
-        name: the index.
         version: like "v000001".
-        manifest: the version's description of itself.
         norm_deviation: proved bound on | |f| - 1 | over the stored rows.
         vectors: the rows as stored, memory-mapped, (N, d) float32.
     """
@@ -198,11 +196,7 @@ class GalleryIndex:
         return self.items.entry_by_id(item_id)
 
     def thumbnail(self, item_id: str) -> bytes | None:
-        """The item's thumbnail, a JPEG file; None if there is none.
-
-        Raises:
-            ItemNotFoundError: the index holds no such id.
-        """
+        """The item's thumbnail, a JPEG file; None if there is none."""
         return self.items.thumbnail(item_id)
 
     def close(self) -> None:

@@ -209,16 +209,12 @@ def replace_durably(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     aside.replace(path)
-    fsync_directory(path.parent)
+    fsync(path.parent)
 
 
-def fsync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def fsync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+def fsync(path: Path) -> None:
+    """Force a file's bytes, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -233,7 +229,7 @@ def delete_version(paths: IndexPaths, version: str) -> None:
     trash = paths.versions / f".trash-{version}"
     shutil.rmtree(trash, ignore_errors=True)
     paths.version(version).rename(trash)
-    fsync_directory(paths.versions)
+    fsync(paths.versions)
     shutil.rmtree(trash)
 
 

@@ -17,9 +17,6 @@ def upper_bound(count: int, total: int, confidence: float = CONFIDENCE) -> float
 
     Returns:
         The rate at which so few would be seen with probability 1 - confidence; 1 of no trials.
-
-    Raises:
-        ValueError: the counts are none that trials can give.
     """
     if not 0 <= count <= total:
         raise ValueError(f"wanted 0 <= count <= total, got {count} of {total}")
