@@ -21,9 +21,6 @@ def batches(
     """This process's batches from a step on, in order, their tensors on the device.
 
     Each is a pure function of the step, so that worker processes may make them ahead.
-
-    Raises:
-        RetrievalError: what making a batch raised, in whichever process.
     """
     loader = DataLoader(
         _Steps(task, world),
@@ -55,8 +52,6 @@ def to_device(batch: Any, device: str) -> Any:
 
 
 class _Steps(Dataset[Any]):
-    """Batches by step, as a data loader wants them."""
-
     def __init__(self, task: Task, world: World) -> None:
         self._task, self._world = task, world
 

@@ -50,11 +50,7 @@ def run(
 
 
 def _require_libraries(config: TrainConfig, sources: Sources) -> None:
-    """Find out before anything is read that a library of the run is missing.
-
-    Raises:
-        DependencyError: one is; a teacher's is looked for when the teacher is loaded, first of all.
-    """
+    """Find out before anything is read that a library is missing, but for a teacher's."""
     if config.tensorboard:
         require_event_files()
     if sources.start is None and isinstance(PRESETS[config.preset], WaveConfig):
@@ -62,7 +58,6 @@ def _require_libraries(config: TrainConfig, sources: Sources) -> None:
 
 
 def _show(output: Output, folder: RunFolder) -> None:
-    """What came of a run."""
     report = folder.read_report()
     if report is None:
         raise TrainingError(f"{folder.report} is gone")

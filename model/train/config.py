@@ -144,12 +144,7 @@ class TrainConfig(_Settings):
     def with_changes(self, changes: Mapping[str, object]) -> "TrainConfig":
         """This config with some settings changed.
 
-        Args:
-            changes: values by name; a setting of the task needs no table before its name. A text
-                is read as what the setting is.
-
-        Raises:
-            TrainingError: a name is no setting of this task, or a value is not what it takes.
+        A setting of the task needs no table before its name. A text is read as what it is to be.
         """
         fields = self.to_json()
         task = changes.get("task", self.task)
@@ -184,12 +179,7 @@ _TABLES: Mapping[str, type[_Settings]] = {
 
 
 def load_recipe(name: str) -> TrainConfig:
-    """The config of a recipe: one of those that come with the package, or a TOML file.
-
-    Raises:
-        TrainingError: there is no such recipe, or it is no TOML, or a setting of it is none of
-            its task's.
-    """
+    """The config of a recipe: one of those that come with the package, or a TOML file."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -207,11 +197,7 @@ def recipe_names() -> list[str]:
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, str]:
-    """Changes from `name=value` texts.
-
-    Raises:
-        TrainingError: a text has no "=".
-    """
+    """Changes from `name=value` texts."""
     changes: dict[str, str] = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -224,10 +210,9 @@ def parse_settings(settings: Sequence[str]) -> dict[str, str]:
 def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]:
     """What keeps two runs from being one, a line each: the name, what is there, what came."""
     stored, ours = _flat(stored), _flat(ours)
-    names = sorted((set(stored) | set(ours)) - _FREE)
     return [
         f"{name}: {stored.get(name)!r} there, {ours.get(name)!r} here"
-        for name in names
+        for name in sorted((set(stored) | set(ours)) - _FREE)
         if stored.get(name) != ours.get(name)
     ]
 

@@ -1,9 +1,9 @@
 # pyright: basic
-# torch's types are loose.
 """Step 1: a student learns a teacher's embeddings, on two views of each picture."""
 
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -30,13 +30,7 @@ from model.train.views import framed, two_views
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"]:
-    """The student and the task of a distillation.
-
-    Raises:
-        TrainingError: teacher and student do not fit.
-        DataError: a picture is bad; the message names its file.
-        MetricError: the teacher, or its stored embeddings, cannot be used.
-    """
+    """The student and the task of a distillation."""
     targets = targets_of(config, sources)
     training, validation = training_and_validation(config, sources.data)
     start = None
@@ -50,8 +44,12 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"
             f"got {student.config.embedding_dim}"
         )
     # Last, since it takes long: what else is wrong is said at once.
-    _check(training, targets, config, "training")
-    _check(validation, targets, config, "validation")
+    for what, pictures in (("training", training), ("validation", validation)):
+        world = current()
+        places = evenly(len(pictures), config.checked_examples)[world.rank :: world.size]
+        check_decodes(Part(pictures, places), what, config.workers)
+        for chunk in _chunks(len(places), config.batch_size):
+            targets.stored([pictures.ids[places[place]] for place in chunk])
     size = student.config.input_size
     return student, DistillTask(config, training, validation, targets, input_size=size, start=start)
 
@@ -76,11 +74,7 @@ class DistillTask:
         input_size: int,
         start: str | None = None,
     ) -> None:
-        """A task over pictures that were checked.
-
-        `input_size` is the side of the student's input, in pixels, and `start` the fingerprint of
-        the checkpoint that the student starts from.
-        """
+        """A student's input is `input_size` pixels a side; it starts from fingerprint `start`."""
         self.examples = len(training)
         self._config, self._training, self._validation = config, training, validation
         self._targets, self._start = targets, start
@@ -88,10 +82,8 @@ class DistillTask:
         self._shrink: tuple[Tensor, Tensor] | None = None
         if self._view_size != input_size:
             resize = resize_operator(self._view_size, self._view_size, input_size)
-            self._shrink = (
-                torch.from_numpy(resize.rows).float(),
-                torch.from_numpy(resize.columns).float(),
-            )
+            rows, columns = map(torch.from_numpy, (resize.rows, resize.columns))
+            self._shrink = (rows.float(), columns.float())
         self._known: dict[range, Tensor] = {}
 
     def identity(self) -> dict[str, Any]:
@@ -108,23 +100,18 @@ class DistillTask:
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Both views of this process's pictures, and their stored targets if there are any."""
         config = self._config
-        ids: list[str] = []
-        plain: list[Tensor] = []
-        edited: list[Tensor] = []
-        for place in share_of(config.batch_size, rank, world):
-            place += step * config.batch_size  # noqa: PLW2901
-            picture = self._training[example_at(config.seed, self.examples, place)]
-            views = two_views(
-                picture.pixels(),
-                self._view_size,
-                config.framing,
-                view_generator(config.seed, place),
+        first = step * config.batch_size
+        places = [first + place for place in share_of(config.batch_size, rank, world)]
+        pictures = [self._training[example_at(config.seed, self.examples, at)] for at in places]
+        views = [
+            two_views(
+                one.pixels(), self._view_size, config.framing, view_generator(config.seed, place)
             )
-            ids.append(picture.id)
-            plain.append(torch.from_numpy(views[0]))
-            edited.append(torch.from_numpy(views[1]))
-        batch = {"plain": torch.stack(plain), "edited": torch.stack(edited)}
-        rows = self._targets.stored(ids)
+            for one, place in zip(pictures, places, strict=True)
+        ]
+        plain, edited = (torch.from_numpy(np.stack(side)) for side in zip(*views, strict=True))
+        batch = {"plain": plain, "edited": edited}
+        rows = self._targets.stored([picture.id for picture in pictures])
         return batch if rows is None else {**batch, "targets": rows}
 
     def loss(
@@ -180,16 +167,6 @@ class DistillTask:
             return views
         rows, columns = (matrix.to(views.device) for matrix in self._shrink)
         return rows @ views @ columns.T
-
-
-def _check(pictures: PictureSet, targets: Targets, config: TrainConfig, what: str) -> None:
-    """Tries this process's share of the pictures, and of their stored targets."""
-    world = current()
-    places = evenly(len(pictures), config.checked_examples)[world.rank :: world.size]
-    part = Part(pictures, places)
-    check_decodes(part, what, config.workers)
-    for chunk in _chunks(len(part), config.batch_size):
-        targets.stored([part.ids[place] for place in chunk])
 
 
 def _chunks(count: int, size: int) -> list[range]:

@@ -30,12 +30,7 @@ _LOST = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "
 
 @dataclass(frozen=True)
 class World:
-    """This process among those of its run.
-
-    Attributes:
-        rank: its number; rank 0 writes files and shows progress.
-        size: how many there are.
-    """
+    """This process among those of its run; rank 0 writes files and shows progress."""
 
     rank: int = 0
     size: int = 1
@@ -57,10 +52,6 @@ def joined(device: str) -> Generator[str]:
     """Takes the place that torchrun gives, if it started us; gives the device to run on.
 
     "cuda" becomes this process's own card.
-
-    Raises:
-        TrainingError: torch cannot use the device, the others do not answer, or one of them ends
-            while we work.
     """
     kind = device.split(":", maxsplit=1)[0]
     is_alone = "RANK" not in os.environ or "WORLD_SIZE" not in os.environ
@@ -134,11 +125,7 @@ def wait_for_all(device: str) -> None:
 
 
 def share_of(batch_size: int, rank: int, world: int) -> range:
-    """The places of the global batch that are this process's.
-
-    Raises:
-        TrainingError: the batch cannot be dealt out evenly.
-    """
+    """The places of the global batch that are this process's; all have as many."""
     if batch_size % world:
         raise TrainingError(f"batch_size {batch_size} is not divisible by {world} processes")
     each = batch_size // world

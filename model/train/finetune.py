@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """Step 2: a student learns which of two pictures people find closer to a reference."""
 
 from concurrent.futures import ThreadPoolExecutor
@@ -31,13 +30,8 @@ _LOSSES = {"hinge": cosine_hinge, "radius": radius_hinge}
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "FinetuneTask"]:
-    """The student and the task of a fine-tuning.
-
-    Raises:
-        TrainingError: no checkpoint is given to start from.
-        DataError: a table or a picture is bad; the message names it.
-    """
-    if sources.start is None:
+    """The student and the task of a fine-tuning."""
+    if sources.start is None:  # `distill` was given a recipe of this task
         raise TrainingError("fine-tuning starts from a checkpoint: give one with --from")
     student, start = stored_student(sources.start)
     training, validation = (
@@ -72,11 +66,7 @@ class FinetuneTask:
         input_size: int,
         start: str | None = None,
     ) -> None:
-        """A task over triplets of one layout.
-
-        `input_size` is the side of the student's input, in pixels, and `start` the fingerprint of
-        the checkpoint that the student starts from.
-        """
+        """A student's input is `input_size` pixels a side; it starts from fingerprint `start`."""
         if not (training and validation):
             raise TrainingError(
                 f"triplets to train on and to validate on are wanted, got {len(training)} and "
@@ -88,11 +78,7 @@ class FinetuneTask:
         self._kept: dict[int, dict[str, Tensor]] = {}
 
     def check(self) -> None:
-        """Decodes this process's share of the triplets that are to be tried before the first step.
-
-        Raises:
-            DataError: a picture is bad; the message names its file.
-        """
+        """Decodes this process's share of the triplets that are tried before the first step."""
         world, most = current(), self._config.checked_examples
         with ThreadPoolExecutor(self._config.workers or 1) as pool:
             for what, triplets in (("training", self._training), ("validation", self._validation)):
@@ -106,9 +92,9 @@ class FinetuneTask:
         """Triplets by number and digest of their ids and votes; where the student started."""
         return {
             "training_triplets": len(self._training),
-            "training_sha256": ids_digest(_described(self._training)),
+            "training_sha256": _digest(self._training),
             "validation_triplets": len(self._validation),
-            "validation_sha256": ids_digest(_described(self._validation)),
+            "validation_sha256": _digest(self._validation),
             "start": self._start,
         }
 
@@ -188,7 +174,5 @@ def _embed(student: Student, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, 
     return reference, left, right
 
 
-def _described(triplets: list[Triplet]) -> list[str]:
-    return [
-        f"{triplet.split}/{triplet.group or ''}/{triplet.id}={triplet.vote}" for triplet in triplets
-    ]
+def _digest(triplets: list[Triplet]) -> str:
+    return ids_digest([f"{one.split}/{one.group or ''}/{one.id}={one.vote}" for one in triplets])

@@ -14,11 +14,7 @@ from model.train.run_folder import replacing
 
 
 def require_event_files() -> None:
-    """Find out before a long run that its event files cannot be written.
-
-    Raises:
-        DependencyError: tensorboard is not installed.
-    """
+    """Find out before a long run that its event files cannot be written."""
     try:
         import_foreign("tensorboard", "a run's log", "tensorboard", "train")
     except DependencyError as exc:
@@ -32,13 +28,14 @@ class MetricLog:
     """
 
     def __init__(self, lines: Path, events: Path | None, from_step: int) -> None:
-        """Opens the file of JSON lines and the folder of event files; None writes none.
-
-        Raises:
-            DependencyError: event files are wanted, and tensorboard is not installed.
-        """
         _forget_after(lines, from_step)
-        self._events = None if events is None else _event_writer(events, from_step)
+        self._events: Any = None
+        if events is not None:
+            require_event_files()
+            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra's)
+
+            # It hides what an earlier attempt wrote after this step.
+            self._events = SummaryWriter(str(events), purge_step=from_step + 1)
         self._file = lines.open("a", encoding="utf-8")
 
     def write(self, step: int, kind: str, values: Mapping[str, float]) -> None:
@@ -73,11 +70,3 @@ def _forget_after(path: Path, step: int) -> None:
                 kept.append(line + "\n")
     with replacing(path) as aside:
         aside.write_text("".join(kept), encoding="utf-8")
-
-
-def _event_writer(folder: Path, from_step: int) -> Any:
-    """TensorBoard's writer; it hides what an earlier attempt wrote after this step."""
-    require_event_files()
-    from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 (an extra's)
-
-    return SummaryWriter(str(folder), purge_step=from_step + 1)

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """The losses of both published steps, and the one that asks for certified radius itself.
 
 Each is of the global batch: its mean over processes, and that of its gradients, is what one process

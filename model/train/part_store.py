@@ -32,21 +32,13 @@ def digest_of(*about: Any) -> str:
 
 @dataclass(frozen=True)
 class PartStore:
-    """Rows by the number of their picture.
-
-    Attributes:
-        folder: where the files lie.
-        name: of the files; it holds a digest of all that the rows depend on.
-        count: how many rows there are.
-        shape: of a row.
-        dtype: of its numbers, as numpy names it.
-    """
+    """Rows by the number of their picture."""
 
     folder: Path
-    name: str
+    name: str  # of the files; it holds a digest of all that the rows depend on
     count: int
-    shape: tuple[int, ...]
-    dtype: str
+    shape: tuple[int, ...]  # of a row
+    dtype: str  # of its numbers, as numpy names it
 
     @property
     def gathered(self) -> Path:
@@ -67,21 +59,12 @@ class PartStore:
             np.save(file, rows, allow_pickle=False)
 
     def parts(self) -> Iterator[np.ndarray]:
-        """The rows of each part, in order.
-
-        Raises:
-            TrainingError: a part is missing or damaged.
-        """
+        """The rows of each part, in order."""
         for start in range(0, self.count, PART):
-            path = self._file(start)
-            yield self._opened(path, min(PART, self.count - start))
+            yield self._opened(self._file(start), min(PART, self.count - start))
 
     def build(self, row: Callable[[int], np.ndarray], what: str, device: str) -> np.ndarray:
-        """All rows, memory-mapped; what is not there yet is computed, by all processes together.
-
-        Raises:
-            TrainingError: a file is damaged or not the one that was written, or the disk refuses.
-        """
+        """All rows, memory-mapped; what is not there yet is computed, by all processes together."""
         digest = self.gathered.with_suffix(".npy.sha256")
         is_whole = self.gathered.exists() and digest.exists()
         parts = [] if is_whole else self.missing()
@@ -92,10 +75,16 @@ class PartStore:
         wait_for_all(device)
         if current().is_first and not is_whole:
             digest.unlink(missing_ok=True)  # a kill must not leave an old one beside new rows
-            self._gather()
+            with replacing(self.gathered) as aside:
+                shape = (self.count, *self.shape)
+                rows = np.lib.format.open_memmap(aside, "w+", np.dtype(self.dtype), shape)
+                for number, part in enumerate(self.parts()):
+                    rows[number * PART : number * PART + len(part)] = part
+                rows.flush()
             with replacing(digest) as aside:
                 aside.write_text(sha256_of(self.gathered), encoding="ascii")
-            self.remove_parts()
+            for start in range(0, self.count, PART):
+                self._file(start).unlink(missing_ok=True)
         wait_for_all(device)
         if sha256_of(self.gathered).encode() != digest.read_bytes():
             raise TrainingError(
@@ -103,19 +92,6 @@ class PartStore:
                 f"go on"
             )
         return self._opened(self.gathered, self.count)
-
-    def remove_parts(self) -> None:
-        """Removes the files of the parts."""
-        for start in range(0, self.count, PART):
-            self._file(start).unlink(missing_ok=True)
-
-    def _gather(self) -> None:
-        with replacing(self.gathered) as aside:
-            shape = (self.count, *self.shape)
-            rows = np.lib.format.open_memmap(aside, "w+", np.dtype(self.dtype), shape)
-            for number, part in enumerate(self.parts()):
-                rows[number * PART : number * PART + len(part)] = part
-            rows.flush()
 
     def _file(self, start: int) -> Path:
         return self.folder / f"{self.name}-{start:09d}.part.npy"

@@ -1,14 +1,15 @@
 # pyright: basic
-# torch's types are loose.
 """What must hold before a trained network is written; where it does not, nothing is."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float64
+from torch import Tensor
 
 from model.certificate.bounds import lipschitz_estimate
 from model.errors import CheckpointError
@@ -62,9 +63,6 @@ def check_same(student: Student, network: Network) -> None:
 
     This is what notices a student whose own T, or whose orthogonalisation, is not the true one:
     the export computes them anew, in float64.
-
-    Raises:
-        CheckpointError: an embedding is further off than `student.export_tolerance`.
     """
     inputs = torch.from_numpy(probe_inputs(network.config))
     parameter = next(student.parameters())
@@ -82,11 +80,7 @@ def check_same(student: Student, network: Network) -> None:
 
 
 def check_estimate(estimate: float, bound: float) -> None:
-    """Refuses a bound that a measurement contradicts.
-
-    Raises:
-        CheckpointError: the estimate is above the bound, by more than its own rounding.
-    """
+    """Refuses a bound that a measurement contradicts by more than its own rounding."""
     if not estimate <= bound * (1.0 + 1e-12):
         raise CheckpointError(
             f"a stretch of {estimate!r} was found where {bound!r} is proved; nothing was written"
@@ -107,14 +101,11 @@ def network_estimate(
     u = torch.zeros_like(y, requires_grad=True)
     pulled = torch.autograd.grad(y, x, u, create_graph=True)[0]
 
-    def apply(v: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-        direction = torch.from_numpy(v).to(device)
-        return torch.autograd.grad(pulled, u, direction, retain_graph=True)[0].cpu().numpy()
+    def along(output: Tensor, source: Tensor, by: Float64[np.ndarray, "..."]) -> np.ndarray:
+        direction = torch.from_numpy(by).to(device)
+        return torch.autograd.grad(output, source, direction, retain_graph=True)[0].cpu().numpy()
 
-    def transpose(w: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
-        direction = torch.from_numpy(w).to(device)
-        return torch.autograd.grad(y, x, direction, retain_graph=True)[0].cpu().numpy()
-
+    apply, transpose = partial(along, pulled, u), partial(along, y, x)
     return lipschitz_estimate(apply, transpose, inputs.shape, steps, seed)
 
 

@@ -8,7 +8,7 @@ state. Tensors are read back with `weights_only=True`, so a state can carry no c
 
 import contextlib
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,22 +33,13 @@ class Best(NamedTuple):
 
 
 class RunFolder:
-    """The folder of one run.
-
-    Attributes:
-        path: the folder.
-        best: path of the finished checkpoint with the highest validation score.
-        last: path of the finished checkpoint of the last step.
-        report: path of the finished run's report; it is written last.
-        metrics: path of the JSON lines.
-        tensorboard: path of the event files' folder.
-    """
+    """The folder of one run, and the paths of what is in it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.best = path / "best.safetensors"
-        self.last = path / "last.safetensors"
-        self.report = path / "report.json"
+        self.best = path / "best.safetensors"  # finished, of the highest validation score
+        self.last = path / "last.safetensors"  # finished, of the last step
+        self.report = path / "report.json"  # of a finished run; it is written last
         self.metrics = path / "metrics.jsonl"
         self.tensorboard = path / "tensorboard"
         self._run, self._state, self._best, self._lock = (
@@ -60,10 +51,6 @@ class RunFolder:
         """Keeps a second run out of the folder; a killed one's claim dies with it.
 
         A folder that was made for a claim of which nothing came goes with it.
-
-        Raises:
-            TrainingError: another process trains here.
-            OSError: the folder cannot be made.
         """
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         try:
@@ -72,24 +59,16 @@ class RunFolder:
                 try:
                     yield
                 finally:
-                    self._remove_if_unused(made)
+                    if made and list(self.path.iterdir()) == [self._lock]:
+                        self._lock.unlink()
+                        with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                            for folder in made:
+                                folder.rmdir()
         except Timeout:
             raise TrainingError(f"another run is at work in {self.path}") from None
 
-    def _remove_if_unused(self, made: Sequence[Path]) -> None:
-        """Removes folders, the innermost first, unless something is in them beside our lock."""
-        if made and list(self.path.iterdir()) == [self._lock]:
-            self._lock.unlink()
-            with contextlib.suppress(OSError):  # somebody put something there meanwhile
-                for folder in made:
-                    folder.rmdir()
-
     def agree_settings(self, config: TrainConfig) -> None:
-        """Holds the config against that of the run that is here, before any data is read.
-
-        Raises:
-            TrainingError: the run that is here has another, or its record is damaged.
-        """
+        """Holds the config against that of the run that is here, before any data is read."""
         if not self._run.exists():
             return
         stored, ours = self._stored_run(), config.to_json()
@@ -98,12 +77,7 @@ class RunFolder:
         self._refuse({name: stored.get(name) for name in ours}, ours)
 
     def agree(self, config: TrainConfig, identity: Mapping[str, Any]) -> None:
-        """Notes the run's config and data, or holds them against those of the run that is here.
-
-        Raises:
-            TrainingError: the run that is here has another config or other data; names what. Or
-                its record is damaged.
-        """
+        """Notes the run's config and data, or holds them against those of the run that is here."""
         ours = {**config.to_json(), **{f"data.{key}": value for key, value in identity.items()}}
         ours = json.loads(json.dumps(ours))  # tuples become lists, as they will be read
         if not self._run.exists():
@@ -112,35 +86,28 @@ class RunFolder:
         self._refuse(self._stored_run(), ours)
 
     def _stored_run(self) -> dict[str, Any]:
-        """Config and data of the run that is here."""
         stored = self._read_json(self._run)
         if stored.get("schema") != _SCHEMA or not isinstance(stored.get("run"), dict):
             raise self.damaged(RUN, "it is not the record of a run")
         return stored["run"]
 
     def _refuse(self, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
-        """Refuses another run than the one that is here; names what differs."""
-        unlike = differences(stored, ours)
-        if unlike:
+        if unlike := differences(stored, ours):
             raise TrainingError(
                 f"{self.path} holds another run; take another folder, or the same settings: "
                 + "; ".join(unlike)
             )
 
     def save_state(self, state: Mapping[str, Any]) -> None:
-        """Replaces the state to go on from."""
         _write_tensors(self._state, state)
 
     def load_state(self) -> dict[str, Any] | None:
-        """The state to go on from, or None where there is none yet."""
         return self._read_tensors(self._state)
 
     def save_best(self, best: Best) -> None:
-        """Replaces the best weights."""
         _write_tensors(self._best, best._asdict())
 
     def load_best(self) -> Best | None:
-        """The best weights, or None where nothing was validated yet."""
         found = self._read_tensors(self._best)
         with self.damage(BEST):
             return None if found is None else Best(**found)
@@ -162,7 +129,6 @@ class RunFolder:
         )
 
     def write_report(self, report: Mapping[str, Any]) -> None:
-        """Says that the run is finished, and how."""
         _write_json(self.report, report)
 
     def read_report(self) -> dict[str, Any] | None:
@@ -177,8 +143,6 @@ class RunFolder:
     def _read_json(self, path: Path) -> dict[str, Any]:
         try:
             return dict(json.loads(path.read_bytes()))
-        except OSError as exc:
-            raise TrainingError(f"{path} cannot be read: {exc}") from exc
         except (ValueError, TypeError, RecursionError) as exc:
             raise self.damaged(path.name, f"no JSON object: {exc}") from exc
 
@@ -188,8 +152,6 @@ class RunFolder:
             return None
         try:
             return dict(torch.load(path, map_location="cpu", weights_only=True))
-        except PermissionError as exc:
-            raise TrainingError(f"{path} cannot be read: {exc}") from exc
         except Exception as exc:  # given strange bytes, torch raises nearly anything
             why = str(exc).partition("\n")[0]
             raise self.damaged(path.name, f"{type(exc).__name__}: {why:.200}") from exc
@@ -208,11 +170,7 @@ def _write_tensors(path: Path, value: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """A path to write to; what is there replaces the file, whole, or not at all.
-
-    Raises:
-        TrainingError: the disk refuses.
-    """
+    """A path to write to; what is there replaces the file, whole, or not at all."""
     try:
         with write_aside(path) as aside:
             yield aside

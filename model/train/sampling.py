@@ -80,12 +80,7 @@ class Part:
 
 
 def training_and_validation(config: TrainConfig, data: Path) -> tuple[PictureSet, PictureSet]:
-    """Training and validation pictures, by the data's own splits or by hash.
-
-    Raises:
-        DataError: there is no such data, or no such split of it.
-        TrainingError: there is one picture alone, or no split is named of data that has some.
-    """
+    """Training and validation pictures, by the data's own splits or by hash."""
     splits = splits_of(data)
     if splits and not config.train_split:
         raise TrainingError(
@@ -108,11 +103,7 @@ def training_and_validation(config: TrainConfig, data: Path) -> tuple[PictureSet
 
 
 def check_decodes(pictures: PictureSet, what: str, workers: int) -> None:
-    """Decodes every picture of a set in some threads, and shows that this is what takes so long.
-
-    Raises:
-        DataError: some cannot be decoded; the first of them are named.
-    """
+    """Decodes every picture of a set in some threads, and shows that this is what takes so long."""
     with progress().counter(f"decoding {what} pictures to try them", len(pictures)) as advance:
 
         def passed(count: int) -> None:

@@ -14,13 +14,7 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
     constant: the same warm-up, then the peak.
     triangular: 0, the peak at 40 % of the run, 1/20 of it at 80 %, 0 at the end; no warm-up.
 
-    Args:
-        config: peak, schedule and warm-up.
-        step: steps done before this one.
-        progress: share of the run that is done, in [0, 1]; of its steps, or of its time.
-
-    Returns:
-        The rate, not negative.
+    Before it, `step` steps were done and the share `progress` of the run, of its steps or its time.
 
     Source: triangular and cosine are those of the published code, arXiv:2310.18274.
     """
@@ -38,13 +32,7 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 
 
 def progress_of(config: TrainConfig, step: int, seconds: float) -> float:
-    """The share of a run that is done, by steps or by time, whichever is further on.
-
-    Args:
-        config: its limits; at least one is set.
-        step: steps done.
-        seconds: time spent, over all attempts.
-    """
+    """The share of a run that is done, by steps or by time of all attempts, which is further on."""
     by_steps = step / config.steps if config.steps else 0.0
     by_time = seconds / (60.0 * config.minutes) if config.minutes else 0.0
     return min(1.0, max(by_steps, by_time))

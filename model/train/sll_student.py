@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose; they are kept inside the files that hold networks.
 """The published network as a student: T is computed in each forward pass, and differentiated.
 
 Formulas, names and initial draws are the published ones: T = sum_j |W W^T|_ij exp(q_j - q_i) for a

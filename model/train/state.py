@@ -1,24 +1,20 @@
 # pyright: basic
-# torch's types are loose.
 """The state of a run between two steps: everything that the next step depends on."""
 
 import contextlib
 import copy
 import time
-from collections.abc import Generator, Mapping
-from typing import Any
+from collections.abc import Generator
 
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model.train.config import TrainConfig
 from model.train.distributed import World
-from model.train.run_folder import BEST, STATE, Best, RunFolder
+from model.train.run_folder import STATE, Best, RunFolder
 from model.train.schedules import progress_of
 from model.train.student import Student
 from model.train.task import Task
-
-_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 
 
 class TrainingState:
@@ -88,36 +84,17 @@ class TrainingState:
         Raises:
             TrainingError: it does not fit the student, or is damaged.
         """
-        state, best = self.folder.load_state(), self.folder.load_best()
+        state = self.folder.load_state()
         if state is None:
             return
-        if best is not None:
-            with self.folder.damage(BEST):
-                ours = {name: value.shape for name, value in self.student.state_dict().items()}
-                if {name: value.shape for name, value in best.weights.items()} != ours:
-                    raise ValueError("its weights have other names or shapes")
+        self.best = self.folder.load_best()
         with self.folder.damage(STATE):
             self.step, self.seconds = int(state["step"]), float(state["seconds"])
             self.student.load_state_dict(state["student"])
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
-            self._load_moments(state["optimizer"]["state"])
-        self.best = best
+            self.optimizer.load_state_dict(state["optimizer"])
         self._started = time.monotonic() - self.seconds
-
-    def _load_moments(self, moments: Mapping[int, Any]) -> None:
-        """The groups say what the config says, and are not believed from a file."""
-        groups = self.optimizer.state_dict()["param_groups"]
-        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
-        # The optimizer itself would take moments that are missing for new.
-        if set(moments) != set(range(len(parameters))):
-            raise ValueError(f"moments of {len(parameters)} parameters wanted, got {len(moments)}")
-        for number, parameter in enumerate(parameters):
-            one = moments[number]
-            shapes = {one[name].shape for name in _MOMENTS - {"step"}}
-            if set(one) != _MOMENTS or shapes != {parameter.shape}:
-                raise ValueError(f"moments of parameter {number} are not Adam's of its shape")
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def follow(self) -> None:
         """Moves the averaged weights a little towards the present ones."""

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose; they are kept inside the files that hold networks.
 """What the trainer trains: a student that can say, at any moment, which network it is."""
 
 from contextlib import AbstractContextManager

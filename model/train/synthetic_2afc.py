@@ -8,9 +8,8 @@ something breaks; it says nothing about what people see.
 
 import csv
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -32,36 +31,22 @@ SIDE = 224
 _SPLITS = ("train",) * 8 + ("val", "test")
 # Streams of random numbers of one seed.
 _ORDER, _SPLIT, _STRENGTH, _FIRST, _SECOND = range(5)
-_MOST_TRIPLETS = 1_000_000
 
 Square = UInt8[np.ndarray, "224 224 3"]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one triplet will be, before a picture is read.
+class Plan(NamedTuple):
+    """What one triplet will be, before a picture is read."""
 
-    Attributes:
-        number: its place in the set, from 0.
-        picture: which picture is the reference.
-        split: train, val or test; all triplets of a picture are in one.
-        is_nested: nested, or severity.
-        family: of the distortion that both pictures have.
-        added: of the one that only the farther picture has, if nested.
-        right_is_closer: the answer.
-        is_imagenet: which half of the test split; it has no meaning here.
-        votes: 8 or 6, and 5 in every 23rd row, which loaders must leave out.
-    """
-
-    number: int
-    picture: int
+    number: int  # its place in the set
+    picture: int  # the reference; all its triplets are in one split
     split: str
-    is_nested: bool
-    family: str
-    added: str
+    is_nested: bool  # or severity
+    family: str  # of the distortion that both pictures have
+    added: str  # of the one that only the farther picture has, if nested
     right_is_closer: bool
-    is_imagenet: bool
-    votes: int
+    is_imagenet: bool  # which half of the test split; it has no meaning here
+    votes: int  # 8 or 6, and 5 in every 23rd row, which loaders must leave out
 
     @property
     def group(self) -> str:
@@ -72,10 +57,7 @@ class Plan:
 def plan_triplets(pictures: int, triplets: int, seed: int) -> list[Plan]:
     """Plans of a whole set, balanced within each split over any 72 rows in a row.
 
-    Args:
-        pictures: how many there are to draw from; taken in turn, in an order of the seed's.
-        triplets: how many to plan.
-        seed: not negative.
+    So many pictures are taken in turn, in an order of the seed's.
     """
     order = np.random.default_rng([seed, _ORDER]).permutation(pictures)
     counts = dict.fromkeys(_SPLITS, 0)
@@ -143,15 +125,11 @@ def write_synthetic_2afc(
 
     Returns:
         Rows, rows with six votes or more, and rows of each split.
-
-    Raises:
-        DataError: there are too few pictures or triplets, or a picture cannot be decoded.
-        CorpusError: there is something at `out` already.
     """
-    if len(pictures) < 10 or not 10 <= triplets <= _MOST_TRIPLETS:
+    if len(pictures) < 10 or triplets < 10:
         raise DataError(
-            f"10 pictures and 10 to {_MOST_TRIPLETS} triplets were wanted, {len(pictures)} "
-            f"pictures ({pictures.name}) and {triplets} triplets came"
+            f"10 pictures and 10 triplets were wanted, {len(pictures)} pictures ({pictures.name}) "
+            f"and {triplets} triplets came"
         )
     plans = plan_triplets(len(pictures), triplets, seed)
     progress = progress or Progress()

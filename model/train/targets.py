@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """What a student is taught: a teacher's embeddings, asked for in each step or computed before.
 
 Both kinds of targets have `dim`, the length of an embedding; `view_size`, the side of the views
@@ -57,12 +56,7 @@ Targets = OnlineTargets | StoredTargets
 
 
 def targets_of(config: TrainConfig, sources: Sources) -> Targets:
-    """The stored embeddings, if any are given, or else the teacher that the config names.
-
-    Raises:
-        MetricError: there is no such teacher, or its weights or embeddings cannot be used.
-        TrainingError: the teacher saw the pictures framed in another way.
-    """
+    """The stored embeddings, if any are given, or else the teacher that the config names."""
     if sources.embeddings is not None:
         embeddings = PrecomputedEmbeddings(sources.embeddings)
         framing = embeddings.record.get("framing", config.framing)

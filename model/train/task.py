@@ -87,11 +87,7 @@ class Sources:
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:
-    """The student and the task of a config.
-
-    Raises:
-        RetrievalError: what the task builds refuses config or data.
-    """
+    """The student and the task of a config."""
     module, function = TASKS[config.task].split(":")
     return getattr(importlib.import_module(module), function)(config, sources)
 
@@ -99,12 +95,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:
 def fresh_student(config: TrainConfig, embedding_dim: int | None = None) -> Student:
     """A student with its initial draws.
 
-    Args:
-        config: preset and seed; its embedding_dim and input_size, where they are set, win.
-        embedding_dim: wanted length of an embedding; None takes the preset's.
-
-    Raises:
-        TrainingError: the preset cannot have these sizes.
+    Sizes are the config's, where they are set; else the given length of an embedding, the preset's.
     """
     shape = PRESETS[config.preset]
     wanted = {
@@ -121,11 +112,7 @@ def fresh_student(config: TrainConfig, embedding_dim: int | None = None) -> Stud
 
 
 def stored_student(path: Path) -> tuple[Student, str]:
-    """The student that a checkpoint file holds, and the file's fingerprint.
-
-    Raises:
-        CheckpointError: the file cannot be loaded.
-    """
+    """The student that a checkpoint file holds, and the file's fingerprint."""
     checkpoint = load_checkpoint(path)
     return student_of(checkpoint.config, checkpoint.weights), checkpoint.fingerprint
 

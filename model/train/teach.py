@@ -35,23 +35,15 @@ def precompute(
     dim: int | None = None,
     progress: Progress | None = None,
 ) -> PrecomputedEmbeddings:
-    """The teacher's embeddings of all pictures, written to a folder.
+    """The teacher's embeddings of all pictures, framed by `views.framed`, written to a folder.
 
-    Args:
-        pictures: the set.
-        teacher: what is asked.
-        out: the folder; what is done is kept beside it in OUT.parts until all is. If it is there
-            already and was made of the same, nothing is done.
-        framing: how a picture becomes square: see `model.train.views.framed`.
-        batch: pictures that are embedded together.
-        dim: principal components to keep; None keeps the embeddings as they are.
-        progress: where progress is shown.
+    What is done is kept beside it in OUT.parts until all is. If the folder is there already and was
+    made of the same, nothing is done. So many pictures are embedded together, and `dim` principal
+    components are kept; None keeps the embeddings as they are.
 
     Raises:
         MetricError: the folder was made of something else, or the teacher gives a number that is
             not finite.
-        TrainingError: a part is damaged.
-        DataError: a picture cannot be read; it is named.
     """
     if dim is not None and not 1 <= dim <= min(teacher.dim, len(pictures)):
         raise MetricError(
@@ -66,7 +58,11 @@ def precompute(
     }
     components = {"components": "all" if dim is None else str(dim)}
     if out.exists():
-        return _finished(out, record | components)
+        found = PrecomputedEmbeddings(out)
+        wanted = record | components
+        if other := [key for key, value in wanted.items() if found.record.get(key) != value]:
+            raise MetricError(f"{out} is there already, made with another {', '.join(other)}")
+        return found
     folder = out.with_name(f"{out.name}.parts")
     store = PartStore(folder, digest_of(record), len(pictures), (teacher.dim,), "float32")
     missing = store.missing()
@@ -86,13 +82,6 @@ def precompute(
     _gather(pictures, store, out, record | components, dim)
     shutil.rmtree(folder)
     return PrecomputedEmbeddings(out)
-
-
-def _finished(out: Path, record: Mapping[str, str]) -> PrecomputedEmbeddings:
-    found = PrecomputedEmbeddings(out)
-    if other := [key for key, value in record.items() if found.record.get(key) != value]:
-        raise MetricError(f"{out} is there already, made with another {', '.join(other)}")
-    return found
 
 
 def _ask(

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """One training run, read top to bottom: claim the folder, go on from what is there, step, conclude.
 
 The next state of a run is a pure function of the last one and of (seed, step): there is no global
@@ -16,7 +15,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
@@ -64,9 +63,8 @@ def train(
         The checkpoint with the higher validation score: of the last step, or the best before it.
 
     Raises:
-        TrainingError: OUT holds another run, or one at work; a number is not finite; a process of
-            this run ended.
-        CheckpointError: the network cannot be proved, or is not the one that was trained.
+        RetrievalError: OUT holds another run, or one at work; a number is not finite; a process of
+            this run ended; or the network cannot be proved, or is not the one that was trained.
         KeyboardInterrupt: Ctrl-C or SIGTERM came, and the state was saved.
     """
     with claimed(out, device) as folder:
@@ -75,11 +73,7 @@ def train(
 
 @contextlib.contextmanager
 def claimed(out: Path, device: str) -> Generator[RunFolder]:
-    """The folder of one run, for all its processes; none goes on before it is theirs.
-
-    Raises:
-        TrainingError: another run is at work there.
-    """
+    """The folder of one run, for all its processes; none goes on before it is theirs."""
     folder = RunFolder(out)
     with folder.claimed() if current().is_first else contextlib.nullcontext():
         wait_for_all(device)
@@ -100,14 +94,22 @@ def train_in(
     if not (config.steps or config.minutes):
         raise TrainingError("a run needs an end: set steps, epochs or minutes")
     share_of(config.batch_size, world.rank, world.size)
-    _full_precision()
+    # float32 means float32, for the whole process; bfloat16 is asked for by name.
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     progress = Progress((stream or sys.stderr) if world.is_first else None)
     if world.is_first:
         folder.agree(config, task.identity())
     wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
     if (report := folder.read_report()) is not None:
         progress.step(f"{folder.path} holds this run, finished")
-        return _finished(folder, report["best"]["fingerprint"])
+        checkpoint, fingerprint = load_checkpoint(folder.best), report["best"]["fingerprint"]
+        if checkpoint.fingerprint != fingerprint:
+            raise folder.damaged(
+                folder.best.name,
+                f"its fingerprint is {checkpoint.fingerprint}, the report's is {fingerprint}",
+            )
+        return checkpoint
     run = TrainingState(student.to(device), task, config, folder, device=device, world=world)
     run.resume()
     wait_for_all(device)  # nobody writes to it before all have read
@@ -140,7 +142,12 @@ def _take_steps(run: TrainingState, progress: Progress) -> None:
             is_stopped = measured.pop("stopped") > 0 and not run.is_over
             if log is not None and (run.step % config.log_every == 0 or run.is_over):
                 log.write(run.step, "train", measured)
-                progress.step(_sentence(run, measured))
+                of = f" of {config.steps}" if config.steps else ""
+                left_s = run.seconds * (1.0 - run.progress) / max(run.progress, 1e-9)
+                progress.step(
+                    f"step {run.step}{of}, loss {measured['loss']:.4g}, "
+                    f"{left_s / 60:.1f} minutes left"
+                )
             is_save_due = run.step % config.save_every == 0 or run.is_over or is_stopped
             if is_first and (is_save_due or _is_validation_due(run)):
                 run.save()
@@ -218,28 +225,23 @@ def _conclude(run: TrainingState, progress: Progress) -> Checkpoint:
     return load_checkpoint(folder.best)
 
 
-def _finished(folder: RunFolder, fingerprint: str) -> Checkpoint:
-    """The checkpoint that a finished run reported, and no other that lies in its place."""
-    checkpoint = load_checkpoint(folder.best)
-    if checkpoint.fingerprint != fingerprint:
-        raise folder.damaged(
-            folder.best.name,
-            f"its fingerprint is {checkpoint.fingerprint}, the report's is {fingerprint}",
-        )
-    return checkpoint
-
-
 def _write(
     run: TrainingState, student: Student, path: Path, step: int, scores: Mapping[str, float]
 ) -> dict[str, Any]:
     """Proves a student and writes it with the record of its run."""
     outcome = {"step": step, "scores": dict(scores)}
+    versions = {
+        "lipsim-retrieval": version("lipsim-retrieval"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     record = {
         "config": run.config.to_json(),
         "data": run.task.identity(),
         "processes": run.world.size,
         "seconds": round(run.seconds, 1),
-        "versions": _versions(),
+        "versions": versions,
         **outcome,
     }
     name, steps = run.config.recipe, run.config.estimate_steps
@@ -317,11 +319,7 @@ def _is_validation_due(run: TrainingState) -> bool:
 
 
 def _scores(run: TrainingState, student: Student) -> dict[str, float]:
-    """The task's validation, the same in every process.
-
-    Raises:
-        TrainingError: one of the numbers is not finite.
-    """
+    """The task's validation, the same in every process, and finite."""
     with torch.no_grad():
         scores = _agreed(run.task.validate(student), run.device)
     if not all(map(math.isfinite, scores.values())):
@@ -336,33 +334,5 @@ def _agreed(values: Mapping[str, float | Tensor], device: str) -> dict[str, floa
     return dict(zip(values, means, strict=True))
 
 
-def _full_precision() -> None:
-    """float32 means float32, for the whole process; bfloat16 is asked for by name."""
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
-
-
-def _sentence(run: TrainingState, measured: Mapping[str, float]) -> str:
-    """Where a run is, in one line."""
-    left = run.seconds * (1.0 - run.progress) / max(run.progress, 1e-9)
-    of = f" of {run.config.steps}" if run.config.steps else ""
-    return f"step {run.step}{of}, loss {measured['loss']:.4g}, {left / 60:.1f} minutes left"
-
-
 def _listed(scores: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in scores.items())
-
-
-def _versions() -> dict[str, str]:
-    """What the run was computed with."""
-    try:
-        ours = version("lipsim-retrieval")
-    except PackageNotFoundError:
-        ours = "not installed"
-    return {
-        "lipsim-retrieval": ours,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """Training pictures and their edited copies as a task sees them, computed once and kept.
 
 Either the features of a frozen front, in a principal basis, or the network's inputs in 8 bits: a

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """What needs no gradient: principal channels where a map narrows, and a discriminant head.
 
 The head is A = (I + Sw / kw^2 + St / kt^2)^(-1/2), cut to its leading directions, where Sw is the

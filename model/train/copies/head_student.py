@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose; they are kept inside the files that hold networks.
 """A wavelet network of which the head alone is trained, in a principal basis of its features.
 
 With the maps held, a picture's features never change: they are computed once, and a step costs two

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """The default model's task, `copies`: a head on a frozen front.
 
 The front is a scattering network, or that of a checkpoint. The head starts from its closed form and

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """The task `maps`: every weight of the default model, on the loss of the task `copies`.
 
 It starts from a network whose head was fitted, and the head is fitted again after it: features that

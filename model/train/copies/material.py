@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """What the tasks on edited copies read: pictures, their copies, a teacher's words, a network."""
 
 import hashlib

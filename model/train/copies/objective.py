@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """What the default model minimises: certified radii that are too small, seen from both sides.
 
 R_ij = <g(q_i), f_i - f_j> / |f_i - f_j| is how far the embedding of the i-th edited copy is from

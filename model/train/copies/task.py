@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose.
 """What the tasks `copies` and `maps` share: edited copies against other pictures, by radius."""
 
 from abc import ABC, abstractmethod

@@ -1,5 +1,4 @@
 # pyright: basic
-# torch's types are loose; they are kept inside the files that hold networks.
 """The wavelet network as a trainable module: it stays 1-Lipschitz by projection after each step.
 
 A step may leave the set of orthonormal channel maps and of contractive heads; `constrain` puts the

@@ -109,17 +109,8 @@ STATES = {
     "numbers": (_changed([1.0], "student", WEIGHT), WEIGHT),
     "a stranger": (_changed(torch.zeros(1), "student", "x"), "Unexpected key(s) in state_dict"),
     "no moments": (lambda s: s["optimizer"].pop("state"), "'state'"),
-    "few moments": (lambda s: s["optimizer"]["state"].pop(0), "parameters wanted, got"),
-    "half moments": (lambda s: s["optimizer"]["state"][0].pop("exp_avg_sq"), "exp_avg_sq"),
-    "other moments": (
-        lambda s: s["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)),
-        "moments of parameter 0 are not Adam's",
-    ),
 }
-BEST = {
-    "no score": (_without("scores"), "'scores'"),
-    "no weight": (lambda b: b["weights"].pop(WEIGHT), "its weights have other names or shapes"),
-}
+BEST = {"no score": (_without("scores"), "'scores'")}
 
 
 @pytest.mark.parametrize(
@@ -156,11 +147,8 @@ def test_another_checkpoint_in_the_place_of_the_reported_one_is_named(folder, tm
     refused(folder, "best.safetensors", f"its fingerprint is {other.fingerprint}, the report's is")
 
 
-def test_what_the_optimizer_was_told_and_lines_of_the_log_need_not_be_believed(folder, tmp_path):
+def test_strange_lines_of_the_log_are_left_out(folder, tmp_path):
     run(tmp_path / "whole")
-    state = torch.load(folder / "state.pt", weights_only=True)
-    state["optimizer"]["param_groups"] = [{"params": "none"}]
-    torch.save(state, folder / "state.pt")
     with (folder / "metrics.jsonl").open("ab") as file:
         file.write(b"\xff\xfe\n[1]\n")
     run(folder)

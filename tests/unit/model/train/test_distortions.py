@@ -57,12 +57,3 @@ def test_an_occluding_box_holds_the_weaker_one():
         for severity in (0.3, 0.8)
     )
     assert (strong.any(axis=2) | ~weak.any(axis=2)).mean() > 0.999
-
-
-def test_what_is_no_distortion_is_refused():
-    rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match=r"family must be one of zoom, .*, got 'melt'"):
-        distort(PICTURE, "melt", 0.5, rng)
-    for severity in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match="severity must be in"):
-            distort(PICTURE, "blur", severity, rng)

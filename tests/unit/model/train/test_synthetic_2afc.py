@@ -135,7 +135,7 @@ def test_nested_pictures_differ_by_one_distortion_and_severity_by_strength():
 
 
 def replace_side(plan):
-    return type(plan)(**{**vars(plan), "right_is_closer": not plan.right_is_closer})
+    return plan._replace(right_is_closer=not plan.right_is_closer)
 
 
 def test_rows_whose_sides_look_alike_are_left_to_nobody(tmp_path):
