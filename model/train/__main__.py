@@ -47,11 +47,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object,
 @contextlib.contextmanager
 def _stopped_as_interrupted() -> Generator[None]:
     """While open, SIGTERM ends the work as Ctrl-C does, and what that clears away is cleared."""
-    try:
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    except ValueError:  # only the main thread may
-        yield
-        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
@@ -216,8 +212,8 @@ def distill(
             "teacher": teacher, "steps": steps, "minutes": minutes, "batch_size": batch_size,
             "seed": seed,
         }  # fmt: skip
-        sources = Sources(data, start, teacher_weights, embeddings, device)
-        run(recipe, flags, settings or [], sources, out, output=output)
+        sources = Sources(data, out, start, teacher_weights, embeddings, device)
+        run(recipe, flags, settings or [], sources, output=output)
 
 
 @app.command()
@@ -255,8 +251,7 @@ def finetune(
             "objective": objective, "margin": margin, "steps": steps, "minutes": minutes,
             "batch_size": batch_size, "seed": seed, "task": "finetune",
         }  # fmt: skip
-        sources = Sources(data, start, device=device)
-        run(recipe, flags, settings or [], sources, out, output=output)
+        run(recipe, flags, settings or [], Sources(data, out, start, device=device), output=output)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Both run under torchrun as they are: `torchrun --nproc-per-node 8 -m model.train
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from model.cli.console import Output
 from model.errors import TrainingError
@@ -13,8 +12,7 @@ from model.nets.presets import PRESETS, WaveConfig
 from model.train.config import TrainConfig, load_recipe, parse_settings
 from model.train.copies.wave_student import require_wavelets
 from model.train.distributed import current, joined, wait_for_all
-from model.train.logs import require_event_files
-from model.train.run_folder import RunFolder
+from model.train.run_folder import RunFolder, require_event_files
 from model.train.task import Sources, build
 from model.train.trainer import claimed, train_in
 
@@ -24,7 +22,6 @@ def run(
     flags: Mapping[str, object],
     settings: Sequence[str],
     sources: Sources,
-    out: Path,
     *,
     output: Output,
 ) -> None:
@@ -36,10 +33,10 @@ def run(
     config = load_recipe(recipe).with_changes({**parse_settings(settings), **given})
     _require_libraries(config, sources)
     # Claimed before anything is computed or kept: a second run is refused at once.
-    with joined(sources.device) as device, claimed(out, device) as folder:
+    with joined(sources.device) as device, claimed(sources.work, device) as folder:
         if current().is_first:
             folder.agree_settings(config)
-        student, task = build(config, dataclasses.replace(sources, device=device, work=out))
+        student, task = build(config, dataclasses.replace(sources, device=device))
         wait_for_all(device)  # nothing is kept before every process has tried its pictures
         if not config.steps and config.epochs:
             steps = int(config.epochs * task.examples / config.batch_size)

@@ -137,15 +137,8 @@ def _rounded(values: Float64[np.ndarray, "_H _W 3"]) -> Pixels:
     return np.clip(np.rint(values), 0.0, 255.0).astype(np.uint8)
 
 
-_DISTORTIONS: dict[str, _Distortion] = {
-    "zoom": _zoom,
-    "rotate": _rotate,
-    "shift": _shift,
-    "blur": _blur,
-    "jpeg": _jpeg,
-    "noise": _noise,
-    "colour": _colour,
-    "occlusion": _occlusion,
-    "warp": _warp,
-}
+_ALL: tuple[_Distortion, ...] = (
+    _zoom, _rotate, _shift, _blur, _jpeg, _noise, _colour, _occlusion, _warp
+)  # fmt: skip
+_DISTORTIONS = {one.__name__.removeprefix("_"): one for one in _ALL}
 FAMILIES: tuple[str, ...] = tuple(_DISTORTIONS)

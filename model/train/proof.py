@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,19 +23,13 @@ LARGEST_BOUND = 1.0 + 1e-6
 """Training is of 1-Lipschitz networks; rounding to stored formats may cost so much, no more."""
 
 
-class Proved(NamedTuple):
-    """A checkpoint that was written, and the largest stretch a power iteration found in it."""
-
-    checkpoint: Checkpoint
-    lipschitz_estimate: float
-
-
 def write_proved(
     student: Student, path: Path, *, name: str, training: Mapping[str, Any], estimate_steps: int
-) -> Proved:
+) -> Checkpoint:
     """Proves the student's network, holds it against the student in eval mode, and writes it.
 
-    A file that is there is replaced, or left alone where this raises.
+    A file that is there is replaced, or left alone where this raises. The record has, beside
+    `training`, the largest stretch that a power iteration found.
 
     Raises:
         CheckpointError: the bound is above 1 + 1e-6 or cannot be proved; the exported network is
@@ -54,8 +48,7 @@ def write_proved(
     estimate = network_estimate(network, probe_inputs(config)[:1], estimate_steps)
     check_estimate(estimate, proof.lipschitz_bound)
     record = {**training, "lipschitz_estimate": estimate}
-    checkpoint = save_checkpoint(path, name=name, config=config, weights=weights, training=record)
-    return Proved(checkpoint, estimate)
+    return save_checkpoint(path, name=name, config=config, weights=weights, training=record)
 
 
 def check_same(student: Student, network: Network) -> None:

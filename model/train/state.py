@@ -18,15 +18,10 @@ from model.train.task import Task
 
 
 class TrainingState:
-    """The state of a run between two steps.
+    """The state of a run after `step` steps, `seconds` of wall time over all attempts.
 
-    Attributes:
-        student: with the present weights.
-        optimizer: with its moments.
-        average: the student with averaged weights; None where the config wants no average.
-        step: steps done.
-        seconds: wall time of all attempts until the last step, validations included.
-        best: the weights with the highest validation score before the last step.
+    `average` is the student with averaged weights, where the config wants them; `best` are the
+    weights with the highest validation score before the last step.
     """
 
     def __init__(
@@ -79,11 +74,7 @@ class TrainingState:
         )
 
     def resume(self) -> None:
-        """Takes up the saved state, if there is one.
-
-        Raises:
-            TrainingError: it does not fit the student, or is damaged.
-        """
+        """Takes up the saved state, if there is one."""
         state = self.folder.load_state()
         if state is None:
             return

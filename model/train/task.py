@@ -67,23 +67,14 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Sources:
-    """Where a run finds what it reads; paths are no part of a config, what is there is.
+    """Where a run finds what it reads; paths are no part of a config, what is there is."""
 
-    Attributes:
-        data: pictures, or judged triplets.
-        start: checkpoint whose weights the student starts from.
-        teacher_weights: file or folder for teachers whose package carries no weights.
-        embeddings: a teacher's embeddings, computed before.
-        device: a torch device, for the teacher.
-        work: folder for what can be made again; None where nothing is to be kept.
-    """
-
-    data: Path
-    start: Path | None = None
-    teacher_weights: Path | None = None
-    embeddings: Path | None = None
-    device: str = "cpu"
-    work: Path | None = None
+    data: Path  # pictures, or judged triplets
+    work: Path  # folder for what can be made again
+    start: Path | None = None  # checkpoint whose weights the student starts from
+    teacher_weights: Path | None = None  # for teachers whose package carries none
+    embeddings: Path | None = None  # a teacher's, computed before
+    device: str = "cpu"  # for the teacher
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:

@@ -31,9 +31,8 @@ from model.nets.checkpoint import Checkpoint, load_checkpoint
 from model.train.batches import batches
 from model.train.config import TrainConfig
 from model.train.distributed import averaged, current, lost_company, share_of, wait_for_all
-from model.train.logs import MetricLog
 from model.train.proof import write_proved
-from model.train.run_folder import Best, RunFolder, replacing
+from model.train.run_folder import Best, MetricLog, RunFolder, replacing
 from model.train.schedules import learning_rate
 from model.train.state import TrainingState
 from model.train.student import Student
@@ -247,9 +246,9 @@ def _write(
     name, steps = run.config.recipe, run.config.estimate_steps
     proved = write_proved(student, path, name=name, training=record, estimate_steps=steps)
     return outcome | {
-        "fingerprint": proved.checkpoint.fingerprint,
-        "lipschitz_bound": proved.checkpoint.lipschitz_bound,
-        "lipschitz_estimate": proved.lipschitz_estimate,
+        "fingerprint": proved.fingerprint,
+        "lipschitz_bound": proved.lipschitz_bound,
+        "lipschitz_estimate": proved.training["lipschitz_estimate"],
     }
 
 

@@ -28,13 +28,12 @@ from model.data.pictures import Picture
 from model.errors import RetrievalError
 from model.nets.presets import PublishedConfig
 from model.train.config import TrainConfig, load_recipe
-from model.train.distill import DistillTask
+from model.train.distill import DistillTask, OnlineTargets
 from model.train.distributed import gather_rows, joined
 from model.train.losses import cosine_hinge, radius_hinge
 from model.train.sampling import Part, example_at, view_generator
 from model.train.sll_student import SllStudent
 from model.train.student import Student
-from model.train.targets import OnlineTargets
 from model.train.task import Sources, Task, build
 from model.train.trainer import train
 
@@ -175,7 +174,7 @@ def small_recipe(name: str, **changes: Any) -> TrainConfig:
     return load_recipe(name).with_changes({**small, **unsaid, **changes})
 
 
-def built(config: TrainConfig, pictures: Path, work: Path | None = None,
+def built(config: TrainConfig, pictures: Path, work: Path = ROOT / "nowhere",
           **sources: Path) -> tuple[Student, Task]:  # fmt: skip
     """The student and the task of a config, over a folder of pictures."""
     return build(config, Sources(pictures, work=work, **sources))

@@ -28,11 +28,7 @@ _BASIS_ROWS = 3072
 def input_bank(
     material: Material, settings: EditedCopiesSettings, size: int, seed: int
 ) -> UInt8[np.ndarray, "P V 3 S S"]:
-    """Inputs of every training picture, as it is first, and of its edited copies, memory-mapped.
-
-    Raises:
-        TrainingError: what is kept is damaged.
-    """
+    """Inputs of every training picture, as it is first, and of its edited copies, memory-mapped."""
     views, share = settings.views, settings.stacked_share
 
     def row(place: int) -> UInt8[np.ndarray, "V 3 S S"]:
@@ -57,9 +53,6 @@ def feature_bank(
     Returns:
         Basis: principal directions, orthonormal columns. Centre: mean of the features. Rows: of
         all pictures in this basis about this centre, memory-mapped.
-
-    Raises:
-        TrainingError: what is kept is damaged.
     """
     front.eval()
     pictures, share = material.training, settings.stacked_share

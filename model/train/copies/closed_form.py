@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from model.errors import TrainingError
 from model.train.copies.wave_student import WaveStudent
 
 
@@ -48,17 +47,12 @@ def discriminant(
         dim: directions to keep: those that carry most of the pictures' variance behind A.
         within_scale: kw, in units of the features.
         total_scale: kt, likewise.
-
-    Raises:
-        TrainingError: the scales are so far from the features that no finite head comes of it.
     """
     identity = torch.eye(len(total), dtype=torch.float64)
     scaled = identity + within / within_scale**2 + total / total_scale**2
-    _check_finite(scaled, within_scale, total_scale)
     values, vectors = torch.linalg.eigh(scaled)
     whiten = (vectors * values.rsqrt()) @ vectors.T
     carried = whiten @ total @ whiten
-    _check_finite(carried, within_scale, total_scale)
     return principal_basis(carried, dim).T @ whiten
 
 
@@ -82,12 +76,3 @@ def fit_narrowing_maps(student: WaveStudent, inputs: Float[Tensor, "B 3 S S"]) -
         weight.zero_()
         weight[:kept, :kept] = torch.eye(kept)
         weight[kept:, kept:] = basis.T.float()
-
-
-def _check_finite(matrix: Float[Tensor, "K K"], within_scale: float, total_scale: float) -> None:
-    if not bool(matrix.isfinite().all()):
-        raise TrainingError(
-            f"the closed-form head must be finite, but is not at within_scale={within_scale:g} "
-            f"and total_scale={total_scale:g}: set both nearer to the size of the features, like "
-            f"0.8 and 4"
-        )

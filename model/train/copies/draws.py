@@ -32,9 +32,6 @@ class Draws:
         """Draws pictures by their probability, and one of so many views of each.
 
         With `neighbours`, the pictures that look most like each, half of a batch is drawn.
-
-        Raises:
-            TrainingError: there are neighbours, and batch_size is odd.
         """
         if neighbours is not None and batch_size % 2:
             raise TrainingError(f"with neighbours, batch_size must be even, got {batch_size}")
@@ -44,11 +41,7 @@ class Draws:
     def pairs(
         self, step: int, rank: int, world: int
     ) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
-        """This process's pictures, and for each which of its copies is seen, from 1 on.
-
-        Raises:
-            TrainingError: the batch cannot be dealt out evenly.
-        """
+        """This process's pictures, and for each which of its copies is seen, from 1 on."""
         share = share_of(self._count, rank, world)
         generators = (view_generator(self._seed, step * self._count + place) for place in share)
         views = [1 + generator.integers(self._views) for generator in generators]
@@ -70,16 +63,7 @@ class Draws:
 
 
 def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.ndarray, " P"]:
-    """Probability of each picture, from its kind.
-
-    Args:
-        kind_weights: like "clipart=4,photo=3"; other kinds have 1.
-        kinds: of the pictures.
-
-    Raises:
-        TrainingError: a weight, be it of a kind that no picture has, is no finite number of at
-            least 0, or nothing is left to draw.
-    """
+    """Probability of each picture, by weights like "clipart=4,photo=3"; other kinds have 1."""
     said = f"got {kind_weights!r:.60}"
     try:
         pairs = [pair.split("=") for pair in kind_weights.split(",") if pair.strip()]
@@ -99,12 +83,7 @@ def kind_probabilities(kind_weights: str, kinds: Sequence[str]) -> Float64[np.nd
 
 
 def nearest_pictures(embeddings: Float[np.ndarray, "P D"], count: int) -> Int64[np.ndarray, "P K"]:
-    """The pictures of highest cosine with each, itself left out, best first.
-
-    Args:
-        embeddings: raw, of all pictures.
-        count: how many; fewer where there are not so many others.
-    """
+    """The pictures of highest cosine with each, itself left out, best first; at most `count`."""
     units = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-30)
     most = min(count, len(units) - 1)
     found: list[Int64[np.ndarray, "B K"]] = []

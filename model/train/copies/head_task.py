@@ -2,20 +2,20 @@
 """The default model's task, `copies`: a head on a frozen front.
 
 The front is a scattering network, or that of a checkpoint. The head starts from its closed form and
-is trained with large batches of features computed once.
+is trained in a principal basis of the front's features, which never change: they are computed once,
+and a step costs two small matrix products instead of a pass through the network.
 """
 
 import numpy as np
 import torch
-from jaxtyping import Float64
-from torch import Tensor
+from jaxtyping import Float, Float64
+from torch import Tensor, nn
 from torch.nn import functional
 
 from model.data.pictures import PictureSet, evenly
 from model.train.config import CopiesSettings, TrainConfig
 from model.train.copies.banks import feature_bank, features_of
 from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
-from model.train.copies.head_student import HeadStudent
 from model.train.copies.material import (
     gathered,
     network_inputs,
@@ -23,7 +23,7 @@ from model.train.copies.material import (
     wave_student,
 )
 from model.train.copies.task import EditedCopiesTask
-from model.train.copies.wave_student import WaveStudent
+from model.train.copies.wave_student import HEAD_NORM, WaveStudent, nearest_contraction
 from model.train.distributed import progress
 from model.train.student import Student
 from model.train.task import Sources
@@ -33,14 +33,7 @@ _FITTED_ON = 512
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
-    """The student, its head in closed form, and the task.
-
-    Raises:
-        TrainingError: the student is no wavelet network, or there is no folder to keep features in.
-        CheckpointError: the checkpoint cannot be loaded.
-        DataError: a picture is bad; the message names its file.
-        MetricError: a teacher's stored embeddings are missing or damaged.
-    """
+    """The student, its head in closed form, and the task."""
     front, start = wave_student(config, sources)
     settings = config.copies
     material = gathered(config, settings, sources, start)
@@ -61,6 +54,52 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
     return student, HeadTask(
         config, settings, material, rows, validation=(plain, queries, originals), embed=embed
     )
+
+
+class HeadStudent(Student):
+    """A held front and a trained head: g(x) = M B^T (features(x) - c) - o.
+
+    Of the front the maps are used, not the head. B is the basis, orthonormal columns; c the centre,
+    the features' mean; M the mix, of spectral norm at most 1; o the offset.
+    """
+
+    basis: Tensor
+    centre: Tensor
+    export_tolerance = WaveStudent.export_tolerance
+
+    def __init__(
+        self,
+        front: WaveStudent,
+        basis: Float[Tensor, "N K"],
+        centre: Float[Tensor, " N"],
+        mix: Float[Tensor, "D K"],
+        offset: Float[Tensor, " D"],
+    ) -> None:
+        super().__init__()
+        self.config = front.config
+        self.front = front.requires_grad_(requires_grad=False)
+        self.register_buffer("basis", basis.float())
+        self.register_buffer("centre", centre.float())
+        self.mix, self.offset = nn.Parameter(mix.float()), nn.Parameter(offset.float())
+
+    def head(self, coordinates: Float[Tensor, "B K"]) -> Float[Tensor, "B D"]:
+        """Raw embeddings of features in the basis."""
+        return coordinates @ self.mix.T - self.offset
+
+    def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
+        return self.head((self.front.features(x) - self.centre) @ self.basis)
+
+    @torch.no_grad()
+    def constrain(self) -> None:
+        """Projects the head to the nearest contraction."""
+        self.mix.copy_(nearest_contraction(self.mix, HEAD_NORM))
+
+    def export(self) -> dict[str, Float[np.ndarray, "..."]]:
+        """The front's tensors with this head, the basis multiplied in."""
+        with torch.no_grad():
+            head = self.mix.double() @ self.basis.double().T
+            offset = self.offset.double() + head @ self.centre.double()
+        return self.front.export_with(head, offset)
 
 
 class HeadTask(EditedCopiesTask):

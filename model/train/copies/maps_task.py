@@ -24,15 +24,7 @@ and a step is 1.7 times as fast as with all of them in one pass."""
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
-    """The student, as a checkpoint has it, and the task.
-
-    Raises:
-        TrainingError: there is no checkpoint to start from, it is no wavelet network, or there is
-            no folder to keep inputs in.
-        CheckpointError: the checkpoint cannot be loaded.
-        DataError: a picture is bad; the message names its file.
-        MetricError: a teacher's stored embeddings are missing or damaged.
-    """
+    """The student, as a checkpoint has it, and the task."""
     if sources.start is None:
         raise TrainingError("the task maps starts from a network with a fitted head: give --from")
     student, start = wave_student(config, sources)

@@ -29,29 +29,18 @@ _EDIT, _QUERY = 3, 4
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a task learns from and is measured on.
-
-    Attributes:
-        training: pictures that are learnt from.
-        validation: pictures that it is measured on.
-        kinds: of the training pictures, as their set says; "" where it does not.
-        contents: sha256 of their ids and their files' sha256: other pictures under the same names
-            are another run.
-        teacher: name of the teacher whose relations are learnt too, what made its stored
-            embeddings, and their rows (P, T) for the training pictures; None without one.
-        start: fingerprint of the checkpoint that the network starts from.
-        folder: for what is computed of the pictures, and kept.
-        device: where processes meet.
-    """
+    """What a task learns from and is measured on."""
 
     training: PictureSet
     validation: PictureSet
-    kinds: tuple[str, ...]
+    kinds: tuple[str, ...]  # of the training pictures, as their set says; "" where it does not
+    # sha256 of their ids and their files' sha256: others under the same names are another run.
     contents: str
+    # Whose relations are learnt too: its name, what made its stored embeddings, their rows (P, T).
     teacher: tuple[str, dict[str, str], Tensor] | None
-    start: str | None
-    folder: Path
-    device: str
+    start: str | None  # fingerprint of the checkpoint that the network starts from
+    folder: Path  # for what is computed of the pictures, and kept
+    device: str  # where processes meet
 
     def identity(self) -> dict[str, Any]:
         """What a run learnt from, as JSON: counts, digests, names."""
@@ -77,15 +66,7 @@ class Material:
 def gathered(
     config: TrainConfig, settings: EditedCopiesSettings, sources: Sources, start: str | None
 ) -> Material:
-    """What a task reads, looked through once; `start` is what it starts from, a fingerprint.
-
-    Raises:
-        TrainingError: there are too few pictures, or there is no folder.
-        DataError: a picture is bad; the message names its file.
-        MetricError: a teacher's stored embeddings are missing or damaged.
-    """
-    if sources.work is None:
-        raise TrainingError(f"the task {config.task} needs a folder to keep what it computes in")
+    """What a task reads, looked through once; `start` is what it starts from, a fingerprint."""
     training, validation = training_and_validation(config, sources.data)
     for what, pictures in (("training", training), ("validation", validation)):
         checked = Part(pictures, evenly(len(pictures), config.checked_examples))
@@ -102,19 +83,14 @@ def gathered(
         picture = training[place]
         kinds.append(str(picture.fields.get("kind", "")))
         digest.update(f"{hashlib.sha256(picture.data).hexdigest()} {picture.id}\n".encode())
-    contents = digest.hexdigest()
     return Material(
-        training, validation, tuple(kinds), contents, teacher, start, sources.work, sources.device
-    )
+        training, validation, tuple(kinds), digest.hexdigest(), teacher, start,
+        sources.work, sources.device,
+    )  # fmt: skip
 
 
 def wave_student(config: TrainConfig, sources: Sources) -> tuple[WaveStudent, str | None]:
-    """The network of a checkpoint, and its fingerprint; without one, a fresh scattering network.
-
-    Raises:
-        TrainingError: it is no wavelet network.
-        CheckpointError: the checkpoint cannot be loaded.
-    """
+    """The network of a checkpoint, and its fingerprint; without one, a fresh scattering network."""
     if sources.start is None:
         student, fingerprint = fresh_student(config), None
     else:

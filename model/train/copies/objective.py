@@ -45,13 +45,9 @@ def copies_loss(
         )
         loss = loss + settings.stranger_weight * parts["strangers"]
     if targets is not None:
+        everyone, width = gather_rows(targets), settings.teacher_temperature
         parts["relational"] = relational_loss(
-            keys,
-            all_keys,
-            targets,
-            gather_rows(targets),
-            first=first,
-            temperature=settings.teacher_temperature,
+            keys, all_keys, targets, everyone, first=first, temperature=width
         )
         loss = loss + settings.teacher_weight * parts["relational"]
     details = {name: part.detach() for name, part in parts.items()}
@@ -103,13 +99,8 @@ def stranger_loss(
     threshold is what the queries reach whose own original is taken out: the mean of the highest
     share of their margins.
 
-    Args:
-        queries: raw embeddings of edited copies.
-        keys: raw embeddings of pictures as they are.
-        radii: of queries over keys, from `pairwise_radii`.
-        counts: likewise.
-        share: of the strangers that set the threshold.
-        temperature: width of the smoothing, in the margin's unit.
+    Queries, keys, radii and counts are those of `pairwise_radii`; share, that of the strangers that
+    set the threshold; temperature, the width of the smoothing, in the margin's unit.
     """
     norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
     own = (radii / norms).masked_fill(~counts, torch.inf).amin(dim=1)

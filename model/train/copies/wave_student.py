@@ -172,11 +172,7 @@ def sym4_lowpass() -> Float64[np.ndarray, " 8"]:
 
 
 def require_wavelets() -> Any:
-    """The library of wavelets; asked for before a long run, it says in time that there is none.
-
-    Raises:
-        DependencyError: it is not installed.
-    """
+    """The library of wavelets; asked for before a long run, it says in time that there is none."""
     return import_foreign("pywt", "a fresh wavelet network", "PyWavelets", "train")
 
 

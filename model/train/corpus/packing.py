@@ -28,11 +28,7 @@ _MOST_LISTED = 500
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Generator[Path]:
-    """A folder to write into, which becomes `out` when all went well and vanishes when not.
-
-    Raises:
-        CorpusError: there is something at `out` already.
-    """
+    """A folder to write into, which becomes `out` when all went well and vanishes when not."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CorpusError(f"{out} is there already; name another place or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -26,7 +26,7 @@ _FLAT = 4.0
 _TRANSPARENT_SHARE = 0.02
 _CUTOUT_SHARES = (0.1, 0.95)
 
-Box = tuple[int, int, int, int]
+Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 class Refused(NamedTuple):
@@ -40,39 +40,22 @@ class Refused(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A picture ready to be written.
-
-    Attributes:
-        source: name of its source.
-        path: of its file, in the source.
-        sha256: of its file.
-        licence: of its source.
-        label: its class, or None.
-        kind: photo, clipart, texture or composite.
-        split: train, validation or test.
-        crop: left, top, right, bottom of the part it is, in the file's pixels; None is the whole.
-        parts: sha256 of the files a composite is made of.
-        pixels_sha256: of its decoded pixels, before it was made smaller.
-        thumbnail: what near-duplicates are found by: 16 x 16 RGB pixels.
-        image: WebP; training longer side <= 128, lossy; else <= 256, lossless.
-        cutout: WebP with alpha for composites, longer side <= 128, or None.
-        background: WebP for composites to be pasted on, longer side <= 384, or None.
-    """
+    """A picture ready to be written; sides are the longer ones, in pixels."""
 
     source: str
-    path: str
-    sha256: str
+    path: str  # of its file, in the source
+    sha256: str  # of its file
     licence: str
     label: str | None
-    kind: str
+    kind: str  # photo, clipart, texture or composite
     split: str
-    crop: Box | None
-    parts: tuple[str, ...]
-    pixels_sha256: str
-    thumbnail: UInt8[np.ndarray, " 768"]
-    image: bytes
-    cutout: bytes | None = None
-    background: bytes | None = None
+    crop: Box | None  # the part it is, in the file's pixels; None is the whole
+    parts: tuple[str, ...]  # sha256 of the files a composite is made of
+    pixels_sha256: str  # of its decoded pixels, before it was made smaller
+    thumbnail: UInt8[np.ndarray, " 768"]  # what near-duplicates are found by: 16 x 16 RGB pixels
+    image: bytes  # WebP; to train with, side <= 128, lossy; else <= 256, lossless
+    cutout: bytes | None = None  # WebP with alpha, side <= 128, to be pasted into composites
+    background: bytes | None = None  # WebP, side <= 384, for cut-outs to be pasted on
 
     @property
     def key(self) -> str:

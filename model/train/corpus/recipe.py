@@ -29,68 +29,43 @@ class _Table(BaseModel):
 
 
 class Package(_Table):
-    """A Debian package, as it was when the recipe was written.
+    """A Debian package, as it was when the recipe was written."""
 
-    Attributes:
-        name: what `apt-get download` is asked for.
-        version: the version recorded; empty means any.
-        sha256: of the .deb of that version; empty means not recorded.
-    """
-
-    name: str
-    version: str = ""
-    sha256: str = ""
+    name: str  # what `apt-get download` is asked for
+    version: str = ""  # empty: any
+    sha256: str = ""  # of the .deb of that version; empty: not recorded
 
 
 class Source(_Table):
     """Pictures of one origin and one licence.
 
-    Attributes:
-        name: letters, digits and hyphens; part of every key.
-        licence: as it is written beside each picture.
-        role: `train` for what the weights may be learned from; `evaluate-only` never trains.
-        kind: `auto` makes clip art of what is partly transparent, photographs of the rest.
-        package: the package it lies in, or empty.
-        folder: a folder on this machine, where there is no package.
-        root: folder inside the package or folder that paths are relative to.
-        include: patterns of paths to take, relative to the root; `**` crosses folders. Members of
-            archives (.zip, .pk3, .rcc) are paths too: ARCHIVE/MEMBER.
-        exclude: patterns of paths to leave out.
-        licence_file: path inside the package or folder; empty writes the licence's name alone.
-        min_side: pictures with a shorter side are refused.
-        max_aspect: pictures longer than this many times their shorter side are refused.
-        label: `folder` labels a picture with its folder under the root; `none` does not.
-        group: what always shares a split: pictures of one `stem` (name without trailing numbers),
-            of one `folder:N` (first N folders of the path), or one `file`.
-        shares: of train, validation and test, summing to 1; by default .9 / .05 / .05 where the
-            role is `train`, 0 / .1 / .9 where it is `evaluate-only`.
-        crops: how many disjoint parts stand for a large picture; 0 keeps it whole.
-        whole: keep the whole picture beside its crops.
-        most: at most this many pictures in all splits, chosen by hash; 0 means all.
-        cutouts: its transparent training pictures are pasted into composites.
-        backgrounds: its training pictures are what composites are pasted on.
+    Patterns are of paths relative to the root; `**` crosses folders. Members of archives (.zip,
+    .pk3, .rcc) are paths too: ARCHIVE/MEMBER.
     """
 
-    name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9-]+\z")]
-    licence: str
-    role: Literal["train", "evaluate-only"] = "train"
+    name: Annotated[str, Field(pattern=r"\A[A-Za-z0-9-]+\z")]  # part of every key
+    licence: str  # as it is written beside each picture
+    role: Literal["train", "evaluate-only"] = "train"  # may weights be learnt from it, or never
+    # `auto` makes clip art of what is partly transparent, photographs of the rest.
     kind: Literal["photo", "clipart", "texture", "auto"] = "photo"
-    package: str = ""
-    folder: str = ""
-    root: str = ""
+    package: str = ""  # that it lies in, or
+    folder: str = ""  # a folder on this machine
+    root: str = ""  # folder inside it that paths are relative to
     include: Texts = ("**",)
     exclude: Texts = ()
-    licence_file: str = ""
-    min_side: Annotated[int, Field(ge=1)] = 48
-    max_aspect: Annotated[float, Field(ge=1)] = 4.0
-    label: Literal["folder", "none"] = "none"
+    licence_file: str = ""  # inside the package or folder; empty writes the licence's name alone
+    min_side: Annotated[int, Field(ge=1)] = 48  # pictures with a shorter side are refused
+    max_aspect: Annotated[float, Field(ge=1)] = 4.0  # of the longer side to it; likewise
+    label: Literal["folder", "none"] = "none"  # a picture's is its folder under the root, or none
+    # What always shares a split: pictures of one `stem` (name without trailing numbers), of one
+    # `folder:N` (first N folders of the path), or one `file`.
     group: Annotated[str, Field(pattern=r"\A(stem|file|folder:[0-9]+)\z")] = "stem"
-    shares: dict[Split, Annotated[float, Field(ge=0)]] = {}
-    crops: Count = 0
-    whole: bool = False
-    most: Count = 0
-    cutouts: bool = False
-    backgrounds: bool = False
+    shares: dict[Split, Annotated[float, Field(ge=0)]] = {}  # sum to 1; else those of the role
+    crops: Count = 0  # so many disjoint parts stand for a large picture; 0 keeps it whole
+    whole: bool = False  # keep the whole picture beside its crops
+    most: Count = 0  # pictures in all splits, chosen by hash; 0: all
+    cutouts: bool = False  # its transparent training pictures are pasted into composites
+    backgrounds: bool = False  # its training pictures are what composites are pasted on
 
     def share(self, split: str) -> float:
         """The part of the groups of names that a split gets, in [0, 1]."""
@@ -109,22 +84,14 @@ class Source(_Table):
 
 
 class Recipe(_Table):
-    """A list of sources and what is drawn beside them.
-
-    Attributes:
-        name: the recipe's name, kept in corpus.json.
-        seed: of crops, backgrounds and composites.
-        composites: pictures made of cut-outs pasted on backgrounds, training only.
-        backgrounds: procedural pictures of 1/f noise, training only.
-        packages: what is fetched.
-        sources: where pictures are taken from, in order of precedence among duplicates.
-    """
+    """A list of sources and what is drawn beside them."""
 
     name: str
-    seed: Count = 0
-    composites: Count = 0
-    backgrounds: Count = 0
+    seed: Count = 0  # of crops, backgrounds and composites
+    composites: Count = 0  # pictures of cut-outs pasted on backgrounds, training only
+    backgrounds: Count = 0  # procedural pictures of 1/f noise, training only
     packages: Annotated[tuple[Package, ...], Field(strict=False, alias="package")] = ()
+    # In order of precedence among duplicates.
     sources: Annotated[tuple[Source, ...], Field(strict=False, alias="source")] = ()
 
     @model_validator(mode="after")

@@ -14,12 +14,11 @@ from model.data.triplets import Triplet
 from model.errors import DataError, RetrievalError, TrainingError
 from model.nets.checkpoint import load_checkpoint
 from model.train.batches import batches, to_device
-from model.train.distill import DistillTask
+from model.train.distill import DistillTask, OnlineTargets
 from model.train.distributed import World
 from model.train.finetune import FinetuneTask
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
-from model.train.targets import OnlineTargets
 from model.train.task import student_of
 from model.train.trainer import train
 

@@ -14,10 +14,9 @@ from train_tools import Shown
 
 from model.nets.presets import PRESETS, PublishedConfig
 from model.train.config import load_recipe
-from model.train.distill import DistillTask
+from model.train.distill import DistillTask, StoredTargets
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
-from model.train.targets import StoredTargets
 from model.train.trainer import train
 
 REDUCED = PublishedConfig(3, 5, 2, 2, 7, 12, input_size=32)

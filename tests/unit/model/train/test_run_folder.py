@@ -9,8 +9,7 @@ import torch
 
 from model.errors import DependencyError, TrainingError
 from model.train.config import TrainConfig
-from model.train.logs import MetricLog
-from model.train.run_folder import Best, RunFolder, replacing
+from model.train.run_folder import Best, MetricLog, RunFolder, replacing
 
 
 def test_states_and_best_weights_come_back_as_they_were(tmp_path):

@@ -9,7 +9,7 @@ from model.errors import CheckpointError
 from model.nets.checkpoint import load_checkpoint
 from model.nets.network import build_network
 from model.nets.presets import PRESETS
-from model.train.copies.head_student import HeadStudent
+from model.train.copies.head_task import HeadStudent
 from model.train.copies.wave_student import (
     WaveStudent,
     initial_weights,
