@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 from model.cli.console import Output
 from model.cli.progress import Progress
@@ -25,23 +26,23 @@ app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
-OutOption = Annotated[Path, typer.Option("--out", help="The run's folder; taken up if it is one.")]
+OutOption = Annotated[Path, Option("--out", help="The run's folder; taken up if it is one.")]
 RecipeOption = Annotated[
-    str, typer.Option("--recipe", help=f"{', '.join(recipe_names())}, or a TOML file.")
+    str, Option("--recipe", help=f"{', '.join(recipe_names())}, or a TOML file.")
 ]
-StepsOption = Annotated[int | None, typer.Option("--steps", min=1, help="Optimizer steps.")]
+StepsOption = Annotated[int | None, Option("--steps", min=1, help="Optimizer steps.")]
 MinutesOption = Annotated[
-    float | None, typer.Option("--minutes", min=0, help="Finish cleanly after this wall time.")
+    float | None, Option("--minutes", min=0, help="Finish cleanly after this wall time.")
 ]
 BatchOption = Annotated[
-    int | None, typer.Option("--batch-size", min=1, help="Examples a step, all processes together.")
+    int | None, Option("--batch-size", min=1, help="Examples a step, all processes together.")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", min=0, help="Of every draw.")]
+SeedOption = Annotated[int | None, Option("--seed", min=0, help="Of every draw.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Any setting of the recipe, as name=value.")
+    list[str] | None, Option("--set", help="Any setting of the recipe, as name=value.")
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="A torch device, like cpu or cuda.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+DeviceOption = Annotated[str, Option("--device", help="A torch device, like cpu or cuda.")]
+JsonOption = Annotated[bool, Option("--json", help="Print one JSON object, for machines.")]
 
 
 @contextlib.contextmanager
@@ -56,27 +57,27 @@ def _stopped_as_interrupted() -> Generator[None]:
 
 @app.command()
 def corpus(
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    out: Annotated[Path, Argument(help="The folder to make.")],
     recipe: Annotated[
-        str, typer.Option("--recipe", help="A recipe's name, a .toml file, or none.")
+        str, Option("--recipe", help="A recipe's name, a .toml file, or none.")
     ] = "corpus-default",
     source: Annotated[
         list[str] | None,
-        typer.Option("--source", help="folder:PATH, trained on beside the recipe; repeatable."),
+        Option("--source", help="folder:PATH, trained on beside the recipe; repeatable."),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option("--cache", help="Where packages are kept; OUT-cache if not given."),
+        Option("--cache", help="Where packages are kept; OUT-cache if not given."),
     ] = None,
     composites: Annotated[
-        int | None, typer.Option("--composites", min=0, help="Not as many as the recipe says.")
+        int | None, Option("--composites", min=0, help="Not as many as the recipe says.")
     ] = None,
     hashes: Annotated[
         Path | None,
-        typer.Option("--write-hashes", help="Write the test split's `sha256  source  path` here."),
+        Option("--write-hashes", help="Write the test split's `sha256  source  path` here."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Threads.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print corpus.json, shortened.")] = False,
+    workers: Annotated[int, Option("--workers", min=1, help="Threads.")] = 2,
+    as_json: Annotated[bool, Option("--json", help="Print corpus.json, shortened.")] = False,
 ) -> None:
     """Pack pictures of packages and folders: deduplicated, licensed, split by hash."""
     from model.train.corpus.build import make
@@ -97,15 +98,11 @@ def corpus(
 
 @app.command("synthetic-2afc")
 def synthetic_2afc(
-    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or a corpus.")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    triplets: Annotated[
-        int, typer.Option("--triplets", min=10, max=1_000_000, help="How many.")
-    ] = 600,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another set.")] = 0,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Use this split of PICTURES only.")
-    ] = None,
+    pictures: Annotated[Path, Argument(help="A folder of pictures, or a corpus.")],
+    out: Annotated[Path, Argument(help="The folder to make.")],
+    triplets: Annotated[int, Option("--triplets", min=10, max=1_000_000, help="How many.")] = 600,
+    seed: Annotated[int, Option("--seed", min=0, help="Another seed, another set.")] = 0,
+    split: Annotated[str | None, Option("--split", help="Use this split of PICTURES only.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make judged triplets of any pictures, in the layout of NIGHTS, for trying things out."""
@@ -118,30 +115,28 @@ def synthetic_2afc(
 
 @app.command()
 def teach(
-    pictures: Annotated[Path, typer.Argument(help="A folder of pictures, or a corpus.")],
-    out: Annotated[Path, typer.Argument(help="The folder to write.")],
+    pictures: Annotated[Path, Argument(help="A folder of pictures, or a corpus.")],
+    out: Annotated[Path, Argument(help="The folder to write.")],
     teacher: Annotated[
-        str, typer.Option("--teacher", help="A teacher: see docs/teachers.md.")
+        str, Option("--teacher", help="A teacher: see docs/teachers.md.")
     ] = "efficientnet-lite0",
     weights: Annotated[
-        Path | None, typer.Option("--weights", help="The teacher's weights on disk.")
+        Path | None, Option("--weights", help="The teacher's weights on disk.")
     ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Only this part of PICTURES.")
-    ] = None,
+    split: Annotated[str | None, Option("--split", help="Only this part of PICTURES.")] = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="Side of the teacher's input, not its own.")
+        int | None, Option("--size", help="Side of the teacher's input, not its own.")
     ] = None,
     framing: Annotated[
         Literal["resize", "center-crop"],
-        typer.Option("--framing", help="How a picture becomes square."),
+        Option("--framing", help="How a picture becomes square."),
     ] = "resize",
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Pictures at once.")] = 32,
+    batch: Annotated[int, Option("--batch", min=1, help="Pictures at once.")] = 32,
     dim: Annotated[
-        int | None, typer.Option("--dim", min=1, help="Keep so many principal components.")
+        int | None, Option("--dim", min=1, help="Keep so many principal components.")
     ] = None,
     device: DeviceOption = "cpu",
-    threads: Annotated[int, typer.Option("--threads", min=1, help="Of the teacher.")] = 1,
+    threads: Annotated[int, Option("--threads", min=1, help="Of the teacher.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Ask a teacher once for the embedding of every picture; after a stop, the same goes on."""
@@ -175,21 +170,21 @@ def teach(
 @app.command()
 def distill(
     data: Annotated[
-        Path, typer.Option("--data", help="A folder of pictures, a corpus, or ImageNet's layout.")
+        Path, Option("--data", help="A folder of pictures, a corpus, or ImageNet's layout.")
     ],
     out: OutOption,
     recipe: RecipeOption,
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="Another teacher than the recipe's.")
+        str | None, Option("--teacher", help="Another teacher than the recipe's.")
     ] = None,
     teacher_weights: Annotated[
-        Path | None, typer.Option("--teacher-weights", help="Its weights, if no package has them.")
+        Path | None, Option("--teacher-weights", help="Its weights, if no package has them.")
     ] = None,
     embeddings: Annotated[
-        Path | None, typer.Option("--embeddings", help="A teacher's embeddings, made before.")
+        Path | None, Option("--embeddings", help="A teacher's embeddings, made before.")
     ] = None,
     start: Annotated[
-        Path | None, typer.Option("--from", help="Checkpoint to start from; else a fresh student.")
+        Path | None, Option("--from", help="Checkpoint to start from; else a fresh student.")
     ] = None,
     steps: StepsOption = None,
     minutes: MinutesOption = None,
@@ -218,17 +213,15 @@ def distill(
 
 @app.command()
 def finetune(
-    data: Annotated[
-        Path, typer.Option("--data", help="Triplets in the layout of NIGHTS or BAPPS.")
-    ],
-    start: Annotated[Path, typer.Option("--from", help="Checkpoint to start from, of any kind.")],
+    data: Annotated[Path, Option("--data", help="Triplets in the layout of NIGHTS or BAPPS.")],
+    start: Annotated[Path, Option("--from", help="Checkpoint to start from, of any kind.")],
     out: OutOption,
     recipe: RecipeOption = "lipsim-small-nights",
     objective: Annotated[
-        str | None, typer.Option("--objective", help="hinge (published) or radius.")
+        str | None, Option("--objective", help="hinge (published) or radius.")
     ] = None,
     margin: Annotated[
-        float | None, typer.Option("--margin", help="In cosine distance, or in pixels for radius.")
+        float | None, Option("--margin", help="In cosine distance, or in pixels for radius.")
     ] = None,
     steps: StepsOption = None,
     minutes: MinutesOption = None,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from model.cli.console import Output
 from model.errors import TrainingError
 from model.nets.presets import PRESETS, WaveConfig
-from model.train.config import TrainConfig, load_recipe, parse_settings
+from model.train.config import load_recipe, parse_settings
 from model.train.copies.wave_student import require_wavelets
 from model.train.distributed import current, joined, wait_for_all
 from model.train.run_folder import RunFolder, require_event_files
@@ -31,7 +31,11 @@ def run(
     """
     given = {name: value for name, value in flags.items() if value is not None}
     config = load_recipe(recipe).with_changes({**parse_settings(settings), **given})
-    _require_libraries(config, sources)
+    # Found out before anything is read; a teacher's library, when it is loaded, first of all.
+    if config.tensorboard:
+        require_event_files()
+    if sources.start is None and isinstance(PRESETS[config.preset], WaveConfig):
+        require_wavelets()
     # Claimed before anything is computed or kept: a second run is refused at once.
     with joined(sources.device) as device, claimed(sources.work, device) as folder:
         if current().is_first:
@@ -44,14 +48,6 @@ def run(
         train_in(folder, student, task, config, device=device)
         if current().is_first:
             _show(output, folder)
-
-
-def _require_libraries(config: TrainConfig, sources: Sources) -> None:
-    """Find out before anything is read that a library is missing, but for a teacher's."""
-    if config.tensorboard:
-        require_event_files()
-    if sources.start is None and isinstance(PRESETS[config.preset], WaveConfig):
-        require_wavelets()
 
 
 def _show(output: Output, folder: RunFolder) -> None:

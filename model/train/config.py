@@ -219,9 +219,10 @@ def differences(stored: Mapping[str, Any], ours: Mapping[str, Any]) -> list[str]
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Settings with those of the task's table among the others."""
-    tables = {name: value for name, value in fields.items() if name in _TABLES}
-    rest = {name: value for name, value in fields.items() if name not in _TABLES}
-    return rest | {key: value for table in tables.values() for key, value in table.items()}
+    flat: dict[str, Any] = {}
+    for name, value in fields.items():
+        flat |= value if name in _TABLES else {name: value}
+    return flat
 
 
 def _read(settings: type[_Settings], values: Mapping[str, object]) -> dict[str, object]:

@@ -65,7 +65,6 @@ class EditedCopiesTask(ABC):
         """Raw embeddings of validation rows, without gradients."""
 
     def identity(self) -> dict[str, Any]:
-        """Pictures by number and digests; the teacher; the network started from."""
         return self._material.identity()
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from model.cli.libraries import import_foreign
 from model.nets.presets import WaveConfig
-from model.nets.wave import ShiftedCopies, WaveletLevel
+from model.nets.wave import ShiftedCopies, WaveletLevel, wave_specs
 from model.train.student import Student
 
 # The head is stored as float16; what its rounding adds to the norm stays below this.
@@ -29,11 +29,10 @@ class WaveStudent(Student):
 
     Activations lie as in `model.nets.wave`: (channels, copies x images, side, side).
 
-    Attributes:
-        training_copies: which shifted copies a training pass makes. "input": those that serving
-            makes. "late": where a shift is one step of the stride, for two thirds of the work;
-            the same features but for what the copies' edges see. "one": the picture alone, for a
-            fifth. What is validated or exported has those of the input.
+    A training pass makes these shifted copies: "input", those that serving makes; "late", where a
+    shift is one step of the stride, for two thirds of the work, the same features but for what the
+    copies' edges see; "one", the picture alone, for a fifth. What is validated or exported has
+    those of the input.
     """
 
     config: WaveConfig
@@ -152,18 +151,14 @@ def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:
 
     Source: Mallat 2012, arXiv:1101.2286, for the scattering transform.
     """
-    weights: dict[str, Float[np.ndarray, ...]] = {"wavelet.lowpass": sym4_lowpass()}
-    for stage, (entering, outputs) in enumerate(zip(config.stage_inputs, config.maps, strict=True)):
-        inputs = 4 * entering
-        for place, width in enumerate(outputs):
-            name = f"stages.{stage}.maps.{place}"
-            weights[f"{name}.weight"] = np.eye(width, inputs, dtype=np.float32)
-            weights[f"{name}.bias"] = np.zeros(width - entering, np.float32)
-            inputs = width
+    weights: dict[str, Float[np.ndarray, ...]] = {
+        name: (np.eye(shape[0], shape[1]) if name.endswith(".weight") else np.zeros(shape)).astype(
+            dtype
+        )
+        for name, (shape, dtype) in wave_specs(config).items()
+    }
     head = HEAD_NORM * np.eye(config.embedding_dim, config.head_inputs)
-    weights["head.weight"] = head.astype(np.float16)
-    weights["head.offset"] = np.zeros(config.embedding_dim, np.float32)
-    return weights
+    return weights | {"wavelet.lowpass": sym4_lowpass(), "head.weight": head.astype(np.float16)}
 
 
 def sym4_lowpass() -> Float64[np.ndarray, " 8"]:
@@ -203,11 +198,8 @@ def nearest_contraction(weight: Float[Tensor, "D N"], norm: float) -> Float[Tens
 
 def _map_names(config: WaveConfig) -> list[str]:
     """Every channel map in the order they run."""
-    return [
-        f"stages.{stage}.maps.{place}"
-        for stage, outputs in enumerate(config.maps)
-        for place in range(len(outputs))
-    ]
+    weights = [name for name in wave_specs(config) if name.endswith(".weight")]
+    return [name.removesuffix(".weight") for name in weights if name.startswith("stages.")]
 
 
 def _parameter(values: Float[np.ndarray, "..."]) -> nn.Parameter:

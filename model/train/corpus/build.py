@@ -3,6 +3,7 @@
 Fetch, list, decode, sift, draw, write: each step is a file of its own beside this one.
 """
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,17 +67,7 @@ def build_corpus(
         licences = {
             one.name: licence_text(one, top) for one, top in zip(recipe.sources, tops, strict=True)
         }
-        tasks: list[tuple[FileEntry, Source, int]] = []
-        for source, top in zip(recipe.sources, tops, strict=True):
-            files = _files(source, top)
-            progress.step(f"source {source.name}: {len(files)} files")
-            tasks += [(entry, source, recipe.seed) for entry in files]
-        results = _in_order(prepare, tasks, workers)
-        found = [
-            one
-            for several in progress.counting("reading files", results, len(tasks))
-            for one in several
-        ]
+        found = _read(recipe, tops, workers, progress)
         refused = [one for one in found if isinstance(one, Refused)]
         sifted = sift([one for one in found if isinstance(one, Prepared)], recipe.sources)
         refused += sifted.dropped
@@ -84,8 +75,9 @@ def build_corpus(
         fresh = drop_near(drawn, [one for one in sifted.kept if one.split != "train"])
         kept = sifted.kept + fresh.kept
         if not kept:
+            files = len({(one.source, one.path) for one in refused})
             raise CorpusError(
-                f"no picture is left of {len(tasks)} files: the first, {refused[0].path}, is "
+                f"no picture is left of {files} files: the first, {refused[0].path}, is "
                 f"refused: {refused[0].reason}: {refused[0].detail}"
             )
         progress.step("writing the pictures")
@@ -136,6 +128,20 @@ def _fetch(recipe: Recipe, cache: Path, progress: Progress) -> list[Unpacked]:
     return packages
 
 
+def _read(
+    recipe: Recipe, tops: Sequence[Path], workers: int, progress: Progress
+) -> list[Prepared | Refused]:
+    """What every file of every source gives."""
+    tasks: list[tuple[FileEntry, Source, int]] = []
+    for source, top in zip(recipe.sources, tops, strict=True):
+        files = _files(source, top)
+        progress.step(f"source {source.name}: {len(files)} files")
+        tasks += [(entry, source, recipe.seed) for entry in files]
+    results = _in_order(prepare, tasks, workers)
+    several = progress.counting("reading files", results, len(tasks))
+    return list(itertools.chain.from_iterable(several))
+
+
 def _files(source: Source, top: Path) -> list[FileEntry]:
     """The image files of a source, at least one; `top` is its package or folder."""
     try:
@@ -151,9 +157,11 @@ def _draw(
     recipe: Recipe, pictures: Sequence[Prepared], workers: int, progress: Progress
 ) -> list[Prepared]:
     """Backgrounds and composites of the training pictures."""
-    draw = partial(draw_background, recipe.seed)
-    results = _in_order(draw, range(recipe.backgrounds), workers)
-    drawn = [*progress.counting("drawing backgrounds", results, recipe.backgrounds)]
+    drawn: list[Prepared] = []
+    if recipe.backgrounds:
+        draw = partial(draw_background, recipe.seed)
+        results = _in_order(draw, range(recipe.backgrounds), workers)
+        drawn += progress.counting("drawing backgrounds", results, recipe.backgrounds)
     if recipe.composites:
         materials = gather_materials(pictures)
         if not materials.cutouts:
@@ -165,7 +173,7 @@ def _draw(
 
 
 def _in_order(function: Callable[[T], R], tasks: Sequence[T], workers: int) -> Iterator[R]:
-    """What a function gives for each task, in their order; threads, since codecs run beside them.
+    """What a function gives for each task, in their order; by threads: codecs run side by side.
 
     Nothing more is begun once the results are not wanted any more.
     """

@@ -61,7 +61,7 @@ def draw_background(seed: int, number: int) -> Prepared:
     rng = np.random.default_rng([seed, 1, number])
     width, height = _canvas(rng)
     image = Image.fromarray(noise(height, width, rng))
-    return _prepared(PROCEDURAL, "texture", number, image, parts=(), licence=_OWN_LICENCE)
+    return _prepared(PROCEDURAL, "texture", number, image, (), _OWN_LICENCE)
 
 
 def draw_composite(materials: Materials, seed: int, number: int) -> Prepared:
@@ -81,11 +81,9 @@ def draw_composite(materials: Materials, seed: int, number: int) -> Prepared:
         cutout = materials.cutouts[int(rng.integers(len(materials.cutouts)))]
         parts.append(cutout)
         _paste(canvas, cutout.image, rng)
-    licences = sorted({part.licence for part in parts})
+    licences = "; ".join(sorted({part.licence for part in parts}))
     digests = tuple(part.sha256 for part in parts)
-    return _prepared(
-        COMPOSITE, COMPOSITE, number, canvas, parts=digests, licence="; ".join(licences)
-    )
+    return _prepared(COMPOSITE, COMPOSITE, number, canvas, digests, licences)
 
 
 def noise(height: int, width: int, rng: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
@@ -162,14 +160,8 @@ def _mirrored(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if is_mirrored else image
 
 
-def _prepared(
-    source: str,
-    kind: str,
-    number: int,
-    image: Image.Image,
-    *,
-    parts: tuple[str, ...],
-    licence: str,
+def _prepared(  # noqa: PLR0917
+    source: str, kind: str, number: int, image: Image.Image, parts: tuple[str, ...], licence: str
 ) -> Prepared:
     """A drawn picture; its digest is that of its parts' digests, since it has no file."""
     path = f"{number:06}"

@@ -34,8 +34,7 @@ def sift(pictures: Sequence[Prepared], sources: Iterable[Source]) -> Sifted:
     A test picture stays and its like in validation and training goes, so that nothing measured was
     trained on. Within a split the first stays.
     """
-    kept: list[Prepared] = []
-    dropped: list[Refused] = []
+    kept, dropped = Sifted([], [])
     files: set[tuple[str, object]] = set()
     pixels: set[str] = set()
     for split in _PRECEDENCE:

@@ -25,6 +25,12 @@ _LIMITS = DecodeLimits()
 _FLAT = 4.0
 _TRANSPARENT_SHARE = 0.02
 _CUTOUT_SHARES = (0.1, 0.95)
+_REASONS: dict[type[Exception], str] = {
+    ImageBytesError: "too many bytes",
+    ImageFormatError: "format",
+    ImageSizeError: "too many pixels",
+    CorpusError: "unreadable",
+}
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
@@ -92,11 +98,15 @@ def prepare(task: tuple[FileEntry, Source, int]) -> list[Prepared | Refused]:
         data = entry.read(_LIMITS.max_image_bytes)
         pixels = decode_image(data, _LIMITS).pixels
     except (CorpusError, ImageError) as error:
-        return [Refused(source.name, entry.path, _reason(error), str(error))]
-    problem = _problem(pixels, source)
-    if problem is not None:
-        return [Refused(source.name, entry.path, *problem)]
+        reason = _REASONS.get(type(error), "damaged")
+        return [Refused(source.name, entry.path, reason, str(error))]
     height, width = pixels.shape[:2]
+    if min(height, width) < source.min_side:
+        wanted = f"{source.min_side} a side were wanted"
+        return [Refused(source.name, entry.path, "too small", f"{width} x {height}, {wanted}")]
+    if max(height, width) > source.max_aspect * min(height, width):
+        wanted = f"at most {source.max_aspect:g} to 1 was wanted"
+        return [Refused(source.name, entry.path, "too long", f"{width} x {height}, {wanted}")]
     boxes: list[Box | None] = [None] if source.whole or not source.crops else []
     words = np.frombuffer(hashlib.sha256(entry.path.encode()).digest()[:16], ">u8").tolist()
     boxes += crop_boxes(height, width, source, np.random.default_rng([seed, *words]))
@@ -221,22 +231,3 @@ def _cutout(data: bytes, alpha: UInt8[np.ndarray, "H W"] | None) -> bytes | None
         return None
     with Image.open(io.BytesIO(data)) as image:
         return encode(shrink(image.convert("RGBA").crop(box), TRAINING_SIDE), None)
-
-
-def _problem(pixels: UInt8[np.ndarray, "H W 3"], source: Source) -> tuple[str, str] | None:
-    height, width = pixels.shape[:2]
-    if min(height, width) < source.min_side:
-        return "too small", f"{width} x {height}, {source.min_side} a side were wanted"
-    if max(height, width) > source.max_aspect * min(height, width):
-        return "too long", f"{width} x {height}, at most {source.max_aspect:g} to 1 was wanted"
-    return None
-
-
-def _reason(error: Exception) -> str:
-    reasons: dict[type[Exception], str] = {
-        ImageBytesError: "too many bytes",
-        ImageFormatError: "format",
-        ImageSizeError: "too many pixels",
-        CorpusError: "unreadable",
-    }
-    return reasons.get(type(error), "damaged")

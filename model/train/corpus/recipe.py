@@ -149,8 +149,6 @@ def folder_source(text: str, taken: set[str]) -> Source:
         raise CorpusError(f"source {text}: there is no folder {path}")
     stem = "".join(c if c.isalnum() and c.isascii() else "-" for c in Path(path).resolve().name)
     base = stem.strip("-").lower() or "folder"
-    name, count = base, 1
-    while name in taken:
-        count += 1
-        name = f"{base}-{count}"
+    names = (base, *(f"{base}-{count}" for count in range(2, len(taken) + 2)))
+    name = next(one for one in names if one not in taken)
     return Source(name=name, licence="not stated", folder=path, label="folder", min_side=32)

@@ -62,9 +62,7 @@ def run(*arguments):
     return CliRunner().invoke(app, ["corpus", *map(str, arguments)])
 
 
-def test_the_same_inputs_make_the_same_bytes_whatever_the_number_of_processes(
-    tmp_path, tiny, built
-):
+def test_the_same_inputs_make_the_same_bytes_whatever_the_number_of_workers(tmp_path, tiny, built):
     build_corpus(tmp_path / "again", tiny, tmp_path / "cache", workers=2)
     assert contents(tmp_path / "again") == contents(built[0])
 
@@ -366,7 +364,7 @@ def test_a_command_that_cannot_be_done_says_why_and_exits_1(tmp_path, arguments,
 
 @pytest.fixture
 def working(tmp_path):
-    """A build whose processes are starting or at work, in a session of its own."""
+    """A build at work, in a session of its own."""
     data = save(tmp_path / "in" / "first.png", drawing(0, 800)).read_bytes()
     for letter in "abcdefghijklmnop":
         (tmp_path / "in" / f"{letter}.png").write_bytes(data)
@@ -385,19 +383,13 @@ def working(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_ends_every_process_and_leaves_nothing(tmp_path, working, number):
+def test_an_interrupt_ends_all_work_and_leaves_nothing(tmp_path, working, number):
     if number == signal.SIGINT:
         os.killpg(working.pid, number)  # as a terminal does
     else:
         working.send_signal(number)
-    said = working.stderr.read()  # to its end: every process has closed it
+    said = working.stderr.read()
     assert working.wait(30) == 130
     assert "error: interrupted; nothing was written" in said
     assert "Traceback" not in said
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
-
-
-def test_no_process_outlives_one_that_was_killed(working):
-    working.kill()
-    working.stderr.read()  # ends when the last process that has it open is gone
-    assert working.wait(30) == -signal.SIGKILL
