@@ -229,6 +229,7 @@ def _make_client(url: str, timeout_s: float) -> Redis:
         max_connections=_CONNECTIONS,
         timeout=timeout_s,
         protocol=2,  # Nothing of the newer one is used, and every server speaks this one.
+        driver_info=None,  # No CLIENT SETINFO: more answers that may fail, and one more right.
         socket_timeout=timeout_s,
         socket_connect_timeout=_CONNECT_TIMEOUT_S,
         # Only a connection that was found dead is worth a second try at once: Redis was started

@@ -196,6 +196,19 @@ def test_somebody_else_listens_there(answer: bytes, replica: OpenReplica, lines:
         assert len(events(lines, "warning")) <= 1
 
 
+def test_a_connection_begins_with_its_first_command(replica: OpenReplica):
+    heard: list[bytes] = []
+
+    def note(said: bytes) -> bytes:
+        heard.append(said)
+        return b"+PONG\r\n"
+
+    with stranger(note) as port:
+        replica(redis_url=f"redis://127.0.0.1:{port}/0")
+        wait_for(lambda: heard != [])
+    assert heard[0] == b"*1\r\n$4\r\nPING\r\n"
+
+
 def test_somebody_else_takes_its_place(
     redis_server: RedisServer, replica: OpenReplica, lines: Lines
 ):
