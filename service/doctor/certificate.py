@@ -5,7 +5,8 @@ by less than L * gain * radius + 2 E; no movement of that length may displace a 
 the nearest plane between the first result and another entry, on the other hand, one must.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -26,34 +27,26 @@ _RANDOM_CHANGES = 2000
 _STEP = 1e-6
 
 
-class LazyModel:
-    """Loads a checkpoint when it is first needed, and only once, whether that works or not."""
-
-    def __init__(self, checkpoint: Path | None, arithmetic: Literal["float64", "float32"]) -> None:
-        self._checkpoint = checkpoint
-        self._arithmetic: Literal["float64", "float32"] = arithmetic
-        self._embedder: Embedder | None = None
-        self._error: RetrievalError | None = None
-
-    def load(self) -> Embedder | None:
-        """The embedder; None if the checkpoint is refused, which `check_model` says."""
-        if self._embedder is None and self._error is None:
-            try:
-                self._embedder = Embedder.load(self._checkpoint, arithmetic=self._arithmetic)
-            except RetrievalError as error:
-                self._error = error
-        return self._embedder
-
-    @property
-    def refusal(self) -> str:
-        return "" if self._error is None else str(self._error)
+Model = Callable[[], Embedder | RetrievalError]
+"""Gives the model, or why it is refused."""
 
 
-def check_model(model: LazyModel) -> Iterator[Finding]:
+@cache
+def load_model(
+    checkpoint: Path | None, arithmetic: Literal["float64", "float32"]
+) -> Embedder | RetrievalError:
+    """The embedder of a checkpoint, or why it is refused; loaded once, when it is first needed."""
+    try:
+        return Embedder.load(checkpoint, arithmetic=arithmetic)
+    except RetrievalError as error:
+        return error
+
+
+def check_model(model: Model) -> Iterator[Finding]:
     """The checkpoint is whole, and its bounds are proved again from the weights as read."""
-    embedder = model.load()
-    if embedder is None:
-        yield failed(model.refusal, "set LIPSIM_CHECKPOINT to a file of `model.train` or `convert`")
+    embedder = model()
+    if isinstance(embedder, RetrievalError):
+        yield failed(str(embedder), "set LIPSIM_CHECKPOINT to a file of `model.train` or `convert`")
         return
     yield ok(
         f"{embedder.name} {embedder.fingerprint[:16]}: Lipschitz bound "
@@ -89,10 +82,10 @@ class MemoryGallery:
         )
 
 
-def check_certificate(model: LazyModel) -> Iterator[Finding]:
+def check_certificate(model: Model) -> Iterator[Finding]:
     """Radii of a search hold against random and worst changes, and are not far too small."""
-    embedder = model.load()
-    if embedder is None:
+    embedder = model()
+    if isinstance(embedder, RetrievalError):
         yield warning("no model, so no certificate could be tried", "see the model")
         return
     query, gallery = _scene(embedder)

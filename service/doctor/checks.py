@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
@@ -28,15 +29,6 @@ Check = Callable[[], Iterable[Finding]]
 """It gives one finding or, like the one of all indexes, several."""
 
 
-class CheckResult(NamedTuple):
-    """A finding and the name of the check that made it."""
-
-    check: str
-    outcome: Outcome
-    detail: str
-    advice: str
-
-
 def ok(detail: str) -> Finding:
     return Finding("ok", detail)
 
@@ -49,32 +41,32 @@ def failed(detail: str, advice: str) -> Finding:
     return Finding("FAILED", detail, advice)
 
 
-def examine(checks: Mapping[str, Check]) -> Iterator[CheckResult]:
+def examine(checks: Mapping[str, Check]) -> Iterator[tuple[str, Finding]]:
     """Run every check, in order; what one raises is a finding too, as the next must still run."""
     for name, check in checks.items():
         try:
             for finding in check():
-                yield CheckResult(name, *finding)
+                yield name, finding
         except Exception as error:  # Whatever is wrong here is what the doctor is asked for.
             reason = " ".join(str(error).split())
-            yield CheckResult(
-                name, *failed(f"{type(error).__name__}: {reason:.300}", "see the message")
-            )
+            yield name, failed(f"{type(error).__name__}: {reason:.300}", "see the message")
 
 
-def report(lines: Iterable[CheckResult], *, as_json: bool) -> bool:
+def report(findings: Iterable[tuple[str, Finding]], *, as_json: bool) -> bool:
     """Print every line, the JSON in the end; gives whether none of them failed."""
-    seen: list[CheckResult] = []
-    for line in lines:
-        seen.append(line)
+    seen: list[tuple[str, Finding]] = []
+    for check, finding in findings:
+        seen.append((check, finding))
         if not as_json:
-            sys.stdout.write(_words(line))
+            advice = f" -> {finding.advice}" if finding.advice else ""
+            line = f"{finding.outcome:<8} {check:<{_WIDTH}} {finding.detail}{advice}\n"
+            sys.stdout.write(line)
             sys.stdout.flush()
-    counts = {kind: sum(line.outcome == kind for line in seen) for kind in ("warning", "FAILED")}
+    counts = Counter(finding.outcome for _, finding in seen)
     is_fit = counts["FAILED"] == 0
     if as_json:
-        found = {"ok": is_fit, "findings": [line._asdict() for line in seen]}
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+        said = [{"check": check, **finding._asdict()} for check, finding in seen]
+        sys.stdout.write(json.dumps({"ok": is_fit, "findings": said}, indent=2) + "\n")
     else:
         verdict = "fit to serve" if is_fit else "NOT fit to serve"
         sys.stdout.write(
@@ -82,8 +74,3 @@ def report(lines: Iterable[CheckResult], *, as_json: bool) -> bool:
             f"{counts['FAILED']} failed\n"
         )
     return is_fit
-
-
-def _words(line: CheckResult) -> str:
-    advice = f" -> {line.advice}" if line.advice else ""
-    return f"{line.outcome:<8} {line.check:<{_WIDTH}} {line.detail}{advice}\n"

@@ -15,7 +15,7 @@ from model.errors import DependencyError, RetrievalError
 from model.pixels.decode import DecodeLimits
 from service.decoding.pool import DecodePool
 from service.decoding.worker import memory_of_one_image
-from service.doctor.certificate import LazyModel, check_certificate, check_model
+from service.doctor.certificate import Model, check_certificate, check_model, load_model
 from service.doctor.checks import Check, Finding, failed, ok, warning
 from service.doctor.machine import (
     check_clock,
@@ -44,7 +44,7 @@ _PATIENCE_S = 30.0
 
 def checks_of(settings: Settings) -> dict[str, Check]:
     """The checks of one deployment, in the order of their lines; the model is loaded once."""
-    model = LazyModel(settings.checkpoint, settings.arithmetic)
+    model = partial(load_model, settings.checkpoint, settings.arithmetic)
     data_dir, redis_url = settings.data_dir, settings.redis_url
     return {
         "torch": check_torch,
@@ -236,9 +236,10 @@ def check_data_dir(data_dir: Path) -> Iterator[Finding]:
         yield ok(f"{data_dir} holds {len(names)}: {', '.join(names[:10]):.200}")
 
 
-def check_indexes(data_dir: Path, model: LazyModel) -> Iterator[Finding]:
+def check_indexes(data_dir: Path, model: Model) -> Iterator[Finding]:
     """Each index opens, every byte as sealed, and was made by the model in service."""
-    embedder = model.load()
+    loaded = model()
+    embedder = None if isinstance(loaded, RetrievalError) else loaded
     for name in list_indexes(data_dir) if data_dir.is_dir() else []:
         try:
             index = GalleryIndex.open(

@@ -20,13 +20,14 @@ from model.pixels.decode import DecodeLimits
 from service.decoding.worker import memory_of_one_image
 from service.doctor import certificate, machine
 from service.doctor.certificate import (
-    LazyModel,
     MemoryGallery,
+    Model,
     attack,
     check_certificate,
     check_model,
+    load_model,
 )
-from service.doctor.checks import CheckResult, examine
+from service.doctor.checks import Finding, examine
 from service.doctor.deployment import (
     check_address,
     check_data_dir,
@@ -43,12 +44,12 @@ from service.settings import Settings
 
 
 @pytest.fixture(scope="module")
-def model() -> LazyModel:
-    return LazyModel(None, "float64")
+def model() -> Model:
+    return partial(load_model, None, "float64")
 
 
-def lines(run: Callable[..., object], *arguments: object) -> list[CheckResult]:
-    return list(examine({"check": lambda: run(*arguments)}))
+def lines(run: Callable[..., object], *arguments: object) -> list[Finding]:
+    return [finding for _, finding in examine({"check": lambda: run(*arguments)})]
 
 
 def doctor(*arguments: object) -> tuple[int, str]:
@@ -90,7 +91,7 @@ def test_a_damaged_index_and_a_missing_checkpoint_are_each_one_line(data_dir: Pa
     assert text.splitlines()[-1].startswith("NOT fit to serve")
 
 
-def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: LazyModel):
+def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: Model):
     build(tmp_path / "data", write_folder(tmp_path / "pictures", 5))
     (line,) = lines(check_indexes, tmp_path / "data", model)
     assert line.outcome == "FAILED"
@@ -98,16 +99,14 @@ def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: Lazy
     assert "build it again" in line.advice
 
 
-def test_a_data_dir_that_is_not_there_fails_and_an_empty_one_warns(
-    tmp_path: Path, model: LazyModel
-):
+def test_a_data_dir_that_is_not_there_fails_and_an_empty_one_warns(tmp_path: Path, model: Model):
     assert [line.outcome for line in lines(check_data_dir, tmp_path / "none")] == ["FAILED"]
     assert [line.outcome for line in lines(check_data_dir, tmp_path)] == ["warning"]
     assert lines(check_indexes, tmp_path / "none", model) == []
 
 
 def test_a_refused_checkpoint_is_loaded_once_and_no_certificate_is_tried(tmp_path: Path):
-    refused = LazyModel(tmp_path / "none", "float64")
+    refused = partial(load_model, tmp_path / "none", "float64")
     assert [line.outcome for line in lines(check_model, refused)] == ["FAILED"]
     (tmp_path / "none").write_bytes(b"too late")
     assert [line.outcome for line in lines(check_certificate, refused)] == ["warning"]
@@ -131,8 +130,8 @@ def test_a_format_that_does_not_decode_is_named(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture(scope="module")
-def scene(model: LazyModel) -> tuple[ImageEmbedding, MemoryGallery, float]:
-    embedder = model.load()
+def scene(model: Model) -> tuple[ImageEmbedding, MemoryGallery, float]:
+    embedder = model()
     assert isinstance(embedder, Embedder)
     return *certificate._scene(embedder), embedder.lipschitz_bound
 
@@ -182,7 +181,7 @@ def test_whatever_a_check_raises_is_a_line():
     assert (line.outcome, line.detail) == ("FAILED", "ZeroDivisionError: in the middle")
 
 
-def memory_of(workers: int, **sizes: int) -> list[CheckResult]:
+def memory_of(workers: int, **sizes: int) -> list[Finding]:
     given = {"image_bytes": 0, "body_bytes": 0} | sizes
     return lines(partial(machine.check_memory, workers, data_dir=Path("none"), **given))
 
