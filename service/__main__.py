@@ -37,6 +37,14 @@ from service.settings import (
 # The commands that show or check a deployment; its options may stand before them too.
 _READ_SETTINGS = frozenset({"doctor", "settings"})
 
+_Host = Annotated[str | None, typer.Option(help="Address; default: LIPSIM_HOST.")]
+_DataDir = Annotated[
+    Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
+]
+_Checkpoint = Annotated[
+    Path | None, typer.Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
+]
+
 cli = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -48,14 +56,10 @@ cli = typer.Typer(
 @cli.callback(invoke_without_command=True)
 def serve(
     context: typer.Context,
-    host: Annotated[str | None, typer.Option(help="Address; default: LIPSIM_HOST.")] = None,
+    host: _Host = None,
     port: Annotated[int | None, typer.Option(help="Port; default: LIPSIM_PORT.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
-    ] = None,
+    data_dir: _DataDir = None,
+    checkpoint: _Checkpoint = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests in flight are finished first."""
     given = given_options(host=host, port=port, data_dir=data_dir, checkpoint=checkpoint)
@@ -161,13 +165,9 @@ def print_openapi() -> None:
 @cli.command("doctor")
 def doctor(
     context: typer.Context,
-    host: Annotated[str | None, typer.Option(help="Address; default: LIPSIM_HOST.")] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Where the indexes are; default: LIPSIM_DATA_DIR.")
-    ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
-    ] = None,
+    host: _Host = None,
+    data_dir: _DataDir = None,
+    checkpoint: _Checkpoint = None,
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check the machine, the data and a certificate of its own; exit code 1 if something failed."""
@@ -183,7 +183,7 @@ def _open_tracing() -> Tracing:
     try:
         return tracing_of_environment(PACKAGE)
     except DependencyError as error:
-        Console(stderr=True).print(str(error), markup=False, soft_wrap=True)
+        _say(str(error))
         raise typer.Exit(2) from error
 
 

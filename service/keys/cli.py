@@ -1,5 +1,7 @@
 """`python -m service key | keys | revoke`: the operator's commands about API keys."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time
 from pathlib import Path
 from typing import Annotated
@@ -51,10 +53,8 @@ def make_key(
     except (ValidationError, ValueError) as error:
         raise _refusal(_words_of(name, error), code=2) from error
     path = _path(keys_file)
-    try:
+    with _refusals():
         add_entry(path, entry)
-    except KeysFileError as error:
-        raise _refusal(str(error)) from error
     Console(stderr=True, soft_wrap=True).print(
         f"{path}: added {name} ({scope}). The key is shown this once:",
         markup=False,
@@ -65,10 +65,8 @@ def make_key(
 
 def list_keys(keys_file: _File = None) -> None:
     """List names, scopes and times of expiry; no key, as nobody has them but their users."""
-    try:
+    with _refusals():
         keys = read_keys(_path(keys_file))
-    except KeysFileError as error:
-        raise _refusal(str(error)) from error
     table = Table("name", "scope", "expires", "rate limit")
     now = datetime.now(UTC)
     for key in keys:
@@ -80,8 +78,14 @@ def list_keys(keys_file: _File = None) -> None:
 
 def revoke_key(name: _Name, keys_file: _File = None) -> None:
     """Take a key away; running services refuse it from their next request on."""
-    try:
+    with _refusals():
         remove_entry(_path(keys_file), name)
+
+
+@contextmanager
+def _refusals() -> Generator[None]:
+    try:
+        yield
     except KeysFileError as error:
         raise _refusal(str(error)) from error
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, NoReturn, cast
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from pydantic import ValidationError
@@ -18,20 +18,6 @@ from service.replay.replayer import Replayer, ReplayResult, read_answer
 from service.settings import Settings, given_options, problems_of
 
 _DIFFERS, _CANNOT = 1, 2
-
-
-class RecordLine(NamedTuple):
-    """A record, and where it stands; `problem` says why there is none.
-
-    Attributes:
-        number: of the line, from 1.
-        record: what JSON gave.
-        problem: None if it could be read.
-    """
-
-    number: int
-    record: object
-    problem: str | None
 
 
 def main(
@@ -81,28 +67,28 @@ def _summarise(outcomes: Sequence[ReplayResult | None]) -> int:
 
 
 def _replay_all(
-    replayer: Replayer, lines: Sequence[RecordLine], files: Mapping[str, Path]
+    replayer: Replayer, lines: Mapping[int, object], files: Mapping[str, Path]
 ) -> Iterator[ReplayResult | None]:
     """Each record's outcome; None for one that cannot be replayed, which is said."""
-    for line in lines:
+    for number, record in lines.items():
         try:
-            outcome = _replay(replayer, line, files)
+            outcome = _replay(replayer, record, files)
         except (RetrievalError, OSError) as error:
-            _say(f"line {line.number}: cannot be replayed: {error}")
+            _say(f"line {number}: cannot be replayed: {error}")
             yield None
             continue
         for words in outcome.differences:
-            _say(f"line {line.number} (image {outcome.image_sha256[:12]}): {words}")
+            _say(f"line {number} (image {outcome.image_sha256[:12]}): {words}")
         yield outcome
 
 
-def _replay(replayer: Replayer, line: RecordLine, files: Mapping[str, Path]) -> ReplayResult:
-    if line.problem is not None:
-        raise ReplayError(line.problem)
-    sha256 = read_answer(line.record).query.sha256
+def _replay(replayer: Replayer, record: object, files: Mapping[str, Path]) -> ReplayResult:
+    if isinstance(record, ReplayError):
+        raise record
+    sha256 = read_answer(record).query.sha256
     if sha256 not in files:
         raise ReplayError(f"no file here has the SHA-256 {sha256}")
-    return replayer.replay(cast(Mapping[str, Any], line.record), files[sha256].read_bytes())
+    return replayer.replay(cast(Mapping[str, Any], record), files[sha256].read_bytes())
 
 
 def _files_by_hash(path: Path) -> dict[str, Path]:
@@ -117,38 +103,33 @@ def _say(words: str, *, err: bool = False) -> None:
     typer.echo(words.encode(errors="backslashreplace").decode(), err=err)
 
 
-def read_records(path: Path) -> Sequence[RecordLine]:
-    """Every record of a file; a damaged line is given as such, and the others still count.
+def read_records(path: Path) -> dict[int, object]:
+    """What JSON gave, by number of the line, from 1; of a damaged line the error, to be raised.
 
     Raises:
         ReplayError: the file holds no line of JSON.
         OSError: it cannot be read.
     """
     content = path.read_bytes()
-    whole = _read_record(1, content)
-    lines = [whole] if whole.problem is None else list(_record_lines(content))
+    whole = _read_record(content)
+    if not isinstance(whole, ReplayError):
+        return {1: whole}
+    # Only line feeds part records: other line ends may stand inside a JSON text.
+    numbered = enumerate(content.split(b"\n"), 1)
+    lines = {number: _read_record(line) for number, line in numbered if line.strip()}
     if not lines:
         raise ReplayError(f"{path} holds no record")
-    if all(line.problem is not None for line in lines):
-        raise ReplayError(
-            f"{path} is neither JSON nor JSON Lines: line {lines[0].number}: {lines[0].problem}"
-        )
+    if all(isinstance(record, ReplayError) for record in lines.values()):
+        number, problem = next(iter(lines.items()))
+        raise ReplayError(f"{path} is neither JSON nor JSON Lines: line {number}: {problem}")
     return lines
 
 
-def _record_lines(content: bytes) -> Iterator[RecordLine]:
-    # Only line feeds part records: other line ends may stand inside a JSON text.
-    for number, line in enumerate(content.split(b"\n"), 1):
-        if line.strip():
-            yield _read_record(number, line)
-
-
-def _read_record(number: int, content: bytes) -> RecordLine:
+def _read_record(content: bytes) -> object:
     try:
-        record: object = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
+        return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        return RecordLine(number, None, f"no JSON: {error}")
-    return RecordLine(number, record, None)
+        return ReplayError(f"no JSON: {error}")
 
 
 def _refuse(name: str) -> NoReturn:
