@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 from attacks import move
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model.certificate.similarity import certify_pair
@@ -94,6 +94,7 @@ def test_no_step_within_the_budget_leaves_the_interval(seed, dimension, turn, ep
 
 
 @given(seeds, dimensions, turns, st.one_of(st.none(), turns), errors)
+@example(0, 2, 1.0, math.pi, 0.0)
 @settings(max_examples=40)
 def test_no_step_below_a_radius_flips_the_verdict(seed, dimension, turn, limit, error):
     rng = np.random.default_rng(seed)
@@ -105,13 +106,15 @@ def test_no_step_below_a_radius_flips_the_verdict(seed, dimension, turn, limit, 
     if tie and threshold < 2.0:
         assert pair.match
         assert pair.radius_both == 0.0
+    assert (pair.radius_both == math.inf) is (threshold >= 2.0)
     for radius, scales in (
         (pair.radius_a, (2.0, 0.0)),
         (pair.radius_b, (0.0, 0.5)),
         (pair.radius_both, (2.0, 0.5)),
     ):
         if radius > 0.0:
-            lengths = [scale * radius + still for scale in scales]
+            # inf where no distance crosses the threshold: any step will do then.
+            lengths = [scale * min(radius, 10.0) + still for scale in scales]
             for moved in moved_pairs(rng, a, b, *lengths):
                 assert (executed(*moved) <= threshold) is pair.match
 
