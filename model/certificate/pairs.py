@@ -212,7 +212,12 @@ def signed_radii(
     square, spread, is_near = _squares_of_offsets(first, second)
     _part_clusters(first, second, square, spread, is_near)
     near, other = np.nonzero(is_near)
-    exact = _squares_of_differences(first.vectors, second.vectors, near, other)
+    exact = np.zeros(near.size)
+    differ = first.numbers[near] != second.numbers[other]
+    if differ.any():
+        exact[differ] = _squares_of_differences(
+            first.vectors, second.vectors, near[differ], other[differ]
+        )
     equal = exact == 0.0
     # Equal rows are decided below; any positive number will do here.
     square[near, other] = np.where(equal, 1.0, exact)

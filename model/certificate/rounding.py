@@ -7,6 +7,7 @@ Source: Higham 2002, Accuracy and Stability of Numerical Algorithms, section 3.1
 """
 
 import math
+from functools import lru_cache
 
 UNIT_ROUNDOFF_64 = 2.0**-53
 UNIT_ROUNDOFF_32 = 2.0**-24
@@ -22,6 +23,7 @@ def round_down(x: float) -> float:
     return math.nextafter(x, -math.inf)
 
 
+@lru_cache(256)
 def gamma(n: int, unit_roundoff: float = UNIT_ROUNDOFF_64) -> float:
     """Upper bound of n u / (1 - n u): the relative error of n roundings in a row, in any order.
 

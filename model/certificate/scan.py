@@ -121,8 +121,10 @@ class PairScan:
             return
         for columns, kept, block in self._blocks():
             self._check_deadline()
-            best = float(self._scores.values[columns].max())
-            needed = ~self._leave_out(best, self._farthest(kept.squares, block.squares))
+            needed = np.ones(self._positions.size, dtype=np.bool_)
+            if np.isfinite(self.upper.limit).any():
+                best = float(self._scores.values[columns].max())
+                needed = ~self._leave_out(best, self._farthest(kept.squares, block.squares))
             if not needed.any():
                 continue
             radii = self._compare(kept, block, columns, needed)
