@@ -163,7 +163,8 @@ def short_products():
 
 
 @pytest.mark.usefixtures("short_products")
-def test_loading_leaves_the_settings_of_the_process_alone(embedder, inputs):
+def test_loading_leaves_the_settings_of_the_process_alone(embedder, inputs, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     whole = embedder.embed_pixels(inputs)
     assert np.array_equal(Embedder.load().embed_pixels(inputs), whole)
     assert torch.get_float32_matmul_precision() == "medium"
