@@ -30,6 +30,9 @@ _CONNECTION_REFUSAL = (
 ).encode()
 _MAX_HEADER_BYTES = 64 * 1024
 
+# At the end of a service: what a client that has connected still gets to send its request.
+_LAST_REQUEST_S = 1.0
+
 # Requests that may wait on one connection for the answer to an earlier one. uvicorn knows no such
 # bound, and each costs a hundred times the bytes it came in.
 MOST_PIPELINED = 16
@@ -82,6 +85,14 @@ class BoundedProtocol(HttpToolsProtocol):
         # Or up to 64 KiB that nobody reads would go unnoticed, and hold the connection for ever.
         transport.set_write_buffer_limits(high=0)
         self._start_header_timer()
+
+    def shutdown(self) -> None:
+        """The service ends: close an idle connection; one just made has a request on its way."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is None or self._is_in_headers:
+            self.loop.call_later(_LAST_REQUEST_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import StartServer, draw_picture, encode
+from service_helpers import StartServer, draw_picture, encode, wait_for
 
 
 @pytest.fixture
@@ -110,3 +110,18 @@ def test_who_is_still_sending_at_the_very_end_is_told_so(data_dir: Path, start_s
     assert b"retry-after" in answer.lower()
     assert server.process.wait(30) in (0, -signal.SIGTERM)
     assert "Traceback" not in server.log.read_text()
+
+
+def test_who_has_connected_before_the_end_is_still_answered(
+    data_dir: Path, start_server: StartServer
+):
+    server = start_server(data_dir)
+    server.wait_ready()
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        httpx.get(f"{server.url}/livez")  # Answered by the same loop: the other one is accepted.
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: "Shutting down" in server.log.read_text())
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(64).startswith(b"HTTP/1.1 200")
+    assert server.process.wait(30) in (0, -signal.SIGTERM)
