@@ -19,9 +19,9 @@ from service.app import create_app
 from service.doctor.checks import examine, report
 from service.doctor.deployment import checks_of
 from service.errors import KeysFileError, UnsafeBindingError
+from service.http.listen_address import check_binding
 from service.http.server import make_server
 from service.keys import cli as key_commands
-from service.keys.binding import check_binding
 from service.observability.logs import configure_logs
 from service.observability.tracing import Tracing, add_trace_ids, tracing_of_environment
 from service.routes.status import PACKAGE

@@ -27,7 +27,6 @@ from service.observability.tracing import Tracing
 from service.redis.link import RedisLink
 from service.routes import embed, indexes, openapi, search, similarity, status
 from service.routes.gauges import Gauges
-from service.routes.specs import SPECS
 from service.settings import Settings, parse_rate
 
 log = structlog.stdlib.get_logger()
@@ -109,7 +108,6 @@ def create_app(
     )
     app.add_middleware(
         BodyLimit,
-        routes=SPECS,
         max_image_bytes=settings.max_image_bytes,
         timeout_s=settings.body_timeout_s,
         budget=admission.bodies,

@@ -23,8 +23,8 @@ from service.errors import NotReadyError
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
 from service.redis.link import RedisLink
-from service.schemas.health import Reason
-from service.schemas.parts import DEFAULT_INDEX
+from service.schemas.common import DEFAULT_INDEX
+from service.schemas.status import Reason
 from service.settings import Settings
 from service.work.batcher import Batcher
 from service.work.engine import Engine

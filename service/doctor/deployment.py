@@ -27,13 +27,13 @@ from service.doctor.machine import (
     check_torch,
 )
 from service.errors import KeysFileError, UnsafeBindingError
-from service.keys.binding import check_binding, is_loopback
+from service.http.listen_address import check_binding, is_loopback
 from service.keys.keys import read_keys
 from service.observability.metrics import Metrics
 from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import tracing_of_environment
 from service.redis.link import RedisAwayError, RedisLink
-from service.schemas.parts import DEFAULT_INDEX
+from service.schemas.common import DEFAULT_INDEX
 from service.settings import Settings
 
 _BUILD = "python -m index_builder build SOURCE"

@@ -1,16 +1,14 @@
 """Bodies counted while they arrive: their bytes, their time, what all of them hold together."""
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import ByteBudget
 from service.errors import BodyTimeoutError, BodyTooLargeError
-from service.http.route_spec import RouteSpec, reading
+from service.http.route_specs import SPECS, reading
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
@@ -103,7 +101,6 @@ class BodyLimit:
 
     Attributes:
         app: what a body is passed on to.
-        routes: by path, what each route takes; a path that is not there takes one image at most.
         max_image_bytes: of one image, not encoded.
         timeout_s: longest time a body may take.
         budget: of all bodies together.
@@ -111,7 +108,6 @@ class BodyLimit:
 
     app: ASGIApp
     _: KW_ONLY
-    routes: Mapping[str, RouteSpec[Any]]
     max_image_bytes: int
     timeout_s: float
     budget: ByteBudget
@@ -121,7 +117,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        spec = self.routes.get(scope["path"]) or reading()
+        spec = SPECS.get(scope["path"]) or reading()  # An unknown path: one image at most.
         limit = spec.max_body_bytes(headers.get("content-type", ""), self.max_image_bytes)
         body = CountedBody(
             receive, headers, limit=limit, timeout_s=self.timeout_s, budget=self.budget

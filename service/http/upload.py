@@ -19,7 +19,7 @@ from service.errors import (
     MissingFieldError,
 )
 from service.http.multipart import MultipartReader, check_name
-from service.http.route_spec import OptionsT, RouteSpec
+from service.http.route_specs import OptionsT, RouteSpec
 
 V = TypeVar("V")
 

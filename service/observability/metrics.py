@@ -20,7 +20,7 @@ from prometheus_client import (
 )
 
 from service.errors import RefusalReason
-from service.schemas.parts import Stage
+from service.schemas.common import Stage
 from service.schemas.search import SearchResult
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST

@@ -3,7 +3,7 @@
 import time
 from typing import NamedTuple
 
-from service.schemas.parts import Stage
+from service.schemas.common import Stage
 
 
 class Lap(NamedTuple):

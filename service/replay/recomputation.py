@@ -23,8 +23,8 @@ from service.work.answers import (
     build_model,
     build_query,
     build_results,
+    find_point,
 )
-from service.work.operating_points import find_point
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from service.decoding.query_image import QueryImage
 from service.errors import ReplayError
 from service.replay.compare import compare_answers
 from service.replay.recomputation import Recomputation
-from service.schemas.audit import RECORD
-from service.schemas.search import SearchAnswer, SearchOptions
+from service.schemas.search import RECORD, SearchAnswer, SearchOptions
 from service.work.answers import Embedded
 
 _NO_RECORD = "this is no answer to a search with include_audit"

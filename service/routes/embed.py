@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from service.http.route_specs import EMBED
 from service.http.upload import read_upload
-from service.routes.specs import EMBED
-from service.routes.state import Service
+from service.routes.dependencies import Service
 from service.schemas.embed import EmbedAnswer
 from service.work.encoding import json_response
 from service.work.jobs import EmbedJob

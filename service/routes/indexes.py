@@ -7,12 +7,11 @@ from fastapi import APIRouter, Depends, Query
 from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
-from service.routes.state import Service, check_query
+from service.routes.dependencies import Service, check_query
 from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
-from service.work.answers import build_index
+from service.work.answers import build_index, build_operating_points
 from service.work.encoding import json_response
 from service.work.index_registry import IndexEntry, IndexRegistry
-from service.work.operating_points import operating_points
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 
@@ -92,7 +91,7 @@ def status_of(entry: IndexEntry) -> IndexStatus:
         dim=index and index.dim,
         fingerprint=index and index.manifest.model_fingerprint,
         created=index and index.manifest.created,
-        operating_points=operating_points(index) if index is not None else [],
+        operating_points=build_operating_points(index) if index is not None else [],
         refused=refused
         and Refusal(version=refused.version, code=refused.code, detail=refused.detail),
     )

@@ -16,12 +16,10 @@ from fastapi.openapi.utils import get_openapi
 from service.errors import ERROR_TABLE, RETRY_AFTER_S
 from service.http.auth import OPEN_PATHS
 from service.http.problems import MEDIA_TYPE
-from service.http.route_spec import RouteSpec, reading
-from service.routes.specs import SPECS
-from service.schemas.info import Limits
-from service.schemas.parts import Options
-from service.schemas.problems import FieldError, Problem
+from service.http.route_specs import SPECS, RouteSpec, reading
+from service.schemas.common import FieldError, Options, Problem
 from service.schemas.search import PROMISE
+from service.schemas.status import Limits
 
 DESCRIPTION = f"""Image retrieval whose answers carry a proof. The metric is LipSim's: 1 - cosine of
 the embeddings of a network with a proved Lipschitz bound, so that each result has a radius.

@@ -4,15 +4,15 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.errors import FieldProblem, InvalidParameterError
+from service.http.route_specs import SEARCH
 from service.http.upload import read_upload
 from service.observability.request_context import context_of
-from service.routes.specs import SEARCH
-from service.routes.state import Service
+from service.routes.dependencies import Service
 from service.schemas.search import SearchAnswer, SearchOptions
 from service.settings import Settings
+from service.work.answers import find_point
 from service.work.encoding import json_response
-from service.work.jobs import SearchJob, question_of
-from service.work.operating_points import find_point
+from service.work.jobs import SearchJob, batch_key
 
 router = APIRouter(tags=["search"])
 
@@ -30,9 +30,9 @@ async def search(request: Request, service: Service) -> Response:
         loaded = service.need_indexes()  # Refuses before the body is read.
         upload = await read_upload(request, SEARCH)
         options = upload.options
-        question = question_of(options, _settle_k(options, settings))
+        key = batch_key(options, _settle_k(options, settings))
         context = context_of(request.scope)
-        context.k = question.k
+        context.k = key.k
         # What nothing could answer is refused before its image is looked at; and what a client made
         # up has no place in the log.
         entry = loaded.engine.registry.entry(options.index)
@@ -41,7 +41,7 @@ async def search(request: Request, service: Service) -> Response:
         content = await loaded.pipeline.answer(
             request,
             upload.images,
-            lambda images, watch: SearchJob(images, options, question, watch),
+            lambda images, watch: SearchJob(images, options, key, watch),
             wants_pixels=options.include_audit,
         )
     return json_response(content)

@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from service.http.route_specs import SIMILARITY
 from service.http.upload import read_upload
-from service.routes.specs import SIMILARITY
-from service.routes.state import Service
+from service.routes.dependencies import Service
 from service.schemas.similarity import SimilarityAnswer
 from service.work.encoding import json_response
 from service.work.jobs import SimilarityJob

@@ -10,10 +10,9 @@ from service.errors import RETRY_AFTER_S
 from service.lifecycle import ADVICE
 from service.observability.metrics import MEDIA_TYPE
 from service.observability.request_context import context_of
+from service.routes.dependencies import Service, check_query
 from service.routes.indexes import statuses
-from service.routes.state import Service, check_query
-from service.schemas.health import Live, Ready
-from service.schemas.info import Info, Limits, ServedModel
+from service.schemas.status import Info, Limits, Live, Ready, ServedModel
 from service.settings import Settings
 from service.work.answers import build_model
 from service.work.encoding import json_response

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from service.schemas.parts import CACHE_TIME, ImageInfo, ModelInfo, Options, StageTimings, Wire
+from service.schemas.common import CACHE_TIME, ImageInfo, ModelInfo, Options, StageTimings, Wire
 
 
 class EmbedOptions(Options):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from service.schemas.parts import IndexInfo, Wire
+from service.schemas.common import IndexInfo, Wire
 
 
 class OperatingPoint(Wire):

@@ -1,12 +1,10 @@
 """What a search is asked and answers."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from service.schemas.audit import Audit
-from service.schemas.indexes import OperatingPoint
-from service.schemas.parts import (
+from service.schemas.common import (
     CACHE_TIME,
     DEFAULT_INDEX,
     Epsilon,
@@ -19,6 +17,9 @@ from service.schemas.parts import (
     StageTimings,
     Wire,
 )
+from service.schemas.indexes import OperatingPoint
+
+RECORD: Final = "lipsim-audit-1"
 
 PROMISE = (
     "Let x be the decoded image sent (upright RGB, H x W x 3, values / 255) and x' any other "
@@ -146,6 +147,32 @@ class SearchTimings(StageTimings):
     search: float
     certify: float
     total: float = Field(description="From the complete body to the answer.")
+
+
+class AuditedOptions(Wire):
+    """What was asked, with every default filled in."""
+
+    k: int
+    max_distance: float | None
+    require_exact: bool
+    operating_point: str | None
+    epsilon: float | None
+    include_vector: bool
+    include_metadata: bool
+
+
+class Audit(Wire):
+    """What, beside the answer, `python -m service.replay` holds its own work against."""
+
+    record: Literal["lipsim-audit-1"]
+    pixels_sha256: str = Field(
+        description="SHA-256 of the decoded upright RGB pixels, H x W x 3 bytes, row by row, hex: "
+        "what every radius of this answer is about."
+    )
+    decode_policy: str = Field(description="Version of the rules from bytes to pixels.")
+    decoders: dict[str, str] = Field(description="Versions of the libraries that decoded.")
+    index_seal: str = Field(description="SHA-256 that the index version's manifest is sealed with.")
+    options: AuditedOptions
 
 
 class SearchAnswer(Wire):

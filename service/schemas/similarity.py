@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from service.schemas.parts import (
+from service.schemas.common import (
     CACHE_TIME,
     Epsilon,
     ImageInfo,

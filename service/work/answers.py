@@ -1,19 +1,31 @@
-"""Certificates, entries, embeddings and the record of a question as answers have them."""
+"""What a search has found and proved, as the schemas of an answer have it."""
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from index_builder.search.certified import Answer
 from index_builder.search.gallery import GalleryIndex
+from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
+from model.certificate.match import MatchRule
 from model.embedder import Claim, Embedder, ImageEmbedding
 from model.errors import CertificateError
 from model.pixels.decode import decoder_versions
 from service.decoding.query_image import QueryImage
-from service.schemas.audit import RECORD, Audit, AuditedOptions
-from service.schemas.parts import UNIT, IndexInfo, ModelInfo
-from service.schemas.search import AnswerCertificate, QueryInfo, SearchOptions, SearchResult
+from service.errors import FieldProblem, UnknownOperatingPointError
+from service.schemas import indexes as schemas
+from service.schemas.common import UNIT, IndexInfo, ModelInfo
+from service.schemas.search import (
+    RECORD,
+    AnswerCertificate,
+    Audit,
+    AuditedOptions,
+    QueryInfo,
+    SearchOptions,
+    SearchResult,
+)
 
 MEANING = {
     "program": "Any image of the same size whose decoded pixels differ from the query's by less "
@@ -164,3 +176,59 @@ def wire_radius(radius: float | None) -> float | None:
     if math.isnan(radius) or radius < 0.0:
         raise CertificateError(f"a radius must be >= 0, got {radius}")
     return radius
+
+
+def find_point(
+    index: GalleryIndex, name: str | None
+) -> tuple[MatchRule | None, schemas.OperatingPoint | None]:
+    """The rule and the description of an operating point; nothing where none is asked for.
+
+    Raises:
+        UnknownOperatingPointError: this version of the index has none of that name.
+    """
+    if name is None:
+        return None, None
+    calibration = index.manifest.calibration
+    point = calibration.point(name) if calibration is not None else None
+    if calibration is None or point is None:
+        known = ", ".join(calibration.names) if calibration is not None else ""
+        has = f"knows {known}" if known else "has none: `python -m index_builder calibrate`"
+        message = f"index {index.name!r} {index.version} {has}; got {name!r}"
+        raise UnknownOperatingPointError([FieldProblem("operating_point", message)])
+    return calibration.rule(point), schemas.OperatingPoint(**_fields(calibration, point))
+
+
+def build_operating_points(index: GalleryIndex) -> list[schemas.CalibratedPoint]:
+    """Every operating point of a version, with what it was measured on."""
+    calibration = index.manifest.calibration
+    if calibration is None:
+        return []
+    return [
+        schemas.CalibratedPoint.model_validate(
+            {
+                **_fields(calibration, point),
+                "by_kind": {kind: _rates(one) for kind, one in point.measured.items()},
+                "pairs": calibration.pairs,
+                "pictures": calibration.pictures,
+                "queries": calibration.queries,
+            }
+        )
+        for point in calibration.operating_points
+    ]
+
+
+def _fields(calibration: Calibration, point: OperatingPoint) -> dict[str, Any]:
+    return {
+        "name": point.name,
+        "statistic": calibration.statistic,
+        "k": calibration.k,
+        "threshold": point.threshold,
+        "target_false_positive_rate": point.target_false_positive_rate,
+        "false_positive_upper": point.false_positive_upper,
+        "stale": calibration.stale,
+        **_rates(point.total),
+    }
+
+
+def _rates(measured: Measured) -> dict[str, float | int | None]:
+    return {name: getattr(measured, name) for name in schemas.KindRates.model_fields}

@@ -5,7 +5,7 @@ import json
 from pydantic_core import PydanticSerializationError
 from starlette.responses import Response
 
-from service.schemas.parts import Wire
+from service.schemas.common import Wire
 
 
 def encode(answer: Wire) -> bytes:

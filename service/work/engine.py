@@ -26,11 +26,10 @@ from model.embedder import Embedder
 from model.errors import RetrievalError
 from service.decoding.query_image import QueryImage
 from service.observability.metrics import Metrics
-from service.schemas.audit import Audit
+from service.schemas.common import UNIT, ImageInfo, Stage
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
-from service.schemas.parts import UNIT, ImageInfo, Stage
-from service.schemas.search import SearchAnswer, SearchTimings
+from service.schemas.search import Audit, SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.work.answers import (
     Embedded,
@@ -40,13 +39,13 @@ from service.work.answers import (
     build_model,
     build_query,
     build_results,
+    find_point,
     wire_radius,
 )
 from service.work.batcher import Task
 from service.work.encoding import encode
 from service.work.index_registry import IndexRegistry
-from service.work.jobs import EmbedJob, Job, Question, SearchJob, SimilarityJob
-from service.work.operating_points import find_point
+from service.work.jobs import BatchKey, EmbedJob, Job, SearchJob, SimilarityJob
 
 JobTask = Task[Job, bytes]
 
@@ -90,17 +89,17 @@ class Engine:
         return again
 
     def _answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
-        searches: defaultdict[Question, list[_Search]] = defaultdict(list)
+        searches: defaultdict[BatchKey, list[_Search]] = defaultdict(list)
         for task, images in zip(tasks, self._embed(tasks), strict=True):
             match task.job:
                 case SearchJob() as job:
-                    searches[job.question].append(_Search(task, job, images[0]))
+                    searches[job.key].append(_Search(task, job, images[0]))
                 case SimilarityJob() as job:
                     task.answer(self._compare(job, *images))
                 case EmbedJob() as job:
                     task.answer(self._describe(job, *images))
         return [
-            task for question, group in searches.items() for task in self._search(question, group)
+            task for key, group in searches.items() for task in self._search(key, group)
         ]
 
     def _embed(self, tasks: Sequence[JobTask]) -> list[list[Embedded]]:
@@ -118,22 +117,22 @@ class Engine:
             job.watch.lap("embed")
         return [[_embedded(image) for image in job.images] for job in jobs]
 
-    def _search(self, question: Question, group: Sequence[_Search]) -> list[JobTask]:
+    def _search(self, key: BatchKey, group: Sequence[_Search]) -> list[JobTask]:
         """Answer searches, all from one version of the index; gives those to be put back."""
         open_searches = dict(enumerate(group))
         try:
-            with self.registry.lease(question.index) as index:
-                rule, point = find_point(index, question.operating_point)
-                *shallow, whole = search_depths(index.size, question.k)
+            with self.registry.lease(key.index) as index:
+                rule, point = find_point(index, key.operating_point)
+                *shallow, whole = search_depths(index.size, key.k)
                 is_postponed = any(search.task.is_postponed for search in group)
                 answers = answer_queries(
                     TimedIndex(index, open_searches),
                     [Query(search.query.embedding, search.task.check_deadline) for search in group],
                     SearchQuestion(
                         lipschitz_bound=self.embedder.lipschitz_bound,
-                        k=question.k,
-                        max_distance=question.max_distance,
-                        require_exact=question.require_exact,
+                        k=key.k,
+                        max_distance=key.max_distance,
+                        require_exact=key.require_exact,
                         rule=rule,
                     ),
                     [whole] if is_postponed or not shallow else shallow,
@@ -164,7 +163,7 @@ class Engine:
         audit: dict[str, Audit] = {}
         if job.options.include_audit:
             pixels = job.images[0].pixels_sha256 or ""
-            audit["audit"] = build_audit(job.options, job.question.k, pixels, self.embedder, index)
+            audit["audit"] = build_audit(job.options, job.key.k, pixels, self.embedder, index)
         whole = SearchAnswer(
             query=build_query(query, include_vector=job.options.include_vector),
             index=build_index(index),

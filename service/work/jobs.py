@@ -9,7 +9,7 @@ from service.schemas.similarity import SimilarityOptions
 
 
 @dataclass(frozen=True)
-class Question:
+class BatchKey:
     """What searches must have in common to be one search of several queries."""
 
     index: str
@@ -19,9 +19,9 @@ class Question:
     operating_point: str | None
 
 
-def question_of(options: SearchOptions, k: int) -> Question:
-    """What a search with these options, and k as settled, asks of its index."""
-    return Question(
+def batch_key(options: SearchOptions, k: int) -> BatchKey:
+    """The key of a search with these options, and k as settled."""
+    return BatchKey(
         options.index, k, options.max_distance, options.require_exact, options.operating_point
     )
 
@@ -32,7 +32,7 @@ class SearchJob:
 
     images: tuple[QueryImage, ...]
     options: SearchOptions
-    question: Question
+    key: BatchKey
     watch: Stopwatch
 
 

@@ -21,13 +21,12 @@ from service.app import create_app
 from service.doctor.deployment import checks_of
 from service.errors import ERROR_TABLE, RefusalReason
 from service.routes.openapi import ANSWERS, PROBLEM_DETAILS
+from service.schemas.common import Wire
 from service.schemas.embed import EmbedAnswer
-from service.schemas.health import Live, Ready
 from service.schemas.indexes import IndexList, IndexStatus, Item
-from service.schemas.info import Info
-from service.schemas.parts import Wire
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
+from service.schemas.status import Info, Live, Ready
 from service.settings import Settings, variable_name
 
 

@@ -9,8 +9,8 @@ from service.errors import BodyTimeoutError, BodyTooLargeError
 from service.http import body_limit as guard
 from service.http.body_limit import BodyLimit, CountedBody
 from service.http.request_log import RequestLog
+from service.http.route_specs import SPECS
 from service.observability.metrics import Metrics
-from service.routes.specs import SPECS
 
 
 def messages(*chunks: bytes, is_complete: bool = True) -> list[dict[str, Any]]:
@@ -88,9 +88,7 @@ def serve(app: Any, wire: Wire, *headers: tuple[bytes, bytes]) -> list[dict[str,
 
 def bounded() -> BodyLimit:
     """A layer that lets nothing pass but what stands around an image, and answers at once."""
-    return BodyLimit(
-        respond, routes={}, max_image_bytes=1, timeout_s=1, budget=ByteBudget(1_000_000)
-    )
+    return BodyLimit(respond, max_image_bytes=1, timeout_s=1, budget=ByteBudget(1_000_000))
 
 
 CHUNKED = (b"transfer-encoding", b"chunked")

@@ -8,9 +8,9 @@ from model.errors import CertificateError, EmbeddingError, ImageDecodeError, Ret
 from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
 from service.http.problems import problem_of, problem_response
 from service.observability.stopwatch import Stopwatch
-from service.schemas.health import Live
+from service.schemas.common import IndexInfo
 from service.schemas.indexes import Item
-from service.schemas.parts import IndexInfo
+from service.schemas.status import Live
 from service.work.answers import rms_8bit, wire_radius
 from service.work.encoding import encode, json_response
 

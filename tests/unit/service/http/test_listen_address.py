@@ -3,7 +3,7 @@ import socket
 import pytest
 
 from service.errors import UnsafeBindingError
-from service.keys.binding import check_binding, is_loopback
+from service.http.listen_address import check_binding, is_loopback
 
 LOOPBACK = ["127.0.0.1", "127.8.9.10", "127.1", "::1", "::ffff:127.0.0.1", "localhost"]
 OPEN = ["0.0.0.0", "0", "::", "", "::ffff:0.0.0.0", "10.0.0.1", "192.168.1.1", "8.8.8.8",
