@@ -98,9 +98,7 @@ class Engine:
                     task.answer(self._compare(job, *images))
                 case EmbedJob() as job:
                     task.answer(self._describe(job, *images))
-        return [
-            task for key, group in searches.items() for task in self._search(key, group)
-        ]
+        return [task for key, group in searches.items() for task in self._search(key, group)]
 
     def _embed(self, tasks: Sequence[JobTask]) -> list[list[Embedded]]:
         """Every image of every job: in one call, those that no cache knew."""
