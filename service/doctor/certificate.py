@@ -5,7 +5,7 @@ by less than L * gain * radius + 2 E; no movement of that length may displace a 
 the nearest plane between the first result and another entry, on the other hand, one must.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -42,13 +42,14 @@ def load_model(
         return error
 
 
-def check_model(model: Model) -> Iterator[Finding]:
+def check_model(model: Model) -> Finding:
     """The checkpoint is whole, and its bounds are proved again from the weights as read."""
     embedder = model()
     if isinstance(embedder, RetrievalError):
-        yield failed(str(embedder), "set LIPSIM_CHECKPOINT to a file of `model.train` or `convert`")
-        return
-    yield ok(
+        return failed(
+            str(embedder), "set LIPSIM_CHECKPOINT to a file of `model.train` or `convert`"
+        )
+    return ok(
         f"{embedder.name} {embedder.fingerprint[:16]}: Lipschitz bound "
         f"{embedder.lipschitz_bound:.9g}, forward error E {embedder.forward_error:.3g} "
         f"({embedder.arithmetic}, claim {embedder.claim}), proved"
@@ -82,14 +83,13 @@ class MemoryGallery:
         )
 
 
-def check_certificate(model: Model) -> Iterator[Finding]:
+def check_certificate(model: Model) -> Finding:
     """Radii of a search hold against random and worst changes, and are not far too small."""
     embedder = model()
     if isinstance(embedder, RetrievalError):
-        yield warning("no model, so no certificate could be tried", "see the model")
-        return
+        return warning("no model, so no certificate could be tried", "see the model")
     query, gallery = _scene(embedder)
-    yield attack(query, gallery, lipschitz_bound=embedder.lipschitz_bound)
+    return attack(query, gallery, lipschitz_bound=embedder.lipschitz_bound)
 
 
 def attack(query: ImageEmbedding, gallery: MemoryGallery, *, lipschitz_bound: float) -> Finding:

@@ -25,7 +25,7 @@ class Finding(NamedTuple):
     advice: str = ""
 
 
-Check = Callable[[], Iterable[Finding]]
+Check = Callable[[], Finding | Iterable[Finding]]
 """It gives one finding or, like the one of all indexes, several."""
 
 
@@ -45,7 +45,8 @@ def examine(checks: Mapping[str, Check]) -> Iterator[tuple[str, Finding]]:
     """Run every check, in order; what one raises is a finding too, as the next must still run."""
     for name, check in checks.items():
         try:
-            for finding in check():
+            found = check()
+            for finding in (found,) if isinstance(found, Finding) else found:
                 yield name, finding
         except Exception as error:  # Whatever is wrong here is what the doctor is asked for.
             reason = " ".join(str(error).split())

@@ -82,51 +82,44 @@ def checks_of(settings: Settings) -> dict[str, Check]:
     }
 
 
-def check_keys(path: Path | None) -> Iterator[Finding]:
+def check_keys(path: Path | None) -> Finding:
     """The keys file, where there is to be one, can be read and is sound."""
     if path is None:
-        yield ok("none are set: whoever reaches the service may ask")
-        return
+        return ok("none are set: whoever reaches the service may ask")
     try:
         keys = read_keys(path)
     except KeysFileError as error:
-        yield failed(
+        return failed(
             str(error), "repair it, or make one as the service's user: `python -m service key NAME`"
         )
-        return
     if keys:
-        yield ok(f"{path} holds {len(keys)}")
-    else:
-        yield warning(f"{path} holds none: nobody may ask", "`python -m service key NAME`")
+        return ok(f"{path} holds {len(keys)}")
+    return warning(f"{path} holds none: nobody may ask", "`python -m service key NAME`")
 
 
-def check_address(host: str, *, has_keys: bool, may_lack_keys: bool) -> Iterator[Finding]:
+def check_address(host: str, *, has_keys: bool, may_lack_keys: bool) -> Finding:
     """The address to listen on is one that may be served so."""
     try:
         check_binding(host, has_keys=has_keys, may_lack_keys=may_lack_keys)
     except UnsafeBindingError as error:
-        yield failed(f"LIPSIM_HOST={host} without keys", str(error))
-        return
+        return failed(f"LIPSIM_HOST={host} without keys", str(error))
     if is_loopback(host):
-        yield ok(f"{host}: this machine alone")
-    elif has_keys:
-        yield ok(f"{host}: other machines too, with keys")
-    else:
-        yield ok(f"{host}: other machines too, without keys, as LIPSIM_ALLOW_NO_KEYS says")
+        return ok(f"{host}: this machine alone")
+    if has_keys:
+        return ok(f"{host}: other machines too, with keys")
+    return ok(f"{host}: other machines too, without keys, as LIPSIM_ALLOW_NO_KEYS says")
 
 
-def check_tracing(*, wanted: bool) -> Iterator[Finding]:
+def check_tracing(*, wanted: bool) -> Finding:
     """Where traces are wanted, what sends them is there; without it the service does not start."""
     try:
         tracing = tracing_of_environment("doctor") if wanted else None
     except DependencyError as error:
-        yield failed(str(error), "install the extra `otel`, or drop LIPSIM_TRACING")
-        return
+        return failed(str(error), "install the extra `otel`, or drop LIPSIM_TRACING")
     if tracing is None:
-        yield ok("no traces are sent")
-    else:
-        tracing.close()
-        yield ok("traces are sent as OTEL_* says")
+        return ok("no traces are sent")
+    tracing.close()
+    return ok("traces are sent as OTEL_* says")
 
 
 def check_decoding(limits: DecodeLimits) -> Iterator[Finding]:
@@ -179,31 +172,28 @@ async def _decode_all(samples: dict[str, bytes], limits: DecodeLimits) -> dict[s
     return problems
 
 
-def check_redis(url: str | None, *, has_secret: bool, timeout_s: float) -> Iterator[Finding]:
+def check_redis(url: str | None, *, has_secret: bool, timeout_s: float) -> Finding:
     """Ask it once; without it the service serves all the same, so nothing here is a failure."""
     if url is None:
-        yield ok("none is set: cache and quota are this process's own")
-        return
+        return ok("none is set: cache and quota are this process's own")
     try:
         refusal = asyncio.run(_refusal_of_a_write(url, timeout_s))
     except (RedisAwayError, ValueError) as error:
-        yield warning(
+        return warning(
             f"does not answer: {error!s:.200}",
             "see that it runs, and LIPSIM_REDIS_URL; until then caches and quotas are local",
         )
-        return
     if refusal:
-        yield warning(
+        return warning(
             f"Redis answers, and refuses to write: {refusal:.200}",
             "give it memory and the user the rights that docs/redis.md lists",
         )
-    elif has_secret:
-        yield ok("Redis answers and takes what is written")
-    else:
-        yield warning(
-            "Redis answers, and no embedding is kept there",
-            "set LIPSIM_CACHE_SECRET to 32 random characters, the same in every replica",
-        )
+    if has_secret:
+        return ok("Redis answers and takes what is written")
+    return warning(
+        "Redis answers, and no embedding is kept there",
+        "set LIPSIM_CACHE_SECRET to 32 random characters, the same in every replica",
+    )
 
 
 async def _refusal_of_a_write(url: str, timeout_s: float) -> str | None:
@@ -214,26 +204,23 @@ async def _refusal_of_a_write(url: str, timeout_s: float) -> str | None:
         await link.stop()
 
 
-def check_data_dir(data_dir: Path) -> Iterator[Finding]:
+def check_data_dir(data_dir: Path) -> Finding:
     """The directory is there, may be read, and holds some index."""
     if not data_dir.is_dir():
-        yield failed(
+        return failed(
             f"{data_dir} is no directory", f"set LIPSIM_DATA_DIR, or make an index: `{_BUILD}`"
         )
-        return
     if not os.access(data_dir, os.R_OK | os.X_OK):
-        yield failed(f"{data_dir} may not be read", "give the service's user the right to read it")
-        return
+        return failed(f"{data_dir} may not be read", "give the service's user the right to read it")
     names = list_indexes(data_dir)
     if not names:
-        yield warning(f"{data_dir} holds no index", f"only comparing works until `{_BUILD}`")
-    elif DEFAULT_INDEX not in names:
-        yield warning(
+        return warning(f"{data_dir} holds no index", f"only comparing works until `{_BUILD}`")
+    if DEFAULT_INDEX not in names:
+        return warning(
             f"{data_dir} holds {len(names)}, and none is called {DEFAULT_INDEX!r}",
             "clients must name one",
         )
-    else:
-        yield ok(f"{data_dir} holds {len(names)}: {', '.join(names[:10]):.200}")
+    return ok(f"{data_dir} holds {len(names)}: {', '.join(names[:10]):.200}")
 
 
 def check_indexes(data_dir: Path, model: Model) -> Iterator[Finding]:

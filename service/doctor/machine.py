@@ -33,16 +33,15 @@ _CLOCK_SLACK_S = 300.0
 _BORN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def check_torch() -> Iterator[Finding]:
+def check_torch() -> Finding:
     """Which build of torch this is; the network runs on the CPU whichever it is."""
     found = f"Python {platform.python_version()}, torch {torch.__version__}"
     if torch.version.cuda is not None and not torch.cuda.is_available():
-        yield warning(
+        return warning(
             f"{found} is a CUDA build, and finds no device",
             "the network runs on the CPU anyway: install the CPU build, several GB smaller",
         )
-    else:
-        yield ok(f"{found}, {'CPU' if torch.version.cuda is None else 'CUDA'} build")
+    return ok(f"{found}, {'CPU' if torch.version.cuda is None else 'CUDA'} build")
 
 
 def check_faiss() -> Iterator[Finding]:
@@ -99,33 +98,29 @@ def probe_faiss() -> None:
         raise AssertionError("FAISS and a plain scan find different rows")
 
 
-def check_threads(workers: int, threads_per_worker: int) -> Iterator[Finding]:
+def check_threads(workers: int, threads_per_worker: int) -> Finding:
     """Workers and their threads against the cores that this process may use."""
     cores = usable_cores()
     wanted = workers * threads_per_worker
     says = f"{workers} workers x {threads_per_worker} threads on {cores:g} usable cores"
     if wanted > 2 * cores:
-        yield warning(says, "set LIPSIM_WORKERS to the number of cores: more wait for each other")
-    else:
-        yield ok(says)
+        return warning(says, "set LIPSIM_WORKERS to the number of cores: more wait for each other")
+    return ok(says)
 
 
-def check_open_files(max_connections: int) -> Iterator[Finding]:
+def check_open_files(max_connections: int) -> Finding:
     """The soft limit on open files against the connections wanted."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft - RESERVED_FILES >= max_connections:
-        yield ok(f"{soft} open files allowed, {max_connections} connections wanted")
-        return
+        return ok(f"{soft} open files allowed, {max_connections} connections wanted")
     allowed = max(1, soft - RESERVED_FILES)
-    yield warning(
+    return warning(
         f"{soft} open files leave room for {allowed} of {max_connections} connections",
         f"raise the limit to {max_connections + RESERVED_FILES} (ulimit -n, LimitNOFILE=)",
     )
 
 
-def check_memory(
-    workers: int, *, image_bytes: int, body_bytes: int, data_dir: Path
-) -> Iterator[Finding]:
+def check_memory(workers: int, *, image_bytes: int, body_bytes: int, data_dir: Path) -> Finding:
     """Free memory against what the service may come to hold at the worst moment.
 
     Args:
@@ -144,45 +139,41 @@ def check_memory(
         f"{indexes / _GIBIBYTE:.1f} by indexes)"
     )
     if free < wanted:
-        yield warning(
+        return warning(
             says,
             "lower LIPSIM_WORKERS, LIPSIM_MAX_IMAGE_PIXELS or LIPSIM_MAX_BODY_BYTES_HELD, or add "
             "memory",
         )
-    else:
-        yield ok(says)
+    return ok(says)
 
 
-def check_disk(data_dir: Path) -> Iterator[Finding]:
+def check_disk(data_dir: Path) -> Finding:
     """Free space: a rebuild writes the next version beside the one that serves."""
     place = next(p for p in (data_dir.absolute(), *data_dir.absolute().parents) if p.exists())
     free = shutil.disk_usage(place).free
     wanted = max([_GIBIBYTE, *(2 * size for size in _vectors_bytes(data_dir))])
     says = f"{free / _GIBIBYTE:.1f} GiB free where the indexes are"
     if free < wanted:
-        yield warning(
+        return warning(
             f"{says}, a rebuild may take {wanted / _GIBIBYTE:.1f}",
             "free space, or `python -m index_builder prune`",
         )
-    else:
-        yield ok(says)
+    return ok(says)
 
 
-def check_clock(data_dir: Path) -> Iterator[Finding]:
+def check_clock(data_dir: Path) -> Finding:
     """The clock is not before what was written here already."""
     now = datetime.now(UTC)
     if now < _BORN:
-        yield failed(f"the clock says {now:%Y-%m-%d}", "set the clock: start an NTP client")
-        return
+        return failed(f"the clock says {now:%Y-%m-%d}", "set the clock: start an NTP client")
     for manifest in _manifests(data_dir):
         created = datetime.fromisoformat(manifest.created)
         if (created - now).total_seconds() > _CLOCK_SLACK_S:
-            yield warning(
+            return warning(
                 f"the clock says {now:%Y-%m-%d %H:%M}, an index was written at {created}",
                 "set the clock here, or on the machine that built the index",
             )
-            return
-    yield ok(f"{now:%Y-%m-%dT%H:%M:%SZ}")
+    return ok(f"{now:%Y-%m-%dT%H:%M:%SZ}")
 
 
 def _manifests(data_dir: Path) -> Iterator[Manifest]:

@@ -6,13 +6,12 @@ every honest answer, one without may have given its place to another that lies a
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeGuard
 
-from service.replay.differences import ROUNDING, Differences, Tolerances
-from service.replay.recomputation import Recomputation
+from service.replay.recomputation import ROUNDING, Recomputation, Tolerances
 from service.schemas.search import SearchAnswer, SearchResult
 from service.work.answers import rms_8bit
 
@@ -26,11 +25,23 @@ Rule = Callable[[Any, str, Any, Any], None]
 
 @dataclass(frozen=True)
 class Comparison:
-    """An answer that is compared; the rules note what of it does not hold."""
+    """An answer that is compared.
+
+    Attributes:
+        answer: as it was recorded.
+        recomputation: the same question, asked now.
+        words: what does not hold.
+        changes: of each radius that was compared, in uploaded pixels.
+    """
 
     answer: SearchAnswer
     recomputation: Recomputation
-    differences: Differences
+    words: list[str] = field(default_factory=list[str])
+    changes: list[float] = field(default_factory=list[float])
+
+    @property
+    def tolerances(self) -> Tolerances:
+        return self.recomputation.tolerances
 
     @property
     def is_whole(self) -> bool:
@@ -41,17 +52,67 @@ class Comparison:
         self, path: str, recorded: Json, recomputed: Json, rules: Mapping[str, Rule]
     ) -> None:
         """Each member by its rule; exactly where the table has none."""
-        for member in self.differences.members(path or "the answer", recorded, recomputed):
-            rule = rules.get(member, _exact)
+        for member in self.common(path or "the answer", recorded, recomputed):
+            rule = rules.get(member, Comparison.exact)
             rule(self, f"{path}.{member}" if path else member, recorded[member], recomputed[member])
+
+    def say(self, words: str) -> None:
+        self.words.append(words)
+
+    def differ(self, path: str, recorded: object, recomputed: object) -> None:
+        self.say(f"{path} was {recorded!r:.200} and is {recomputed!r:.200}")
+
+    def exact(self, path: str, recorded: object, recomputed: object) -> None:
+        """The two must be the same, JSON for JSON; the member that is not is named."""
+        if _is_object(recorded) and _is_object(recomputed):
+            for member in self.common(path, recorded, recomputed):
+                self.exact(f"{path}.{member}", recorded[member], recomputed[member])
+        elif not _is_same(recorded, recomputed):
+            self.differ(path, recorded, recomputed)
+
+    def common(
+        self, path: str, recorded: Collection[str], recomputed: Collection[str]
+    ) -> list[str]:
+        """Both must have the same members; gives those that both have."""
+        for member in sorted(set(recomputed) - set(recorded)):
+            self.say(f"{path} has no {member!r:.80}")
+        for member in sorted(set(recorded) - set(recomputed)):
+            self.say(f"{path} has {member!r:.80}, which nobody asked for")
+        return [member for member in recomputed if member in recorded]
+
+    def near(self, path: str, recorded: float, recomputed: float, tolerance: float) -> None:
+        """The two must agree to a tolerance; NaN never does."""
+        if not abs(recorded - recomputed) <= tolerance:
+            self.differ(path, recorded, recomputed)
+
+    def same_radius(self, path: str, recorded: float | None, recomputed: float | None) -> None:
+        """The two must agree to what a radius may differ by."""
+        if recorded is None or recomputed is None:
+            if recorded is not recomputed:
+                self.differ(path, recorded, recomputed)
+            return
+        self.changes.append(abs(recorded - recomputed))
+        tolerance = self.tolerances.radius + ROUNDING * abs(recomputed)
+        self.near(path, recorded, recomputed, tolerance)
+
+    def proved(
+        self, path: str, recorded: float | None, recomputed: float | None, tolerance: float
+    ) -> None:
+        """What was claimed must be proved now too; more may be, since now all was looked at."""
+        if recorded is not None and not recorded >= 0.0:
+            self.differ(path, recorded, recomputed)
+        elif recomputed is not None and (
+            recorded is None or not recorded - recomputed <= tolerance + ROUNDING * recomputed
+        ):
+            self.say(f"{path} was {recorded!r}, and {recomputed!r} is all that is proved")
 
 
 @dataclass(frozen=True)
 class ResultComparison(Comparison):
-    """One entry that is in both answers."""
+    """One entry that is in both answers; what does not hold is noted with the answer's."""
 
-    recorded: SearchResult
-    recomputed: SearchResult
+    recorded: SearchResult = field(kw_only=True)
+    recomputed: SearchResult = field(kw_only=True)
 
     @property
     def is_whole(self) -> bool:
@@ -60,9 +121,7 @@ class ResultComparison(Comparison):
         return self.recorded.exact or asked or self.recomputation.saw_everything
 
 
-def compare_answers(
-    answer: SearchAnswer, record: Json, recomputation: Recomputation
-) -> Differences:
+def compare_answers(answer: SearchAnswer, record: Json, recomputation: Recomputation) -> Comparison:
     """What of a recorded answer does not hold.
 
     Args:
@@ -70,13 +129,9 @@ def compare_answers(
         record: the same as JSON has it, so that members which nobody asked for are seen.
         recomputation: the same question, asked now.
     """
-    comparison = Comparison(answer, recomputation, Differences(recomputation.tolerances))
+    comparison = Comparison(answer, recomputation)
     comparison.members("", record, recomputation.answer, ANSWER_RULES)
-    return comparison.differences
-
-
-def _exact(c: Comparison, path: str, recorded: Any, recomputed: Any) -> None:
-    c.differences.exact(path, recorded, recomputed)
+    return comparison
 
 
 def _by(rules: Mapping[str, Rule]) -> Rule:
@@ -88,28 +143,28 @@ def _unchecked(_c: Comparison, _path: str, _recorded: Any, _recomputed: Any) -> 
 
 
 def _near(tolerance: Callable[[Tolerances], float]) -> Rule:
-    return lambda c, path, recorded, recomputed: c.differences.near(
-        path, recorded, recomputed, tolerance(c.differences.tolerances)
+    return lambda c, path, recorded, recomputed: c.near(
+        path, recorded, recomputed, tolerance(c.tolerances)
     )
 
 
 def _rounded(c: Comparison, path: str, recorded: float, recomputed: float) -> None:
     """A library of linear algebra has rounded it."""
-    c.differences.near(path, recorded, recomputed, ROUNDING * recomputed)
+    c.near(path, recorded, recomputed, ROUNDING * recomputed)
 
 
 def _radius(c: Comparison, path: str, recorded: float | None, recomputed: float | None) -> None:
     if c.is_whole:
-        c.differences.same_radius(path, recorded, recomputed)
+        c.same_radius(path, recorded, recomputed)
     else:
-        c.differences.proved(path, recorded, recomputed, c.differences.tolerances.radius)
+        c.proved(path, recorded, recomputed, c.tolerances.radius)
 
 
 def _vector(c: Comparison, path: str, recorded: list[float] | None, now: list[float]) -> None:
     if recorded is None or len(recorded) != len(now):
-        c.differences.say(f"{path} has another length")
-    elif not math.dist(recorded, now) <= c.differences.tolerances.embedding:
-        c.differences.say(f"{path} is another, by more than twice the forward error")
+        c.say(f"{path} has another length")
+    elif not math.dist(recorded, now) <= c.tolerances.embedding:
+        c.say(f"{path} is another, by more than twice the forward error")
 
 
 def _query(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None:
@@ -118,7 +173,7 @@ def _query(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None:
 
 
 def _operating_point(c: Comparison, path: str, recorded: Json | None, recomputed: Any) -> None:
-    c.differences.exact(path, recorded and {"stale": False, **recorded}, recomputed)
+    c.exact(path, recorded and {"stale": False, **recorded}, recomputed)
 
 
 def _results(c: Comparison, path: str, record: Sequence[Json], _recomputed: Any) -> None:
@@ -129,26 +184,26 @@ def _results(c: Comparison, path: str, record: Sequence[Json], _recomputed: Any)
         name = f"{path}[{place}]"
         found = recomputed.get(recorded.id) or _outsider(c, name, recorded)
         if found is not None:
-            pair = ResultComparison(c.answer, c.recomputation, c.differences, recorded, found)
+            pair = ResultComparison(**vars(c), recorded=recorded, recomputed=found)
             dump = found.model_dump(exclude_unset=True)
             pair.members(f"{name} ({recorded.id!r:.80})", members, dump, RESULT_RULES)
     listed = {recorded.id for recorded in c.answer.results}
     for item_id, result in recomputed.items():
         if item_id not in listed and not _may_be_missing(c, result):
-            c.differences.say(f"{item_id!r:.80} belongs in the answer and was not in it")
+            c.say(f"{item_id!r:.80} belongs in the answer and was not in it")
 
 
 def _check_list(c: Comparison) -> None:
     """What must hold of the list as it stands, whatever is recomputed."""
-    results, options, say = c.answer.results, c.recomputation.options, c.differences.say
+    results, options, say = c.answer.results, c.recomputation.options, c.say
     if len({result.id for result in results}) != len(results):
         say("an entry is in the answer twice")
     if len(results) > options.k:
         say(f"there are {len(results)} results, and k was {options.k}")
     for place, result in enumerate(results):
         name = f"results[{place}]"
-        c.differences.exact(f"{name}.rank", result.rank, place + 1)
-        c.differences.near(f"{name}.distance", result.distance, 1 - result.similarity, ROUNDING)
+        c.exact(f"{name}.rank", result.rank, place + 1)
+        c.near(f"{name}.distance", result.distance, 1 - result.similarity, ROUNDING)
         if options.max_distance is not None and not result.distance <= options.max_distance:
             say(f"{name}.distance is above max_distance")
     for place, (a, b) in enumerate(pairwise(results)):
@@ -158,7 +213,7 @@ def _check_list(c: Comparison) -> None:
 
 def _outsider(c: Comparison, name: str, recorded: SearchResult) -> SearchResult | None:
     """The entry of a result that is not in the recomputed answer, if it may be in another."""
-    options, results, say = c.recomputation.options, c.recomputation.results, c.differences.say
+    options, results, say = c.recomputation.options, c.recomputation.results, c.say
     found, item_id = c.recomputation.outsider(recorded.id), f"{recorded.id!r:.80}"
     if found is None:
         say(f"{name}.id: {item_id} is not in the answer, nor in the index")
@@ -179,67 +234,66 @@ def _may_be_missing(c: Comparison, result: SearchResult) -> bool:
     options, recorded = c.recomputation.options, c.answer.results
     if result.certified_radius != 0.0:
         return False
-    limit, cosine = options.max_distance, c.differences.tolerances.cosine
+    limit, cosine = options.max_distance, c.tolerances.cosine
     is_at_limit = limit is not None and result.distance > limit - cosine
     return is_at_limit or (len(recorded) == options.k and _reaches(c, recorded[-1], result))
 
 
 def _reaches(c: Comparison, a: SearchResult, b: SearchResult) -> bool:
-    return a.similarity >= b.similarity - 2.0 * c.differences.tolerances.cosine
+    return a.similarity >= b.similarity - 2.0 * c.tolerances.cosine
 
 
 def _certified(c: ResultComparison, path: str, recorded: bool, _recomputed: Any) -> None:
     radius, epsilon = c.recorded.certified_radius, c.recomputation.options.epsilon or 0.0
-    c.differences.exact(path, recorded, radius is None or epsilon < radius)
+    c.exact(path, recorded, radius is None or epsilon < radius)
 
 
 def _exactness(c: ResultComparison, path: str, recorded: bool, recomputed: bool) -> None:
-    clear = _CLEAR * c.differences.tolerances.radius
+    clear = _CLEAR * c.tolerances.radius
     radii = c.recorded.certified_radius, c.recomputed.certified_radius
     is_clear = all(radius is None or radius > clear for radius in radii)
     if is_clear and recorded != recomputed and c.is_whole:
-        c.differences.differ(path, recorded, recomputed)
+        c.differ(path, recorded, recomputed)
 
 
 def _rms_8bit(c: ResultComparison, path: str, recorded: float | None, _recomputed: Any) -> None:
     """It says the recorded radius in another unit."""
     embedding, radius = c.recomputation.query.embedding, c.recorded.certified_radius
     if recorded is None or radius is None:
-        c.differences.exact(path, recorded, radius)
+        c.exact(path, recorded, radius)
         return
     implied = rms_8bit(radius, 3 * embedding.height * embedding.width)
-    c.differences.near(path, recorded, implied, ROUNDING * implied)
+    c.near(path, recorded, implied, ROUNDING * implied)
 
 
 def _margin(
     c: ResultComparison, path: str, recorded: float | None, recomputed: float | None
 ) -> None:
     """What the recomputed one proves, and the recorded radius in another unit."""
-    differences, query, radius = c.differences, c.recomputation.query, c.recorded.certified_radius
+    radius = c.recorded.certified_radius
     if recorded is not None and recomputed is not None:
-        tolerance = differences.tolerances.margin(recomputed)
-        differences.proved(path, recorded, recomputed, tolerance)
+        c.proved(path, recorded, recomputed, c.tolerances.margin(recomputed))
     if (recorded is None) != (radius is None):
-        differences.differ(path, recorded, recomputed)
+        c.differ(path, recorded, recomputed)
     elif recorded is not None and radius is not None:
-        norm, error, scale = query.norm, query.embedding.forward_error, c.recomputation.scale
+        norm, error, scale = c.tolerances.norm, c.tolerances.forward_error, c.tolerances.scale
         implied = max(0.0, min(recorded * norm, norm - 2.0 * error)) / scale
-        slack = differences.tolerances.radius + 2.0 * ROUNDING * (norm / scale + implied)
-        differences.near(f"{path}, as a radius,", implied, radius, slack)
+        slack = c.tolerances.radius + 2.0 * ROUNDING * (norm / scale + implied)
+        c.near(f"{path}, as a radius,", implied, radius, slack)
 
 
 def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bool | None) -> None:
     """The verdict; null where no operating point was asked for."""
     point, margin = c.recomputation.answer["operating_point"], c.recorded.match_margin
-    tolerance = c.differences.tolerances.match_radius
+    tolerance = c.tolerances.match_radius
     if recorded is not None and margin is not None and point is not None:
         if recorded != (margin >= point["threshold"]):
-            c.differences.say(f"{path} does not follow from match_margin and the threshold")
+            c.say(f"{path} does not follow from match_margin and the threshold")
         radii = c.recorded.match_radius, c.recomputed.match_radius
         if all(radius is not None and radius <= tolerance for radius in radii):
             return  # Nothing was promised about it.
     if recorded != recomputed:
-        c.differences.differ(path, recorded, recomputed)
+        c.differ(path, recorded, recomputed)
 
 
 def _judged(tolerance: Callable[[Tolerances], float]) -> Rule:
@@ -248,15 +302,32 @@ def _judged(tolerance: Callable[[Tolerances], float]) -> Rule:
     def compare(
         c: ResultComparison, path: str, recorded: float | None, recomputed: float | None
     ) -> None:
-        allowed = tolerance(c.differences.tolerances)
+        allowed = tolerance(c.tolerances)
         if (recorded is None) != (recomputed is None):
-            c.differences.differ(path, recorded, recomputed)
+            c.differ(path, recorded, recomputed)
         elif not c.recomputation.saw_everything:
-            c.differences.proved(path, recorded, recomputed, allowed)
+            c.proved(path, recorded, recomputed, allowed)
         elif recorded is not None and recomputed is not None:
-            c.differences.near(path, recorded, recomputed, allowed + ROUNDING * recomputed)
+            c.near(path, recorded, recomputed, allowed + ROUNDING * recomputed)
 
     return compare
+
+
+def _is_same(one: object, other: object) -> bool:
+    """Whether two values are the same in JSON, where true is not 1, but 1 is 1.0."""
+    if _is_object(one) and _is_object(other):
+        return one.keys() == other.keys() and all(_is_same(one[name], other[name]) for name in one)
+    if _is_list(one) and _is_list(other):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+def _is_object(value: object) -> TypeGuard[Mapping[str, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> TypeGuard[list[Any]]:
+    return isinstance(value, list)
 
 
 QUERY_RULES: Mapping[str, Rule] = {
@@ -266,7 +337,7 @@ QUERY_RULES: Mapping[str, Rule] = {
 }
 ANSWER_RULES: Mapping[str, Rule] = {
     "query": _query,
-    "index": _exact,
+    "index": Comparison.exact,
     "model": _by({"forward_error": _rounded}),
     "operating_point": _operating_point,
     "results": _results,
@@ -277,7 +348,7 @@ ANSWER_RULES: Mapping[str, Rule] = {
 }
 RESULT_RULES: Mapping[str, Rule] = {
     "rank": _unchecked,  # Its place in the list is.
-    "id": _exact,
+    "id": Comparison.exact,
     "distance": _near(lambda t: t.cosine),
     "similarity": _near(lambda t: t.cosine),
     "certified_radius": _radius,
@@ -287,9 +358,9 @@ RESULT_RULES: Mapping[str, Rule] = {
     "match_margin": _judged(lambda t: t.sine),
     "match_radius": _judged(lambda t: t.match_radius),
     "exact": _exactness,
-    "duplicates": _exact,
+    "duplicates": Comparison.exact,
     "certified": _certified,
-    "metadata": _exact,
+    "metadata": Comparison.exact,
 }
 for _rules, _model in ((ANSWER_RULES, SearchAnswer), (RESULT_RULES, SearchResult)):
     if _rules.keys() != _model.model_fields.keys():

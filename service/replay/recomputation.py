@@ -1,5 +1,6 @@
 """A recorded question asked again, with a look at every entry, and the answer as it should read."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,7 +14,6 @@ from index_builder.search.gallery import GalleryIndex
 from model.certificate.match import Verdicts, judge
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
-from service.replay.differences import Tolerances
 from service.schemas.search import SearchOptions, SearchResult
 from service.work.answers import (
     Embedded,
@@ -25,6 +25,68 @@ from service.work.answers import (
     build_results,
     find_point,
 )
+
+ROUNDING = 1e-12
+"""Relative, of a handful of float64 operations on the way from an embedding to a number."""
+
+_SINE_ROUNDING = 1e-9
+"""Of a match margin: planes between very close rows are computed less well."""
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far honest numbers may lie apart.
+
+    Two computed embeddings of one image lie within E of the real one each, so within 2 E of one
+    another; each tolerance is what that makes of a number.
+
+    Attributes:
+        norm: of the embedding as recomputed.
+        forward_error: E.
+        scale: Lipschitz bound times gain: how far an embedding moves per unit of pixel change.
+        norm_deviation: bound on | |f| - 1 | over the gallery.
+    """
+
+    norm: float
+    forward_error: float
+    scale: float
+    norm_deviation: float
+
+    @property
+    def embedding(self) -> float:
+        """Of the l2 distance of the embeddings, and of the difference of their norms."""
+        return 2.0 * self.forward_error + ROUNDING * self.norm
+
+    @property
+    def turn(self) -> float:
+        """Of the angle between them; inf where one may be zero."""
+        # sin(turn) <= apart / norm of either, and x / (1 - x) is above arcsin(x).
+        apart = 2.0 * self.forward_error
+        return apart / (self.norm - apart) if self.norm > apart else math.inf
+
+    @property
+    def cosine(self) -> float:
+        """Of a similarity or distance."""
+        return min(2.0, self.turn * (1.0 + self.norm_deviation)) + ROUNDING
+
+    @property
+    def sine(self) -> float:
+        """Of a match margin, which is the sine of an angle."""
+        return self.turn + _SINE_ROUNDING
+
+    def margin(self, margin: float) -> float:
+        """Of a margin: a radius in embedding space over the norm, both of which may move."""
+        return (1.0 + margin) * self.turn + ROUNDING
+
+    @property
+    def radius(self) -> float:
+        """Of a radius, in uploaded pixels."""
+        return 2.0 * self.forward_error / self.scale
+
+    @property
+    def match_radius(self) -> float:
+        """Of a verdict's radius, which is computed less well."""
+        return (2.0 * self.forward_error + _SINE_ROUNDING * self.norm) / self.scale
 
 
 @dataclass(frozen=True)
@@ -41,17 +103,13 @@ class Recomputation:
         """Whether the answer must have come from a look at all entries, as this one does."""
         return sees_everything(self.index.size, self.options.k)
 
-    @property
-    def scale(self) -> float:
-        """How far an embedding moves per unit of pixel change."""
-        return self.embedder.lipschitz_bound * self.query.embedding.gain
-
-    @property
+    @cached_property
     def tolerances(self) -> Tolerances:
-        return Tolerances.of(
+        embedding = self.query.embedding
+        return Tolerances(
             norm=self.query.norm,
-            forward_error=self.query.embedding.forward_error,
-            scale=self.scale,
+            forward_error=embedding.forward_error,
+            scale=self.embedder.lipschitz_bound * embedding.gain,
             norm_deviation=self.index.norm_deviation,
         )
 

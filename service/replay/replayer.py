@@ -92,13 +92,13 @@ class Replayer:
         recomputation = Recomputation(
             self._embedder, self._index(record, audit), Embedded(query, embedding), options
         )
-        differences = compare_answers(answer, record, recomputation)
+        comparison = compare_answers(answer, record, recomputation)
         has_changed = audit["decoders"] != decoder_versions()
         return ReplayResult(
             image_sha256=answer.query.sha256,
-            differences=tuple(differences.words),
-            largest_change=differences.largest,
-            tolerance=differences.tolerances.radius,
+            differences=tuple(comparison.words),
+            largest_change=max(comparison.changes, default=0.0),
+            tolerance=comparison.tolerances.radius,
             unchecked=("timings_ms", *(["audit.decoders"] if has_changed else [])),
         )
 

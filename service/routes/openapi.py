@@ -7,13 +7,14 @@ written here from the same models and the same table that the code runs on.
 import copy
 import json
 from collections import defaultdict
+from functools import cache, partial
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.errors import ERROR_TABLE, RETRY_AFTER_S
+from service.errors import ERROR_TABLE
 from service.http.auth import OPEN_PATHS
 from service.http.problems import MEDIA_TYPE
 from service.http.route_specs import SPECS, RouteSpec, reading
@@ -32,42 +33,19 @@ holds, is answered with a 500. The service fetches no URL and opens no path of a
 
 # The service as a whole may need keys or not, which is the deployment's choice: hence the `{}`.
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {}]
-_SECURITY_SCHEMES = {
-    "bearer": {
-        "type": "http",
-        "scheme": "bearer",
-        "description": "An API key, where the deployment has keys.",
-    },
-    "apiKey": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "X-API-Key",
-        "description": "The same key; for clients that need Authorization for something else.",
-    },
-}
-# A real image file, small enough to stand in an example.
-_EXAMPLE_PNG = (
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAJklEQVR4nGMUEBBgwAZY5OXlsUsoKipi"
-    "l1BQUKC1BOP79++xSgAAaiQFWLgo/mwAAAAASUVORK5CYII="
-)
-# By path, without the /v1 that an alias does not have; a test holds them against the wire types.
-# And what a problem may say in detail, where its title alone would not show it.
-_EXAMPLES = json.loads((files("service.routes") / "examples.json").read_bytes())
-ANSWERS: dict[str, dict[str, Any]] = _EXAMPLES["answers"]
-PROBLEM_DETAILS: dict[str, str] = _EXAMPLES["problem_details"]
+# What no model and no table holds; `answers` are by path, without the /v1 that an alias does
+# not have, and `problem_details` are for problems whose title alone would not show what they say.
+_WRITTEN = json.loads((files("service.routes") / "openapi.json").read_bytes())
+ANSWERS: dict[str, dict[str, Any]] = _WRITTEN["answers"]
+PROBLEM_DETAILS: dict[str, str] = _WRITTEN["problem_details"]
+_HEADERS: dict[str, dict[str, Any]] = _WRITTEN["headers"]
 
 _ACCESS_CODES = ("unauthorized", "forbidden", "quota_exceeded")
 
 
 def install(app: FastAPI, limits: Limits) -> None:
     """Make `app.openapi` give the completed document, made once."""
-
-    def document() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = _complete(app, limits)
-        return app.openapi_schema
-
-    app.openapi = document
+    app.openapi = cache(partial(_complete, app, limits))
 
 
 def _complete(app: FastAPI, limits: Limits) -> dict[str, Any]:
@@ -75,7 +53,7 @@ def _complete(app: FastAPI, limits: Limits) -> dict[str, Any]:
         title=app.title, version=app.version, description=app.description, routes=app.routes
     )
     found["security"] = _SECURITY
-    found["components"]["securitySchemes"] = _SECURITY_SCHEMES
+    found["components"]["securitySchemes"] = _WRITTEN["security_schemes"]
     schemas = found["components"]["schemas"]
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
@@ -88,7 +66,7 @@ def _complete(app: FastAPI, limits: Limits) -> dict[str, Any]:
             operation["responses"].pop("422", None)
             _complete_operation(path, operation, limits)
     not_ready = found["paths"]["/readyz"]["get"]["responses"]["503"]
-    not_ready["headers"] = _RETRY_AFTER
+    not_ready["headers"] = _HEADERS["503"]
     not_ready["content"]["application/json"]["example"] = ANSWERS["/readyz#503"]
     return found
 
@@ -144,7 +122,7 @@ def _request_body(spec: RouteSpec[Any], limits: Limits) -> dict[str, Any]:
         "multipart/form-data": {"schema": _object(files, form)},
         "application/json": {
             "schema": _object(texts, options),
-            "example": dict.fromkeys(texts, _EXAMPLE_PNG) | _example_options(spec),
+            "example": dict.fromkeys(texts, _WRITTEN["image_base64"]) | _example_options(spec),
         },
     }
     if len(spec.images) == 1:
@@ -221,28 +199,6 @@ def _problem_response(status: int, titles: dict[str, str]) -> dict[str, Any]:
             MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}
         },
     }
-    if status in _PROBLEM_HEADERS:
-        response["headers"] = _PROBLEM_HEADERS[status]
+    if str(status) in _HEADERS:
+        response["headers"] = _HEADERS[str(status)]
     return response
-
-
-_RETRY_AFTER = {
-    "Retry-After": {
-        "description": "Seconds to wait before the next try.",
-        "schema": {"type": "integer"},
-        "example": RETRY_AFTER_S,
-    }
-}
-_RATE_LIMIT = {
-    f"RateLimit-{name}": {"description": meaning, "schema": {"type": "integer"}}
-    for name, meaning in (
-        ("Limit", "Requests of one window."),
-        ("Remaining", "Requests that are left in this window."),
-        ("Reset", "Seconds until the window ends."),
-    )
-}
-_PROBLEM_HEADERS: dict[int, dict[str, Any]] = {
-    401: {"WWW-Authenticate": {"schema": {"type": "string"}, "example": "Bearer"}},
-    429: _RETRY_AFTER | _RATE_LIMIT,
-    503: _RETRY_AFTER,
-}
