@@ -73,8 +73,7 @@ class Candidates:
         return -np.inf if self.are_all else self.unseen_score
 
 
-@dataclass(frozen=True, eq=False)
-class Scores:
+class Scores(NamedTuple):
     """Each candidate's score <g, f> and squared norm |f|^2 in float64, both (M,).
 
     `rows` are the candidates' rows as float64, where they are few; else None.
@@ -142,8 +141,7 @@ def rank(
     return positions[order[:count]]
 
 
-@dataclass(frozen=True, eq=False)
-class CentredRows:
+class CentredRows(NamedTuple):
     """Rows with a common centre taken off, so that squared distances of near rows keep digits.
 
     Attributes:
@@ -181,12 +179,10 @@ class CentredRows:
 
     def take(self, positions: Int64[np.ndarray, " K"]) -> "CentredRows":
         """Some of them, around the same centre."""
+        vectors = self.vectors[positions]
+        offsets = vectors if self.offsets is self.vectors else self.offsets[positions]
         return CentredRows(
-            self.vectors[positions],
-            self.numbers[positions],
-            self.centre,
-            self.offsets[positions],
-            self.squares[positions],
+            vectors, self.numbers[positions], self.centre, offsets, self.squares[positions]
         )
 
 
@@ -210,8 +206,11 @@ def signed_radii(
         norm: |g|, rounded up; a number, or one a row of `gap`, (K, 1).
     """
     square, spread, is_near = _squares_of_offsets(first, second)
-    _part_clusters(first, second, square, spread, is_near)
     near, other = np.nonzero(is_near)
+    # No more near pairs than that of each row with itself are no cluster.
+    if near.size > first.numbers.size:
+        _part_clusters(first, second, square, spread, is_near)
+        near, other = np.nonzero(is_near)
     exact = np.zeros(near.size)
     differ = first.numbers[near] != second.numbers[other]
     if differ.any():
@@ -268,16 +267,21 @@ def _with_slack(
 
     Args:
         gap: differences of scores.
-        square: squared distances, > 0.
+        square: squared distances, > 0; overwritten.
         spread: |a_i|^2 + |a_j|^2 of each square that was computed from them; 0 for the others.
         norm: |g|, rounded up.
         dimension: D.
     """
     unit = gamma(dimension + 8)
-    distance = np.sqrt(square)
-    value = gap / distance
-    slack = 8.0 * unit * norm / np.minimum(distance, 1.0)
-    slack += 2.0 * unit * np.abs(value) * (spread / square)
+    # In place, as fresh memory costs more than the arithmetic.
+    slack = np.sqrt(square)
+    value = gap / slack
+    np.minimum(slack, 1.0, out=slack)
+    np.divide(8.0 * unit * norm, slack, out=slack)
+    cancelled = np.divide(spread, square)
+    cancelled *= np.abs(value, out=square)
+    cancelled *= 2.0 * unit
+    slack += cancelled
     return SignedRadii(value, slack)
 
 

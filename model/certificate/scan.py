@@ -1,10 +1,10 @@
 """The pair radii that a certificate needs, a block at a time, without those that cannot count."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from model.certificate.geometry import Norm
 from model.certificate.pairs import (
@@ -22,6 +22,17 @@ from model.certificate.rounding import gamma
 
 Columns = slice | Int64[np.ndarray, " B"]
 
+# Fewer rows a block are not worth a round, however many entries they are compared with.
+_FEWEST = 64
+
+# From so many kept entries, or from this squared norm of the mean of the best candidates, a centre
+# of their own is worth its subtraction.
+_MANY = 32
+_CLOSE = 0.95
+
+# So many of the best candidates, or as many as are kept, say where the middle of them is.
+_SAMPLE = 16
+
 
 class KthSmallest:
     """The k smallest numbers of each of several rows that arrive in blocks."""
@@ -29,8 +40,9 @@ class KthSmallest:
     def __init__(self, k: int, count: int) -> None:
         self._k, self._count, self._width = k, count, 0
         self._parts: list[Float64[np.ndarray, "K B"]] = []
+        self._is_settled = False
         # Upper bound of the k-th smallest so far, (K,); inf while fewer have come.
-        self.limit = np.full(count, np.inf)
+        self.limit: Float64[np.ndarray, " K"] | float = np.inf
 
     def add(self, block: Float64[np.ndarray, "K B"]) -> None:
         """Take in more columns; what can no longer be among the k smallest is forgotten at times.
@@ -39,6 +51,7 @@ class KthSmallest:
         """
         self._parts.append(block)
         self._width += block.shape[1]
+        self._is_settled = False
         if self._width >= self._k + self._k // 2:
             self._settle()
 
@@ -48,37 +61,39 @@ class KthSmallest:
         Args:
             k: at most the one given at the start, which is the default.
         """
-        if not self._parts:
-            return self.limit
-        smallest = self._settle()
         wanted = self._k if k is None else k
-        if smallest.shape[1] < wanted:
+        if self._width < wanted:
             return np.full(self._count, np.inf)
-        if wanted == self._k:
-            return self.limit
+        smallest = self._settle()
+        if wanted == smallest.shape[1]:
+            return smallest.max(axis=1)
         return np.partition(smallest, wanted - 1, axis=1)[:, wanted - 1]
 
     def _settle(self) -> Float64[np.ndarray, "K W"]:
+        if self._is_settled:
+            return self._parts[0]
         seen = self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts, axis=1)
         if seen.shape[1] > self._k:
             seen = np.partition(seen, self._k - 1, axis=1)[:, : self._k]
-        if seen.shape[1] == self._k:
+            self.limit = seen[:, -1]
+        elif seen.shape[1] == self._k:
             self.limit = seen.max(axis=1)
-        self._parts, self._width = [seen], seen.shape[1]
+        self._parts, self._width, self._is_settled = [seen], seen.shape[1], True
         return seen
 
 
-@dataclass(frozen=True, eq=False)
-class PairBlock:
+class PairBlock(NamedTuple):
     """Signed radii of the kept entries over some candidates, (K, B).
 
     Attributes:
         columns: which candidates.
         radii: inf of an entry over itself, and where a pair was not needed; with slack 0 there.
+        lower: the radii with the slack off.
     """
 
     columns: Columns
     radii: SignedRadii
+    lower: Float64[np.ndarray, "K B"]
 
 
 class PairScan:
@@ -95,7 +110,6 @@ class PairScan:
         upper: the same with the slack added.
         rest: lower bound of each one's radius over all that was not compared, (K,): entries unseen
             by the search, and blocks left out. inf where there is nothing.
-        rest_gap: lower bound of its lead in score over all that, (K,).
     """
 
     def __init__(
@@ -114,86 +128,108 @@ class PairScan:
         self._kept_squares = scores.squared_norms[positions]
         self.lower, self.upper = (KthSmallest(k, positions.size) for _ in range(2))
         self.rest = self._tail(candidates.ceiling, np.inf)
-        self.rest_gap = self._gap(candidates.ceiling)
+        self._rest_scores: Float64[np.ndarray, " K"] | float = candidates.ceiling
+
+    @property
+    def rest_gap(self) -> Float64[np.ndarray, " K"]:
+        """Lower bound of each one's lead in score over all that was not compared, (K,)."""
+        unit = gamma(self._candidates.vectors.shape[1] + 8)
+        rounding = 8.0 * unit * (1.0 + self._candidates.norm_deviation) * self._norm.high
+        return self._kept_scores - self._rest_scores - rounding
 
     def __iter__(self) -> Iterator[PairBlock]:
         if self._positions.size == 0:
             return
-        for columns, kept, block in self._blocks():
+        vectors, rows = self._candidates.vectors, self._scores.rows
+        length = max(_FEWEST, rows_of_a_block(max(vectors.shape[1], self._positions.size)))
+        if rows is not None and len(vectors) <= length:
+            # Clusters among few candidates get their own centre where they need one.
+            everything = self._around_zero(slice(None), rows)
             self._check_deadline()
-            needed = np.ones(self._positions.size, dtype=np.bool_)
-            if np.isfinite(self.upper.limit).any():
-                best = float(self._scores.values[columns].max())
-                needed = ~self._leave_out(best, self._farthest(kept.squares, block.squares))
-            if not needed.any():
-                continue
-            radii = self._compare(kept, block, columns, needed)
-            self.lower.add(radii.lower)
-            self.upper.add(radii.upper)
-            yield PairBlock(columns, radii)
-
-    def _blocks(self) -> Iterator[tuple[Columns, CentredRows, CentredRows]]:
-        """The kept entries and the candidates in blocks, best scores first, around one centre.
-
-        Few candidates are one block around 0, which costs nothing: clusters among them get their
-        own centre where they need one.
-        """
-        vectors, numbers = self._candidates.vectors, self._candidates.rows
-        rows, squares = self._scores.rows, self._scores.squared_norms
-        count = vectors.shape[0]
-        length = rows_of_a_block(max(vectors.shape[1], self._positions.size))
-        if rows is not None and count <= length:
-            origin = np.zeros(vectors.shape[1])
-            block = CentredRows(rows, numbers, origin, rows, squares)
-            yield slice(0, count), block.take(self._positions), block
+            yield self._compare(everything.take(self._positions), everything, slice(None))
             return
-        kept = CentredRows.of(vectors[self._positions], numbers[self._positions])
         order = np.argsort(-self._scores.values, kind="stable")
-        for part in slices(count, length):
+        kept, is_central = self._kept_rows(order)
+        for part in slices(order.size, length):
+            self._check_deadline()
             columns = order[part]
             # No later block has a better score, so what bounds this one bounds them all.
-            if self._leave_out(
-                float(self._scores.values[columns[0]]), np.inf, all_or_none=True
-            ).all():
+            if self._leave_out(columns, np.inf, all_or_none=True).all():
                 return
-            yield (
-                columns,
-                kept,
-                CentredRows.around(kept.centre, vectors[columns], numbers[columns]),
+            if is_central:
+                block = self._around_zero(columns, vectors[columns].astype(np.float64))
+                yield self._compare(kept, block, columns)
+                continue
+            block = CentredRows.around(
+                kept.centre, vectors[columns], self._candidates.rows[columns]
             )
+            left_out = self._leave_out(columns, self._farthest(kept.squares, block.squares))
+            if not left_out.all():
+                yield self._compare(kept, block, columns, left_out)
+
+    def _around_zero(self, columns: Columns, rows: Float64[np.ndarray, "B D"]) -> CentredRows:
+        """Candidates around 0, which costs nothing: their squares are known."""
+        origin = np.zeros(rows.shape[1])
+        squares = self._scores.squared_norms[columns]
+        return CentredRows(rows, self._candidates.rows[columns], origin, rows, squares)
+
+    def _kept_rows(self, order: Int64[np.ndarray, " M"]) -> tuple[CentredRows, bool]:
+        """The kept entries around 0, or the mean of the best candidates, and whether it is 0.
+
+        A centre costs each candidate a subtraction; it pays where there are many entries to compare
+        it with or leave out, and where near rows need its digits.
+        """
+        vectors, numbers = self._candidates.vectors, self._candidates.rows
+        best = vectors[order[: max(_SAMPLE, self._positions.size)]]
+        centre = best.mean(axis=0, dtype=np.float64).astype(np.float32).astype(np.float64)
+        if self._positions.size < _MANY and centre @ centre < _CLOSE:
+            rows = vectors[self._positions].astype(np.float64)
+            return self._around_zero(self._positions, rows), True
+        kept = vectors[self._positions]
+        return CentredRows.around(centre, kept, numbers[self._positions]), False
 
     def _compare(
         self,
         kept: CentredRows,
         block: CentredRows,
         columns: Columns,
-        needed: np.ndarray,
-    ) -> SignedRadii:
+        left_out: Bool[np.ndarray, " K"] | None = None,
+    ) -> PairBlock:
+        """Compare the kept entries with a block, but for those that need not be."""
         scores = self._scores.values[columns]
-        if needed.all():
+        if left_out is None or not left_out.any():
             gap = self._kept_scores[:, None] - scores
-            return signed_radii(kept, block, gap, norm=self._norm.high)
-        some = np.flatnonzero(needed)
-        gap = self._kept_scores[some, None] - scores
-        found = signed_radii(kept.take(some), block, gap, norm=self._norm.high)
-        shape = (needed.size, scores.size)
-        radii = SignedRadii(np.full(shape, np.inf), np.zeros(shape))
-        radii.value[some], radii.slack[some] = found
-        return radii
+            radii = signed_radii(kept, block, gap, norm=self._norm.high)
+        else:
+            some = np.flatnonzero(~left_out)
+            gap = self._kept_scores[some, None] - scores
+            found = signed_radii(kept.take(some), block, gap, norm=self._norm.high)
+            shape = (left_out.size, scores.size)
+            radii = SignedRadii(np.full(shape, np.inf), np.zeros(shape))
+            radii.value[some], radii.slack[some] = found
+        lower = radii.lower
+        self.lower.add(lower)
+        self.upper.add(radii.upper)
+        return PairBlock(columns, radii, lower)
 
     def _leave_out(
-        self, best: float, farthest: Float64[np.ndarray, " K"] | float, *, all_or_none: bool = False
-    ) -> np.ndarray:
-        """Which entries need no comparison with rows of such scores and distances, (K,)."""
+        self,
+        columns: Int64[np.ndarray, " B"],
+        farthest: Float64[np.ndarray, " K"] | float,
+        *,
+        all_or_none: bool = False,
+    ) -> Bool[np.ndarray, " K"]:
+        """Which entries need no comparison with these candidates, best first, so far away, (K,)."""
         none = np.zeros(self._positions.size, dtype=np.bool_)
         if not np.isfinite(self.upper.limit).any():
             return none
+        best = float(self._scores.values[columns[0]])
         tail = self._tail(best, farthest)
         out = (tail > 0.0) & (tail >= self.upper.limit)
         if all_or_none and not out.all():
             return none
-        self.rest[out] = np.minimum(self.rest, tail)[out]
-        self.rest_gap[out] = np.minimum(self.rest_gap, self._gap(best))[out]
+        self.rest = np.where(out, np.minimum(self.rest, tail), self.rest)
+        self._rest_scores = np.where(out, np.maximum(self._rest_scores, best), self._rest_scores)
         return out
 
     def _farthest(
@@ -215,8 +251,3 @@ class PairScan:
             dimension=self._candidates.vectors.shape[1],
             farthest=farthest,
         )
-
-    def _gap(self, unseen_score: float) -> Float64[np.ndarray, " K"]:
-        unit = gamma(self._candidates.vectors.shape[1] + 8)
-        rounding = 8.0 * unit * (1.0 + self._candidates.norm_deviation) * self._norm.high
-        return self._kept_scores - unseen_score - rounding

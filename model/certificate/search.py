@@ -11,6 +11,7 @@ the first entries by number, and every radius is 0, whatever k is.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -80,8 +81,7 @@ class SearchCertificate:
     verdicts: Verdicts | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class Ranking:
+class Ranking(NamedTuple):
     """Candidates scored and ranked in float64: the answer, before anything is said of its radii.
 
     Attributes:
@@ -252,8 +252,7 @@ def certify_ranking(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _EmbeddingRadii:
+class _EmbeddingRadii(NamedTuple):
     """Embedding-space radii of one answer, before pixels; `exact` as in the certificate."""
 
     membership: Float64[np.ndarray, " K"]
@@ -271,13 +270,14 @@ def _embedding_radii(
     max_distance: float | None,
 ) -> _EmbeddingRadii:
     """Put pairs, the rest and the threshold together."""
-    others = np.ones(ranking.candidates.rows.size, dtype=np.bool_)
-    others[top] = False
+    # inf among the answer's own: they do not enter.
+    floor = np.full(ranking.candidates.rows.size, -np.inf)
+    floor[top] = np.inf
     outside, first = np.full(top.size, np.inf), np.inf
     for block in scan:
-        lower = block.radii.lower
-        first = min(first, float(lower[0].min()))
-        outside = np.minimum(outside, lower[:, others[block.columns]].min(axis=1, initial=np.inf))
+        first = min(first, float(block.lower[0].min()))
+        entering = np.maximum(block.lower, floor[block.columns])
+        outside = np.minimum(outside, entering.min(axis=1))
         if judging is not None:
             judging.add(block.radii)
     pairs = scan.lower.kth(ranking.k)
@@ -302,13 +302,14 @@ def _embedding_radii(
 
 def _radii_to_the_next(ranking: Ranking, top: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " J"]:
     """Signed radii of each result over the one behind it, slack off."""
+    if top.size < 2:
+        return np.zeros(0)
     vectors = ranking.candidates.vectors[top].astype(np.float64)
     gap = -np.diff(ranking.scores.values[top])
     return radii_of_differences(gap, vectors[:-1] - vectors[1:], norm=ranking.norm.high).lower
 
 
-@dataclass(frozen=True, eq=False)
-class _ThresholdRadii:
+class _ThresholdRadii(NamedTuple):
     """Embedding-space radii around the query below which verdicts on the threshold stay.
 
     Attributes:
