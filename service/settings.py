@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
 from limits import RateLimitItem, parse
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
@@ -23,6 +30,28 @@ _SHORTEST_SECRET = 32
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 # Stricter than the library, which reads the first of several rates and drops the others silently.
 _RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day)s?")
+
+
+@lru_cache(maxsize=256)
+def parse_rate(text: str) -> RateLimitItem:
+    """A rate like `600/minute` or `1000/5 minutes`.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    if _RATE.fullmatch(text) is None:
+        raise ValueError(
+            "a rate is like 600/minute or 1000/5 minutes, of second, minute, hour, day"
+        )
+    return parse(text)
+
+
+def _check_rate(text: str) -> str:
+    parse_rate(text)
+    return text
+
+
+Rate = Annotated[str, AfterValidator(_check_rate)]
 
 
 class Settings(BaseSettings):
@@ -52,8 +81,8 @@ class Settings(BaseSettings):
         description="Whether other machines may be served without keys: for a service behind a "
         "proxy that authenticates.",
     )
-    rate_limit: str = Field(
-        default="",
+    rate_limit: Rate | None = Field(
+        default=None,
         description="Requests of each key, like 600/minute; without keys, of each client address; "
         "more is 429. Empty: no bound.",
     )
@@ -216,17 +245,12 @@ class Settings(BaseSettings):
             check_url(value.get_secret_value())
         return value
 
-    @field_validator("checkpoint", "keys_file", "cache_secret", "redis_url", mode="before")
+    @field_validator(
+        "checkpoint", "keys_file", "rate_limit", "cache_secret", "redis_url", mode="before"
+    )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
-
-    @field_validator("rate_limit")
-    @classmethod
-    def _check_rate(cls, value: str) -> str:
-        if value:
-            parse_rate(value)
-        return value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -290,20 +314,6 @@ def shown_default(name: str) -> str:
         return "one per usable core"
     value = Settings.model_fields[name].get_default()
     return shown(value)
-
-
-@lru_cache(maxsize=256)
-def parse_rate(text: str) -> RateLimitItem:
-    """A rate like `600/minute` or `1000/5 minutes`.
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    if _RATE.fullmatch(text) is None:
-        raise ValueError(
-            "a rate is like 600/minute or 1000/5 minutes, of second, minute, hour, day"
-        )
-    return parse(text)
 
 
 def check_url(url: str) -> None:

@@ -56,7 +56,7 @@ class EmbeddingCache:
         if found is None:
             self._counts.misses += 1
             return None
-        return QueryImage(sha256, found.format, None, found.embedding)
+        return QueryImage(found.format, None, sha256=sha256, embedding=found.embedding)
 
     def keep(self, image: QueryImage) -> None:
         """Remember an image that was embedded just now; one that was found is remembered already.

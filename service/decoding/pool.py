@@ -10,7 +10,8 @@ import structlog
 
 from model.errors import EmptyImageError, ImageDecodeError
 from model.pixels.decode import DecodeLimits
-from service.decoding.protocol import ANSWER, MAX_HEADER_BYTES, QUESTION, PreparedImage, unpack
+from service.decoding.protocol import ANSWER, MAX_HEADER_BYTES, QUESTION, unpack
+from service.decoding.query_image import QueryImage
 from service.decoding.worker import limits_as_json
 from service.errors import DecodeTimeoutError, OverloadedError
 from service.observability.metrics import Metrics
@@ -45,7 +46,7 @@ class DecodePool:
         self._metrics = metrics
         self._free: asyncio.Queue[_DecodeProcess] = asyncio.Queue()
         self._timeout_s = timeout_s
-        self._tasks: set[asyncio.Task[PreparedImage]] = set()
+        self._tasks: set[asyncio.Task[QueryImage]] = set()
 
     @property
     def size(self) -> int:
@@ -68,7 +69,7 @@ class DecodePool:
 
     async def prepare(
         self, data: bytes, *, watch: Stopwatch, patience_s: float, wants_pixels: bool = False
-    ) -> PreparedImage:
+    ) -> QueryImage:
         """The image of a file's bytes, ready for the network.
 
         Args:
@@ -107,7 +108,7 @@ class DecodePool:
 
     async def _run(
         self, process: "_DecodeProcess", data: bytes, *, wants_pixels: bool
-    ) -> PreparedImage:
+    ) -> QueryImage:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await process.prepare(data, wants_pixels=wants_pixels)
@@ -122,7 +123,7 @@ class DecodePool:
         finally:
             self._free.put_nowait(process)
 
-    def _finish(self, task: "asyncio.Task[PreparedImage]") -> None:
+    def _finish(self, task: "asyncio.Task[QueryImage]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # Nobody may be waiting for it any more.
@@ -163,7 +164,7 @@ class _DecodeProcess:
         with contextlib.suppress(EmptyImageError):
             await self.prepare(b"", wants_pixels=False)
 
-    async def prepare(self, data: bytes, *, wants_pixels: bool) -> PreparedImage:
+    async def prepare(self, data: bytes, *, wants_pixels: bool) -> QueryImage:
         """As `DecodePool.prepare`; an image is blamed only for ending a process that just began."""
         while True:
             was_proven = self._is_proven
@@ -186,7 +187,7 @@ class _DecodeProcess:
             process.kill()
         return await process.wait()
 
-    async def _ask(self, data: bytes, *, wants_pixels: bool) -> PreparedImage:
+    async def _ask(self, data: bytes, *, wants_pixels: bool) -> QueryImage:
         await self.start()
         process = self._process
         assert process is not None  # noqa: S101 - `start` has made one.

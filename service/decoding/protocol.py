@@ -8,7 +8,6 @@ process that an image has taken over can answer wrongly about images, and no mor
 import json
 import math
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from model.errors import (
     ImageSizeError,
 )
 from model.pixels.network_input import NetworkInput
+from service.decoding.query_image import QueryImage
 
 QUESTION = struct.Struct("<Q?")
 ANSWER = struct.Struct("<IQ")
@@ -42,26 +42,9 @@ _ERRORS: dict[str, type[ImageError]] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedImage:
-    """An image ready for the network.
-
-    Attributes:
-        pixels_sha256: of the decoded pixels (H, W, 3, uint8, row by row), hex; None if it was not
-            asked for.
-        format: of the content, as the decode policy names it.
-        input: what the network is given.
-        is_truncated: the file ended early, and was drawn as far as it goes.
-    """
-
-    pixels_sha256: str | None
-    format: str
-    input: NetworkInput
-    is_truncated: bool = False
-
-
-def pack_image(image: PreparedImage) -> bytes:
+def pack_image(image: QueryImage) -> bytes:
     given = image.input
+    assert given is not None  # noqa: S101 - it was decoded just now.
     return _pack(
         {
             "pixels_sha256": image.pixels_sha256,
@@ -85,8 +68,8 @@ def pack_setup_error(problem: str) -> bytes:
     return _pack({"cannot_start": problem[:1000]}, b"")
 
 
-def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
-    """The prepared image of an answer.
+def unpack(header: bytes, array: bytes, size: int) -> QueryImage:
+    """The image of an answer, ready for the network.
 
     Args:
         header: its JSON.
@@ -111,7 +94,7 @@ def unpack(header: bytes, array: bytes, size: int) -> PreparedImage:
         raise ValueError("an answer of a decode process has bounds that are no numbers")
     given = NetworkInput(values, says["gain"], says["input_error"], says["height"], says["width"])
     is_truncated = says["is_truncated"] is True
-    return PreparedImage(says["pixels_sha256"], says["format"], given, is_truncated)
+    return QueryImage(says["format"], given, says["pixels_sha256"], is_truncated)
 
 
 def _pack(header: dict[str, object], array: bytes) -> bytes:

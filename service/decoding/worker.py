@@ -17,11 +17,11 @@ from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
 from service.decoding.protocol import (
     QUESTION,
-    PreparedImage,
     pack_error,
     pack_image,
     pack_setup_error,
 )
+from service.decoding.query_image import QueryImage
 
 # Pillow draws in up to 4 bytes a pixel, the rules of the decode policy copy that up to three times,
 # and 16-bit values take twice as much; the rest is for Python, numpy and the file itself.
@@ -85,7 +85,7 @@ def _answer(data: bytes, limits: DecodeLimits, size: int, *, wants_pixels: bool)
         image = decode_image(data, limits)
         pixels = hashlib.sha256(image.pixels.tobytes()).hexdigest() if wants_pixels else None
         return pack_image(
-            PreparedImage(
+            QueryImage(
                 pixels_sha256=pixels,
                 format=image.format,
                 is_truncated=image.is_truncated,

@@ -164,7 +164,7 @@ async def _decode_all(samples: dict[str, bytes], limits: DecodeLimits) -> dict[s
             except Exception as error:  # Of whatever kind: the other formats are tried too.
                 problems[name] = str(error)
                 continue
-            size = (image.input.width, image.input.height)
+            size = image.input and (image.input.width, image.input.height)
             if size != (_WIDTH, _HEIGHT) or image.format != name:
                 problems[name] = f"decoded as {image.format} {size}"
     finally:

@@ -96,7 +96,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()
-        self._stop_reading_timer()
+        _cancel(self._reading_timer)
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -105,7 +105,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._watch_reading(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        self._stop_reading_timer()
+        _cancel(self._reading_timer)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
@@ -238,23 +238,22 @@ class BoundedProtocol(HttpToolsProtocol):
 
         self._reading_timer = self.loop.call_later(self._bounds.answer_timeout_s, look)
 
-    def _stop_reading_timer(self) -> None:
-        if self._reading_timer is not None:
-            self._reading_timer.cancel()
-            self._reading_timer = None
-
     def _start_header_timer(self) -> None:
         if self._header_timer is None:
             self._header_timer = self.loop.call_later(self._bounds.header_timeout_s, self._give_up)
 
     def _stop_header_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
+        _cancel(self._header_timer)
+        self._header_timer = None
 
     def _give_up(self) -> None:
         # Not `close`, which would wait for a client that does not read its last answer either.
         self.transport.abort()
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
 
 
 @lru_cache(maxsize=64)

@@ -18,14 +18,13 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
 
 import structlog
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
 from model.cli.files import write_aside
 from service.errors import KeysFileError
-from service.settings import parse_rate
+from service.settings import Rate
 
 # Names stand in log lines and in the names of counters.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -48,12 +47,6 @@ class Scope(StrEnum):
         return self in (needed, Scope.ADMIN)
 
 
-def _check_rate(text: str | None) -> str | None:
-    if text is not None:
-        parse_rate(text)
-    return text
-
-
 class Key(BaseModel):
     """One entry of the keys file."""
 
@@ -63,7 +56,7 @@ class Key(BaseModel):
     scope: Scope
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     expires: AwareDatetime | None = None
-    rate_limit: Annotated[str | None, AfterValidator(_check_rate)] = None
+    rate_limit: Rate | None = None
 
     def is_expired(self, now: datetime) -> bool:
         return self.expires is not None and now >= self.expires

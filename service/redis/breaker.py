@@ -45,7 +45,7 @@ class CircuitBreaker:
         self._failures += 1
         if self._failures < self._allowed:
             return False
-        self._open()
+        self.probe_failed()
         return True
 
     def probe_succeeded(self) -> None:
@@ -56,8 +56,5 @@ class CircuitBreaker:
 
     def probe_failed(self) -> None:
         """The probe was not: open, or stay so for longer."""
-        self._open()
-
-    def _open(self) -> None:
         self._pause_s = min(2 * self._pause_s, self._longest_pause_s)
         self.is_open = True

@@ -258,7 +258,7 @@ def _exactness(c: ResultComparison, path: str, recorded: bool, recomputed: bool)
 
 def _rms_8bit(c: ResultComparison, path: str, recorded: float | None, _recomputed: Any) -> None:
     """It says the recorded radius in another unit."""
-    embedding, radius = c.recomputation.query.embedding, c.recorded.certified_radius
+    embedding, radius = c.recomputation.query.embedded, c.recorded.certified_radius
     if recorded is None or radius is None:
         c.exact(path, recorded, radius)
         return

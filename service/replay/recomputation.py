@@ -14,9 +14,9 @@ from index_builder.search.gallery import GalleryIndex
 from model.certificate.match import Verdicts, judge
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
+from service.decoding.query_image import QueryImage
 from service.schemas.search import SearchOptions, SearchResult
 from service.work.answers import (
-    Embedded,
     build_audit,
     build_certificate,
     build_index,
@@ -95,7 +95,7 @@ class Recomputation:
 
     embedder: Embedder
     index: GalleryIndex
-    query: Embedded
+    query: QueryImage
     options: SearchOptions
 
     @property
@@ -105,7 +105,7 @@ class Recomputation:
 
     @cached_property
     def tolerances(self) -> Tolerances:
-        embedding = self.query.embedding
+        embedding = self.query.embedded
         return Tolerances(
             norm=self.query.norm,
             forward_error=embedding.forward_error,
@@ -118,11 +118,11 @@ class Recomputation:
         """The answer as JSON would have it, but for `results` and the timings."""
         query, index, options = self.query, self.index, self.options
         _, point = find_point(index, options.operating_point)
-        pixels = query.image.pixels_sha256 or ""
+        pixels = query.pixels_sha256 or ""
         parts = {
             "query": build_query(query, include_vector=options.include_vector),
             "index": build_index(index),
-            "model": build_model(self.embedder, query.embedding.forward_error),
+            "model": build_model(self.embedder, query.embedded.forward_error),
             "certificate": build_certificate(self._full, self.embedder.claim),
             "audit": build_audit(options, options.k, pixels, self.embedder, index),
         }
@@ -146,7 +146,7 @@ class Recomputation:
             return None
         if self.index.entries([row])[0].id != item_id:
             return None
-        vector, norm = self.query.embedding.vector, self.query.norm
+        vector, norm = self.query.embedded.vector, self.query.norm
         score = float(self.index.vectors[row].astype(np.float64) @ vector)
         similarity = max(-1.0, min(1.0, score / norm)) if norm > 0.0 else 0.0
         none = np.zeros(1)
@@ -172,7 +172,7 @@ class Recomputation:
         """The answer of a full scan: no bound on unseen entries is in its radii."""
         options = self.options
         certificate = certify_search(
-            self.query.embedding.vector,
+            self.query.embedded.vector,
             self.index.everything(),
             # More than all is all, and a record may say any number.
             k=min(options.k, self.index.size + 1),
@@ -186,15 +186,15 @@ class Recomputation:
         rule, _ = find_point(self.index, self.options.operating_point)
         if rule is None:
             return None
-        vector, everything = self.query.embedding.vector, self.index.everything()
+        vector, everything = self.query.embedded.vector, self.index.everything()
         return judge(vector, everything, positions, rule, **self._proving)
 
     @property
     def _proving(self) -> Mapping[str, float]:
         return {
             "lipschitz_bound": self.embedder.lipschitz_bound,
-            "gain": self.query.embedding.gain,
-            "forward_error": self.query.embedding.forward_error,
+            "gain": self.query.embedded.gain,
+            "forward_error": self.query.embedded.forward_error,
         }
 
     def _results(self, answer: Answer) -> list[SearchResult]:

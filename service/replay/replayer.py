@@ -20,7 +20,6 @@ from service.errors import ReplayError
 from service.replay.compare import compare_answers
 from service.replay.recomputation import Recomputation
 from service.schemas.search import RECORD, SearchAnswer, SearchOptions
-from service.work.answers import Embedded
 
 _NO_RECORD = "this is no answer to a search with include_audit"
 
@@ -84,14 +83,12 @@ class Replayer:
             sha256=answer.query.sha256,
             format=image.format,
             input=None,
-            embedding=(embedding := self._embedder.embed_image(image)),
+            embedding=self._embedder.embed_image(image),
             pixels_sha256=audit["pixels_sha256"],
             is_truncated=image.is_truncated,
         )
         options = SearchOptions.model_validate({**audit["options"], "include_audit": True})
-        recomputation = Recomputation(
-            self._embedder, self._index(record, audit), Embedded(query, embedding), options
-        )
+        recomputation = Recomputation(self._embedder, self._index(record, audit), query, options)
         comparison = compare_answers(answer, record, recomputation)
         has_changed = audit["decoders"] != decoder_versions()
         return ReplayResult(

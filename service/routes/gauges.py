@@ -33,8 +33,7 @@ class Gauges(Collector):
         is_ready = self._lifecycle.unready_reason() is None
         yield _info("build", "What is running.", version=self._version)
         yield _gauge("ready", "1 when searches can be answered.", is_ready)
-        yield self._requests()
-        yield self._limits()
+        yield from self._requests()
         loaded = self._lifecycle.loaded
         if loaded is None:
             return
@@ -46,26 +45,23 @@ class Gauges(Collector):
         yield from _model(loaded.engine.embedder)
         yield from self._indexes(loaded.engine.registry.entries())
 
-    def _requests(self) -> GaugeMetricFamily:
-        found = GaugeMetricFamily(
-            "lipsim_requests_in_hand",
+    def _requests(self) -> Iterator[GaugeMetricFamily]:
+        receiving, working = self._admission.receiving, self._admission.working
+        loaded = self._lifecycle.loaded
+        yield _by_stage(
+            "requests_in_hand",
             "POST requests: let in (received); decoded or answered, or waiting for it (working); "
             "of those, waiting for a batch (waiting).",
-            labels=["stage"],
+            received=receiving.taken,
+            working=working.taken,
+            waiting=0 if loaded is None else loaded.pipeline.batcher.waiting,
         )
-        loaded = self._lifecycle.loaded
-        found.add_metric(["received"], self._admission.receiving.taken)
-        found.add_metric(["working"], self._admission.working.taken)
-        found.add_metric(["waiting"], 0 if loaded is None else loaded.pipeline.batcher.waiting)
-        return found
-
-    def _limits(self) -> GaugeMetricFamily:
-        found = GaugeMetricFamily(
-            "lipsim_requests_in_hand_limit", "Most requests a stage may hold.", labels=["stage"]
+        yield _by_stage(
+            "requests_in_hand_limit",
+            "Most requests a stage may hold.",
+            received=receiving.capacity,
+            working=working.capacity,
         )
-        found.add_metric(["received"], self._admission.receiving.capacity)
-        found.add_metric(["working"], self._admission.working.capacity)
-        return found
 
     def _indexes(self, entries: list[IndexEntry]) -> Iterator[GaugeMetricFamily]:
         def family(name: str, meaning: str, *labels: str) -> GaugeMetricFamily:
@@ -129,6 +125,13 @@ def _cache(counts: CacheCounts) -> CounterMetricFamily:
 
 def _gauge(name: str, meaning: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"lipsim_{name}", meaning, value=float(value))
+
+
+def _by_stage(name: str, meaning: str, **values: int) -> GaugeMetricFamily:
+    found = GaugeMetricFamily(f"lipsim_{name}", meaning, labels=["stage"])
+    for stage, value in values.items():
+        found.add_metric([stage], value)
+    return found
 
 
 def _info(family: str, meaning: str, **labels: str) -> GaugeMetricFamily:

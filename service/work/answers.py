@@ -1,16 +1,13 @@
 """What a search has found and proved, as the schemas of an answer have it."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from index_builder.search.certified import Answer
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.certificate.match import MatchRule
-from model.embedder import Claim, Embedder, ImageEmbedding
+from model.embedder import Claim, Embedder
 from model.errors import CertificateError
 from model.pixels.decode import decoder_versions
 from service.decoding.query_image import QueryImage
@@ -37,27 +34,18 @@ MEANING = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """One image of a request: what came and was seen, and where it lies."""
-
-    image: QueryImage
-    embedding: ImageEmbedding
-
-    @property
-    def norm(self) -> float:
-        return math.sqrt(math.fsum(np.square(self.embedding.vector).tolist()))
-
-    def info(self) -> dict[str, object]:
-        return {
-            "sha256": self.image.sha256,
-            "width": self.embedding.width,
-            "height": self.embedding.height,
-            "format": self.image.format,
-            "truncated": self.image.is_truncated,
-            "embedding_norm": self.norm,
-            "gain": self.embedding.gain,
-        }
+def image_fields(image: QueryImage) -> dict[str, object]:
+    """What every answer says of an image, for its schema."""
+    embedding = image.embedded
+    return {
+        "sha256": image.sha256,
+        "width": embedding.width,
+        "height": embedding.height,
+        "format": image.format,
+        "truncated": image.is_truncated,
+        "embedding_norm": image.norm,
+        "gain": embedding.gain,
+    }
 
 
 def build_index(index: GalleryIndex) -> IndexInfo:
@@ -100,18 +88,18 @@ def build_audit(
     )
 
 
-def build_query(query: Embedded, *, include_vector: bool) -> QueryInfo:
-    vector = {"vector": query.embedding.vector.tolist()} if include_vector else {}
-    return QueryInfo.model_validate({**query.info(), **vector})
+def build_query(query: QueryImage, *, include_vector: bool) -> QueryInfo:
+    vector = {"vector": query.embedded.vector.tolist()} if include_vector else {}
+    return QueryInfo.model_validate({**image_fields(query), **vector})
 
 
 def build_results(
-    answer: Answer, index: GalleryIndex, query: Embedded, options: SearchOptions
+    answer: Answer, index: GalleryIndex, query: QueryImage, options: SearchOptions
 ) -> list[SearchResult]:
     """The entries of an answer, each with what is proved about it."""
     proof = answer.certificate
     entries = index.entries(answer.candidates.rows[proof.positions].tolist())
-    values = 3 * query.embedding.height * query.embedding.width
+    values = 3 * query.embedded.height * query.embedded.width
     results: list[SearchResult] = []
     for place, entry in enumerate(entries):
         radius = wire_radius(float(proof.certified_radii[place]))

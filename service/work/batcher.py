@@ -126,7 +126,9 @@ class Batcher(Generic[JobT, AnswerT]):
         self._changed = threading.Condition()
         self._free = 0
         self._is_closed = False
-        self._failure: BaseException | None = None
+        # What ended a thread that should live as long as the batcher. It is not replaced: readiness
+        # should say so, and a supervisor restart a service that is no longer what it was.
+        self.failure: BaseException | None = None
         self._threads = [
             threading.Thread(target=self._run, name=f"batcher-{number}", daemon=True)
             for number in range(threads)
@@ -138,16 +140,6 @@ class Batcher(Generic[JobT, AnswerT]):
     def waiting(self) -> int:
         """Jobs that no thread has taken yet."""
         return len(self._waiting)
-
-    @property
-    def failure(self) -> BaseException | None:
-        """What ended a thread that should live as long as the batcher; None while all are well.
-
-        A thread that has died is not replaced. With one of several gone, jobs are still answered,
-        only slower; with none left they wait until their patience ends. Either way the service is
-        no longer what it was started as: readiness should say so, and a supervisor restart it.
-        """
-        return self._failure
 
     async def run(self, job: JobT, *, patience_s: float) -> AnswerT:
         """The answer to a job.
@@ -183,7 +175,7 @@ class Batcher(Generic[JobT, AnswerT]):
             while batch := self._take():
                 self._postpone(self._answer(batch))
         except BaseException as error:
-            self._failure = error
+            self.failure = error
             log.critical("worker_died", exc_info=error)
             raise
 

@@ -32,7 +32,6 @@ from service.schemas.indexes import OperatingPoint
 from service.schemas.search import Audit, SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.work.answers import (
-    Embedded,
     build_audit,
     build_certificate,
     build_index,
@@ -40,6 +39,7 @@ from service.work.answers import (
     build_query,
     build_results,
     find_point,
+    image_fields,
     wire_radius,
 )
 from service.work.batcher import Task
@@ -55,7 +55,7 @@ class _Search(NamedTuple):
 
     task: JobTask
     job: SearchJob
-    query: Embedded
+    query: QueryImage
 
 
 @dataclass(frozen=True)
@@ -90,19 +90,19 @@ class Engine:
 
     def _answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
         searches: defaultdict[BatchKey, list[_Search]] = defaultdict(list)
-        for task, images in zip(tasks, self._embed(tasks), strict=True):
+        self._embed([task.job for task in tasks])
+        for task in tasks:
             match task.job:
                 case SearchJob() as job:
-                    searches[job.key].append(_Search(task, job, images[0]))
+                    searches[job.key].append(_Search(task, job, job.images[0]))
                 case SimilarityJob() as job:
-                    task.answer(self._compare(job, *images))
+                    task.answer(self._compare(job, *job.images))
                 case EmbedJob() as job:
-                    task.answer(self._describe(job, *images))
+                    task.answer(self._describe(job, *job.images))
         return [task for key, group in searches.items() for task in self._search(key, group)]
 
-    def _embed(self, tasks: Sequence[JobTask]) -> list[list[Embedded]]:
-        """Every image of every job: in one call, those that no cache knew."""
-        jobs = [task.job for task in tasks]
+    def _embed(self, jobs: Sequence[Job]) -> None:
+        """Embed the images of every job that no cache knew, in one call."""
         for job in jobs:
             job.watch.lap("queue")
             job.watch.shared_by = max(job.watch.shared_by, len(jobs))
@@ -113,7 +113,6 @@ class Engine:
                 image.embedding = embedding
         for job in jobs:
             job.watch.lap("embed")
-        return [[_embedded(image) for image in job.images] for job in jobs]
 
     def _search(self, key: BatchKey, group: Sequence[_Search]) -> list[JobTask]:
         """Answer searches, all from one version of the index; gives those to be put back."""
@@ -125,7 +124,7 @@ class Engine:
                 is_postponed = any(search.task.is_postponed for search in group)
                 answers = answer_queries(
                     TimedIndex(index, open_searches),
-                    [Query(search.query.embedding, search.task.check_deadline) for search in group],
+                    [Query(search.query.embedded, search.task.check_deadline) for search in group],
                     SearchQuestion(
                         lipschitz_bound=self.embedder.lipschitz_bound,
                         k=key.k,
@@ -165,7 +164,7 @@ class Engine:
         whole = SearchAnswer(
             query=build_query(query, include_vector=job.options.include_vector),
             index=build_index(index),
-            model=build_model(self.embedder, query.embedding.forward_error),
+            model=build_model(self.embedder, query.embedded.forward_error),
             operating_point=point,
             results=results,
             certificate=build_certificate(answer, self.embedder.claim),
@@ -174,17 +173,17 @@ class Engine:
         )
         return encode(whole)
 
-    def _compare(self, job: SimilarityJob, a: Embedded, b: Embedded) -> bytes | Exception:
+    def _compare(self, job: SimilarityJob, a: QueryImage, b: QueryImage) -> bytes | Exception:
         """The distance of two images, its interval under a budget, the radius of the verdict."""
         try:
             pair = certify_pair(
-                a.embedding.vector,
-                b.embedding.vector,
+                a.embedded.vector,
+                b.embedded.vector,
                 lipschitz_bound=self.embedder.lipschitz_bound,
-                gain_a=a.embedding.gain,
-                gain_b=b.embedding.gain,
-                forward_error_a=a.embedding.forward_error,
-                forward_error_b=b.embedding.forward_error,
+                gain_a=a.embedded.gain,
+                gain_b=b.embedded.gain,
+                forward_error_a=a.embedded.forward_error,
+                forward_error_b=b.embedded.forward_error,
                 epsilon=job.options.epsilon,
                 threshold=job.options.threshold,
             )
@@ -200,36 +199,31 @@ class Engine:
                 b=wire_radius(pair.radius_b),
                 both=wire_radius(pair.radius_both),
             )
-        error = max(a.embedding.forward_error, b.embedding.forward_error)
+        error = max(a.embedded.forward_error, b.embedded.forward_error)
         answer = SimilarityAnswer(
             distance=pair.distance,
             similarity=pair.similarity,
             interval=interval,
             match=pair.match,
             certified_radius=radius,
-            image_a=ImageInfo.model_validate(a.info()),
-            image_b=ImageInfo.model_validate(b.info()),
+            image_a=ImageInfo.model_validate(image_fields(a)),
+            image_b=ImageInfo.model_validate(image_fields(b)),
             model=build_model(self.embedder, error),
             unit=UNIT,
             timings_ms=PairTimings(**job.watch.timings_ms()),
         )
         return encode(answer)
 
-    def _describe(self, job: EmbedJob, embedded: Embedded) -> bytes:
+    def _describe(self, job: EmbedJob, image: QueryImage) -> bytes:
         answer = EmbedAnswer(
-            vector=embedded.embedding.vector.tolist(),
-            norm=embedded.norm,
+            vector=image.embedded.vector.tolist(),
+            norm=image.norm,
             fingerprint=self.embedder.fingerprint,
-            image=ImageInfo.model_validate(embedded.info()),
-            model=build_model(self.embedder, embedded.embedding.forward_error),
+            image=ImageInfo.model_validate(image_fields(image)),
+            model=build_model(self.embedder, image.embedded.forward_error),
             timings_ms=EmbedTimings(**job.watch.timings_ms()),
         )
         return encode(answer)
-
-
-def _embedded(image: QueryImage) -> Embedded:
-    assert image.embedding is not None  # noqa: S101 - found in a cache, or computed just now.
-    return Embedded(image, image.embedding)
 
 
 class TimedIndex:

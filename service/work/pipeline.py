@@ -122,16 +122,11 @@ class Pipeline:
                 watch.skip("decode")
                 return found
         watch.skip("cache")
-        made = await self.decoders.prepare(
+        image = await self.decoders.prepare(
             data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
         )
-        return QueryImage(
-            sha256,
-            made.format,
-            made.input,
-            pixels_sha256=made.pixels_sha256,
-            is_truncated=made.is_truncated,
-        )
+        image.sha256 = sha256
+        return image
 
     def _patience_s(self, watch: Stopwatch) -> float:
         """What is left of the time that a request may wait; the time at work is not counted."""

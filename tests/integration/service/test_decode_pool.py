@@ -21,7 +21,7 @@ from model.errors import (
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
 from service.decoding.pool import DecodePool
-from service.decoding.protocol import PreparedImage
+from service.decoding.query_image import QueryImage
 from service.errors import DecodeTimeoutError, OverloadedError
 from service.observability.metrics import Metrics
 from service.observability.stopwatch import Stopwatch
@@ -75,7 +75,7 @@ def children() -> list[int]:
 
 async def prepare(
     pool: DecodePool, data: bytes, patience_s: float = 20.0, **rest: bool
-) -> PreparedImage:
+) -> QueryImage:
     return await pool.prepare(data, watch=Stopwatch(), patience_s=patience_s, **rest)
 
 

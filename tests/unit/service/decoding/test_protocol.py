@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from model.pixels.network_input import NetworkInput
-from service.decoding.protocol import ANSWER, PreparedImage, pack_image, unpack
+from service.decoding.protocol import ANSWER, pack_image, unpack
+from service.decoding.query_image import QueryImage
 
-IMAGE = PreparedImage(None, "PNG", NetworkInput(np.zeros((3, 2, 2)), 0.1, 1e-13, 5, 7))
+IMAGE = QueryImage("PNG", NetworkInput(np.zeros((3, 2, 2)), 0.1, 1e-13, 5, 7))
 
 
 def parts() -> tuple[dict[str, object], bytes]:
