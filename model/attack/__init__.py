@@ -1,1 +1,1 @@
-"""Attacks on metrics: small changes of a picture that turn a decision, held against the proof."""
+"""Attacks on metrics: small changes of a picture that flip a decision, held against the proof."""

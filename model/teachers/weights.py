@@ -6,7 +6,6 @@ import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +16,6 @@ from torch import Tensor, nn
 
 from model.cli.files import sha256_of
 from model.errors import MetricError
-
-# A pickle of an unusual protocol is read or refused like any other; torch would warn before.
-warnings.filterwarnings("ignore", message="Detected pickle protocol")
-
-
-def load_plain(file: Path | BytesIO) -> object:
-    """What a file of torch.save holds, read without running anything.
-
-    Raises:
-        MetricError: it is damaged, or holds more than plain tensors and containers of them.
-    """
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as exc:
-        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
-        raise MetricError(f"no file of plain tensors: {reason}") from exc
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -49,9 +32,15 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        held: Any = load_plain(path)
-    except (SafetensorError, MetricError) as exc:
+        with warnings.catch_warnings():
+            # A pickle of an unusual protocol is read or refused like any other.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            held: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as exc:
         raise MetricError(f"{path}: {exc}") from exc
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as exc:
+        reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
+        raise MetricError(f"{path}: no file of plain tensors: {reason}") from exc
     for key in ("state_dict", "model"):
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import subprocess
 import sys
 
 import numpy as np
@@ -110,13 +111,26 @@ class _Hostile:
         return os.mkdir, (str(self.mark),)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_a_hostile_pickle_is_refused_by_name_and_does_not_run(tmp_path):
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_hostile_pickle_is_refused_by_name_and_does_not_run(tmp_path, protocol):
     file, mark = tmp_path / "weights.pth", tmp_path / "it-ran"
-    file.write_bytes(pickle.dumps({"w": _Hostile(mark)}))
-    with pytest.raises(MetricError, match=r"weights\.pth"):
+    file.write_bytes(pickle.dumps({"w": _Hostile(mark)}, protocol=protocol))
+    with pytest.raises(MetricError, match=r"weights\.pth: no file of plain tensors"):
+        load_teacher("efficientnet-lite0", weights=file)
+    torch.save({"w": _Hostile(mark)}, file)
+    with pytest.raises(MetricError, match=r"weights\.pth: no file of plain tensors"):
         load_teacher("efficientnet-lite0", weights=file)
     assert not mark.exists()
+
+
+def test_importing_leaves_the_filters_of_warnings_alone():
+    code = (
+        "import torch, warnings; before = list(warnings.filters); import model.teachers.weights;"
+        "print(warnings.filters == before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 @pytest.mark.parametrize(

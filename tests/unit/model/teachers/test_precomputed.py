@@ -2,12 +2,9 @@
 
 import hashlib
 import json
-import os
-import pickle
 
 import numpy as np
 import pytest
-import torch
 
 from model.errors import MetricError
 from model.teachers.precomputed import PrecomputedEmbeddings, write_embeddings
@@ -61,7 +58,7 @@ def test_a_picture_without_embedding_is_named(folder):
         (["a", "b", "a"], [VECTORS], "the id a comes twice"),
         (["a", "b\nc", "d"], [VECTORS], "breaks a line"),
         (["a", "b\u2028c", "d"], [VECTORS], "breaks a line"),
-        (["a", "", "d"], [VECTORS], "an id is empty"),
+        (["a", "", "d"], [VECTORS], "is empty or breaks a line"),
         (IDS, [VECTORS[:1], np.full((2, 4), np.nan, np.float32)], r"embedding of a/2\.png is not"),
         ([], [], "0 embeddings were wanted"),
     ],
@@ -137,14 +134,14 @@ def test_a_record_of_other_counts_is_refused(folder):
     whole = json.loads((folder / "embeddings.json").read_text())
     for change in ({"count": 2}, {"dim": 5}, {"count": None}, {"dim": "4"}):
         (folder / "embeddings.json").write_text(json.dumps(whole | change))
-        with pytest.raises(MetricError, match=r"npy: \(.*\) was wanted by .*, \(3, 4\) came"):
+        with pytest.raises(MetricError, match=r"npy: .* \(.*\), .* was wanted by .* \(3, 4\) came"):
             PrecomputedEmbeddings(folder)
 
 
 @pytest.mark.parametrize(
     ("other", "words"),
     [
-        (VECTORS[:, :0], r"neither of them 0, was wanted, float32 \(3, 0\) came"),
+        (VECTORS[:, :0], r"neither of them 0, was wanted by .*, float32 \(3, 0\) came"),
         (VECTORS.astype(np.int64), r"float32 or float16 .*, int64 \(3, 4\) came"),
         (VECTORS[0], r"float32 \(4,\) came"),
         (np.array([{"a": 1}], dtype=object), "damaged"),
@@ -158,7 +155,7 @@ def test_what_no_writer_leaves_is_refused_though_its_record_agrees(folder, other
     about["sha256"] = hashlib.sha256((folder / "embeddings.npy").read_bytes()).hexdigest()
     about |= {"count": len(other), "dim": other.shape[-1]}
     (folder / "embeddings.json").write_text(json.dumps(about))
-    with pytest.raises(MetricError, match=rf"embeddings\.npy.*({words})"):
+    with pytest.raises(MetricError, match=rf"({words})"):
         PrecomputedEmbeddings(folder)
 
 
@@ -169,77 +166,11 @@ def test_bytes_that_are_no_array_are_refused_though_their_sha256_agrees(folder):
         (folder / "embeddings.npy").write_bytes(content)
         about["sha256"] = hashlib.sha256(content).hexdigest()
         (folder / "embeddings.json").write_text(json.dumps(about))
-        with pytest.raises(MetricError, match=r"embeddings\.npy is damaged"):
+        with pytest.raises(MetricError, match=r"is damaged"):
             PrecomputedEmbeddings(folder)
 
 
-@pytest.fixture
-def published(tmp_path):
-    """As the published script leaves them: one torch.save a picture, below split and class."""
-    root = tmp_path / "emb"
-    for name, vector in zip(("n01/n01_1", "n01/n01_2", "n02/n02_7"), VECTORS, strict=True):
-        file = root / "train" / f"{name}.pkl"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(torch.tensor(vector), file)
-    return root / "train"
-
-
-def test_the_published_layout_is_read_by_the_ids_of_imagenet(published):
-    found = PrecomputedEmbeddings(published)
-    assert (found.dim, found.count, found.sha256) == (4, None, None)
-    rows = found.rows(["n02/n02_7.JPEG", "n01/n01_1.JPEG"])
-    assert np.array_equal(rows, VECTORS[[2, 0]])
-
-
-class _Hostile:
-    def __init__(self, mark):
-        self.mark = mark
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.mark),)
-
-
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_a_hostile_pickle_is_refused_by_name_and_does_not_run(published, tmp_path, protocol):
-    mark = tmp_path / "it-ran"
-    file = published / "n01" / "n01_2.pkl"
-    file.write_bytes(pickle.dumps(_Hostile(mark), protocol=protocol))
-    with pytest.raises(MetricError, match=r"n01_2\.pkl: no file of plain tensors"):
-        PrecomputedEmbeddings(published).rows(["n01/n01_2.JPEG"])
-    torch.save({"x": _Hostile(mark)}, file)
-    with pytest.raises(MetricError, match=r"n01_2\.pkl"):
-        PrecomputedEmbeddings(published).rows(["n01/n01_2.JPEG"])
-    assert not mark.exists()
-
-
-@pytest.mark.parametrize(
-    "held",
-    [torch.zeros(3), torch.zeros(1, 4), torch.zeros(4, dtype=torch.int64), {"a": 1}, 3, None],
-)
-def test_a_file_that_holds_something_else_is_refused(published, held):
-    torch.save(held, published / "n01" / "n01_2.pkl")
-    with pytest.raises(MetricError, match=r"n01_2\.pkl"):
-        PrecomputedEmbeddings(published).rows(["n01/n01_2.JPEG"])
-
-
-def test_a_missing_or_damaged_file_is_named(published):
-    found = PrecomputedEmbeddings(published)
-    with pytest.raises(MetricError, match=r"n01_9\.pkl"):
-        found.rows(["n01/n01_9.JPEG"])
-    (published / "n01" / "n01_2.pkl").write_bytes(b"cut")
-    with pytest.raises(MetricError, match=r"n01_2\.pkl"):
-        found.rows(["n01/n01_2.JPEG"])
-
-
-@pytest.mark.parametrize("name", ["../../secret.JPEG", "/etc/passwd", "a/../../b.JPEG", ""])
-def test_an_id_leads_nowhere_else(published, name):
-    with pytest.raises(MetricError, match="no id"):
-        PrecomputedEmbeddings(published).rows([name])
-
-
 def test_a_folder_of_nothing_is_refused(tmp_path):
-    with pytest.raises(MetricError, match=r"neither embeddings\.json nor"):
-        PrecomputedEmbeddings(tmp_path)
-    with pytest.raises(MetricError, match="neither"):
-        PrecomputedEmbeddings(tmp_path / "none")
+    for path in (tmp_path, tmp_path / "none"):
+        with pytest.raises(MetricError, match=r"embeddings\.json cannot be read"):
+            PrecomputedEmbeddings(path)
