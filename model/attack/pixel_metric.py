@@ -28,8 +28,6 @@ Array = TypeVar("Array", Tensor, np.ndarray)
 HASH_SIDE = 64
 """Side of the square picture on which a metric without an input size is attacked, pixels."""
 
-_INPUTS_PER_PASS = 16
-
 
 @dataclass(frozen=True, eq=False)
 class PixelMetric:
@@ -83,18 +81,20 @@ def to_levels(deltas: Array) -> Array:
     return (up - down) / 255.0
 
 
-def metric_of_input(metric: Metric, *, device: str = "cpu") -> PixelMetric:
+def metric_of_input(metric: Metric, *, name: str | None = None, device: str = "cpu") -> PixelMetric:
     """A metric attacked in its own input: the square, values in [0, 1].
 
     A metric without an input size, a hash, is attacked on square 8-bit pictures of HASH_SIDE.
 
     Args:
         metric: the metric.
+        name: what reports call it; None for its own name.
         device: where it runs.
     """
+    name = name or metric.name
     if not isinstance(metric, DifferentiableMetric):
         return PixelMetric(
-            name=metric.name,
+            name=name,
             height=HASH_SIDE,
             width=HASH_SIDE,
             network=None,
@@ -103,11 +103,11 @@ def metric_of_input(metric: Metric, *, device: str = "cpu") -> PixelMetric:
         )
     side = metric.input_size
     return PixelMetric(
-        name=metric.name,
+        name=name,
         height=side,
         width=side,
         network=_fast(metric),
-        embed=_slow(metric, device),
+        embed=metric.embed_squares,
         lipschitz_bound=metric.lipschitz_bound,
         forward_error=metric.forward_error,
         device=device,
@@ -157,23 +157,6 @@ def _fast(metric: DifferentiableMetric) -> Callable[[Tensor], Tensor]:
         # Its weights are float64; the copy's rounding only moves where a gradient points.
         return copy.deepcopy(metric.embedder.network).float()
     return metric.network
-
-
-def _slow(metric: DifferentiableMetric, device: str) -> Callable[[np.ndarray], np.ndarray]:
-    """The metric's network as it counts: float64 in and out, a few inputs at a time."""
-    if isinstance(metric, EmbedderMetric):
-        return metric.embedder.embed_pixels
-
-    def embed(x: Float64[np.ndarray, "B 3 S S"]) -> Float64[np.ndarray, "B D"]:
-        vectors = np.empty((len(x), metric.dim))
-        for start in range(0, len(x), _INPUTS_PER_PASS):
-            part = slice(start, start + _INPUTS_PER_PASS)
-            with torch.inference_mode():
-                inputs = torch.tensor(x[part], device=device)
-                vectors[part] = metric.network(inputs).cpu().numpy()
-        return vectors
-
-    return embed
 
 
 def _pictures(x: Float[np.ndarray, "B 3 S S"]) -> list[np.ndarray]:

@@ -12,14 +12,14 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from model.attack.decisions import Decision, Match, Top1
-from model.attack.pixel_metric import PixelMetric, metric_of_input, metric_of_upload
+from model.attack.pixel_metric import PixelMetric, metric_of_upload
 from model.attack.plan import Plan
 from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.pictures import PictureSet, open_pictures
 from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
-from model.metrics.metric import Metric, Pixels, squares, unit_rows
+from model.metrics.metric import Pixels, squares, unit_rows
 from model.pixels.resize import resize_operator
 
 _PICTURES_PER_PASS = 16
@@ -54,31 +54,30 @@ class _Asked:
     decide: Decide
 
 
-def ask(plan: Plan, metric: Metric, progress: Progress) -> list[Block]:
+def ask(plan: Plan, metric: PixelMetric, progress: Progress) -> list[Block]:
     """The questions of a plan, put to one metric, in blocks of one picture size.
 
     Args:
         plan: names data, objective, space, and how many questions.
-        metric: what is attacked.
+        metric: what is attacked, in its own input.
         progress: told how much of the gallery is embedded.
 
     Raises:
         AttackError: there is nothing that could be attacked.
         DataError: the data cannot be read.
     """
-    seen = metric_of_input(metric, device=plan.device)
     if plan.objective == "2afc":
-        asked = _triplets(plan, seen)
+        asked = _triplets(plan, metric)
     else:
         split = plan.split
         if split is None and any(plan.data.glob("test-*.tar")):
             split = "test"
         pictures = open_pictures(plan.data, split=split)
         if plan.objective == "eviction":
-            asked = _edited_copies(plan, seen, pictures, progress)
+            asked = _edited_copies(plan, metric, pictures, progress)
         else:
             asked = _single_pictures(plan, pictures)
-    return _blocks(seen, plan.space, asked)
+    return _blocks(metric, plan.space, asked)
 
 
 def _edited_copies(

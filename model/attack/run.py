@@ -17,8 +17,7 @@ from model.attack.summary import write_report
 from model.cli.devices import check_device
 from model.cli.progress import Progress
 from model.errors import AttackError, RetrievalError
-from model.metrics.load import load_metric, named, renamed
-from model.metrics.metric import Metric
+from model.metrics.load import load_named
 from model.pixels.resize import resize_operator
 
 _METRICS = ["wave-64"]
@@ -57,7 +56,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
             progress.step(f"{name} is left out: {exc}")
 
     specs = plan.metrics or (_GRID_METRICS if plan.grid else _METRICS)
-    candidates: list[tuple[Metric, list[Plan]]] = []
+    candidates: list[tuple[PixelMetric, list[Plan]]] = []
     for spec in specs:
         try:
             candidates.append(_candidate(spec, plan))
@@ -82,18 +81,16 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     return report
 
 
-def _candidate(spec: str, plan: Plan) -> tuple[Metric, list[Plan]]:
+def _candidate(spec: str, plan: Plan) -> tuple[PixelMetric, list[Plan]]:
     """A metric, and the plans that were found to go with it."""
-    name, spec = named(spec)
-    metric = load_metric(spec, weights=plan.weights, device=plan.device)
-    metric = metric if name is None else renamed(metric, name)
-    seen = metric_of_input(metric, device=plan.device)
+    name, metric = load_named(spec, weights=plan.weights, device=plan.device)
+    seen = of_input = metric_of_input(metric, name=name, device=plan.device)
     if plan.space == "upload":  # of any size: a metric without gradients is refused for all
         seen = metric_of_upload(seen, resize_operator(seen.height, seen.height, seen.height))
     plans = for_metric(plan, is_certified=seen.is_certified, is_black_box=seen.network is None)
     for one in plans:
         check_plan(one, seen)
-    return metric, plans
+    return of_input, plans
 
 
 def check_plan(plan: Plan, metric: PixelMetric) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from model.errors import DependencyError, EvaluationError
-from model.metrics.load import load_metric, named
+from model.metrics.load import load_named
 from model.metrics.metric import Metric
 from model.metrics.ours import EmbedderMetric
 
@@ -31,7 +31,7 @@ def load_metrics(
     """
     found: dict[str, Metric] = {}
     for spec in specs or [DEFAULT]:
-        name, metric = _load(spec, device)
+        name, metric = load_named(spec, device=device)
         if name in found:
             raise EvaluationError(
                 f"two metrics are called {name!r}; write OTHER={spec} to call the second OTHER"
@@ -39,7 +39,7 @@ def load_metrics(
         found[name] = metric
     for spec in (*BASELINES, *OPTIONAL_BASELINES) if with_baselines else ():
         try:
-            name, metric = _load(spec, device)
+            name, metric = load_named(spec, device=device)
         except DependencyError:
             if spec not in OPTIONAL_BASELINES:
                 raise
@@ -59,9 +59,3 @@ def describe(name: str, metric: Metric) -> dict[str, Any]:
         "lipschitz_bound": metric.lipschitz_bound,
         "forward_error": metric.forward_error,
     }
-
-
-def _load(spec: str, device: str) -> tuple[str, Metric]:
-    name, rest = named(spec)
-    metric = load_metric(rest, device=device)
-    return name or metric.name, metric

@@ -1,6 +1,5 @@
 """One line of text to a metric."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -37,11 +36,19 @@ def named(text: str) -> tuple[str | None, str]:
     return (name, spec) if equals and name and not Path(text).is_file() else (None, text)
 
 
-def renamed(metric: Metric, name: str) -> Metric:
-    """The same metric under another name."""
-    other = copy.copy(metric)
-    vars(other)["name"] = name
-    return other
+def load_named(
+    text: str, *, weights: Path | None = None, device: str = "cpu"
+) -> tuple[str, Metric]:
+    """The metric that a command line names, and what it is to be called: its own name, or another.
+
+    Args:
+        text: NAME=SPEC or SPEC; see `load_metric`, which refuses what cannot be had.
+        weights: see there.
+        device: see there.
+    """
+    name, spec = named(text)
+    metric = load_metric(spec, weights=weights, device=device)
+    return name or metric.name, metric
 
 
 def load_metric(spec: str, *, weights: Path | None = None, device: str = "cpu") -> Metric:

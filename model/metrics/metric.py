@@ -1,9 +1,13 @@
+# pyright: basic
+# torch's types are loose.
 """What a metric is: something that maps pictures to vectors that are compared by their cosine."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Float64, UInt8
 from torch import Tensor
 
@@ -12,6 +16,8 @@ from model.pixels.resize import resize_operator
 
 Pixels = UInt8[np.ndarray, "_H _W 3"]
 """Upright RGB of any size."""
+
+_PICTURES_PER_PASS = 16
 
 
 @runtime_checkable
@@ -50,19 +56,38 @@ class Metric(Protocol):
         ...
 
 
-@runtime_checkable
-class DifferentiableMetric(Metric, Protocol):
+class DifferentiableMetric(ABC):
     """A metric that has gradients: the way from the square to the vector is torch's."""
 
-    @property
-    def input_size(self) -> int: ...
+    name: str
+    dim: int
+    input_size: int
+    lipschitz_bound: float | None = None
+    forward_error: float = 0.0
 
+    @abstractmethod
     def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        """Raw vectors of squares in [0, 1], in the arithmetic of x, float64 for certificates.
+        """Raw vectors of squares in [0, 1], in the arithmetic of x, float64 for certificates."""
 
-        `embed(pictures)` is this very map, after `squares(pictures, input_size)`.
-        """
-        ...
+    def embed_squares(self, x: Float64[np.ndarray, "N 3 S S"]) -> Float64[np.ndarray, "N D"]:
+        """Raw vectors of squares in [0, 1], in float64 and a few at a time."""
+        vectors = np.empty((len(x), self.dim))
+        for part in _passes(len(x)):
+            with torch.inference_mode():
+                vectors[part] = self.network(torch.tensor(x[part])).cpu().numpy()
+        return vectors
+
+    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
+        """Raw vectors of pictures of any sizes: those of their squares."""
+        vectors = np.empty((len(pictures), self.dim))
+        for part in _passes(len(pictures)):
+            vectors[part] = self.embed_squares(squares(pictures[part], self.input_size))
+        return vectors
+
+
+def _passes(count: int) -> list[slice]:
+    """So few pictures at a time that their squares need little memory."""
+    return [slice(i, i + _PICTURES_PER_PASS) for i in range(0, count, _PICTURES_PER_PASS)]
 
 
 def squares(pictures: Sequence[Pixels], side: int) -> Float64[np.ndarray, "N 3 S S"]:

@@ -2,17 +2,15 @@
 # torch's types are loose.
 """A checkpoint of ours as a metric."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from model.embedder import Embedder
-from model.metrics.metric import Pixels, squares
+from model.metrics.metric import DifferentiableMetric
 
 
-class EmbedderMetric:
+class EmbedderMetric(DifferentiableMetric):
     """The embedder that the service runs, in float64, with what is proved of it.
 
     Attributes:
@@ -36,5 +34,5 @@ class EmbedderMetric:
         """Raw embeddings of network inputs; x must be float64."""
         return self.embedder.network(x)
 
-    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        return self.embedder.embed_pixels(squares(pictures, self.input_size))
+    def embed_squares(self, x: Float64[np.ndarray, "N 3 S S"]) -> Float64[np.ndarray, "N D"]:
+        return self.embedder.embed_pixels(x)

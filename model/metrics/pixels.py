@@ -3,19 +3,16 @@
 """Pixels as a metric: the certified baselines that any network must beat."""
 
 import math
-from collections.abc import Sequence
 
-import numpy as np
-import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 
 from model.certificate.bounds import product_bound
 from model.certificate.rounding import gamma, round_up
-from model.metrics.metric import Pixels, squares
+from model.metrics.metric import DifferentiableMetric
 
 
-class BlockMeans:
+class BlockMeans(DifferentiableMetric):
     """Means of square blocks of the picture minus 0.5, times the side of a block.
 
     With blocks of one pixel these are the raw pixels.
@@ -59,7 +56,3 @@ class BlockMeans:
         """The vectors of squares, channel-major."""
         blocks = (x - 0.5).reshape(len(x), 3, self.grid, self._block, self.grid, self._block)
         return (blocks.sum(dim=(3, 5)) / self._block).flatten(1)
-
-    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        with torch.inference_mode():
-            return self.network(torch.from_numpy(squares(pictures, self.input_size))).numpy()

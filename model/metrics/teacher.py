@@ -2,21 +2,15 @@
 # torch's types are loose.
 """A teacher as a metric: what an uncertified network of today makes of the same pictures."""
 
-from collections.abc import Sequence
-
-import numpy as np
-import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.metrics.metric import Pixels, squares
+from model.metrics.metric import DifferentiableMetric
 from model.teachers.teacher import Teacher
 
-_PICTURES_PER_PASS = 16
 
-
-class TeacherMetric:
+class TeacherMetric(DifferentiableMetric):
     """A teacher behind our own resize, with the up-sampling to its input inside.
 
     With an input smaller than the teacher's, an attack and its radius are counted in the pixels of
@@ -27,12 +21,7 @@ class TeacherMetric:
         name: the teacher's, and @ and the side where that is not the teacher's own.
         dim: length of an embedding.
         input_size: side of the square, pixels.
-        lipschitz_bound: None.
-        forward_error: 0.
     """
-
-    lipschitz_bound = None
-    forward_error = 0.0
 
     def __init__(self, teacher: Teacher, input_size: int | None = None) -> None:
         """A metric; without an input_size its square is the teacher's.
@@ -55,12 +44,3 @@ class TeacherMetric:
         if x.shape[-1] != native:
             x = functional.interpolate(x, size=(native, native), mode="bilinear")
         return self.teacher.embed(x.float()).to(x.dtype)
-
-    def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        vectors = np.empty((len(pictures), self.dim))
-        for start in range(0, len(pictures), _PICTURES_PER_PASS):
-            part = pictures[start : start + _PICTURES_PER_PASS]
-            x = torch.from_numpy(squares(part, self.input_size))
-            with torch.inference_mode():
-                vectors[start : start + len(part)] = self.network(x).cpu().numpy()
-        return vectors

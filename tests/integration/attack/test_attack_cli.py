@@ -98,7 +98,7 @@ def test_a_metric_that_claims_too_much_ends_with_exit_code_1(
     def boast(spec: str, **options):
         return Boaster(8) if spec == "boaster" else load_metric(spec, **options)
 
-    monkeypatch.setattr("model.attack.run.load_metric", boast)
+    monkeypatch.setattr("model.metrics.load.load_metric", boast)
     arguments = (
         pictures, "--queries", 4, "--epsilon", 0.5, "--steps", 10, "--shortest-steps", 30,
     )  # fmt: skip
@@ -217,7 +217,7 @@ def test_a_metric_that_answers_nothing_rightly_does_not_end_the_others(
     def load(spec: str, **options: Any):
         return Blind() if spec == "blind" else load_metric(spec, **options)
 
-    monkeypatch.setattr("model.attack.run.load_metric", load)
+    monkeypatch.setattr("model.metrics.load.load_metric", load)
     done = attack(
         pictures, "--metric", "blind", "--metric", "blockmean8", "--queries", 4, "--epsilon", 0.5,
         "--steps", 5, "--restarts", 1, "--shortest-steps", 5, "--out", tmp_path, "--json",
