@@ -131,7 +131,6 @@ class Lifecycle:
         return None
 
     def start(self) -> None:
-        """Begin to load; returns at once."""
         self._watcher = asyncio.create_task(self._load_and_watch())
 
     async def stop(self) -> None:

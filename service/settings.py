@@ -297,7 +297,6 @@ def problems_of(error: ValidationError) -> list[str]:
 
 
 def variable_name(name: str) -> str:
-    """The environment variable of a setting."""
     return f"{Settings.model_config.get('env_prefix', '')}{name}".upper()
 
 

@@ -91,14 +91,8 @@ def make_cache(
 ) -> EmbeddingCache | None:
     """The cache, or None where nothing is to be kept.
 
-    Args:
-        embedder: whose embeddings are kept.
-        limits: of what is decoded.
-        memory_bytes: that this process may keep; 0: none.
-        link: Redis, if there is one.
-        secret: for the records' keyed hash; without one, Redis is not used for embeddings, since
-            whoever can write there could then choose our answers.
-        ttl_s: how long Redis keeps a record.
+    Without a secret for the records' keyed hash Redis is not used for embeddings: whoever can write
+    there could then choose our answers.
     """
     memory = MemoryCache(memory_bytes) if memory_bytes else None
     shared = None

@@ -47,7 +47,6 @@ def limits_as_json(limits: DecodeLimits, size: int) -> str:
 
 
 def main() -> None:
-    """Answer questions until there are no more."""
     given: dict[str, Any] = json.loads(sys.argv[1])
     size = int(given.pop("size"))
     formats = frozenset[str](given.pop("formats"))

@@ -83,7 +83,6 @@ def checks_of(settings: Settings) -> dict[str, Check]:
 
 
 def check_keys(path: Path | None) -> Finding:
-    """The keys file, where there is to be one, can be read and is sound."""
     if path is None:
         return ok("none are set: whoever reaches the service may ask")
     try:
@@ -98,7 +97,6 @@ def check_keys(path: Path | None) -> Finding:
 
 
 def check_address(host: str, *, has_keys: bool, may_lack_keys: bool) -> Finding:
-    """The address to listen on is one that may be served so."""
     try:
         check_binding(host, has_keys=has_keys, may_lack_keys=may_lack_keys)
     except UnsafeBindingError as error:

@@ -99,7 +99,6 @@ def probe_faiss() -> None:
 
 
 def check_threads(workers: int, threads_per_worker: int) -> Finding:
-    """Workers and their threads against the cores that this process may use."""
     cores = usable_cores()
     wanted = workers * threads_per_worker
     says = f"{workers} workers x {threads_per_worker} threads on {cores:g} usable cores"
@@ -109,7 +108,6 @@ def check_threads(workers: int, threads_per_worker: int) -> Finding:
 
 
 def check_open_files(max_connections: int) -> Finding:
-    """The soft limit on open files against the connections wanted."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft - RESERVED_FILES >= max_connections:
         return ok(f"{soft} open files allowed, {max_connections} connections wanted")

@@ -73,7 +73,6 @@ class CountedBody:
         return message
 
     def let_go(self) -> None:
-        """Count what was received as held no more."""
         self._budget.give_back(self._held)
         self._held = 0
 

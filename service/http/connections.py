@@ -172,7 +172,6 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Serve the request, or refuse it early."""
         self._is_in_headers = False
         self._has_gone_on = True
         self._stop_header_timer()

@@ -26,14 +26,12 @@ async def root() -> Response:
 
 @router.get("/docs")
 async def docs() -> Response:
-    """The page that renders /openapi.json."""
     page = (_STATIC / "docs.html").read_bytes()
     return Response(page, media_type="text/html", headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/static/{name}")
 async def static(name: str) -> Response:
-    """One of the three files that the page needs."""
     if name not in _MEDIA_TYPES:
         raise HTTPException(404)
     return Response(

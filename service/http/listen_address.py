@@ -7,12 +7,7 @@ from service.errors import UnsafeBindingError
 
 
 def check_binding(host: str, *, has_keys: bool, may_lack_keys: bool) -> None:
-    """Refuse to serve the network without keys.
-
-    Args:
-        host: address or name to listen on.
-        has_keys: whether requests need a key.
-        may_lack_keys: the operator says that something else keeps strangers out.
+    """Refuse to serve the network without keys, unless the operator says that they may be lacking.
 
     Raises:
         UnsafeBindingError: others than this machine could ask, and nobody needs a key.

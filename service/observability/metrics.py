@@ -110,12 +110,7 @@ class Metrics:
             self._stages[stage].observe(value)
 
     def observe_results(self, index: str, results: Sequence[SearchResult]) -> None:
-        """Count the results of one search.
-
-        Args:
-            index: name of the index that answered, as it is on disk.
-            results: best first.
-        """
+        """Count the results of one search, best first, by the index's name on disk."""
         for kind, count in Counts(map(_proved, results)).items():
             self._results.labels(index, kind).inc(count)
         if results and results[0].certified_rms_8bit is not None:

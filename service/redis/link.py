@@ -85,7 +85,6 @@ class RedisLink:
         return "degraded" if self._breaker.is_open or self._refuses_writes else "ok"
 
     def start(self) -> None:
-        """Begin to probe and to deliver; returns at once."""
         self._tasks = [asyncio.create_task(self._keep()), asyncio.create_task(self._deliver())]
 
     async def stop(self) -> None:

@@ -177,7 +177,6 @@ def _operating_point(c: Comparison, path: str, recorded: Json | None, recomputed
 
 
 def _results(c: Comparison, path: str, record: Sequence[Json], _recomputed: Any) -> None:
-    """Every result that is not the one of the recomputed answer, missing and surplus ones too."""
     recomputed = {result.id: result for result in c.recomputation.results}
     _check_list(c)
     for place, (recorded, members) in enumerate(zip(c.answer.results, record, strict=True)):

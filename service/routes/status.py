@@ -54,7 +54,6 @@ async def info(service: Service) -> Response:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What one request may ask for, all of it settings of the same names."""
     said = {name: getattr(settings, name) for name in Limits.model_fields if name != "formats"}
     return Limits(**said, formats=sorted(settings.allowed_formats))
 

@@ -69,12 +69,7 @@ def build_audit(
 ) -> Audit:
     """What it takes to repeat an answer: the pixels, what decoded them, the index, the question.
 
-    Args:
-        options: as they were asked.
-        k: as it was settled, which `options` may leave to the deployment.
-        pixels_sha256: of the decoded pixels, hex.
-        embedder: the model that answers.
-        index: the index version that answers.
+    `k` is as it was settled, which `options` may leave to the deployment.
     """
     return Audit(
         record=RECORD,
@@ -96,7 +91,6 @@ def build_query(query: QueryImage, *, include_vector: bool) -> QueryInfo:
 def build_results(
     answer: Answer, index: GalleryIndex, query: QueryImage, options: SearchOptions
 ) -> list[SearchResult]:
-    """The entries of an answer, each with what is proved about it."""
     proof = answer.certificate
     entries = index.entries(answer.candidates.rows[proof.positions].tolist())
     values = 3 * query.embedded.height * query.embedded.width
@@ -135,7 +129,6 @@ def _verdict(answer: Answer, place: int) -> dict[str, object]:
 
 
 def build_certificate(answer: Answer, claim: Claim) -> AnswerCertificate:
-    """What is proved about the answer as a whole."""
     proof = answer.certificate
     return AnswerCertificate(
         top1_radius=wire_radius(proof.top1_radius),
@@ -187,7 +180,6 @@ def find_point(
 
 
 def build_operating_points(index: GalleryIndex) -> list[schemas.CalibratedPoint]:
-    """Every operating point of a version, with what it was measured on."""
     calibration = index.manifest.calibration
     if calibration is None:
         return []

@@ -37,6 +37,5 @@ def _encode_with_care(answer: Wire) -> bytes:
 
 
 def json_response(answer: Wire | bytes, status: int = 200) -> Response:
-    """A response of an answer, encoded here or by a worker already."""
     content = answer if isinstance(answer, bytes) else encode(answer)
     return Response(content, status, media_type="application/json")

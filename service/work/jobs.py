@@ -20,7 +20,6 @@ class BatchKey:
 
 
 def batch_key(options: SearchOptions, k: int) -> BatchKey:
-    """The key of a search with these options, and k as settled."""
     return BatchKey(
         options.index, k, options.max_distance, options.require_exact, options.operating_point
     )

@@ -88,7 +88,6 @@ class Pipeline:
                     self.tracing.record_stages(tuple(watch.laps))
 
     async def close(self) -> None:
-        """Finish the batches in hand, end the decode processes."""
         await asyncio.to_thread(self.batcher.close)
         await self.decoders.close()
 
