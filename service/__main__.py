@@ -5,26 +5,21 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from fastapi import FastAPI
 from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
 from model.cli.threads import limit_threads
 from model.errors import DependencyError
-from service.app import create_app
 from service.doctor.checks import examine, report
-from service.doctor.deployment import checks_of
 from service.errors import KeysFileError, UnsafeBindingError
 from service.http.listen_address import check_binding
-from service.http.server import make_server
 from service.keys import cli as key_commands
 from service.observability.logs import configure_logs
 from service.observability.tracing import Tracing, add_trace_ids, tracing_of_environment
-from service.routes.status import PACKAGE
 from service.settings import (
     Settings,
     given_options,
@@ -33,6 +28,11 @@ from service.settings import (
     shown_default,
     variable_name,
 )
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+# ruff: noqa: PLC0415 - torch takes seconds to import: the commands that serve and check do, alone.
 
 # The commands that show or check a deployment; its options may stand before them too.
 _READ_SETTINGS = frozenset({"doctor", "settings"})
@@ -81,6 +81,8 @@ def serve(
         server.should_exit = True
 
     app = _open_app(settings, stop, tracing)
+    from service.http.server import make_server
+
     server = make_server(app, settings)
     # What is imported stays: the collector need not go through all of torch between two answers.
     gc.freeze()
@@ -102,13 +104,15 @@ def _say(words: str) -> None:
 
 def _open_app(
     settings: Settings, on_fatal: Callable[[Exception], None], tracing: Tracing | None
-) -> FastAPI:
+) -> "FastAPI":
     try:
         check_binding(
             settings.host,
             has_keys=settings.keys_file is not None,
             may_lack_keys=settings.allow_no_keys,
         )
+        from service.app import create_app
+
         return create_app(settings, on_fatal=on_fatal, tracing=tracing)
     except (KeysFileError, UnsafeBindingError) as error:
         _say(f"cannot serve: {error}")
@@ -158,6 +162,8 @@ def _markdown_rows() -> Iterator[str]:
 @cli.command("openapi")
 def print_openapi() -> None:
     """Print the OpenAPI document, with the defaults of every setting."""
+    from service.app import create_app
+
     document = create_app(Settings.model_construct()).openapi()
     sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
@@ -171,6 +177,8 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Check the machine, the data and a certificate of its own; exit code 1 if something failed."""
+    from service.doctor.deployment import checks_of
+
     given = given_options(host=host, data_dir=data_dir, checkpoint=checkpoint)
     settings = _read_settings({**context.obj, **given})
     configure_logs("error", settings.log_format)
@@ -180,6 +188,8 @@ def doctor(
 
 
 def _open_tracing() -> Tracing:
+    from service.routes.status import PACKAGE
+
     try:
         return tracing_of_environment(PACKAGE)
     except DependencyError as error:

@@ -42,3 +42,9 @@ def test_an_unknown_command_is_refused_by_name():
     assert done.returncode == 2
     assert "'bulid'" in done.stderr
     assert "build" in done.stderr
+
+
+def test_what_serves_nothing_starts_without_torch():
+    code = "import sys, service.__main__; print({'torch', 'faiss', 'fastapi'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
