@@ -43,6 +43,8 @@ STANDS_FOR = {
     r"\bphotos\b": "few",
     r"--checkpoint FILE": "--checkpoint " + str(ROOT / "model/checkpoints/wave-64.safetensors"),
     r"/etc/lipsim": "etc",
+    # Sizes that take a minute.
+    r"--triplets \d+": "--triplets 24",
 }
 PAGES_RUN = sorted({c.page for c in COMMANDS} - {"CONTRIBUTING.md", "chaos.md", "fuzzing.md"})
 

@@ -1,7 +1,6 @@
 """`python -m service doctor` on good and on damaged deployments, and its parts on known cases."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,9 +13,11 @@ import pytest
 from index_tools import build, write_folder
 from paths import DOCS
 from redis_tools import running_redis
+from typer.testing import CliRunner
 
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
+from service.__main__ import cli
 from service.decoding.worker import memory_of_one_image
 from service.doctor import certificate, machine
 from service.doctor.certificate import (
@@ -53,22 +54,19 @@ def lines(run: Callable[..., object], *arguments: object) -> list[Finding]:
 
 
 def doctor(*arguments: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "service", "doctor", *map(str, arguments)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.stderr == b""
-    return done.returncode, done.stdout.decode()
+    """The command, without an interpreter of its own, which takes seconds to start."""
+    done = CliRunner().invoke(cli, ["doctor", *map(str, arguments)])
+    assert done.stderr == ""
+    return done.exit_code, done.stdout
 
 
 def test_a_good_setup_is_fit_to_serve(data_dir: Path):
-    code, text = doctor("--data-dir", data_dir, "--json")
-    report = json.loads(text)
+    """As an operator runs it."""
+    command = [sys.executable, "-m", "service", "doctor", "--data-dir", data_dir, "--json"]
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
+    report = json.loads(done.stdout)
     found = {line["check"]: line for line in report["findings"]}
-    assert code == 0, text
+    assert (done.returncode, done.stderr) == (0, b""), done.stdout
     assert report["ok"] is True
     assert list(found) == list(checks_of(Settings(data_dir=data_dir)))
     assert "60 entries" in found["index"]["detail"]
@@ -258,10 +256,9 @@ def test_what_refuses_the_start_is_not_fit_to_serve(tmp_path: Path, monkeypatch)
 
 
 def test_options_before_the_command_count(tmp_path: Path):
-    command = [sys.executable, "-m", "service", "--data-dir", tmp_path / "none", "doctor"]
-    done = subprocess.run(command, capture_output=True, timeout=120, check=False)
-    assert done.returncode == 1
-    assert f"{tmp_path / 'none'} is no directory" in done.stdout.decode()
+    done = CliRunner().invoke(cli, ["--data-dir", str(tmp_path / "none"), "doctor"])
+    assert done.exit_code == 1
+    assert f"{tmp_path / 'none'} is no directory" in done.stdout
 
 
 def test_traces_that_nothing_can_send_fail(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import Server, StartServer, open_sockets, wait_for
+from service_helpers import Server, StartServer, open_sockets, starting_servers, wait_for
 
 TIMEOUT_S = 1.0
 HALF = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -17,10 +17,17 @@ WHOLE = HALF + b"\r\n"
 POST = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
 
 
-@pytest.fixture
-def server(tmp_path: Path, start_server: StartServer) -> Server:
-    """A server without an index, with a short patience."""
-    return start_server(tmp_path, header_timeout_s=TIMEOUT_S)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without an index, with a short patience; none of these tests may harm it."""
+    folder = tmp_path_factory.mktemp("patience")
+    patience = {"header_timeout_s": TIMEOUT_S, "answer_timeout_s": TIMEOUT_S}
+    with starting_servers(folder) as start:
+        server = start(folder, **patience, body_timeout_s=4 * TIMEOUT_S)
+        wait_for_model(server)
+        yield server
+        assert server.process.poll() is None
+        assert "Traceback" not in server.log.read_text()
 
 
 def connect(server: Server) -> socket.socket:
@@ -89,8 +96,7 @@ def wait_for_model(server: Server) -> None:
             time.sleep(0.05)
 
 
-def test_a_body_may_take_longer_than_the_headers(tmp_path: Path, start_server: StartServer):
-    server = start_server(tmp_path, header_timeout_s=TIMEOUT_S, body_timeout_s=4 * TIMEOUT_S)
+def test_a_body_may_take_longer_than_the_headers(server: Server):
     head = b"POST /v1/embed HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
     wait_for_model(server)
     with connect(server) as connection:
@@ -100,23 +106,20 @@ def test_a_body_may_take_longer_than_the_headers(tmp_path: Path, start_server: S
         assert connection.recv(65536).startswith(b"HTTP/1.1 415")
 
 
-@pytest.mark.parametrize("requests", [1, 12])
 def test_a_client_that_does_not_read_its_answers_is_given_up(
-    tmp_path: Path, start_server: StartServer, requests: int
-):
-    server = start_server(tmp_path, answer_timeout_s=TIMEOUT_S)
-    before = open_sockets(server)
-    with connect_narrowly(server) as connection:
-        connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
-        wait_for(lambda: open_sockets(server) > before)
-        # After its answer a connection is kept for five seconds, were it of use to anybody.
-        wait_for(lambda: open_sockets(server) == before)
-
-
-def test_a_client_that_reads_slowly_gets_its_whole_answer(
     tmp_path: Path, start_server: StartServer
 ):
     server = start_server(tmp_path, answer_timeout_s=TIMEOUT_S)
+    before = open_sockets(server)
+    for requests in (1, 12):
+        with connect_narrowly(server) as connection:
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * requests)
+            wait_for(lambda: open_sockets(server) > before)
+            # After its answer a connection is kept for five seconds, were it of use to anybody.
+            wait_for(lambda: open_sockets(server) == before)
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer(server: Server):
     answer = bytearray()
     with connect_narrowly(server) as connection:
         connection.sendall(
@@ -205,15 +208,21 @@ def test_a_few_requests_may_wait_on_one_connection_and_no_more(server: Server):
     assert httpx.get(f"{server.url}/livez").status_code == 200
 
 
-@pytest.fixture
-def full_server(tmp_path: Path, start_server: StartServer, crowd: ExitStack) -> Server:
-    """A server that has no place for another request: one is being received, for a while."""
-    server = start_server(tmp_path, max_concurrent_requests=1)
-    wait_for_model(server)
-    slow = crowd.enter_context(connect(server))
-    slow.sendall(POST + b"Content-Length: 9\r\n\r\n")
-    time.sleep(0.3)
-    return server
+@pytest.fixture(scope="module")
+def full_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that has no place for another request: one is being received all the time."""
+    folder = tmp_path_factory.mktemp("full")
+    with starting_servers(folder) as start:
+        server = start(folder, max_concurrent_requests=1, body_timeout_s=600)
+        wait_for_model(server)
+        with connect(server) as slow:
+            slow.sendall(POST + b"Content-Length: 9\r\n\r\n")
+            wait_for(lambda: refused(server))
+            yield server
+
+
+def refused(server: Server) -> bool:
+    return httpx.post(f"{server.url}/v1/embed").status_code == 503
 
 
 def requests_until_closed(connection: socket.socket, most: int) -> int:

@@ -53,6 +53,7 @@ def test_a_rebuild_under_load_drops_nothing_and_mixes_nothing(
             while not stop.is_set():
                 response = client.post("/v1/search", files={"image": query}, data={"k": "1"})
                 answers.append({"status": response.status_code, **response.json()})
+                stop.wait(0.02)  # The builder below shares this interpreter.
 
     threads = [threading.Thread(target=load) for _ in range(3)]
     for thread in threads:
