@@ -10,6 +10,7 @@ import hashlib
 import json
 import resource
 import sys
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 from model.errors import DependencyError, ImageDecodeError, ImageError
@@ -34,16 +35,7 @@ _PIPE_BYTES = 1 << 20
 
 def limits_as_json(limits: DecodeLimits, size: int) -> str:
     """The one argument of a decode process."""
-    return json.dumps(
-        {
-            "max_image_bytes": limits.max_image_bytes,
-            "max_pixels": limits.max_pixels,
-            "max_side": limits.max_side,
-            "formats": sorted(limits.formats),
-            "accept_truncated": limits.accept_truncated,
-            "size": size,
-        }
-    )
+    return json.dumps({**asdict(limits), "formats": sorted(limits.formats), "size": size})
 
 
 def main() -> None:
