@@ -5,6 +5,7 @@ import signal
 from collections import Counter
 from collections.abc import Generator
 
+import jaxtyping
 import pytest
 
 # A shell starts its background jobs with SIGINT ignored, and children inherit that: tests that
@@ -30,6 +31,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def cases(pytestconfig: pytest.Config) -> int:
     """How many requests the test against the OpenAPI document makes, at least."""
     return pytestconfig.getoption("cases")
+
+
+@pytest.fixture
+def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of numbers that call small functions a hundred thousand times.
+
+    Checking the shapes of each call takes longer than the call; other tests of the same
+    functions do.
+    """
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -15,6 +15,8 @@ from model.certificate.search import certify_search
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 SCALE = 2.0
 
 

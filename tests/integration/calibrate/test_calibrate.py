@@ -20,6 +20,8 @@ from index_builder.store.rates import upper_bound
 from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 
 def brute_force(index, queries, k):
     """Each query's margin of its original, and the largest of any other entry without it."""

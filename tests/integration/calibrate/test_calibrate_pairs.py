@@ -10,6 +10,8 @@ from index_builder.build.maintenance import verify_index
 from index_builder.calibration.queries import LabelledPairs
 from index_builder.errors import SourceError
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 
 def write_pairs(folder, rows, columns=("path", "id")):
     folder.mkdir(parents=True, exist_ok=True)
