@@ -102,8 +102,8 @@ class PairScan:
     To push entry i out of the top k, k others must come before it; those ahead already count with
     their negative radii, hence the k-th smallest signed one. Once k are known, a block whose bound
     of `tail_radii` lies above them is left out: with the distance through the common centre,
-    |f_i - f_j| <= |a_i| + |a_j|, as the farthest. So the numbers are those of all pairs, or lower
-    bounds of them where what was left out decides; `rest` says which.
+    |f_i - f_j| <= |a_i| + |a_j|, as the farthest where rows have a centre. So the numbers are those
+    of all pairs, or lower bounds of them where what was left out decides; `rest` says which.
 
     Attributes:
         lower: the k smallest radii with the slack off, of each entry over all others.
