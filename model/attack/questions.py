@@ -16,7 +16,7 @@ from model.attack.pixel_metric import PixelMetric, metric_of_upload
 from model.attack.plan import Plan
 from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS, edit, query_kinds
-from model.data.pictures import PictureSet, open_pictures
+from model.data.pictures import PictureSet, open_pictures, usual_split
 from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
 from model.metrics.metric import Pixels, squares, unit_rows
@@ -69,10 +69,7 @@ def ask(plan: Plan, metric: PixelMetric, progress: Progress) -> list[Block]:
     if plan.objective == "2afc":
         asked = _triplets(plan, metric)
     else:
-        split = plan.split
-        if split is None and any(plan.data.glob("test-*.tar")):
-            split = "test"
-        pictures = open_pictures(plan.data, split=split)
+        pictures = open_pictures(plan.data, split=plan.split or usual_split(plan.data))
         if plan.objective == "eviction":
             asked = _edited_copies(plan, metric, pictures, progress)
         else:

@@ -21,6 +21,9 @@ from model.data.files import name_problem, read_bytes
 from model.errors import DataError, ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 
+USUAL_SPLITS = ("test", "val")
+"""Parts of a data set to measure on, the better one first."""
+
 # Files that say by their name that they hold a picture; what they hold, the decoder sees.
 PICTURE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "png", "webp", "avif", "gif", "bmp", "tif", "tiff"}
@@ -193,6 +196,23 @@ def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
 def has_split(path: Path, split: str) -> bool:
     """Whether a folder has a part of that name."""
     return _part(path, split) is not None
+
+
+def usual_split(path: Path) -> str | None:
+    """The part of a data set that is there to be measured on; None where it has no parts.
+
+    Raises:
+        DataError: it has a training part alone: what a metric was trained on says little of it, so
+            that has to be asked for.
+    """
+    usual = next((split for split in USUAL_SPLITS if has_split(path, split)), None)
+    # A folder called train may be a label: pictures of trains.
+    if usual is None and is_listed_part(path, "train"):
+        raise DataError(
+            f"{path} has a training part, but none of {', '.join(USUAL_SPLITS)}; "
+            "to measure what was trained on, say --split train"
+        )
+    return usual
 
 
 def splits_of(path: Path) -> list[str]:

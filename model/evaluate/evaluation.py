@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from model.cli.files import sha256_of
-from model.data.pictures import evenly, has_split, is_listed_part, open_pictures
+from model.data.pictures import (
+    USUAL_SPLITS,
+    evenly,
+    has_split,
+    is_listed_part,
+    open_pictures,
+    usual_split,
+)
 from model.data.triplets import TABLE, read_triplets
 from model.errors import EvaluationError
 from model.evaluate import copies, labels, retrieval, triplets
@@ -21,7 +28,6 @@ from model.metrics.metric import Metric
 PICTURE_TASKS = frozenset({retrieval.TASK, copies.TASK, labels.TASK})
 _LABELS = frozenset({labels.TASK})
 _TRAINING = "train"
-_USUAL_SPLITS = ("test", "val")
 _NOTHING = {
     retrieval.TASK: "at least two pictures were wanted, one came",
     copies.TASK: "too few pictures to take some of them out",
@@ -158,24 +164,7 @@ class Evaluation:
             self.curves.append(curve)
 
 
-def usual_split(path: Path) -> str | None:
-    """The part of a data set that is there to be measured on; None where it has no parts.
-
-    Raises:
-        EvaluationError: it has a training part alone: what a metric was trained on says little of
-            it, so that has to be asked for.
-    """
-    usual = next((split for split in _USUAL_SPLITS if has_split(path, split)), None)
-    # A folder called train may be a label: pictures of trains.
-    if usual is None and is_listed_part(path, _TRAINING):
-        raise EvaluationError(
-            f"{path} has a training part, but none of {', '.join(_USUAL_SPLITS)}; "
-            f"to measure what was trained on, say --split {_TRAINING}"
-        )
-    return usual
-
-
 def _is_imagenets_layout(path: Path) -> bool:
     """Whether a training part is there to vote: not that of a corpus, which has a list."""
-    parts = (has_split(path, split) for split in _USUAL_SPLITS)
+    parts = (has_split(path, split) for split in USUAL_SPLITS)
     return has_split(path, _TRAINING) and not is_listed_part(path, _TRAINING) and any(parts)

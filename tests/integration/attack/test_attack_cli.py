@@ -14,6 +14,10 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from model.attack.__main__ import app
+from model.attack.pixel_metric import metric_of_input
+from model.attack.plan import Plan
+from model.attack.questions import ask
+from model.cli.progress import Progress
 from model.metrics.load import load_metric
 from model.metrics.pixels import BlockMeans
 
@@ -284,3 +288,18 @@ def test_triplets_without_a_choice_leave_nothing_to_attack(
     )
     assert done.exit_code == 1
     assert f"error: nothing was attacked: {words}" in done.stderr
+
+
+def test_of_data_with_parts_the_test_part_is_attacked(pictures: Path, tmp_path: Path):
+    """What a network was trained on would be no test of it."""
+    files = [path for path in sorted(pictures.rglob("*")) if path.suffix in {".png", ".jpg"}]
+    for number, path in enumerate(files):
+        part = tmp_path / "data" / ("test" if number % 3 == 0 else "train") / "some"
+        part.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, part / f"{number}{path.suffix}")
+    plan = Plan(data=tmp_path / "data", out=tmp_path / "out", objective="eviction", queries=2)
+    block = ask(plan, metric_of_input(load_metric("raw")), Progress())[0]
+    scores = block.decision.scores(
+        torch.from_numpy(block.vectors).float(), torch.arange(len(block.ids))
+    )
+    assert scores.shape[1] == 1 + len(files[::3])  # the right entry's, then the gallery's
