@@ -12,7 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from model.certificate.rounding import UNIT_ROUNDOFF_64
-from model.nets.flow import Flow, Layer, cube_norm, plain_bound, unit_roundoff_of
+from model.nets.error_propagation import (
+    ActivationBounds,
+    Layer,
+    cube_norm,
+    plain_bound,
+    unit_roundoff_of,
+)
 from model.nets.presets import EmbedderConfig, PublishedConfig
 from model.nets.published import published_layers, published_specs
 from model.nets.wave import wave_layers, wave_specs
@@ -62,12 +68,12 @@ class Network(nn.Module):
         norm = cube_norm(3 * self.config.input_size**2)
         # A pass in float32 begins by rounding its float64 input.
         cut = 0.0 if unit_roundoff == UNIT_ROUNDOFF_64 else unit_roundoff * norm
-        flow = Flow(norm, cut, 1.0)
+        bounds = ActivationBounds(norm, cut, 1.0)
         for layer in self.layers:
-            flow = flow.with_underflow(unit_roundoff)
-            flow = cast("Layer", layer).prove(flow, unit_roundoff)
-        flow = flow.with_underflow(unit_roundoff)
-        return NetworkProof(flow.lipschitz_bound, plain_bound(flow.error))
+            bounds = bounds.with_underflow(unit_roundoff)
+            bounds = cast("Layer", layer).prove(bounds, unit_roundoff)
+        bounds = bounds.with_underflow(unit_roundoff)
+        return NetworkProof(bounds.lipschitz_bound, plain_bound(bounds.error))
 
 
 def tensor_specs(config: EmbedderConfig) -> dict[str, tuple[tuple[int, ...], str]]:

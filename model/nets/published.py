@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from model.certificate.bounds import conv_sll_scaling, dense_sll_scaling
 from model.certificate.rounding import gamma
-from model.nets.flow import Flow, Layer
+from model.nets.error_propagation import ActivationBounds, Layer
 from model.nets.presets import PublishedConfig
 from model.nets.sll import ConvBlock, LinearBlock, ratios_of
 
@@ -23,8 +23,8 @@ from model.nets.sll import ConvBlock, LinearBlock, ratios_of
 class _Carrying(nn.Module):
     """A layer that only carries numbers from place to place: nothing that was proved changes."""
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:  # noqa: ARG002
-        return flow
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:  # noqa: ARG002
+        return bounds
 
 
 class ZeroChannels(_Carrying):
@@ -51,9 +51,9 @@ class SumPool(nn.Module):
     def forward(self, x: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C h w"]:
         return functional.avg_pool2d(x, 4, divisor_override=4)
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """Norm never grows; | |x| pooled | <= ||x||."""
-        return flow.through(relative=gamma(17, unit_roundoff))
+        return bounds.through(relative=gamma(17, unit_roundoff))
 
 
 class Flatten(_Carrying):

@@ -26,7 +26,13 @@ from model.certificate.bounds import (
 )
 from model.certificate.rounding import gamma
 from model.errors import CertificateError
-from model.nets.flow import Flow, carried, largest_carried, reciprocal_down, smallest_normal
+from model.nets.error_propagation import (
+    ActivationBounds,
+    carried,
+    largest_carried,
+    reciprocal_down,
+    smallest_normal,
+)
 
 _ROWS_PER_BLOCK = 16
 """Image rows per matrix product of a convolution: the block stays in the processor's cache."""
@@ -113,12 +119,12 @@ class ConvBlock(nn.Module):
             neighbours = functional.unfold(padded[None, :, top : bottom + 2], self.side)[0]
             flat[:, top * width : bottom * width].addmm_(self.writing, neighbours)
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """Bound from the stored T; rounding from the lengths of the two sums."""
         # |W| as a matrix between channels: the sum over taps bounds every row, borders included.
         magnitude = np.abs(self.kernel.astype(np.float64)).sum(axis=(2, 3))
         return _through_sll(
-            flow,
+            bounds,
             scaling_slack(conv_sll_scaling(self.kernel), self.scaling),
             _ErrorTerms.of(magnitude, self.bias_values, self.scaling, copies=self.pixels),
             reads=self.kernel[0].size,
@@ -157,13 +163,13 @@ class LinearBlock(nn.Module):
         inner = functional.relu(torch.addmm(self.bias, x, self.weight.T)) * self.inverse_scaling
         return x.sub(inner @ self.weight, alpha=2)
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """Bound from the stored T; rounding from the lengths of the two sums."""
         weight = self.weight.cpu().numpy().astype(np.float64, copy=False)  # stored as float32
         features, width = weight.shape
         proved = dense_sll_scaling(weight, ratios_of(self.log_ratios))
         return _through_sll(
-            flow,
+            bounds,
             scaling_slack(proved, self.scaling),
             _ErrorTerms.of(np.abs(weight), self.bias_values, self.scaling, copies=1),
             reads=width,
@@ -253,28 +259,28 @@ class _ErrorTerms:
 
 
 def _through_sll(
-    flow: Flow,
+    bounds: ActivationBounds,
     slack: float,
     terms: _ErrorTerms,
     *,
     reads: int,
     writes: int,
     unit_roundoff: float,
-) -> Flow:
-    """The flow behind an SLL block whose two sums have so many terms.
+) -> ActivationBounds:
+    """The bounds behind an SLL block whose two sums have so many terms.
 
     On the way from x to 2 W^T T^-1 relu(W x + b) a number meets reads + 1 roundings in the first
     sum and its bias, at most three with 1 / T, writes in the second sum; relu is exact. The sum
     with x may be the start or the end of the second sum: writes + 1 roundings of x.
     """
-    largest, limit = terms.largest(flow.norm + flow.error), largest_carried(unit_roundoff)
+    largest, limit = terms.largest(bounds.norm + bounds.error), largest_carried(unit_roundoff)
     if not largest <= limit:
         raise CertificateError(
             f"a block's numbers must stay below {limit:.3g} to be proved, and may reach {largest}"
         )
     path = gamma(reads + writes + 6, unit_roundoff)
     bound = 1.0 if slack == 0.0 else inflate(1.0 + 2.0 * slack, 2)
-    return flow.through(
+    return bounds.through(
         bound,
         offset=2.0 * terms.offset,
         relative=2.0 * path * terms.stretch + gamma(writes + 2, unit_roundoff),

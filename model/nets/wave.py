@@ -21,7 +21,7 @@ from model.certificate.bounds import (
     wavelet_norm_bound,
 )
 from model.certificate.rounding import gamma
-from model.nets.flow import Flow, Layer, carried
+from model.nets.error_propagation import ActivationBounds, Layer, carried
 from model.nets.presets import WaveConfig
 
 _COPIES = 5
@@ -51,9 +51,9 @@ class ShiftedCopies(nn.Module):
         copies[:, 4, :, :-by] = centred[..., by:, :]
         return copies.view(channels, -1, side, side)
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """Values in [0, 1] are at most 1/2 from 1/2: half the cube's norm."""
-        centred = Flow(0.5 * flow.norm, flow.error, flow.lipschitz_bound)
+        centred = ActivationBounds(0.5 * bounds.norm, bounds.error, bounds.lipschitz_bound)
         return centred.through(relative=2.0 * unit_roundoff)
 
 
@@ -86,13 +86,13 @@ class WaveletLevel(nn.Module):
         bands = torch.matmul(self.axis, rows).view(channels, copies, 2, half, 2, half)
         return bands.permute(2, 4, 0, 1, 3, 5).reshape(4 * channels, copies, half, half)
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """The bank's bound and gamma_8 an axis (one more where the taps were cut to float32)."""
         bound = wavelet_norm_bound(self.filters)
         rounding = gamma(_TAPS + 1, unit_roundoff) * nonnegative_norm_bound(np.abs(self.matrix))
         for _ in range(2):
-            flow = flow.through(bound, relative=rounding)
-        return flow
+            bounds = bounds.through(bound, relative=rounding)
+        return bounds
 
 
 class ChannelMap(nn.Module):
@@ -129,12 +129,12 @@ class ChannelMap(nn.Module):
             folded.abs_()
         return mapped.view(-1, *x.shape[1:])
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """The map's bound, then the bias at every pixel."""
         stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)), tight=False)
         fan_in = self.weight_values.shape[1]
         offset = euclidean_norm_bound(self.bias_values) * self.pixels**0.5
-        mapped = flow.through(
+        mapped = bounds.through(
             spectral_norm_bound(self.weight_values),
             relative=gamma(fan_in, unit_roundoff) * stretch,
         )
@@ -163,10 +163,10 @@ class MeanChannelMap(ChannelMap):
         averaged = torch.cat([linear, _mean(folded.view(len(folded), _COPIES, -1))])
         return averaged.view(len(averaged), -1, *x.shape[2:])
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """A mean before and one after, of which each channel meets one."""
         mean = gamma(_COPIES + 1, unit_roundoff)
-        return super().prove(flow.through(relative=mean), unit_roundoff).through(relative=mean)
+        return super().prove(bounds.through(relative=mean), unit_roundoff).through(relative=mean)
 
 
 class Head(nn.Module):
@@ -192,11 +192,11 @@ class Head(nn.Module):
         features = x.transpose(0, 1).reshape(x.shape[1], -1)
         return features @ self.weight.T - self.offset
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """The matrix's bound, then the offset."""
         stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)), tight=False)
         fan_in = self.weight_values.shape[1]
-        product = flow.through(
+        product = bounds.through(
             cholesky_norm_bound(self.weight_values),
             relative=gamma(fan_in, unit_roundoff) * stretch,
         )

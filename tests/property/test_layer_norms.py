@@ -11,7 +11,7 @@ from torch.nn import functional
 from model.certificate.bounds import conv_sll_scaling, dense_sll_scaling, lipschitz_estimate
 from model.certificate.rounding import UNIT_ROUNDOFF_64
 from model.errors import CertificateError
-from model.nets.flow import Flow, reciprocal_down
+from model.nets.error_propagation import ActivationBounds, reciprocal_down
 from model.nets.network import build_network
 from model.nets.sll import ConvBlock, LinearBlock, scaling_slack
 from model.nets.wave import (
@@ -28,7 +28,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 def bound_of(layer) -> float:
-    return layer.prove(Flow(1.0, 0.0, 1.0), UNIT_ROUNDOFF_64).lipschitz_bound
+    return layer.prove(ActivationBounds(1.0, 0.0, 1.0), UNIT_ROUNDOFF_64).lipschitz_bound
 
 
 def largest_singular_value(layer, x: torch.Tensor) -> float:
@@ -209,16 +209,16 @@ def test_every_layer_of_a_network_keeps_its_bound_on_pairs(config):
     for step in (1e-6, 1e-2, 1.0):
         x = torch.tensor(random.random((1, 3, 16, 16)))
         y = x + step * torch.tensor(random.standard_normal(x.shape))
-        distance, flow = float((x - y).norm()), Flow(30.0, 0.0, 1.0)
+        distance, bounds = float((x - y).norm()), ActivationBounds(30.0, 0.0, 1.0)
         copies = 1.0
         for layer in network.layers:
             x, y = layer(x.clone()), layer(y.clone())
-            flow = layer.prove(flow, UNIT_ROUNDOFF_64)
+            bounds = layer.prove(bounds, UNIT_ROUNDOFF_64)
             if config is WAVE:
                 # The bound is of each copy; all five together are sqrt(5) longer until averaged.
                 copies = 5.0**0.5 if x.ndim == 4 and x.shape[1] == 5 else 1.0
-            limit = flow.lipschitz_bound * copies * distance
-            assert float((x - y).norm()) <= limit * (1 + 1e-9) + 2 * flow.error * copies
+            limit = bounds.lipschitz_bound * copies * distance
+            assert float((x - y).norm()) <= limit * (1 + 1e-9) + 2 * bounds.error * copies
 
 
 @given(SEEDS)

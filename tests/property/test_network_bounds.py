@@ -9,7 +9,7 @@ from small_networks import PUBLISHED, WAVE, random_weights, reference
 
 from model.certificate.bounds import lipschitz_estimate
 from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma
-from model.nets.flow import Flow
+from model.nets.error_propagation import ActivationBounds
 from model.nets.network import build_network, tensor_specs
 from model.nets.published import published_scalings
 from model.nets.sll import ConvBlock, LinearBlock
@@ -149,13 +149,13 @@ def test_no_activation_is_longer_than_the_norm_its_rounding_is_charged_to(config
     }
     network = build_network(config, weights)
     for x in inputs(13):
-        flow, values = Flow(np.sqrt(x.size), 0.0, 1.0), torch.tensor(x[None])
+        bounds, values = ActivationBounds(np.sqrt(x.size), 0.0, 1.0), torch.tensor(x[None])
         for layer in network.layers:
             with torch.inference_mode():
                 values = layer(values)
-            flow = layer.prove(flow, UNIT_ROUNDOFF_64)
+            bounds = layer.prove(bounds, UNIT_ROUNDOFF_64)
             copies = 5**0.5 if values.ndim == 4 and values.shape[1] == 5 else 1.0
-            assert float(values.norm()) <= flow.norm * copies * (1 + 1e-12)
+            assert float(values.norm()) <= bounds.norm * copies * (1 + 1e-12)
 
 
 def worst_rounding(layer: torch.nn.Module, norm: float) -> float:
@@ -189,12 +189,12 @@ def test_each_layer_is_charged_at_least_the_textbook_rounding(config):
     network = build_network(config, random_weights(config, 17))
     charged = 0
     for layer in network.layers:
-        before = Flow(10.0, 0.0, 1.0)
+        before = ActivationBounds(10.0, 0.0, 1.0)
         rounding = worst_rounding(layer, before.norm)
         assert layer.prove(before, UNIT_ROUNDOFF_64).error >= rounding
         charged += rounding > 0
         # Errors made before are kept, and stretched.
-        late = layer.prove(Flow(10.0, 1.0, 1.0), UNIT_ROUNDOFF_64)
+        late = layer.prove(ActivationBounds(10.0, 1.0, 1.0), UNIT_ROUNDOFF_64)
         assert late.error >= late.lipschitz_bound * (1 - 1e-9)
     assert charged >= 4
 

@@ -7,7 +7,7 @@ from small_networks import PUBLISHED, WAVE, random_weights, reference
 
 from model.certificate.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64
 from model.errors import CertificateError
-from model.nets.flow import Flow, carried, reciprocal_down, smallest_normal
+from model.nets.error_propagation import ActivationBounds, carried, reciprocal_down, smallest_normal
 from model.nets.network import build_network
 from model.nets.published import published_scalings
 
@@ -82,7 +82,7 @@ def test_every_layer_is_charged_for_underflow(config, unit_roundoff):
     biases of zero is underflow alone: at least one lost eta a feature, divided by T, through W.
     """
     eta = smallest_normal(unit_roundoff)
-    started = Flow(0.0, 0.0, 1.0).with_underflow(unit_roundoff)
+    started = ActivationBounds(0.0, 0.0, 1.0).with_underflow(unit_roundoff)
     assert started.error >= 2.0**48 * eta
     assert started.norm > 0.0
     weights = {
@@ -94,7 +94,8 @@ def test_every_layer_is_charged_for_underflow(config, unit_roundoff):
             stored = layer.kernel if hasattr(layer, "kernel") else layer.weight.numpy()
             weight = np.abs(stored.astype(np.float64))
             least = np.linalg.norm(weight.reshape(len(weight), -1).T @ (1 / layer.scaling))
-            assert layer.prove(Flow(0.0, 0.0, 1.0), unit_roundoff).error >= eta * least > 0.0
+            proved = layer.prove(ActivationBounds(0.0, 0.0, 1.0), unit_roundoff)
+            assert proved.error >= eta * least > 0.0
 
 
 def test_a_wave_network_whose_numbers_vanish_on_the_way_is_still_bounded():

@@ -25,7 +25,7 @@ _LOST_NORM = 1e-200
 
 
 @dataclass(frozen=True)
-class Flow:
+class ActivationBounds:
     """What is proved of the numbers between two layers, for every input in the cube [0, 1].
 
     Attributes:
@@ -45,8 +45,8 @@ class Flow:
         offset: float = 0.0,
         relative: float = 0.0,
         absolute: float = 0.0,
-    ) -> "Flow":
-        """The flow behind a layer.
+    ) -> "ActivationBounds":
+        """The bounds behind a layer.
 
         Args:
             lipschitz_bound: the layer's proved constant.
@@ -55,17 +55,17 @@ class Flow:
             absolute: the part of that error that does not depend on the input.
 
         Returns:
-            The new flow: earlier errors are stretched by the layer's constant, its own are added.
+            The new bounds: earlier errors are stretched by the layer's constant, its own are added.
         """
         rounding = relative * (self.norm + self.error) + absolute
-        return Flow(
+        return ActivationBounds(
             norm=lipschitz_bound * self.norm + offset,
             error=lipschitz_bound * self.error + rounding,
             lipschitz_bound=product_bound(self.lipschitz_bound, lipschitz_bound),
         )
 
-    def with_underflow(self, unit_roundoff: float) -> "Flow":
-        """The flow with room for what underflows between two layers, which gamma does not cover.
+    def with_underflow(self, unit_roundoff: float) -> "ActivationBounds":
+        """The bounds with room for what underflows between two layers, which gamma does not cover.
 
         Every sum and product may lose the smallest normal number eta, be it rounded gradually or
         flushed to zero. A layer's sums have fewer than 2^24 terms, its output fewer than 2^40
@@ -73,7 +73,7 @@ class Flow:
         it. The norm's own float64 may underflow too.
         """
         lost = 2.0**50 * smallest_normal(unit_roundoff)
-        return Flow(self.norm + _LOST_NORM, self.error + lost, self.lipschitz_bound)
+        return ActivationBounds(self.norm + _LOST_NORM, self.error + lost, self.lipschitz_bound)
 
 
 @runtime_checkable
@@ -84,7 +84,7 @@ class Layer(Protocol):
         """The map, as executed. It may overwrite its input where no gradient is wanted."""
         ...
 
-    def prove(self, flow: Flow, unit_roundoff: float) -> Flow:
+    def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """What is proved behind the layer, from what is proved before it."""
         ...
 
