@@ -68,7 +68,7 @@ class Plan:
         Literal["input", "upload"],
         typer.Option(help="input (the metric's square) or upload (pixels before the resize)."),
     ] = "input"
-    split: Annotated[str | None, typer.Option(help="Part of the data; the test part.")] = None
+    split: Annotated[str | None, typer.Option(help="Part of the data; test, else val.")] = None
     threshold: Annotated[float, typer.Option(help="Match distance, for distance; in (0, 2).")] = 0.1
     seed: Annotated[int, typer.Option(min=0, help="Of queries and attacks.")] = 0
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"

@@ -109,7 +109,7 @@ def _triplets(plan: Plan, metric: PixelMetric) -> _Asked:
     Triplets whose vote is a tie have no right answer and are left out; so are those of which the
     metric cannot tell the two alternatives apart.
     """
-    every = read_triplets(plan.data, plan.split or "test")
+    every = read_triplets(plan.data, plan.split)
     voted = [one for one in every if one.vote != 0.5]
     if not voted:
         raise AttackError(

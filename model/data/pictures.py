@@ -6,18 +6,17 @@ a run may take them in any order. What each layout looks like is in docs/data.md
 
 import json
 import os
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
-from model.data.files import name_problem, read_bytes
 from model.errors import DataError, ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 
@@ -71,38 +70,24 @@ class Picture:
 
 @runtime_checkable
 class PictureSet(Protocol):
-    """Pictures in a fixed order, read one by one; safe in threads and after a fork."""
+    """Pictures by ascending id, read one by one; safe in threads and after a fork.
+
+    Reading one raises DataError where it cannot be read, IndexError where there are not so many.
+
+    Attributes:
+        name: what the set is called in messages and reports.
+        ids: of each picture, ascending.
+        labels: its class, in the order of ids.
+    """
 
     @property
-    @abstractmethod
-    def name(self) -> str:
-        """What the set is called in messages and reports."""
-        ...
-
+    def name(self) -> str: ...
     @property
-    @abstractmethod
-    def ids(self) -> Sequence[str]:
-        """The id of each picture, ascending."""
-        ...
-
+    def ids(self) -> Sequence[str]: ...
     @property
-    @abstractmethod
-    def labels(self) -> Sequence[str | None]:
-        """The class of each picture, in the order of ids."""
-        ...
-
-    @abstractmethod
+    def labels(self) -> Sequence[str | None]: ...
     def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __getitem__(self, index: int) -> Picture:
-        """Read one picture.
-
-        Raises:
-            DataError: it cannot be read.
-            IndexError: there are not so many.
-        """
-        ...
+    def __getitem__(self, index: int) -> Picture: ...
 
 
 class _Entry(NamedTuple):
@@ -129,30 +114,16 @@ class FolderPictures:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        self._root, self.name = root, str(root)
         self._entries = sorted(_entries(root), key=lambda entry: entry.id)
-        self._ids = [entry.id for entry in self._entries]
-        self._labels = [entry.label for entry in self._entries]
-        if not self._ids:
+        self.ids = [entry.id for entry in self._entries]
+        self.labels = [entry.label for entry in self._entries]
+        if not self.ids:
             raise DataError(
                 f"no pictures in {root}; files end in {', '.join(sorted(PICTURE_SUFFIXES))}"
             )
-        for one, following in zip(self._ids, self._ids[1:], strict=False):
-            if one == following:
-                raise DataError(f"two pictures in {root} have the id {one!r}")
-
-    @property
-    def name(self) -> str:
-        return str(self._root)
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """What the pictures are called, ascending."""
-        return self._ids
-
-    @property
-    def labels(self) -> Sequence[str | None]:
-        return self._labels
+        if twice := next((one for one, other in pairwise(self.ids) if one == other), None):
+            raise DataError(f"two pictures in {root} have the id {twice!r}")
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -160,8 +131,7 @@ class FolderPictures:
     def __getitem__(self, index: int) -> Picture:
         entry = self._entries[index]
         path = self._root / entry.path
-        data = read_bytes(path, PICTURE_LIMITS.max_image_bytes)
-        return Picture(entry.id, entry.label, data, entry.fields, where=str(path))
+        return Picture(entry.id, entry.label, read_file(path), entry.fields, where=str(path))
 
 
 def evenly(count: int, most: int | None) -> list[int]:
@@ -262,6 +232,18 @@ def check_pictures(
         )
 
 
+def read_file(path: Path) -> bytes:
+    """A file of a data set, whole.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as exc:
+        raise DataError(f"{path} cannot be read: {exc.strerror}") from exc
+
+
 def decode(data: bytes, where: str) -> UInt8[np.ndarray, "H W 3"]:
     """Pixels of a file of a data set, upright and in RGB.
 
@@ -287,11 +269,6 @@ def _part(path: Path, split: str) -> Path | None:
     return next((path / name for name in names if (path / name).is_dir()), None)
 
 
-def _folder_label(name: str) -> str | None:
-    folder = PurePosixPath(name).parent.as_posix()
-    return None if folder == "." else folder
-
-
 def _entries(root: Path) -> Iterator[_Entry]:
     """The pictures below a folder, in no order."""
 
@@ -314,9 +291,10 @@ def _entries(root: Path) -> Iterator[_Entry]:
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in filter(_says_picture, files):
             path = str(relative / name)
-            if (problem := name_problem(path)) is not None:
-                raise DataError(f"{path!a} in {root} cannot be an id: {problem}")
-            yield _Entry(path, path, _folder_label(path), {})
+            if not path.isprintable():
+                raise DataError(f"{path!a} in {root} is no id: it cannot be printed")
+            label = path.rpartition("/")[0] or None
+            yield _Entry(path, path, label, {})
 
 
 def _listed(file: Path, folder: PurePosixPath) -> Iterator[_Entry]:

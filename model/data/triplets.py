@@ -5,15 +5,13 @@ Read as the official loaders read them; docs/data.md says what both layouts look
 
 import csv
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from model.data.edits import Pixels
-from model.data.files import read_bytes
-from model.data.pictures import PICTURE_LIMITS, PICTURE_SUFFIXES, decode
+from model.data.pictures import PICTURE_SUFFIXES, decode, read_file
 from model.errors import DataError
 
 NIGHTS_SPLITS = ("train", "val", "test", "test_imagenet", "test_no_imagenet")
@@ -68,40 +66,33 @@ def load_triplet_pixels(triplet: Triplet) -> tuple[Pixels, Pixels, Pixels]:
         DataError: one cannot be read or decoded; the message names its file.
     """
     reference, left, right = (
-        decode(read_bytes(path, PICTURE_LIMITS.max_image_bytes), str(path))
+        decode(read_file(path), str(path))
         for path in (triplet.reference, triplet.left, triplet.right)
     )
     return reference, left, right
 
 
-def read_triplets(root: Path, split: str) -> list[Triplet]:
+def read_triplets(root: Path, split: str | None = None) -> list[Triplet]:
     """The triplets of one split, whichever of the two layouts the folder has.
 
     Args:
-        root: a folder with data.csv (NIGHTS), or with bapps/2afc or train/ and val/ (BAPPS).
-        split: one of that data set's.
+        root: a folder with data.csv (NIGHTS), or with bapps/2afc, 2afc, or train/ and val/ (BAPPS).
+        split: one of NIGHTS_SPLITS or BAPPS_SPLITS; None for the one that is there to measure on:
+            test of NIGHTS, val of BAPPS.
 
     Raises:
-        DataError: it is neither, or not what its layout wants.
+        DataError: it is neither, or not what its layout wants; the message names the file.
     """
     if (root / TABLE).exists():
-        return read_nights(root, split)
-    if _bapps_tree(root) is None:
-        raise DataError(f"{root} holds neither {TABLE} (NIGHTS) nor bapps/2afc (BAPPS)")
-    return read_bapps(root, split)
+        return _read_nights(root, split or "test")
+    for tree in (root / "bapps" / "2afc", root / "2afc", root):
+        if any((tree / name).is_dir() for name in BAPPS_SPLITS):
+            return _read_bapps(tree, split or "val")
+    raise DataError(f"{root} holds neither {TABLE} (NIGHTS) nor bapps/2afc (BAPPS)")
 
 
-def read_nights(root: Path, split: str) -> list[Triplet]:
-    """The triplets of one split with votes enough, in the order of the table.
-
-    Args:
-        root: the folder that holds data.csv, ref/ and distort/.
-        split: one of NIGHTS_SPLITS; `test` is both of its halves.
-
-    Raises:
-        DataError: the table cannot be read or lacks a column, or has a row whose numbers are none;
-            a picture is missing; or the split is unknown or empty.
-    """
+def _read_nights(root: Path, split: str) -> list[Triplet]:
+    """The triplets of one split with votes enough, in the order of the table."""
     if split not in NIGHTS_SPLITS:
         raise DataError(f"NIGHTS has the splits {', '.join(NIGHTS_SPLITS)}; {split!r} came")
     table = root / TABLE
@@ -139,18 +130,9 @@ def _judged(root: Path, row: dict[str, str], where: str) -> Triplet | None:
         raise DataError(f"{where}: numbers, and True or False, were wanted: {exc}") from exc
     if not 0.0 <= vote <= 1.0:
         raise DataError(f"{where}: right_vote is a number from 0 to 1; {vote} came")
-    group = _GROUP.fullmatch(row.get("prompt") or "")
-    return Triplet(
-        row["id"],
-        reference,
-        left,
-        right,
-        vote,
-        votes,
-        row["split"],
-        is_imagenet,
-        group[0] if group else None,
-    )
+    found = _GROUP.fullmatch(row.get("prompt") or "")
+    about = (row["split"], is_imagenet, found and found[0])
+    return Triplet(row["id"], reference, left, right, vote, votes, *about)
 
 
 def _belongs(triplet: Triplet, split: str) -> bool:
@@ -159,41 +141,18 @@ def _belongs(triplet: Triplet, split: str) -> bool:
     return triplet.split == split
 
 
-def read_bapps(root: Path, split: str, subsets: Sequence[str] | None = None) -> list[Triplet]:
+def _read_bapps(tree: Path, split: str) -> list[Triplet]:
     """The triplets of one split, subset by subset, each in the order of its files.
 
     Left is p0, right is p1, and the vote is the judgement: the share that preferred p1.
-
-    Args:
-        root: the folder that holds bapps/2afc, or 2afc itself.
-        split: train or val.
-        subsets: some of BAPPS_SUBSETS, in the order wanted; None for all that are there.
-
-    Raises:
-        DataError: there is no such tree, split or subset; the four folders do not hold the same
-            names; or a judgement is no single number from 0 to 1. The message names the file.
     """
-    tree = _bapps_tree(root)
-    if tree is None:
-        raise DataError(f"neither {root / 'bapps' / '2afc'} nor {root} holds train/ or val/")
     if split not in BAPPS_SPLITS:
         raise DataError(f"BAPPS has the splits {' and '.join(BAPPS_SPLITS)}; {split!r} came")
-    if unknown := set(subsets or ()) - set(BAPPS_SUBSETS):
-        raise DataError(f"BAPPS has the subsets {', '.join(BAPPS_SUBSETS)}; {min(unknown)!r} came")
     there = [subset for subset in BAPPS_SUBSETS if (tree / split / subset).is_dir()]
-    chosen = there if subsets is None else subsets
-    triplets = [triplet for subset in chosen for triplet in _read_subset(tree, split, subset)]
+    triplets = [triplet for subset in there for triplet in _read_subset(tree, split, subset)]
     if not triplets:
         raise DataError(f"{tree / split} holds none of the subsets {', '.join(BAPPS_SUBSETS)}")
     return triplets
-
-
-def _bapps_tree(root: Path) -> Path | None:
-    """The folder 2afc of a tree, or None."""
-    for folder in (root / "bapps" / "2afc", root / "2afc", root):
-        if any((folder / split).is_dir() for split in BAPPS_SPLITS):
-            return folder
-    return None
 
 
 def _read_subset(tree: Path, split: str, subset: str) -> list[Triplet]:

@@ -15,7 +15,7 @@ from model.data.pictures import (
     open_pictures,
     usual_split,
 )
-from model.data.triplets import TABLE, read_triplets
+from model.data.triplets import read_triplets
 from model.errors import EvaluationError
 from model.evaluate import copies, labels, retrieval, triplets
 from model.evaluate.baselines import describe
@@ -105,8 +105,7 @@ class Evaluation:
         Raises:
             DataError: the layout is neither, or what it holds is damaged.
         """
-        # NIGHTS is measured on test, BAPPS, which has none, on val.
-        found = read_triplets(path, self.split or ("test" if (path / TABLE).exists() else "val"))
+        found = read_triplets(path, self.split)
         chosen = [found[number] for number in evenly(len(found), self.limit)]
         metrics = embed_triplets(chosen, self.metrics, self.counting)
         files = {file for t in chosen for file in (t.reference, t.left, t.right)}

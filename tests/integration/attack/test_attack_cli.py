@@ -303,3 +303,17 @@ def test_of_data_with_parts_the_test_part_is_attacked(pictures: Path, tmp_path: 
         torch.from_numpy(block.vectors).float(), torch.arange(len(block.ids))
     )
     assert scores.shape[1] == 1 + len(files[::3])  # the right entry's, then the gallery's
+
+
+def test_of_triplets_without_a_test_part_the_validation_part_is_attacked(
+    pictures: Path, tmp_path: Path
+):
+    """BAPPS, as it was published, has no other part that people judged enough."""
+    one, other = sorted(pictures.iterdir())[:2]
+    for folder, source in (("ref", one), ("p0", one), ("p1", other)):
+        (tmp_path / "2afc" / "val" / "cnn" / folder).mkdir(parents=True)
+        shutil.copy(source, tmp_path / "2afc" / "val" / "cnn" / folder / f"0{source.suffix}")
+    (tmp_path / "2afc" / "val" / "cnn" / "judge").mkdir()
+    np.save(tmp_path / "2afc" / "val" / "cnn" / "judge" / "0.npy", np.zeros(1, np.float32))
+    plan = Plan(data=tmp_path, out=tmp_path / "out", objective="2afc")
+    assert ask(plan, metric_of_input(load_metric("raw")), Progress())[0].ids == ["cnn/0"]

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import encoded, photo
 
-from model.data.triplets import load_triplet_pixels, read_bapps, read_triplets
+from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import DataError
 
 FOLDERS = ("ref", "p0", "p1")
@@ -53,9 +53,9 @@ def test_pairs_judgements_and_order_are_those_of_the_official_loader(tmp_path_fa
     tree = root / "bapps" / "2afc"
     for stem, (value, dtype, shape) in rows.items():
         put(tree / "val" / "cnn", stem, np.full(shape, value, dtype))
-    triplets = read_bapps(root, "val", ["cnn"])
+    triplets = read_triplets(root, "val")
     assert our_rows(triplets) == official_rows(tree, "val", "cnn")
-    assert read_bapps(tree, "val", ["cnn"]) == triplets == read_triplets(root, "val")
+    assert read_triplets(tree) == triplets == read_triplets(root / "bapps")
 
 
 @pytest.fixture
@@ -71,17 +71,15 @@ def tree(tmp_path):
     return tmp_path
 
 
-def test_subsets_come_in_the_published_order_or_in_the_one_asked_for(tree):
-    triplets = read_bapps(tree, "val")
+def test_subsets_come_in_the_published_order(tree):
+    triplets = read_triplets(tree, "val")
     assert [t.group for t in triplets] == ["traditional"] * 3 + ["cnn"] * 2
     assert [t.id for t in triplets][2:4] == ["traditional/000002", "cnn/000000"]
-    swapped = read_bapps(tree, "val", ("cnn", "traditional"))
-    assert [t.group for t in swapped] == ["cnn"] * 2 + ["traditional"] * 3
-    assert [t.id for t in read_bapps(tree, "train")] == ["mix/000000"]
+    assert [t.id for t in read_triplets(tree, "train")] == ["mix/000000"]
 
 
 def test_left_is_p0_right_is_p1_and_the_vote_is_for_p1(tree):
-    triplet = read_bapps(tree, "val", ["cnn"])[1]
+    triplet = read_triplets(tree, "val")[4]
     assert (triplet.left.parent.name, triplet.right.parent.name) == ("p0", "p1")
     assert triplet.vote == float(np.float32(0.2))
     assert (triplet.votes, triplet.split, triplet.is_imagenet) == (None, "val", None)
@@ -93,43 +91,40 @@ def test_files_beside_the_pictures_are_passed_over(tree):
     for folder in ("ref", "judge"):
         (tree / "val" / "cnn" / folder / "notes.txt").write_text("x")
         (tree / "val" / "cnn" / folder / "._000000.png").write_text("x")
-    assert len(read_bapps(tree, "val", ["cnn"])) == 2
+    assert len(read_triplets(tree, "val")) == 5
 
 
 def test_what_is_not_there_is_named(tree, tmp_path):
-    for arguments, words in (
-        ((tree, "test"), "BAPPS has the splits train and val; 'test' came"),
-        ((tree, "val", ["blur"]), "BAPPS has the subsets traditional, .*; 'blur' came"),
-        ((tree, "val", ["deblur"]), "there is no folder .*/val/deblur/ref"),
-        ((tree / "val", "val"), "nor .*/val holds train/ or val/"),
-    ):
-        with pytest.raises(DataError, match=words):
-            read_bapps(*arguments)
+    with pytest.raises(DataError, match="BAPPS has the splits train and val; 'test' came"):
+        read_triplets(tree, "test")
     (tmp_path / "empty" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match="empty/train holds none of the subsets"):
-        read_bapps(tmp_path / "empty", "train")
+        read_triplets(tmp_path / "empty", "train")
     with pytest.raises(DataError, match=r"holds neither data.csv \(NIGHTS\) nor bapps/2afc"):
         read_triplets(tree / "val", "val")
+    (tree / "val" / "deblur").mkdir()
+    with pytest.raises(DataError, match=r"there is no folder .*/val/deblur/ref"):
+        read_triplets(tree, "val")
 
 
 @pytest.mark.parametrize("name", ["ref/000001.png", "p0/000001.png", "judge/000001.npy"])
 def test_a_file_that_is_missing_in_one_folder_is_named(tree, name):
     (tree / "val" / "traditional" / name).unlink()
     with pytest.raises(DataError, match="the names of ref/ were wanted, '000001' differs"):
-        read_bapps(tree, "val")
+        read_triplets(tree, "val")
 
 
 def test_files_that_sorting_would_pair_wrongly_and_names_that_come_twice_are_refused(tree):
     folder = tree / "val" / "traditional"
     (folder / "p1" / "000001.jpg").write_bytes(b"x")
     with pytest.raises(DataError, match="/p1: the names of ref/ were wanted"):
-        read_bapps(tree, "val")
+        read_triplets(tree, "val")
     (folder / "p1" / "000001.jpg").unlink()
     # ".npy" sorts before ".o", ".png" after it.
     for place, suffix in (("ref", "png"), ("p0", "png"), ("p1", "png"), ("judge", "npy")):
         (folder / place / f"000001.{suffix}").rename(folder / place / f"000000.o.{suffix}")
     with pytest.raises(DataError, match="/judge: the names of ref/ were wanted"):
-        read_bapps(tree, "val")
+        read_triplets(tree, "val")
 
 
 EXPLODED = []
@@ -161,5 +156,5 @@ def test_a_judgement_that_is_no_share_is_refused_and_never_unpickled(tree, conte
     else:
         np.save(file, content, allow_pickle=True)
     with pytest.raises(DataError, match=r"judge/000001\.npy"):
-        read_bapps(tree, "val")
+        read_triplets(tree, "val")
     assert not EXPLODED

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_files import encoded, photo
 
-from model.data.triplets import NIGHTS_SPLITS, load_triplet_pixels, read_nights, read_triplets
+from model.data.triplets import NIGHTS_SPLITS, load_triplet_pixels, read_triplets
 from model.errors import DataError
 
 NAMED = ("votes", "split", "is_imagenet")
@@ -81,10 +81,10 @@ def test_rows_votes_splits_and_order_are_those_of_the_official_loader(tree, text
     for split in ("train", "val", "test_imagenet", "test_no_imagenet", "test"):
         expected = official_rows(tree, split)
         if expected:
-            assert our_rows(read_nights(tree, split)) == expected
+            assert our_rows(read_triplets(tree, split)) == expected
         else:
             with pytest.raises(DataError, match=f"has no row of {split} with 6 votes or more"):
-                read_nights(tree, split)
+                read_triplets(tree, split)
 
 
 HEADER = "id,left_vote,right_vote,votes,ref_path,left_path,right_path,split,is_imagenet,prompt"
@@ -101,22 +101,22 @@ def row(number=1, vote="1", votes="8", *, paths=PATHS, split="train", imagenet="
 
 def test_a_triplet_says_all_that_its_row_says(tree):
     write(tree, row(7, "0.25", "6", split="test", imagenet="False", prompt="An image of a dog"))
-    (triplet,) = read_nights(tree, "test")
+    (triplet,) = read_triplets(tree, "test")
     assert (triplet.id, triplet.vote, triplet.votes, triplet.split) == ("7", 0.25, 6, "test")
     assert (triplet.is_imagenet, triplet.group) == (False, None)
-    assert read_triplets(tree, "test") == [triplet]
+    assert read_triplets(tree) == [triplet]
     for seed, pixels in enumerate(load_triplet_pixels(triplet)):
         assert np.array_equal(pixels, photo(seed=seed))
 
 
 def test_the_kind_of_a_synthetic_triplet_is_its_group(tree):
     write(tree, row(1, prompt="severity:blur"), row(2, prompt="nested:blur+jpeg"))
-    assert [t.group for t in read_nights(tree, "train")] == ["severity:blur", "nested:blur+jpeg"]
+    assert [t.group for t in read_triplets(tree, "train")] == ["severity:blur", "nested:blur+jpeg"]
 
 
 def test_test_is_both_of_its_halves_in_the_order_of_the_file(tree):
     write(tree, *(row(n, split="test", imagenet=str(n % 3 == 0)) for n in range(9)))
-    ids = {split: [t.id for t in read_nights(tree, split)] for split in NIGHTS_SPLITS[2:]}
+    ids = {split: [t.id for t in read_triplets(tree, split)] for split in NIGHTS_SPLITS[2:]}
     assert ids["test"] == [str(n) for n in range(9)]
     assert ids["test_imagenet"] == ["0", "3", "6"]
     assert ids["test_no_imagenet"] == ["1", "2", "4", "5", "7", "8"]
@@ -124,14 +124,14 @@ def test_test_is_both_of_its_halves_in_the_order_of_the_file(tree):
 
 def test_names_of_the_columns_that_nobody_reads_are_free(tree):
     write(tree, row(), header=HEADER.replace("left_vote", "whatever").replace(",prompt", ",votes2"))
-    assert len(read_nights(tree, "train")) == 1
+    assert len(read_triplets(tree, "train")) == 1
 
 
 @pytest.mark.parametrize("name", ["id", "right_vote", "ref_path", "votes", "split", "is_imagenet"])
 def test_a_column_that_is_missing_is_named(tree, name):
     write(tree, row(), header=HEADER.replace(name, "other"))
     with pytest.raises(DataError, match=f"data.csv: columns {name} were wanted"):
-        read_nights(tree, "train")
+        read_triplets(tree, "train")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_a_column_that_is_missing_is_named(tree, name):
 def test_a_value_that_is_none_of_its_columns_is_refused_with_its_line(tree, wrong):
     write(tree, row(1), row(2, **wrong))
     with pytest.raises(DataError, match=r"data.csv, line 3: "):
-        read_nights(tree, "train")
+        read_triplets(tree, "train")
 
 
 @pytest.mark.parametrize(
@@ -162,31 +162,31 @@ def test_what_is_no_table_is_refused(tree, content):
     if content is not None:
         (tree / "data.csv").write_bytes(content.replace(b"{HEAD}", HEADER.encode()))
     with pytest.raises(DataError, match=r"data\.csv"):
-        read_nights(tree, "train")
+        read_triplets(tree, "train")
 
 
 def test_an_unknown_split_and_one_without_rows_are_refused(tree):
     write(tree, row())
     with pytest.raises(DataError, match=r"NIGHTS has the splits train, val, test, .*'validation'"):
-        read_nights(tree, "validation")
+        read_triplets(tree, "validation")
     with pytest.raises(DataError, match="has no row of val with 6 votes or more"):
-        read_nights(tree, "val")
+        read_triplets(tree, "val")
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tree):
     (tree / "bad.png").write_bytes(encoded(photo(), "PNG")[:200])
     write(tree, row(paths="bad.png,bad.png,bad.png"))
     with pytest.raises(DataError, match=r"bad\.png: "):
-        load_triplet_pixels(read_nights(tree, "train")[0])
+        load_triplet_pixels(read_triplets(tree, "train")[0])
 
 
 def test_rows_with_few_votes_are_left_out_whatever_they_hold(tree):
     write(tree, row(1, votes="5", vote="x", paths="a,b,c", split="y"), row(2, votes="6"))
-    assert [t.id for t in read_nights(tree, "train")] == ["2"]
+    assert [t.id for t in read_triplets(tree, "train")] == ["2"]
 
 
 def test_pictures_of_other_splits_need_not_be_there(tree):
     write(tree, row(1), row(2, split="val", paths="ref/1.png,distort/1_0.png,distort/1_1.png"))
-    assert [t.id for t in read_nights(tree, "train")] == ["1"]
+    assert [t.id for t in read_triplets(tree, "train")] == ["1"]
     with pytest.raises(DataError, match=r"data.csv, id 2: there is no file .*ref/1.png"):
-        read_nights(tree, "val")
+        read_triplets(tree, "val")

@@ -12,7 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from model.data.pictures import open_pictures
-from model.data.triplets import load_triplet_pixels, read_nights
+from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import CorpusError, DataError
 from model.train.__main__ import app
 from model.train.distortions import FAMILIES
@@ -48,7 +48,7 @@ def test_the_real_loader_reads_the_set(tree):
     assert (tree / "data.csv").read_text().splitlines()[0] == HEADER
     counts = {}
     for split in ("train", "val", "test", "test_imagenet", "test_no_imagenet"):
-        triplets = read_nights(tree, split)
+        triplets = read_triplets(tree, split)
         counts[split] = len(triplets)
         assert {t.votes for t in triplets} <= {6, 8}
         assert {t.vote for t in triplets} <= {0.0, 1.0}
@@ -62,7 +62,7 @@ def test_the_real_loader_reads_the_set(tree):
 
 
 def test_the_kind_of_a_row_comes_back_as_its_group(tree):
-    groups = [t.group for t in read_nights(tree, "train")]
+    groups = [t.group for t in read_triplets(tree, "train")]
     for group in groups:
         kind, _, families = group.partition(":")
         assert kind in ("severity", "nested")
@@ -88,7 +88,7 @@ def test_the_same_seed_makes_the_same_bytes_and_another_seed_others(pictures, tr
 def test_the_closer_picture_is_the_less_distorted_one(tree):
     """On smooth pictures the pixels themselves show it for nearly all triplets."""
     right = []
-    for triplet in read_nights(tree, "train"):
+    for triplet in read_triplets(tree, "train"):
         reference, *sides = (pixels.astype(float) for pixels in load_triplet_pixels(triplet))
         left_change, right_change = (np.abs(side - reference).mean() for side in sides)
         right.append((right_change < left_change) == (triplet.vote == 1.0))
@@ -145,7 +145,7 @@ def test_rows_whose_sides_look_alike_are_left_to_nobody(tmp_path):
         flat = np.full((50, 50, 3), 20 * value + 3, np.uint8)
         (folder / f"{value}.png").write_bytes(encoded(flat, "PNG"))
     counts = write_synthetic_2afc(open_pictures(folder), tmp_path / "out", 20, seed=0)
-    triplets = read_nights(tmp_path / "out", "train")
+    triplets = read_triplets(tmp_path / "out", "train")
     assert len(triplets) <= counts["judged"] < 16
     for triplet in triplets:
         assert triplet.left.read_bytes() != triplet.right.read_bytes()
