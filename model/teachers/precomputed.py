@@ -122,14 +122,18 @@ class PrecomputedEmbeddings:
         self.record: Mapping[str, str] = about["record"] | {"embeddings_sha256": self.sha256}
         self.name = self.record.get("teacher", "unknown")
 
+    def require(self, ids: Iterable[str]) -> None:
+        """Refuses what has no embedding, naming the first."""
+        if missing := next((one for one in ids if one not in self._places), None):
+            raise MetricError(f"{self._path} has no embedding of {missing}")
+
     def rows(self, ids: Sequence[str]) -> Float32[np.ndarray, "N D"]:
         """The embeddings of these pictures, in their order.
 
         Raises:
             MetricError: one has no embedding; it is named.
         """
-        if missing := next((one for one in ids if one not in self._places), None):
-            raise MetricError(f"{self._path} has no embedding of {missing}")
+        self.require(ids)
         places = np.array([self._places[one] for one in ids], dtype=np.int64)
         return self._vectors[places].astype(np.float32)
 

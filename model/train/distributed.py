@@ -7,11 +7,13 @@ same steps as one process: every loss is that of the global batch, and gradients
 """
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -26,6 +28,9 @@ _PATIENCE = timedelta(minutes=10)
 """How long a process waits for the others: validation and saving are the longest pauses."""
 
 _LOST = ("gloo", "nccl", "connection closed", "connection reset", "timed out", "broken pipe")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -124,9 +129,30 @@ def wait_for_all(device: str) -> None:
     averaged([0.0], device)
 
 
-def share_of(batch_size: int, rank: int, world: int) -> range:
-    """The places of the global batch that are this process's; all have as many."""
+def own_share(places: Sequence[T]) -> Sequence[T]:
+    """Those of some places, the same in every process, that are this one's to look at."""
+    world = current()
+    return places[world.rank :: world.size]
+
+
+def gather_shares(found: Sequence[T]) -> list[T]:
+    """What every process found at its own share of some places, in the order of all."""
+    world = current()
+    shares: list[Sequence[T]] = [()] * world.size
+    shares[world.rank] = found
+    if world.size > 1:
+        with lost_company():
+            distributed.all_gather_object(shares, found)
+    every = list(itertools.chain.from_iterable(shares))
+    for rank, share in enumerate(shares):
+        every[rank :: world.size] = share
+    return every
+
+
+def places_of(step: int, batch_size: int, rank: int, world: int) -> range:
+    """This process's places of a step's global batch, counted through all steps."""
     if batch_size % world:
         raise TrainingError(f"batch_size {batch_size} is not divisible by {world} processes")
     each = batch_size // world
-    return range(rank * each, (rank + 1) * each)
+    first = step * batch_size + rank * each
+    return range(first, first + each)

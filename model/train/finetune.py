@@ -13,7 +13,7 @@ from model.data.pictures import evenly
 from model.data.triplets import Triplet, load_triplet_pixels, read_triplets
 from model.errors import TrainingError
 from model.train.config import TrainConfig
-from model.train.distributed import current, progress, share_of
+from model.train.distributed import own_share, places_of, progress
 from model.train.losses import cosine_hinge, radius_hinge, signed_radius
 from model.train.sampling import example_at, ids_digest
 from model.train.student import Student
@@ -79,10 +79,9 @@ class FinetuneTask:
 
     def check(self) -> None:
         """Decodes this process's share of the triplets that are tried before the first step."""
-        world, most = current(), self._config.checked_examples
         with ThreadPoolExecutor(self._config.workers or 1) as pool:
             for what, triplets in (("training", self._training), ("validation", self._validation)):
-                places = evenly(len(triplets), most)[world.rank :: world.size]
+                places = own_share(evenly(len(triplets), self._config.checked_examples))
                 tried = pool.map(load_triplet_pixels, [triplets[place] for place in places])
                 told = f"decoding {what} triplets to try them"
                 for _ in progress().counting(told, tried, len(places)):
@@ -101,8 +100,7 @@ class FinetuneTask:
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Network inputs of this process's triplets, and their votes."""
         config = self._config
-        first = step * config.batch_size
-        places = [first + place for place in share_of(config.batch_size, rank, world)]
+        places = places_of(step, config.batch_size, rank, world)
         examples = (example_at(config.seed, self.examples, place) for place in places)
         return self._inputs([self._training[example] for example in examples])
 

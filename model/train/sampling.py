@@ -1,7 +1,7 @@
 """Which examples a run has: at each place of each step, and held out to be measured on."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from model.data.pictures import (
 )
 from model.errors import DataError, TrainingError
 from model.train.config import TrainConfig
-from model.train.distributed import progress
+from model.train.distributed import own_share, progress
 
 # What a generator is for: two uses of one seed must not draw the same numbers.
 _ORDER, _VIEW = 1, 2
@@ -46,6 +46,16 @@ def held_out(ids: Sequence[str], most: int) -> list[int]:
     count = max(1, min(most, len(ids) // 10))
     ranked = sorted(range(len(ids)), key=lambda i: hashlib.sha256(ids[i].encode()).digest())
     return sorted(ranked[:count])
+
+
+def identity_of(training: PictureSet, validation: PictureSet) -> dict[str, Any]:
+    """Which pictures a run learns from and is measured on: how many, and a digest of their ids."""
+    return {
+        "training_pictures": len(training),
+        "training_ids_sha256": ids_digest(training.ids),
+        "validation_pictures": len(validation),
+        "validation_ids_sha256": ids_digest(validation.ids),
+    }
 
 
 def ids_digest(ids: Sequence[str]) -> str:
@@ -102,15 +112,17 @@ def training_and_validation(config: TrainConfig, data: Path) -> tuple[PictureSet
     return Part(pictures, inside), Part(pictures, out)
 
 
-def check_decodes(pictures: PictureSet, what: str, workers: int) -> None:
-    """Decodes every picture of a set in some threads, and shows that this is what takes so long."""
-    with progress().counter(f"decoding {what} pictures to try them", len(pictures)) as advance:
+def check_decodes(config: TrainConfig, training: PictureSet, validation: PictureSet) -> None:
+    """Decodes this process's share of the pictures that are tried before the first step."""
+    for what, pictures in (("training", training), ("validation", validation)):
+        tried = Part(pictures, own_share(evenly(len(pictures), config.checked_examples)))
+        with progress().counter(f"decoding {what} pictures to try them", len(tried)) as advance:
 
-        def passed(count: int) -> None:
-            for _ in range(count):
-                advance()
+            def passed(count: int, advance: Callable[[], None] = advance) -> None:
+                for _ in range(count):
+                    advance()
 
-        check_pictures(pictures, workers=workers or 1, advance=passed)
+            check_pictures(tried, workers=config.workers or 1, advance=passed)
 
 
 def _opened(data: Path, split: str, instead: str) -> PictureSet:

@@ -30,7 +30,7 @@ from model.errors import TrainingError
 from model.nets.checkpoint import Checkpoint, load_checkpoint
 from model.train.batches import batches
 from model.train.config import TrainConfig
-from model.train.distributed import averaged, current, lost_company, share_of, wait_for_all
+from model.train.distributed import averaged, current, lost_company, places_of, wait_for_all
 from model.train.proof import write_proved
 from model.train.run_folder import Best, MetricLog, RunFolder, replacing
 from model.train.schedules import learning_rate
@@ -92,7 +92,7 @@ def train_in(
     world = current()
     if not (config.steps or config.minutes):
         raise TrainingError("a run needs an end: set steps, epochs or minutes")
-    share_of(config.batch_size, world.rank, world.size)
+    places_of(0, config.batch_size, world.rank, world.size)  # refuses what cannot be dealt out
     # float32 means float32, for the whole process; bfloat16 is asked for by name.
     torch.set_float32_matmul_precision("highest")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False

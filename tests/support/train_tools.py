@@ -28,7 +28,7 @@ from model.data.pictures import Picture
 from model.errors import RetrievalError
 from model.nets.presets import PublishedConfig
 from model.train.config import TrainConfig, load_recipe
-from model.train.distill import DistillTask, OnlineTargets
+from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined
 from model.train.losses import cosine_hinge, radius_hinge
 from model.train.sampling import Part, example_at, view_generator
@@ -156,8 +156,8 @@ def quick(name: str, config: TrainConfig, seed: int = 0) -> tuple[SllStudent, An
         return student.double(), ContrastTask(config)
     shown = Shown(14)
     training, validation = Part(shown, range(10)), Part(shown, range(10, 14))
-    targets = OnlineTargets(LinearTeacher())
-    return student, DistillTask(config, training, validation, targets, input_size=SMALL.input_size)
+    teacher, side = LinearTeacher(), SMALL.input_size
+    return student, DistillTask(config, training, validation, teacher, input_size=side)
 
 
 def drawings(folder: Path, count: int) -> Path:

@@ -13,9 +13,8 @@ from jaxtyping import Float, Float16, UInt8
 from torch import Tensor
 
 from model.data.pictures import evenly
-from model.train.config import CopiesSettings, EditedCopiesSettings
 from model.train.copies.closed_form import principal_basis
-from model.train.copies.material import Material, network_inputs, with_copies
+from model.train.copies.material import Material, network_inputs
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import progress
 from model.train.part_store import PartStore, digest_of
@@ -25,25 +24,22 @@ _BASIS_ROWS = 3072
 """Rows the basis is taken from; their Gram matrix is what is decomposed."""
 
 
-def input_bank(
-    material: Material, settings: EditedCopiesSettings, size: int, seed: int
-) -> UInt8[np.ndarray, "P V 3 S S"]:
+def input_bank(material: Material, size: int) -> UInt8[np.ndarray, "P V 3 S S"]:
     """Inputs of every training picture, as it is first, and of its edited copies, memory-mapped."""
-    views, share = settings.views, settings.stacked_share
+    seed, settings = material.config.seed, material.settings
 
     def row(place: int) -> UInt8[np.ndarray, "V 3 S S"]:
-        pixels = material.training[place].pixels()
-        inputs = network_inputs(with_copies(pixels, seed, place, views, share), size)
+        inputs = network_inputs(material.copies(place, settings.views), size)
         return np.rint(255.0 * np.clip(inputs, 0.0, 1.0)).astype(np.uint8)
 
-    name = f"inputs-{digest_of(material.contents, size, seed, views, share)}"
-    shape = (1 + views, 3, size, size)
+    about = (material.contents, size, seed, settings.views, settings.stacked_share)
+    name, shape = f"inputs-{digest_of(*about)}", (1 + settings.views, 3, size, size)
     store = PartStore(material.folder / "inputs", name, len(material.training), shape, "uint8")
     return store.build(row, "edited copies", material.device)
 
 
 def feature_bank(
-    front: WaveStudent, material: Material, settings: CopiesSettings, seed: int
+    front: WaveStudent, material: Material
 ) -> tuple[Float[Tensor, "N K"], Float[Tensor, " N"], Float16[np.ndarray, "P V K"]]:
     """Features of every training picture, as it is first, and of its edited copies.
 
@@ -55,10 +51,10 @@ def feature_bank(
         all pictures in this basis about this centre, memory-mapped.
     """
     front.eval()
-    pictures, share = material.training, settings.stacked_share
+    pictures, seed, settings = material.training, material.config.seed, material.config.copies
 
     def features(place: int, views: int) -> Float[Tensor, "V N"]:
-        seen = with_copies(pictures[place].pixels(), seed, place, views, share)
+        seen = material.copies(place, views)
         return features_of(front, network_inputs(seen, front.config.input_size))
 
     places = evenly(len(pictures), _BASIS_ROWS // 2)
@@ -74,7 +70,7 @@ def feature_bank(
         hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
         for tensor in front.state_dict().values()
     ]
-    about = [material.contents, seed, settings.views, share, *basis.shape]
+    about = [material.contents, seed, settings.views, settings.stacked_share, *basis.shape]
     name, shape = f"features-{digest_of(weights, about)}", (1 + settings.views, basis.shape[1])
     store = PartStore(material.folder / "features", name, len(pictures), shape, "float16")
     return basis, centre, store.build(row, "features", material.device)

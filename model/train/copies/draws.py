@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from model.errors import TrainingError
-from model.train.distributed import share_of
+from model.train.distributed import places_of
 from model.train.sampling import view_generator
 
 _DRAW = 5
@@ -42,10 +42,9 @@ class Draws:
         self, step: int, rank: int, world: int
     ) -> tuple[Int64[np.ndarray, " b"], Int64[np.ndarray, " b"]]:
         """This process's pictures, and for each which of its copies is seen, from 1 on."""
-        share = share_of(self._count, rank, world)
-        generators = (view_generator(self._seed, step * self._count + place) for place in share)
-        views = [1 + generator.integers(self._views) for generator in generators]
-        return self.pictures(step)[share], np.array(views)
+        places = places_of(step, self._count, rank, world)
+        views = [1 + view_generator(self._seed, place).integers(self._views) for place in places]
+        return self.pictures(step)[np.array(places) % self._count], np.array(views)
 
     def pictures(self, step: int) -> Int64[np.ndarray, " B"]:
         """Their numbers; a drawn one stands before its neighbour."""

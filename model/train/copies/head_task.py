@@ -35,25 +35,17 @@ _FITTED_ON = 512
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
     """The student, its head in closed form, and the task."""
     front, start = wave_student(config, sources)
-    settings = config.copies
-    material = gathered(config, settings, sources, start)
+    material = gathered(config, sources, start)
     if start is None:
         _fit(front, material.training)
-    basis, centre, bank = feature_bank(front, material, settings, config.seed)
+    basis, centre, bank = feature_bank(front, material)
     rows = np.array(bank)  # float16, in memory: a step reads a thousand places
     progress().step("solving for the head in closed form")
-    closed_form = _closed_form(settings, torch.from_numpy(rows), front.config.embedding_dim)
+    closed_form = _closed_form(config.copies, torch.from_numpy(rows), front.config.embedding_dim)
     student = HeadStudent(front, basis, centre, *closed_form)
-    size = front.config.input_size
-    *inputs, originals = validation_inputs(config.seed, material.validation, size)
+    *inputs, originals = validation_inputs(material, front.config.input_size)
     plain, queries = ((features_of(front, some) - centre) @ basis for some in inputs)
-
-    def embed() -> np.ndarray:
-        return student.head(torch.from_numpy(rows[:, 0]).float()).detach().numpy()
-
-    return student, HeadTask(
-        config, settings, material, rows, validation=(plain, queries, originals), embed=embed
-    )
+    return student, HeadTask(material, student, rows, (plain, queries, originals))
 
 
 class HeadStudent(Student):

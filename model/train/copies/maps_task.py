@@ -7,7 +7,7 @@ a head reads best are what this task is for.
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Shaped
 from torch import Tensor
 
 from model.errors import TrainingError
@@ -28,20 +28,12 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
     if sources.start is None:
         raise TrainingError("the task maps starts from a network with a fitted head: give --from")
     student, start = wave_student(config, sources)
-    settings, size = config.maps, student.config.input_size
-    material = gathered(config, settings, sources, start)
-    bank = input_bank(material, settings, size, config.seed)
-    plain, queries, originals = validation_inputs(config.seed, material.validation, size)
+    student.training_copies = config.maps.training_copies
+    material, size = gathered(config, sources, start), student.config.input_size
+    bank = input_bank(material, size)
+    plain, queries, originals = validation_inputs(material, size)
     validation = (torch.from_numpy(plain), torch.from_numpy(queries), originals)
-
-    def embed() -> Float64[np.ndarray, "P D"]:
-        parts = np.array_split(np.arange(len(bank)), range(32, len(bank), 32))
-        inputs = (_floats(torch.from_numpy(bank[part, 0])) for part in parts)
-        return np.concatenate([_embedded(student.eval(), part) for part in inputs])
-
-    task = MapsTask(config, settings, material, bank, validation=validation, embed=embed)
-    student.training_copies = settings.training_copies
-    return student, task
+    return student, MapsTask(material, student, bank, validation)
 
 
 class MapsTask(EditedCopiesTask):
@@ -57,16 +49,12 @@ class MapsTask(EditedCopiesTask):
         return torch.cat(keys), torch.cat(queries)
 
     def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
-        return np.concatenate([_embedded(student, part) for part in rows.split(32)])
+        device = next(student.parameters()).device
+        with torch.no_grad():
+            parts = [student(_floats(part).to(device)) for part in rows.split(32)]
+            return torch.cat(parts).double().cpu().numpy()
 
 
-def _embedded(student: Student, inputs: Float[Tensor, "B 3 S S"]) -> Float64[np.ndarray, "B D"]:
-    """Raw embeddings, without gradients."""
-    device = next(student.parameters()).device
-    with torch.no_grad():
-        return student(inputs.to(device)).double().cpu().numpy()
-
-
-def _floats(inputs: UInt8[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
-    """Values in [0, 1]."""
-    return inputs.float() / 255.0
+def _floats(inputs: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
+    """Values in [0, 1]: of 8 bits, or as they are."""
+    return inputs if inputs.is_floating_point() else inputs.float() / 255.0

@@ -2,18 +2,16 @@
 """What the tasks `copies` and `maps` share: edited copies against other pictures, by radius."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from model.evaluate.copies import threshold_for
 from model.evaluate.radii import norms_of
 from model.evaluate.standing import Gallery, LeftOut
-from model.train.config import EditedCopiesSettings, TrainConfig
 from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
 from model.train.copies.material import Material
 from model.train.copies.objective import copies_loss
@@ -32,27 +30,28 @@ class EditedCopiesTask(ABC):
 
     def __init__(
         self,
-        config: TrainConfig,
-        settings: EditedCopiesSettings,
         material: Material,
+        student: Student,
         rows: np.ndarray,
-        *,
         validation: tuple[Tensor, Tensor, Int64[np.ndarray, " Q"]],
-        embed: Callable[[], Float[np.ndarray, "P D"]],
     ) -> None:
         """A task over a bank of rows (pictures, 1 + views, ...), the picture as it is first.
 
-        For validation there are rows of pictures, of queries, and each query's picture. `embed`
-        gives raw embeddings of all training pictures, and is asked for neighbours alone.
+        For validation there are rows of pictures, of queries, and each query's picture. Neighbours
+        are what the student, as it starts, finds near.
         """
         self.examples = len(material.training)
-        self._settings, self._material, self._rows = settings, material, rows
+        self._material, self._rows = material, rows
         self._plain, self._queries, self._originals = validation
+        settings, neighbours = material.settings, None
+        if settings.neighbours:
+            embeddings = self.embedded(student.eval(), torch.tensor(rows[:, 0]))
+            neighbours = nearest_pictures(embeddings, settings.neighbours)
         self._draws = Draws(
             kind_probabilities(settings.kind_weights, material.kinds),
-            nearest_pictures(embed(), settings.neighbours) if settings.neighbours else None,
-            seed=config.seed,
-            batch_size=config.batch_size,
+            neighbours,
+            seed=material.config.seed,
+            batch_size=material.config.batch_size,
             views=settings.views,
         )
 
@@ -62,7 +61,7 @@ class EditedCopiesTask(ABC):
 
     @abstractmethod
     def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
-        """Raw embeddings of validation rows, without gradients."""
+        """Raw embeddings of rows, without gradients."""
 
     def identity(self) -> dict[str, Any]:
         return self._material.identity()
@@ -70,18 +69,22 @@ class EditedCopiesTask(ABC):
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
         """Rows of this process's pictures and of one edited copy of each."""
         pictures, views = self._draws.pairs(step, rank, world)
-        return {
+        batch = {
             "plain": torch.from_numpy(self._rows[pictures, 0]),
             "edited": torch.from_numpy(self._rows[pictures, views]),
-            **self._material.targets(pictures),
         }
+        if (teacher := self._material.teacher) is not None:
+            ids = self._material.training.ids
+            rows = teacher.rows([ids[int(place)] for place in pictures])
+            batch["targets"] = torch.from_numpy(rows)
+        return batch
 
     def loss(
         self, student: Student, batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The loss of the batch, its terms beside it."""
         keys, queries = self.pairs(student, batch["plain"], batch["edited"])
-        loss, details = copies_loss(self._settings, queries, keys, batch.get("targets"))
+        loss, details = copies_loss(self._material.settings, queries, keys, batch.get("targets"))
         return loss, {**details}
 
     def validate(self, student: Student) -> dict[str, float]:

@@ -14,7 +14,7 @@ from model.data.triplets import Triplet
 from model.errors import DataError, RetrievalError, TrainingError
 from model.nets.checkpoint import load_checkpoint
 from model.train.batches import batches, to_device
-from model.train.distill import DistillTask, OnlineTargets
+from model.train.distill import DistillTask
 from model.train.distributed import World
 from model.train.finetune import FinetuneTask
 from model.train.run_folder import RunFolder
@@ -287,7 +287,7 @@ def test_a_teacher_with_a_larger_input_sees_it_and_the_student_sees_it_shrunk():
             return super().embed(torch.nn.functional.avg_pool2d(x, 2))
 
     shown = Shown(6, side=64)
-    task = DistillTask(QUICK, shown, shown, OnlineTargets(Large()), input_size=32)
+    task = DistillTask(QUICK, shown, shown, Large(), input_size=32)
     student = SllStudent.fresh(SMALL, 0)
     loss, details = task.loss(student, task.batch(0, 0, 1))
     assert bool(loss.isfinite())

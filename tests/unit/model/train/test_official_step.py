@@ -13,8 +13,9 @@ from torch.utils.checkpoint import checkpoint
 from train_tools import Shown
 
 from model.nets.presets import PRESETS, PublishedConfig
+from model.teachers.precomputed import PrecomputedEmbeddings
 from model.train.config import load_recipe
-from model.train.distill import DistillTask, StoredTargets
+from model.train.distill import DistillTask
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
 from model.train.trainer import train
@@ -95,13 +96,12 @@ def reference_step(config, student, plain, edited, targets):
 def task_for(config: PublishedConfig, batch_size: int, targets: torch.Tensor) -> DistillTask:
     """The real task of the real recipe; only its teacher is a table."""
 
-    class Table(StoredTargets):
+    class Table(PrecomputedEmbeddings):
         def __init__(self):
-            self.dim, self.view_size = config.embedding_dim, None
-            self.record = {"teacher": "table"}
+            self.name, self.dim, self.record = "table", config.embedding_dim, {}
 
-        def stored(self, ids):
-            return targets[[int(one[:3]) for one in ids]]
+        def rows(self, ids):
+            return targets[[int(one[:3]) for one in ids]].numpy()
 
     shown = Shown(batch_size + 1, side=config.input_size)
     recipe = load_recipe("lipsim-small").with_changes({"batch_size": batch_size})

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from train_tools import Shown
 
 from model.errors import TrainingError
-from model.train.distributed import share_of
+from model.train.distributed import places_of
 from model.train.sampling import Part, evenly, example_at, held_out, ids_digest, view_generator
 
 
@@ -33,13 +33,14 @@ def test_a_view_is_drawn_from_seed_and_place_alone_and_not_from_the_order():
 
 @given(st.integers(1, 8), st.integers(1, 8))
 def test_processes_share_a_batch_without_gap_or_overlap(world, each):
-    shares = [share_of(world * each, rank, world) for rank in range(world)]
-    assert [place for share in shares for place in share] == list(range(world * each))
+    size = world * each
+    shares = [places_of(3, size, rank, world) for rank in range(world)]
+    assert [place for share in shares for place in share] == list(range(3 * size, 4 * size))
 
 
 def test_an_uneven_batch_is_refused():
     with pytest.raises(TrainingError, match="batch_size 10 is not divisible by 4 processes"):
-        share_of(10, 0, 4)
+        places_of(0, 10, 0, 4)
 
 
 def test_what_is_held_out_hangs_on_names_and_not_on_places():
