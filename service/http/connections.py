@@ -30,8 +30,10 @@ _CONNECTION_REFUSAL = (
 ).encode()
 _MAX_HEADER_BYTES = 64 * 1024
 
-# At the end of a service: what a client that has connected still gets to send its request.
+# At the end of a service: what a client that has connected still gets to send its request, and what
+# a request on an idle connection gets that has arrived and is not read yet.
 _LAST_REQUEST_S = 1.0
+_ARRIVED_S = 0.1
 
 # Requests that may wait on one connection for the answer to an earlier one. uvicorn knows no such
 # bound, and each costs a hundred times the bytes it came in.
@@ -89,10 +91,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """The service ends: close an idle connection; one just made has a request on its way."""
         cycle = cast("RequestResponseCycle | None", self.cycle)
-        if cycle is None or self._is_in_headers:
-            self.loop.call_later(_LAST_REQUEST_S, super().shutdown)
-        else:
-            super().shutdown()
+        is_awaited = cycle is None or self._is_in_headers
+        self.loop.call_later(_LAST_REQUEST_S if is_awaited else _ARRIVED_S, super().shutdown)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_header_timer()

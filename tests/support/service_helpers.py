@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from index_builder.cli.commands import app as builder
 from service.app import create_app
-from service.http.server import make_server
+from service.http.server import BoundedServer, make_server
 from service.observability.tracing import Tracing
 from service.settings import Settings
 
@@ -70,7 +70,9 @@ def run_builder(*arguments: object, environment: Mapping[str, str] | None = None
 
 
 @contextmanager
-def open_client(settings: Settings, *, tracing: Tracing | None = None) -> Iterator[httpx.Client]:
+def running_server(
+    settings: Settings, *, tracing: Tracing | None = None
+) -> Iterator[tuple[BoundedServer, httpx.Client]]:
     """The application behind a real server in a thread, started and no longer loading."""
     app = create_app(settings, tracing=tracing)
     server = make_server(app, settings.model_copy(update={"port": 0}))
@@ -85,10 +87,17 @@ def open_client(settings: Settings, *, tracing: Tracing | None = None) -> Iterat
             while client.get("/readyz").json()["reason"] in ("loading_model", "loading_indexes"):
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            yield client
+            yield server, client
     finally:
         server.should_exit = True
         thread.join()
+
+
+@contextmanager
+def open_client(settings: Settings, *, tracing: Tracing | None = None) -> Iterator[httpx.Client]:
+    """A client of `running_server`."""
+    with running_server(settings, tracing=tracing) as (_, client):
+        yield client
 
 
 @dataclass

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import StartServer, draw_picture, encode, wait_for
+from service_helpers import StartServer, draw_picture, encode, running_server, wait_for
+
+from service.settings import Settings
 
 
 @pytest.fixture
@@ -125,3 +127,25 @@ def test_who_has_connected_before_the_end_is_still_answered(
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(64).startswith(b"HTTP/1.1 200")
     assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_a_request_that_has_arrived_when_its_idle_connection_is_closed_is_answered(data_dir: Path):
+    with (
+        running_server(Settings(data_dir=data_dir, workers=1)) as (server, client),
+        ThreadPoolExecutor(1) as thread,
+    ):
+        assert client.get("/livez").status_code == 200
+        (connection,) = server.server_state.connections
+        is_busy, goes_on = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            is_busy.set()
+            goes_on.wait(10)
+            connection.shutdown()
+
+        connection.loop.call_soon_threadsafe(stop)
+        is_busy.wait(10)
+        answer = thread.submit(client.get, "/livez")
+        time.sleep(0.2)
+        goes_on.set()
+        assert answer.result().status_code == 200
