@@ -14,7 +14,7 @@ from chaos_load import Asked, Gist, Load, always, search
 from chaos_tools import metric, version_of
 from chaos_world import Claim, World
 from redis_tools import SECRET, RedisServer
-from service_helpers import Server, StartServer, draw_picture, encode, run_builder, wait_for
+from service_helpers import Server, StartServer, draw_picture, encode, try_builder, wait_for
 
 DAY_S = 86400
 BODY_S = 3
@@ -196,7 +196,8 @@ def test_a_version_of_an_earlier_time_becomes_current(
             clock.set_by(days * DAY_S)
             gallery_of[version] = letter
             folder = world.galleries[letter]
-            run_builder("build", folder, "--data-dir", data, environment=clock.environment)
+            built = try_builder("build", folder, "--data-dir", data, environment=clock.environment)
+            assert built.returncode == 0, built.stderr
             wait_for(lambda version=version: version_of(server.url) == version)
             load.wait_for_more(30)
             created.append(created_at(server))
