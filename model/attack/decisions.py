@@ -19,6 +19,7 @@ from model.certificate.pairs import LARGEST_NORM_DEVIATION, Candidates, rank, sc
 from model.certificate.search import certify_search
 from model.certificate.similarity import PairCertificate, certify_pair
 from model.errors import AttackError
+from model.metrics.metric import first_equal
 
 # Scores are scaled so that a decision holds by this much before an attack: cross-entropy then has
 # a gradient, whatever the metric's spread is.
@@ -230,10 +231,6 @@ def _equal_to_entry(
     galleries: Float32[np.ndarray, "G N D"], entries: Int64[np.ndarray, " Q"]
 ) -> np.ndarray:
     """Whether a row is, bit for bit, the right entry's: these rank by number for good, (Q, N)."""
-    numbers = np.empty(galleries.shape[:2], dtype=np.int64)
-    for gallery, places in zip(galleries, numbers, strict=True):
-        seen: dict[bytes, int] = {}
-        # Adding 0 makes -0 and 0 the same bytes, as they are the same numbers.
-        places[:] = [seen.setdefault(row.tobytes(), len(seen)) for row in gallery + np.float32(0)]
+    numbers = np.stack([first_equal(gallery) for gallery in galleries])
     of = np.arange(len(entries)) if len(galleries) > 1 else np.zeros(len(entries), dtype=np.int64)
     return numbers[of] == numbers[of, entries][:, None]

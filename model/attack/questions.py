@@ -15,7 +15,7 @@ from model.attack.decisions import Decision, Match, Top1
 from model.attack.pixel_metric import PixelMetric, metric_of_upload
 from model.attack.plan import Plan
 from model.cli.progress import Progress
-from model.data.edits import EDIT_KINDS, edit, query_kinds
+from model.data.edits import query_kinds, query_of
 from model.data.pictures import PictureSet, open_pictures, usual_split
 from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
@@ -92,8 +92,7 @@ def _edited_copies(
     copies: list[Pixels] = []
     for query in chosen:
         number, kind = query // 2, query_kinds(query // 2)[query % 2]
-        rng = np.random.default_rng([plan.seed, number, EDIT_KINDS.index(kind)])
-        copies.append(edit(pictures[number].pixels(), kind, rng))
+        copies.append(query_of(pictures[number].pixels(), kind, seed=plan.seed, number=number))
         ids.append(f"{pictures.ids[number]}:{kind}")
     entries = np.array(chosen, dtype=np.int64) // 2
     return _Asked(

@@ -35,6 +35,11 @@ def edit(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
     return np.array(_EDITS[kind](Image.fromarray(pixels), rng), dtype=np.uint8)
 
 
+def query_of(pixels: Pixels, kind: str, *, seed: int, number: int) -> Pixels:
+    """The edited copy of the picture with this number: the same for every metric and task."""
+    return edit(pixels, kind, np.random.default_rng([seed, number, EDIT_KINDS.index(kind)]))
+
+
 def query_kinds(index: int) -> tuple[str, str]:
     """The two kinds that the picture at this place of an evaluation set is queried with.
 

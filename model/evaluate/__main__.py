@@ -12,16 +12,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from model.cli.budgets import budget_option
 from model.cli.console import Output
 from model.cli.progress import Progress
 from model.errors import EvaluationError
 from model.evaluate.curves import draw_plots, require_matplotlib
-from model.evaluate.expectations import (
-    as_line,
-    check_expectations,
-    parse_epsilon,
-    read_expectations,
-)
+from model.evaluate.expectations import as_line, check_expectations, read_expectations
 from model.evaluate.record import write_folder
 from model.evaluate.report import markdown, summary
 
@@ -65,7 +61,12 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
     seed: Annotated[int, typer.Option(min=0, help="Of the edits' strengths.")] = 0,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly spread.")] = None,
     epsilon: Annotated[
-        list[str] | None, typer.Option(help="One more budget, 0.25 or 18/255; repeatable.")
+        list[float] | None,
+        typer.Option(
+            parser=budget_option,
+            metavar="BUDGET",
+            help="One more budget, 0.25 or 18/255; repeatable.",
+        ),
     ] = None,
     expect: Annotated[
         Path | None, typer.Option(help="TOML file of thresholds; exit code 3 if one fails.")
@@ -82,10 +83,6 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
 ) -> None:
     if task == "2afc" and (triplets or hashes):
         raise typer.BadParameter("2afc has neither --triplets nor --hashes: its DATA is triplets")
-    try:
-        epsilons = tuple(sorted({*_EPSILONS, *map(parse_epsilon, epsilon or [])}))
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc), param_hint="--epsilon") from exc
     output = Output(as_json, "nothing was written")
     with output.errors():
         expectations = [] if expect is None else read_expectations(expect)
@@ -99,7 +96,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
         check_device(device, EvaluationError)
         evaluation = Evaluation(
             metrics=load_metrics(metric or [], with_baselines=baselines, device=device),
-            epsilons=epsilons,
+            epsilons=sorted({*_EPSILONS, *(epsilon or ())}),
             seed=seed,
             split=split,
             limit=limit,

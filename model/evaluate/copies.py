@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
 from model.evaluate.embedding import EmbeddedSet
-from model.evaluate.radii import Proof, norms_of
+from model.evaluate.radii import Proof, normalised_radii
 from model.evaluate.rows import Group, Row, groups_of, mean_rows
 from model.evaluate.standing import Gallery, LeftOut
 
@@ -106,9 +106,7 @@ def margins(
 ) -> Float64[np.ndarray, " Q"]:
     """Embedding-space radii over the embeddings' norms, (Q,); 0 for a zero embedding."""
     error = 0.0 if proof is None else 2.0 * proof.forward_error
-    norms = norms_of(queries)
-    reach = np.maximum(0.0, radii - error)
-    return np.divide(reach, norms, out=np.zeros(len(norms)), where=norms > 0.0)
+    return normalised_radii(np.maximum(0.0, radii - error), queries)
 
 
 def _rows_at(

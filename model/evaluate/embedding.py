@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
 from model.cli.progress import Advance
-from model.data.edits import EDIT_KINDS, edit, query_kinds
+from model.data.edits import query_kinds, query_of
 from model.data.pictures import Picture, PictureSet, evenly
 from model.data.triplets import Triplet, load_triplet_pixels
 from model.errors import DataError, EvaluationError
@@ -159,11 +159,6 @@ def embed_triplets(
         return _embed_all(read, len(triplets), metrics, advance, (2, 1))[1]
 
 
-def query_of(pixels: Pixels, kind: str, *, seed: int, number: int) -> Pixels:
-    """The edited copy of the picture with this number: the same for every metric and task."""
-    return edit(pixels, kind, np.random.default_rng([seed, number, EDIT_KINDS.index(kind)]))
-
-
 def _facts_of(picture: Picture) -> Facts:
     """What the data says of a picture.
 
@@ -203,16 +198,16 @@ def _embed_all(
         done, rows = len(kept), slice(len(kept) * queries, (len(kept) + len(part)) * queries)
         firsts = [pixels for _, them in part for pixels in them[:pictures]]
         copies = [pixels for _, them in part for pixels in them[pictures:]]
+        shapes = [pixels.shape for pixels in copies]
         for name, metric in metrics.items():
             vectors, mine = metric.embed(firsts + copies), out[name]
             mine.pictures[done * pictures :][: len(firsts)] = vectors[: len(firsts)]
             mine.queries[rows] = vectors[len(firsts) :]
             if mine.resizes is not None and metric.input_size is not None:
-                side = metric.input_size
-                # Just used by the metric, so these come from the cache.
-                operators = [resize_operator(len(x), x.shape[1], side) for x in copies]
-                mine.resizes.gains[rows] = [one.gain for one in operators]
-                mine.resizes.input_errors[rows] = [one.input_error for one in operators]
+                for row, (height, width, _) in zip(mine.resizes[rows], shapes, strict=True):
+                    # Just used by the metric, so it comes from the cache.
+                    one = resize_operator(height, width, metric.input_size)
+                    row[:] = one.gain, one.input_error
         for known, _ in part:
             kept.append(known)
             advance()
@@ -223,9 +218,7 @@ def _room_for(metric: Metric, count: int, each: tuple[int, int]) -> Embedded:
     pictures, queries = (np.empty((count * of_one, metric.dim)) for of_one in each)
     if metric.lipschitz_bound is None:
         return Embedded(pictures, queries)
-    resizes = None
-    if metric.input_size is not None:
-        resizes = Resizes(np.empty(len(queries)), np.empty(len(queries)))
+    resizes = None if metric.input_size is None else np.empty((len(queries), 2))
     return Embedded(pictures, queries, Proof(metric.lipschitz_bound, metric.forward_error), resizes)
 
 

@@ -4,36 +4,25 @@ import math
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     FiniteFloat,
     ValidationError,
     model_validator,
 )
 
+from model.cli.budgets import parse_budget
 from model.errors import EvaluationError
-from model.evaluate.rows import Row
-
-
-def parse_epsilon(text: str) -> float:
-    """A budget as people write it: 0.5, or 36/255.
-
-    Raises:
-        ValueError: it is neither, or not positive and finite.
-    """
-    top, slash, bottom = text.partition("/")
-    value = float(top) / float(bottom) if slash and float(bottom) else float(text)
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"a budget must be positive and finite, got {text}")
-    return value
+from model.evaluate.rows import Row, chosen
 
 
 def _budget(value: Any) -> Any:
-    return parse_epsilon(value) if isinstance(value, str) else value
+    return parse_budget(value) if isinstance(value, str) else value
 
 
 class Expectation(BaseModel):
@@ -76,6 +65,10 @@ class Expectation(BaseModel):
 _LIMITS = {"name", "at_least", "at_most", "above", "gain"}
 
 
+class _File(BaseModel):
+    expect: list[Expectation] = Field(min_length=1)
+
+
 def read_expectations(path: Path) -> list[Expectation]:
     """Read a file of [[expect]] tables.
 
@@ -83,23 +76,14 @@ def read_expectations(path: Path) -> list[Expectation]:
         EvaluationError: it cannot be read, or a table has a key or value that means nothing.
     """
     try:
-        tables: Any = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", [])
-    # ValueError: bad UTF-8, bad TOML, or a number of thousands of digits.
-    except (OSError, ValueError, RecursionError) as exc:
+        return _File.model_validate(tomllib.loads(path.read_text(encoding="utf-8"))).expect
+    except ValidationError as exc:
+        first = exc.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        what = first["msg"].removeprefix("Value error, ")
+        raise EvaluationError(f"{path}: {where}: {what}") from exc
+    except (OSError, ValueError) as exc:
         raise EvaluationError(f"{path}: no file of expectations: {exc}") from exc
-    if not isinstance(tables, list) or not tables:
-        raise EvaluationError(f"{path}: at least one [[expect]] table was wanted")
-    out: list[Expectation] = []
-    for number, table in enumerate(cast("list[Any]", tables), 1):
-        try:
-            out.append(Expectation.model_validate(table))
-        except ValidationError as exc:
-            first = exc.errors(include_url=False)[0]
-            key = ".".join(str(part) for part in first["loc"][:1])
-            where = f"{path}, [[expect]] number {number}"
-            what = first["msg"].removeprefix("Value error, ")
-            raise EvaluationError(f"{where}: {key + ': ' if key else ''}{what}") from exc
-    return out
 
 
 def check_expectations(
@@ -128,33 +112,29 @@ def as_line(checked: Row) -> str:
 
 
 def _check(line: Expectation, rows: Sequence[Row], metric: str) -> Row:
-    found = _value(line, rows, metric)
-    value = math.nan if found is None else found  # no comparison with it holds
-    wanted: list[str] = []
-    checks: list[bool] = []
+    value = _value(line, rows, metric)
+    checks: dict[str, bool] = {}
     if line.at_least is not None:
-        wanted.append(f"at least {line.at_least}")
-        checks.append(value >= line.at_least)
+        checks[f"at least {line.at_least}"] = value >= line.at_least
     if line.at_most is not None:
-        wanted.append(f"at most {line.at_most}")
-        checks.append(value <= line.at_most)
+        checks[f"at most {line.at_most}"] = value <= line.at_most
     if line.above is not None:
         other = _value(line, rows, line.above)
-        reached = "not measured" if other is None else f"{other:.4f}"
-        by = "" if line.gain is None else f" by {line.gain}"
-        wanted.append(f"above {line.above} ({reached}){by}")
-        least = math.nan if other is None else other
-        # Shares of thousands of cases: a difference that rounding made is none.
-        is_above = value > least if line.gain is None else value >= least + line.gain - 1e-12
-        checks.append(is_above)
-    outcome = {"measured": found, "is_met": all(checks)}
-    return {"name": line.name, "wanted": " and ".join(wanted), **outcome}
+        wanted = f"above {line.above} ({'not measured' if math.isnan(other) else f'{other:.4f}'})"
+        if line.gain is None:
+            checks[wanted] = value > other
+        else:
+            # Shares of thousands of cases: a difference that rounding made is none.
+            checks[f"{wanted} by {line.gain}"] = value >= other + line.gain - 1e-12
+    return {
+        "name": line.name,
+        "wanted": " and ".join(checks),
+        "measured": None if math.isnan(value) else value,
+        "is_met": all(checks.values()),
+    }
 
 
-def _value(line: Expectation, rows: Sequence[Row], metric: str) -> float | None:
-    """The value of the row that has these very fields; numbers are compared exactly."""
-    wanted = {**line.model_dump(exclude=_LIMITS), "metric": metric}
-    for row in rows:
-        if all(row.get(name) == value for name, value in wanted.items()):
-            return row["value"]
-    return None
+def _value(line: Expectation, rows: Sequence[Row], metric: str) -> float:
+    """The value of the row that has these very fields; NaN, which meets nothing, for none."""
+    found = chosen(rows, **{**line.model_dump(exclude=_LIMITS), "metric": metric})
+    return math.nan if not found or found[0]["value"] is None else found[0]["value"]

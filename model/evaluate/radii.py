@@ -9,6 +9,7 @@ from model.certificate.bounds import product_bound
 from model.certificate.geometry import embedding_norm, pixel_scale, radius_in_pixels
 from model.certificate.rounding import round_up
 from model.evaluate.rows import Claim
+from model.metrics.metric import norms_of
 
 PROVED = {"unit": "input", "formula": "ours"}
 UPLOAD = {"unit": "upload", "formula": "ours"}
@@ -23,17 +24,9 @@ class Proof:
     forward_error: float
 
 
-@dataclass(frozen=True, eq=False)
-class Resizes:
-    """What the resize of each query did to it.
-
-    Attributes:
-        gains: l2 operator norm of each resize, rounded up, (Q,).
-        input_errors: bound on the rounding error of each computed input, l2, (Q,).
-    """
-
-    gains: Float64[np.ndarray, " Q"]
-    input_errors: Float64[np.ndarray, " Q"]
+Resizes = Float64[np.ndarray, "Q 2"]
+"""Of the resize of each query its gain, the l2 operator norm rounded up, and a bound on the l2
+rounding error of the input that it computes."""
 
 
 def claims_of(
@@ -59,17 +52,11 @@ def claims_of(
     return claims
 
 
-def norms_of(queries: Float64[np.ndarray, "Q D"]) -> Float64[np.ndarray, " Q"]:
-    """Norms of raw embeddings, (Q,)."""
-    return np.sqrt(np.einsum("qd,qd->q", queries, queries))
-
-
 def input_radii(
     radii: Float64[np.ndarray, " Q"], queries: Float64[np.ndarray, "Q D"], proof: Proof
 ) -> Float64[np.ndarray, " Q"]:
     """Embedding-space radii as l2 changes of the network's input in [0, 1], rounded down, (Q,)."""
-    ones, zeros = np.ones(len(radii)), np.zeros(len(radii))
-    return upload_radii(radii, queries, proof, Resizes(ones, zeros))
+    return upload_radii(radii, queries, proof, np.tile([1.0, 0.0], (len(radii), 1)))
 
 
 def upload_radii(
@@ -84,10 +71,8 @@ def upload_radii(
     radius stops where the embedding could become zero, which has no direction.
     """
     out = np.zeros(len(radii))
-    numbers = zip(
-        radii.tolist(), queries, resizes.gains.tolist(), resizes.input_errors.tolist(), strict=True
-    )
-    for place, (radius, query, gain, input_error) in enumerate(numbers):
+    numbers = zip(radii.tolist(), queries, resizes.tolist(), strict=True)
+    for place, (radius, query, (gain, input_error)) in enumerate(numbers):
         norm = embedding_norm(query)
         error = proof.forward_error
         if input_error > 0.0:

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
+from model.cli.tables import markdown_table
 from model.evaluate.radii import NORMALISED, PROVED, UPLOAD
-from model.evaluate.rows import Row
+from model.evaluate.rows import Row, chosen, values
 
 Columns = list[tuple[str, list[Row]]]
 """A title, and the rows whose values stand below it."""
@@ -46,16 +46,6 @@ def summary(record: Row, rows: Sequence[Row]) -> str:
     return f"{pivot('metric', names, columns)}\n\nPercent of so many cases: {cases}."
 
 
-def chosen(rows: Iterable[Row], **fields: Any) -> list[Row]:
-    """The rows with these very values; None stands for a field that is not there."""
-    return [row for row in rows if all(row.get(name) == value for name, value in fields.items())]
-
-
-def values(rows: Iterable[Row], field: str) -> list[Any]:
-    """The different values of a field, as they come."""
-    return list(dict.fromkeys(row.get(field) for row in rows))
-
-
 def pivot(field: str, keys: Sequence[str | None], columns: Columns, title: str = "") -> str:
     """A table with a row for each value of a field, in percent.
 
@@ -72,16 +62,7 @@ def pivot(field: str, keys: Sequence[str | None], columns: Columns, title: str =
         count = next((row["count"] for row in found if row is not None), 0)
         lines.append([key or "all", *([str(count)] if title else []), *map(_percent, found)])
     head = [title, "cases"] if title else [field]
-    return table([*head, *(name for name, _ in columns)], lines)
-
-
-def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    escaped = [
-        [cell.replace("|", "\\|") for cell in cells]
-        for cells in (head, ["---"] * len(head), *lines)
-    ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in escaped)
+    return markdown_table([*head, *(name for name, _ in columns)], lines)
 
 
 def _main_columns(whole: Sequence[Row], rows: Sequence[Row]) -> Columns:
@@ -262,7 +243,7 @@ def _expectations(checked: Iterable[Row]) -> str:
         ]
         for one in checked
     ]
-    return table(["line", "wanted", "measured", ""], lines)
+    return markdown_table(["line", "wanted", "measured", ""], lines)
 
 
 def _percent(row: Row | None) -> str:

@@ -1,6 +1,6 @@
 """Rows of measured numbers, as plain dicts: one number each, and the fields that say what it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,3 +62,13 @@ def certified_rows(
             groups,
         )
     ]
+
+
+def chosen(rows: Iterable[Row], **fields: Any) -> list[Row]:
+    """The rows with these very values; None stands for a field that is not there."""
+    return [row for row in rows if all(row.get(name) == value for name, value in fields.items())]
+
+
+def values(rows: Iterable[Row], field: str) -> list[Any]:
+    """The different values of a field, as they come."""
+    return list(dict.fromkeys(row.get(field) for row in rows))

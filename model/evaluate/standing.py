@@ -7,15 +7,14 @@ radii and the same slack as `model.certificate.pairs`, in large matrix products.
 Radii here are of the embedding space; `model.evaluate.radii` carries them to pixels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from model.certificate.pairs import CentredRows, signed_radii
-from model.evaluate.radii import norms_of
-from model.metrics.metric import unit_rows
+from model.metrics.metric import first_equal, norms_of, unit_rows
 
 _BLOCK_NUMBERS = 1 << 21
 
@@ -63,7 +62,7 @@ class Gallery:
         self.vectors = unit_rows(embeddings)
         self._rows = self.vectors.astype(np.float64)
         self._centred = CentredRows.of(self.vectors, np.arange(len(self.vectors)))
-        self._first_equal = _first_equal(self.vectors)
+        self._first_equal = first_equal(self.vectors)
         self._has_equal = bool((self._first_equal != np.arange(len(self.vectors))).any())
 
     def __len__(self) -> int:
@@ -100,17 +99,15 @@ class Gallery:
             ks: lengths of answers, each >= 1.
             without: entries that do not count.
         """
-        ranks = np.empty(len(queries), dtype=np.int64)
-        scores = np.empty(len(queries))
-        radii = np.empty((len(queries), len(ks)))
-        norms = norms_of(queries)
-        for part in self._blocks(len(queries)):
-            scores[part], lower, before = self._against(queries[part], norms[part], chosen[part])
-            _leave_out(lower, part, without, np.inf)
-            _leave_out(before, part, without, False)
-            ranks[part] = before.sum(axis=1)
-            radii[part] = _kth_smallest(lower, ks)
-        return _standing(ranks, scores, norms, radii)
+        most = max(ks)
+
+        def of_each_k(lower: Float64[np.ndarray, "B N"]) -> Float64[np.ndarray, "B K"]:
+            missing = max(0, most - lower.shape[1])
+            padded = np.pad(lower, ((0, 0), (0, missing)), constant_values=np.inf)
+            places = [k - 1 for k in ks]
+            return np.partition(padded, places, axis=1)[:, places]
+
+        return self._stand(queries, chosen, without, of_each_k, len(ks))
 
     def stand_by_group(
         self,
@@ -131,16 +128,37 @@ class Gallery:
             As `stand`, with a column of radii of staying before all others of a group; inf for a
             group without others. Ranks are those in the whole gallery.
         """
-        ranks = np.empty(len(queries), dtype=np.int64)
-        scores = np.empty(len(queries))
-        radii = np.empty((len(queries), count))
+
+        def of_each_group(lower: Float64[np.ndarray, "B N"]) -> Float64[np.ndarray, "B G"]:
+            least = [lower[:, groups == g].min(axis=1, initial=np.inf) for g in range(count)]
+            return np.stack(least, axis=1)
+
+        return self._stand(queries, chosen, (), of_each_group, count)
+
+    def _stand(
+        self,
+        queries: Float64[np.ndarray, "Q D"],
+        chosen: Entries,
+        without: Sequence[LeftOut],
+        least: Callable[[np.ndarray], np.ndarray],
+        columns: int,
+    ) -> Standing:
+        """Signed radii against all others, (B, N) a block, and so many columns that `least` keeps.
+
+        A zero query, which has no direction, has no radius.
+        """
         norms = norms_of(queries)
+        ranks = np.empty(len(queries), dtype=np.int64)
+        cosines, radii = np.zeros(len(queries)), np.zeros((len(queries), columns))
         for part in self._blocks(len(queries)):
-            scores[part], lower, before = self._against(queries[part], norms[part], chosen[part])
+            scores, lower, before = self._against(queries[part], norms[part], chosen[part])
+            _leave_out(lower, part, without, np.inf)
+            _leave_out(before, part, without, False)
             ranks[part] = before.sum(axis=1)
-            for group in range(count):
-                radii[part, group] = lower[:, groups == group].min(axis=1, initial=np.inf)
-        return _standing(ranks, scores, norms, radii)
+            is_pointed = norms[part] > 0.0
+            np.divide(scores, norms[part], out=cosines[part], where=is_pointed)
+            radii[part] = np.where(is_pointed[:, None], least(lower), 0.0)
+        return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii)
 
     def _scores(self, queries: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B N"]:
         """Scores of all entries, equal where rows are: a matrix product promises no such."""
@@ -169,44 +187,9 @@ class Gallery:
             yield slice(start, min(start + rows, count))
 
 
-def _first_equal(vectors: Float32[np.ndarray, "N D"]) -> Int64[np.ndarray, " N"]:
-    """For each row, the lowest number of a row that is equal to it."""
-    firsts: dict[bytes, int] = {}
-    # Adding 0 makes -0 and 0 the same bytes, as they are the same numbers.
-    rows = enumerate(vectors + np.float32(0.0))
-    return np.array([firsts.setdefault(row.tobytes(), number) for number, row in rows])
-
-
 def _leave_out(
     table: np.ndarray, part: slice, without: Sequence[LeftOut], nobody: float | bool
 ) -> None:
     """Write `nobody` where an entry does not count for a query of this part."""
     for left_out in without:
         table[left_out.groups == left_out.of[part, None]] = nobody
-
-
-def _standing(
-    ranks: Entries,
-    scores: Float64[np.ndarray, " Q"],
-    norms: Float64[np.ndarray, " Q"],
-    radii: Float64[np.ndarray, "Q K"],
-) -> Standing:
-    """Cosines of scores, and no radius for a zero query."""
-    is_zero = norms == 0.0
-    radii[is_zero] = 0.0
-    cosines = np.divide(scores, norms, out=np.zeros_like(norms), where=~is_zero)
-    return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii)
-
-
-def _kth_smallest(
-    table: Float64[np.ndarray, "B N"], ks: Sequence[int]
-) -> Float64[np.ndarray, "B K"]:
-    """Each row's k-th smallest number, for each k; inf where there are fewer."""
-    out = np.full((len(table), len(ks)), np.inf)
-    within = [k for k in ks if k <= table.shape[1]]
-    if within:
-        ordered = np.partition(table, [k - 1 for k in within], axis=1)
-        for column, k in enumerate(ks):
-            if k <= table.shape[1]:
-                out[:, column] = ordered[:, k - 1]
-    return out

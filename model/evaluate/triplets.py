@@ -15,8 +15,9 @@ from model.certificate.pairs import radii_of_differences
 from model.data.triplets import Triplet
 from model.evaluate.curves import RadiusCurve
 from model.evaluate.embedding import Embedded
-from model.evaluate.radii import claims_of, norms_of
+from model.evaluate.radii import claims_of
 from model.evaluate.rows import Row, certified_rows, groups_of, mean_rows
+from model.metrics.metric import norms_of, units_of
 
 TASK = "2afc"
 
@@ -45,7 +46,7 @@ def decide(
 ) -> Decisions:
     """Decisions of a metric from raw embeddings, each (T, D); a zero embedding ties."""
     norms = norms_of(reference)
-    units = [_units(side) for side in (left, right)]
+    units = [units_of(side) for side in (left, right)]
     # Summed along each row alone, so that equal pictures get bitwise equal scores: a tie.
     scores = [(reference * unit).sum(axis=1) for unit in units]
     gap = scores[0] - scores[1]
@@ -112,9 +113,3 @@ def measure_triplets(
     certified = {**fields, "figure": "certified_score"}
     rows += certified_rows(certified, agreed, claims, epsilons, groups)
     return rows, RadiusCurve(TASK, metric, claims[0][1], agreed)
-
-
-def _units(embeddings: Float64[np.ndarray, "T D"]) -> Float64[np.ndarray, "T D"]:
-    """Rows over their norms; zero rows stay zero."""
-    norms = norms_of(embeddings)[:, None]
-    return np.divide(embeddings, norms, out=np.zeros_like(embeddings), where=norms > 0.0)

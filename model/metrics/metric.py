@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, UInt8
+from jaxtyping import Float, Float32, Float64, Int64, UInt8
 from torch import Tensor
 
 from model.errors import MetricError
@@ -111,11 +111,31 @@ def squares(pictures: Sequence[Pixels], side: int) -> Float64[np.ndarray, "N 3 S
     return out
 
 
+def norms_of(vectors: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, " N"]:
+    """Norms of raw vectors, (N,)."""
+    return np.sqrt(np.einsum("nd,nd->n", vectors, vectors))
+
+
+def units_of(vectors: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
+    """Vectors over their norms; zero rows stay zero."""
+    norms = norms_of(vectors)[:, None]
+    return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0.0)
+
+
 def unit_rows(vectors: Float64[np.ndarray, "N D"]) -> Float32[np.ndarray, "N D"]:
     """Vectors over their norms, in float32, as an index stores them; zero rows stay zero."""
-    norms = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
-    units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0.0)
-    return units.astype(np.float32)
+    return units_of(vectors).astype(np.float32)
+
+
+def first_equal(rows: Float32[np.ndarray, "N D"]) -> Int64[np.ndarray, " N"]:
+    """For each row, the lowest number of a row that is equal to it: these tie, and rank by number.
+
+    A matrix product does not promise equal scores of equal rows.
+    """
+    firsts: dict[bytes, int] = {}
+    # Adding 0 makes -0 and 0 the same bytes, as they are the same numbers.
+    numbered = enumerate(rows + np.float32(0.0))
+    return np.array([firsts.setdefault(row.tobytes(), number) for number, row in numbered])
 
 
 def check_pixels(pixels: np.ndarray) -> None:

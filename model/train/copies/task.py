@@ -10,8 +10,8 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from model.evaluate.copies import threshold_for
-from model.evaluate.radii import norms_of
 from model.evaluate.standing import Gallery, LeftOut
+from model.metrics.metric import norms_of
 from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
 from model.train.copies.material import Material
 from model.train.copies.objective import copies_loss

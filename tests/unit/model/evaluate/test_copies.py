@@ -4,7 +4,7 @@ import pytest
 from model.evaluate.copies import RATES, TURNS, measure_copies, threshold_for, turn_of
 from model.evaluate.embedding import Embedded, EmbeddedSet, Facts
 from model.evaluate.radii import Proof
-from model.evaluate.report import chosen
+from model.evaluate.rows import chosen
 from model.metrics.metric import unit_rows
 
 

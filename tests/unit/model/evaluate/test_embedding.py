@@ -6,11 +6,11 @@ import pytest
 from image_files import encoded, photo
 from listed_pictures import ListWriter
 
-from model.data.edits import EDIT_KINDS
+from model.data.edits import EDIT_KINDS, query_of
 from model.data.pictures import open_pictures
 from model.data.triplets import Triplet, load_triplet_pixels
 from model.errors import DataError
-from model.evaluate.embedding import embed_pictures, embed_triplets, query_of
+from model.evaluate.embedding import embed_pictures, embed_triplets
 from model.metrics.load import load_metric
 from model.pixels.resize import resize_operator
 
@@ -58,8 +58,8 @@ def test_every_metric_sees_the_same_pictures_and_copies(folder, metrics):
                 copy = query_of(pixels, kind, seed=3, number=number)
                 assert (found.metrics[name].queries[query] == metric.embed([copy])[0]).all()
                 operator = resize_operator(*copy.shape[:2], 64)
-                assert found.metrics["block"].resizes.gains[query] == operator.gain
-                assert found.metrics["block"].resizes.input_errors[query] == operator.input_error
+                gain, input_error = found.metrics["block"].resizes[query]
+                assert (gain, input_error) == (operator.gain, operator.input_error)
     assert found.metrics["hash"].resizes is None
     assert counts == [20] + [1] * 20
 
@@ -111,7 +111,7 @@ def test_triplets_are_embedded_in_their_order_and_a_bad_file_is_named(folder, me
             assert (found[name].pictures[2 * number] == left).all()
             assert (found[name].pictures[2 * number + 1] == right).all()
     size = load_triplet_pixels(triplets[9])[0].shape[:2]
-    assert found["block"].resizes.gains[9] == resize_operator(*size, 64).gain
+    assert found["block"].resizes[9, 0] == resize_operator(*size, 64).gain
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG no more")
     with pytest.raises(DataError, match=r"bad\.png"):

@@ -4,7 +4,6 @@ from model.errors import EvaluationError
 from model.evaluate.expectations import (
     as_line,
     check_expectations,
-    parse_epsilon,
     read_expectations,
 )
 from model.evaluate.radii import PROVED
@@ -99,10 +98,11 @@ def test_a_failed_line_says_what_was_wanted_and_what_came(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "at least one"),
-        ("expect = 3", "at least one"),
-        ("[[expect]]\nat_least = 1", "name: Field required"),
-        ("expect = [3]", "number 1: Input should be a valid dictionary"),
+        ("", "expect: Field required"),
+        ("expect = []", "expect: List should have at least 1 item"),
+        ("expect = 3", "expect: Input should be a valid list"),
+        ("[[expect]]\nat_least = 1", r"expect\.0\.name: Field required"),
+        ("expect = [3]", r"expect\.0: Input should be a valid dictionary"),
         (RECALL, "one of at_least, at_most, above"),
         (RECALL + 'at_least = "0.9"', "at_least: Input should be a valid number"),
         (RECALL + "at_least = true", "at_least: Input should be a valid number"),
@@ -110,7 +110,6 @@ def test_a_failed_line_says_what_was_wanted_and_what_came(tmp_path):
         (RECALL + "at_least = 0.9\nepsilonn = 1", "epsilonn: Extra inputs"),
         (RECALL + 'at_least = 0.9\nepsilon = "half"', "epsilon: .*half"),
         ("[[expect", "no file of expectations"),
-        ("x = " + "[" * 20_000, "no file of expectations"),
         ("x = 1" + "0" * 5000, "no file of expectations"),
         (RECALL + "at_least = 1" + "0" * 309, "at_least: Input should be a valid number"),
         (RECALL + "at_least = 0x1" + "0" * 5000, "at_least: Input should be a valid number"),
@@ -138,11 +137,3 @@ def test_a_file_that_means_nothing_is_refused(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(EvaluationError, match="nothing here"):
         read_expectations(tmp_path / "nothing here.toml")
-
-
-def test_budgets_are_numbers_or_fractions():
-    assert parse_epsilon("0.5") == 0.5
-    assert parse_epsilon("36/255") == 36 / 255
-    for text in ("0", "-1", "nan", "inf", "1/0", "a", "1/2/3", ""):
-        with pytest.raises(ValueError):  # noqa: PT011 (float's own, or ours)
-            parse_epsilon(text)

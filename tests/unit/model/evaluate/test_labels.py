@@ -6,7 +6,7 @@ import pytest
 from model.evaluate.embedding import Embedded, EmbeddedSet, Facts
 from model.evaluate.labels import SMALLEST_CLASS, measure_labels, measure_votes
 from model.evaluate.radii import PROVED, Proof
-from model.evaluate.report import chosen
+from model.evaluate.rows import chosen
 
 EPSILONS = (0.05, 0.1, 0.2, 0.4, 0.8)
 

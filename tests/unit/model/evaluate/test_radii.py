@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from model.evaluate.radii import Proof, Resizes, input_radii, normalised_radii, upload_radii
+from model.evaluate.radii import Proof, input_radii, normalised_radii, upload_radii
 
 
 def test_a_radius_loses_two_forward_errors_and_is_divided_by_bound_and_gain():
@@ -11,7 +11,7 @@ def test_a_radius_loses_two_forward_errors_and_is_divided_by_bound_and_gain():
     radii = np.array([1.0, 2.0])
     proof = Proof(2.0, 0.25)
     assert input_radii(radii, queries, proof) == pytest.approx([0.25, 0.75])
-    resizes = Resizes(np.array([0.5, 0.25]), np.array([0.0, 0.125]))
+    resizes = np.array([[0.5, 0.0], [0.25, 0.125]])
     # The second input is off by 0.125, which the network stretches to 0.25.
     assert upload_radii(radii, queries, proof, resizes) == pytest.approx([0.5, 2.0])
     assert (input_radii(radii, queries, proof) < np.array([0.25, 0.75])).all()

@@ -1,8 +1,8 @@
 import numpy as np
 
 from model.evaluate.radii import NORMALISED, PROVED
-from model.evaluate.report import chosen, markdown, summary, values
-from model.evaluate.rows import certified_rows, groups_of
+from model.evaluate.report import markdown, summary
+from model.evaluate.rows import certified_rows, chosen, groups_of, values
 
 METRICS = [
     {"name": "ours", "dim": 8, "input_size": 64, "lipschitz_bound": 0.5, "fingerprint": "f" * 64},

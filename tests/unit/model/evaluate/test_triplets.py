@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from model.evaluate.embedding import Embedded
-from model.evaluate.radii import NORMALISED, PROVED, UPLOAD, Proof, Resizes
-from model.evaluate.report import chosen, values
+from model.evaluate.radii import NORMALISED, PROVED, UPLOAD, Proof
+from model.evaluate.rows import chosen, values
 from model.evaluate.triplets import agreement, decide, measure_triplets, natural_scores
 
 EPSILONS = (0.05, 0.1, 0.5, 1.0, 2.0)
@@ -154,7 +154,8 @@ def test_a_metric_without_a_bound_has_no_certified_score(rng):
 def test_uploads_count_by_their_gain(rng):
     reference, left, right = sides(rng, count=300)
     gains = rng.uniform(0.1, 0.3, 300)
-    rows, _ = measured(reference, left, right, np.ones(300), resizes=Resizes(gains, np.zeros(300)))
+    resizes = np.stack([gains, np.zeros(300)], axis=1)
+    rows, _ = measured(reference, left, right, np.ones(300), resizes=resizes)
     decisions = decide(reference, left, right)
     for epsilon in EPSILONS:
         found = value(rows, figure="certified_score", epsilon=epsilon, **UPLOAD)
