@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int64
 
 from model.attack.apgd import apgd
 from model.attack.descent import Ball, Deltas, Search, descend, shorten
@@ -39,11 +39,9 @@ def check_attack(attack: str, metric: PixelMetric) -> None:
     """Refuse an attack that cannot be run on a metric, before anything is.
 
     Raises:
-        AttackError: there is none of this name, the metric has no gradients for it, or its
-            pictures are not square where they must be.
+        AttackError: the metric has no gradients for it, or its pictures are not square where they
+            must be.
     """
-    if attack not in METHODS:
-        raise AttackError(f"an attack must be one of {', '.join(METHODS)}, got {attack!r}")
     if metric.network is None and attack != "square":
         raise AttackError(
             f"{metric.name} has no gradients, so {attack} cannot attack it; square can"
@@ -69,13 +67,11 @@ def attack_within(
     Returns:
         How many questions were attacked.
     """
-    check_attack(attack, ledger.block.metric)
     most = 0
     for restart in range(plan.restarts):
         # Of a distance, flipped or not, it is asked how far it can be pushed.
         is_flat = ledger.block.decision.is_flat
-        mask = ledger.is_right if is_flat else ledger.standing(epsilon, plan.norm)
-        rows = np.flatnonzero(mask & _mask(ledger, only))
+        rows = _rows(ledger.is_right if is_flat else ledger.standing(epsilon, plan.norm), only)
         most = max(most, rows.size)
         for part in _parts(ledger, rows):
             deltas = run_attack(ledger, attack, part, epsilon, plan, restart)
@@ -117,7 +113,7 @@ def search_shortest(
     The first restart starts at the picture where it can, the others beside it. What flips a
     decision is recorded in the ledger.
     """
-    rows = np.flatnonzero(ledger.is_right & _mask(ledger, only))
+    rows = _rows(ledger.is_right, only)
     for restart in range(restarts):
         for part in _parts(ledger, rows):
             ball = _ball(ledger, part, _first_lengths(ledger, part), "l2")
@@ -128,14 +124,8 @@ def search_shortest(
 
 
 def hunt(ledger: Ledger, rows: Rows, *, steps: int, restarts: int, seed: int) -> None:
-    """Look for a counter-example: descend inside each question's own certified radius.
-
-    Raises:
-        AttackError: the metric is not certified.
-    """
+    """Look for a counter-example: descend inside each question's own certified radius."""
     radii = ledger.certified_radii
-    if radii is None:
-        raise AttackError(f"{ledger.block.metric.name} proves no radius that could be refuted")
     rows = rows[np.isfinite(radii[rows]) & (radii[rows] > 0.0)]
     for restart in range(restarts):
         for part in _parts(ledger, rows):
@@ -167,11 +157,9 @@ def within_budget(
     return np.where(lengths > epsilon, deltas * factors, deltas)
 
 
-def _mask(ledger: Ledger, rows: Rows | None) -> Bool[np.ndarray, " Q"]:
-    mask = np.full(len(ledger.block.ids), rows is None)
-    if rows is not None:
-        mask[rows] = True
-    return mask
+def _rows(mask: Bool[np.ndarray, " Q"], only: Int64[np.ndarray, " _"] | None) -> Rows:
+    rows = np.flatnonzero(mask)
+    return rows if only is None else np.intersect1d(rows, only)
 
 
 def _parts(ledger: Ledger, rows: Rows) -> Iterator[Rows]:
@@ -198,7 +186,5 @@ def _array(deltas: Deltas) -> Float64[np.ndarray, "R 3 H W"]:
 
 def _first_lengths(ledger: Ledger, rows: Rows) -> Float64[np.ndarray, " R"]:
     """Where a search for the shortest begins: somewhat above what is proved."""
-    if ledger.certified_radii is None:
-        return np.full(rows.size, _FIRST_LENGTH)
     radii = ledger.certified_radii[rows]
     return np.where(np.isfinite(radii), np.maximum(1.3 * radii, 0.01), _FIRST_LENGTH)

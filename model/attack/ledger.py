@@ -5,8 +5,7 @@ certified radius is a counter-example, and it is kept.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -17,37 +16,21 @@ from model.attack.questions import Block
 
 Rows = Int64[np.ndarray, " R"]
 Deltas = Float64[np.ndarray, "R 3 H W"]
-Flags = Bool[np.ndarray, " R"]
 
 
-@dataclass(frozen=True, eq=False)
-class CounterExample:
+class CounterExample(NamedTuple):
     """A perturbation that flips a decision from inside its certified radius.
 
     Attributes:
-        id: of the question.
-        found_by: the attack.
-        certified_radius: what was claimed, l2.
-        length: l2 norm of the perturbation, smaller.
+        fields: the question's `id`; the attack that it was `found_by`; the `certified_radius` that
+            was claimed and the perturbation's smaller `length`, l2.
         picture: the unchanged pixels, (3, H, W).
         delta: the perturbation, (3, H, W).
     """
 
-    id: str
-    found_by: str
-    certified_radius: float
-    length: float
+    fields: dict[str, Any]
     picture: Float64[np.ndarray, "3 H W"]
     delta: Float64[np.ndarray, "3 H W"]
-
-    def fields(self) -> dict[str, Any]:
-        """All but the arrays."""
-        return {
-            "id": self.id,
-            "found_by": self.found_by,
-            "certified_radius": self.certified_radius,
-            "length": self.length,
-        }
 
 
 class Ledger:
@@ -56,7 +39,7 @@ class Ledger:
     Attributes:
         block: the questions.
         is_right: whether the unchanged picture is decided rightly, (Q,); only these are attacked.
-        certified_radii: l2, (Q,); 0 where the decision is wrong; None without a certificate.
+        certified_radii: l2, (Q,); 0 where the decision is wrong; NaN without a certificate.
         flip_norms: smallest norm found that flips each decision, (Q,), l2 and linf; inf where none.
         found_by: the attack that found the smallest l2 norm, (Q,); "" where none did.
         counter_examples: what should not exist.
@@ -70,7 +53,7 @@ class Ledger:
         count = len(block.ids)
         rows = np.arange(count)
         self.is_right = block.decision.holds(block.vectors, rows)
-        self.certified_radii = self._certify() if block.metric.is_certified else None
+        self.certified_radii = np.array([self._certified_radius(row) for row in range(count)])
         self.flip_norms = {norm: np.full(count, np.inf) for norm in ("l2", "linf")}
         self.found_by = [""] * count
         self.counter_examples: list[CounterExample] = []
@@ -88,10 +71,8 @@ class Ledger:
     def ratios(self) -> Float64[np.ndarray, " Q"]:
         """Attack radius over certified radius, (Q,); NaN where one of them is missing."""
         out = np.full(len(self.block.ids), np.nan)
-        if self.certified_radii is not None:
-            usable = np.isfinite(self.attack_radii) & (self.certified_radii > 0.0)
-            np.divide(self.attack_radii, self.certified_radii, out=out, where=usable)
-        return out
+        usable = np.isfinite(self.attack_radii) & (self.certified_radii > 0.0)
+        return np.divide(self.attack_radii, self.certified_radii, out=out, where=usable)
 
     def reach_bounds(self, epsilon: float) -> Float64[np.ndarray, " Q"] | None:
         """Largest distances proved possible within a budget, (Q,); None where there are none."""
@@ -103,17 +84,15 @@ class Ledger:
 
     def answers(self) -> list[dict[str, Any]]:
         """What is known of each question, in plain types; None for no radius or an infinite one."""
-        count = len(self.block.ids)
-        radii = np.full(count, np.inf) if self.certified_radii is None else self.certified_radii
         return [
             {
-                "id": self.block.ids[row],
+                "id": one,
                 "is_right": bool(self.is_right[row]),
-                "certified_radius": _finite(radii[row]),
+                "certified_radius": _finite(self.certified_radii[row]),
                 "attack_radius": _finite(self.attack_radii[row]),
                 "found_by": self.found_by[row] or None,
             }
-            for row in range(count)
+            for row, one in enumerate(self.block.ids)
         ]
 
     def record(
@@ -148,21 +127,18 @@ class Ledger:
             if not left.size:
                 return
 
-    def _certify(self) -> Float64[np.ndarray, " Q"]:
+    def _certified_radius(self, row: int) -> float:
         block = self.block
-        return np.array(
-            [
-                block.decision.certified_radius(vector, row, block.metric) if right else 0.0
-                for row, (vector, right) in enumerate(
-                    zip(block.vectors, self.is_right.tolist(), strict=True)
-                )
-            ]
-        )
+        if not block.metric.is_certified:
+            return np.nan
+        if not self.is_right[row]:
+            return 0.0
+        return block.decision.certified_radius(block.vectors[row], row, block.metric)
 
     def _shorten(self, rows: Rows, deltas: Deltas, found_by: str) -> None:
         """Write down where each decision flips on the way to its perturbation."""
 
-        def flips(scales: Float64[np.ndarray, " R"]) -> Flags:
+        def flips(scales: Float64[np.ndarray, " R"]) -> Bool[np.ndarray, " R"]:
             return ~self.block.decision.holds(self._moved(rows, deltas, scales), rows)
 
         scaled = self._scaled(rows, deltas, smallest_scales(flips, rows.size))
@@ -175,17 +151,11 @@ class Ledger:
             self.found_by[row] = found_by
         for norm, size in (("l2", length), ("linf", float(np.abs(delta).max()))):
             self.flip_norms[norm][row] = min(self.flip_norms[norm][row], size)
-        radii = self.certified_radii
-        if radii is not None and length < radii[row]:
-            found = CounterExample(
-                id=self.block.ids[row],
-                found_by=found_by,
-                certified_radius=float(radii[row]),
-                length=length,
-                picture=self.block.pictures[row],
-                delta=delta,
-            )
-            self.counter_examples.append(found)
+        radius = float(self.certified_radii[row])
+        if length < radius:
+            about = {"id": self.block.ids[row], "found_by": found_by}
+            fields = {**about, "certified_radius": radius, "length": length}
+            self.counter_examples.append(CounterExample(fields, self.block.pictures[row], delta))
 
     def _note_distances(
         self, rows: Rows, vectors: Float64[np.ndarray, "R D"], within: float | None

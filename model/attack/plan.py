@@ -6,40 +6,21 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from model.cli.budgets import parse_budget
+
 MEDIAN = "median"
 """Stands for the median certified radius of the questions answered right."""
 
 ATTACKS = ("apgd-ce", "apgd-dlr", "apgd-margin", "apgd-targeted", "pgd", "momentum", "square")
 
 
-def budget(text: str) -> float:
-    """A number, or a fraction like 8/255.
-
-    Raises:
-        ValueError: it is neither, or not positive and finite.
-    """
-    above, slash, below = text.partition("/")
-    try:
-        value = float(above) / (float(below) if slash else 1.0)
-    except (ValueError, ZeroDivisionError):
-        value = 0.0
-    if not 0.0 < value < float("inf"):
-        raise ValueError(f"a positive number, a fraction or {MEDIAN} was wanted, got {text!r}")
-    return value
+def _budget(text: str) -> float | str:
+    return text if text == MEDIAN else parse_budget(text)
 
 
-def _checked_budget(text: str) -> str:
-    if text != MEDIAN:
-        try:
-            budget(text)
-        except ValueError as exc:
-            raise typer.BadParameter(str(exc)) from exc
-    return text
-
-
-def _checked_attack(text: str) -> str:
+def _attack(text: str) -> str:
     if text not in ATTACKS:
-        raise typer.BadParameter(f"one of {', '.join(ATTACKS)} was wanted, got {text!r}")
+        raise ValueError(f"one of {', '.join(ATTACKS)} was wanted, got {text!r}")
     return text
 
 
@@ -84,10 +65,10 @@ class Plan:
     ] = None
     norm: Annotated[Literal["l2", "linf"], typer.Option(help="What a budget counts.")] = "l2"
     epsilons: Annotated[
-        list[str] | None,
+        list[Any] | None,  # of numbers, and MEDIAN
         typer.Option(
             "--epsilon",
-            parser=_checked_budget,
+            parser=_budget,
             metavar="BUDGET",
             help=f"A budget in [0, 1] units, like 0.5 or 8/255, or {MEDIAN}, the median certified "
             "radius; repeatable.",
@@ -96,10 +77,7 @@ class Plan:
     attacks: Annotated[
         list[str] | None,
         typer.Option(
-            "--attack",
-            parser=_checked_attack,
-            metavar="ATTACK",
-            help=f"{', '.join(ATTACKS)}; repeatable.",
+            "--attack", parser=_attack, metavar="ATTACK", help=f"{', '.join(ATTACKS)}; repeatable."
         ),
     ] = None
     steps: Annotated[int, typer.Option(min=1, help="Of each attack.")] = 50
@@ -124,17 +102,15 @@ class Plan:
     def effort(self) -> dict[str, Any]:
         """How hard one metric is attacked, by name, in plain types."""
         names = [one.name for one in fields(self)]
-        chosen = {name: getattr(self, name) for name in names[names.index("queries") :]}
-        epsilons = [one if one == MEDIAN else budget(one) for one in self.epsilons or ()]
-        return {**chosen, "epsilons": epsilons}
+        return {name: getattr(self, name) for name in names[names.index("queries") :]}
 
     def budgets(self, median: float | None) -> list[float]:
         """The budgets in numbers, ascending; the median is left out where there is none."""
-        numbers = {median if one == MEDIAN else budget(one) for one in self.epsilons or ()}
+        numbers = {median if one == MEDIAN else one for one in self.epsilons or ()}
         return sorted(one for one in numbers if one is not None)
 
 
-_EPSILONS = ["0.25", "0.5", "1.0"]
+_EPSILONS = [0.25, 0.5, 1.0]
 _CERTIFIED: dict[str, Any] = {
     "queries": 200,
     "norm": "l2",
@@ -156,7 +132,7 @@ _UNCERTIFIED = _CERTIFIED | {
 _BLACK_BOX = _UNCERTIFIED | {"attacks": ["square"], "steps": 300}
 _FULL = _CERTIFIED | {
     "queries": 0,
-    "epsilons": [*_EPSILONS, "2.0", "3.0", MEDIAN],
+    "epsilons": [*_EPSILONS, 2.0, 3.0, MEDIAN],
     "attacks": ["apgd-ce", "apgd-targeted", "pgd", "momentum", "square"],
     "steps": 100,
     "restarts": 3,
@@ -164,7 +140,7 @@ _FULL = _CERTIFIED | {
 }
 _FULL_LINF = _FULL | {
     "norm": "linf",
-    "epsilons": ["1/255", "2/255", "4/255", "8/255"],
+    "epsilons": [levels / 255 for levels in (1, 2, 4, 8)],
     "shortest_steps": 0,
     "hard_queries": 0,
 }

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
 from model.attack.decisions import Decision, Match, Top1
 from model.attack.pixel_metric import PixelMetric, metric_of_upload
@@ -148,30 +148,21 @@ def _single_pictures(plan: Plan, pictures: PictureSet) -> _Asked:
 
 def _blocks(metric: PixelMetric, space: str, asked: _Asked) -> list[Block]:
     """Questions in blocks of one picture size, each with its unchanged vectors."""
-    if space == "input":
-        images = _squares(asked.pictures, metric)
-        return [_block(metric, asked, images, np.arange(len(asked.ids)))]
-    places: dict[tuple[int, int], list[int]] = {}
+    places: dict[tuple[int, ...], list[int]] = {}
     for place, picture in enumerate(asked.pictures):
-        places.setdefault((picture.shape[0], picture.shape[1]), []).append(place)
+        places.setdefault(picture.shape[:2] if space == "upload" else (), []).append(place)
     blocks: list[Block] = []
-    for (height, width), part in places.items():
-        uploaded = metric_of_upload(metric, resize_operator(height, width, metric.height))
-        images = np.stack([asked.pictures[place] for place in part]).transpose(0, 3, 1, 2) / 255.0
-        blocks.append(_block(uploaded, asked, images, np.array(part)))
+    for size, part in places.items():
+        pictures, seen = [asked.pictures[place] for place in part], metric
+        if size:
+            height, width = size
+            seen = metric_of_upload(metric, resize_operator(height, width, metric.height))
+            images = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2) / 255.0)
+        else:
+            images = _squares(pictures, metric)
+        vectors, ids = seen.embed(images), [asked.ids[place] for place in part]
+        blocks.append(Block(seen, asked.decide(np.array(part), vectors), ids, images, vectors))
     return blocks
-
-
-def _block(
-    metric: PixelMetric,
-    asked: _Asked,
-    images: Float64[np.ndarray, "Q 3 H W"],
-    places: Int64[np.ndarray, " Q"],
-) -> Block:
-    images = np.ascontiguousarray(images)
-    vectors = metric.embed(images)
-    ids = [asked.ids[int(place)] for place in places]
-    return Block(metric, asked.decide(places, vectors), ids, images, vectors)
 
 
 def _rows(metric: PixelMetric, pictures: Iterable[Pixels]) -> Float32[np.ndarray, "N D"]:

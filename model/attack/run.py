@@ -162,7 +162,7 @@ def attack_metric(
         **_ratios(ledgers),
         "seconds": end - start,
         "hard_seconds": end - hard_start,
-        "counter_examples": [one.fields() for one in found],
+        "counter_examples": [one.fields for one in found],
         "answers": [answer for ledger in ledgers for answer in ledger.answers()],
     }, found
 
@@ -216,8 +216,7 @@ def _attack_hardest(
         say("    inside each certified radius")
         hunt(ledger, rows, steps=steps, restarts=restarts, seed=plan.seed + 2)
         for epsilon in epsilons:
-            is_certified = _certified_within(ledger, epsilon, plan.norm)
-            beyond = rows if is_certified is None else rows[~is_certified[rows]]
+            beyond = rows[~_certified_within(ledger, epsilon, plan.norm)[rows]]
             say(f"    {plan.norm} {epsilon:.4g}: {beyond.size} certified for less")
             for attack in plan.attacks or ():
                 attack_within(ledger, attack, epsilon, harder, beyond)
@@ -237,19 +236,19 @@ def _hardest(ledgers: Sequence[Ledger], count: int) -> list[Rows]:
 def _share(ledgers: Sequence[Ledger], norm: str, epsilon: float) -> dict[str, Any]:
     """What is left at one budget, as shares of all questions; None where nothing is known."""
     bounds = [one.reach_bounds(epsilon) if norm == "l2" else None for one in ledgers]
+    is_certified = ledgers[0].block.metric.is_certified
+    certified = [_certified_within(one, epsilon, norm) if is_certified else None for one in ledgers]
     return {
         "epsilon": epsilon,
         "attacked": _mean([one.standing(epsilon, norm) for one in ledgers]),
-        "certified": _mean([_certified_within(one, epsilon, norm) for one in ledgers]),
+        "certified": _mean(certified),
         "reached": _mean([one.reached.get(epsilon) for one in ledgers]),
         "reach_bound": _mean(bounds),
     }
 
 
-def _certified_within(ledger: Ledger, epsilon: float, norm: str) -> Bool[np.ndarray, " Q"] | None:
+def _certified_within(ledger: Ledger, epsilon: float, norm: str) -> Bool[np.ndarray, " Q"]:
     """Which decisions are proved within a budget; a linf ball lies in an l2 ball sqrt(n) larger."""
-    if ledger.certified_radii is None:
-        return None
     metric = ledger.block.metric
     widening = 1.0 if norm == "l2" else np.sqrt(3.0 * metric.height * metric.width)
     return ledger.is_right & (ledger.certified_radii > epsilon * widening)

@@ -10,22 +10,15 @@ import numpy as np
 
 from model.attack.ledger import CounterExample
 from model.cli.files import write_aside
+from model.cli.tables import markdown_table
 
 _SHARES = """\
 Shares of all questions, in percent: answered rightly; rightly and flipped by no attack;
 rightly and proved to stay so.
 """
-_SHARE_COLUMNS = (
-    "metric", "norm", "epsilon", "natural", "attacked", "certified", "questions",
-    "attacked at this epsilon", "attacks: steps x restarts", "hardest again", "s",
-)  # fmt: skip
 _RADII = """\
 Radii, l2: what is proved and the smallest that an attack has found, of questions answered rightly.
 """
-_RADIUS_COLUMNS = (
-    "metric", "median certified", "median attack", "attack / certified: median", "smallest",
-    "of questions", "counter-examples", "s",
-)  # fmt: skip
 
 
 def write_report(
@@ -45,15 +38,10 @@ def write_report(
     with write_aside(out / "attack.md") as path:
         path.write_text(as_markdown(report), encoding="utf-8")
     for number, found in enumerate(counter_examples):
-        name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{metric}-{found.id}")[:100]
+        name = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{metric}-{found.fields['id']}")[:100]
+        numbers = {key: found.fields[key] for key in ("certified_radius", "length")}
         with write_aside(out / f"counter-example-{number}-{name}.npz") as path:
-            np.savez(
-                path,
-                picture=found.picture,
-                delta=found.delta,
-                certified_radius=found.certified_radius,
-                length=found.length,
-            )
+            np.savez(path, picture=found.picture, delta=found.delta, **numbers)
 
 
 def as_markdown(report: dict[str, Any]) -> str:
@@ -62,61 +50,65 @@ def as_markdown(report: dict[str, Any]) -> str:
     lines = ["# Attacks", ""]
     lines += [f"- {name}: {one}" for name, one in report["setting"].items() if one is not None]
     shares = [(one, share) for one in runs for share in one["shares"]]
-    lines += ["", _SHARES, *_table(_SHARE_COLUMNS, (_share_row(*both) for both in shares))]
-    lines += ["", _RADII, *_table(_RADIUS_COLUMNS, map(_radius_row, runs))]
+    lines += ["", _SHARES, _table(_share_row(*both) for both in shares)]
+    lines += ["", _RADII, _table(map(_radius_row, runs))]
     reached = [
-        (one["metric"], one["plan"]["norm"], _number(share["epsilon"]), _number(share["reached"]),
-         _number(share["reach_bound"]))
-        for one, share in shares if share["reached"]
-    ]  # fmt: skip
+        {
+            "metric": one["metric"],
+            "norm": one["plan"]["norm"],
+            "epsilon": _number(share["epsilon"]),
+            "reached": _number(share["reached"]),
+            "proved possible": _number(share["reach_bound"]),
+        }
+        for one, share in shares
+        if share["reached"]
+    ]
     if reached:
-        lines += ["", "Distances, mean over the questions:", ""]
-        lines += _table(("metric", "norm", "epsilon", "reached", "proved possible"), reached)
+        lines += ["", "Distances, mean over the questions:", "", _table(reached)]
     lines += ["", _verdict(runs), ""]
     for one in report["not_attacked"]:
         lines += [f"**{one['metric']} was not attacked:** {one['reason']}", ""]
     return "\n".join(lines)
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return [f"| {' | '.join(str(cell) for cell in line)} |" for line in lines]
+def _table(rows: Iterable[dict[str, Any]]) -> str:
+    lines = list(rows)
+    return markdown_table(list(lines[0]), [list(line.values()) for line in lines]) if lines else ""
 
 
-def _share_row(run: dict[str, Any], share: dict[str, Any]) -> Sequence[object]:
+def _share_row(run: dict[str, Any], share: dict[str, Any]) -> dict[str, Any]:
     plan = run["plan"]
     attacks = [f"{attack}: {plan['steps']} x {plan['restarts']}" for attack in plan["attacks"]]
     if plan["shortest_steps"]:
         attacks.insert(0, f"shortest: {plan['shortest_steps']} x 1")
     again = f"{plan['hard_queries']}: {plan['hard_steps']} x {plan['hard_restarts']}"
-    return (
-        run["metric"],
-        plan["norm"],
-        _number(share["epsilon"]) + (" (median radius)" if share["is_median"] else ""),
-        _percent(run["natural"]),
-        _percent(share["attacked"]),
-        _percent(share["certified"]),
-        run["questions"],
-        share["attacked_questions"],
-        "; ".join(attacks),
-        again if plan["hard_queries"] else "-",
-        f"{share['seconds']:.0f}",
-    )
+    return {
+        "metric": run["metric"],
+        "norm": plan["norm"],
+        "epsilon": _number(share["epsilon"]) + (" (median radius)" if share["is_median"] else ""),
+        "natural": _percent(run["natural"]),
+        "attacked": _percent(share["attacked"]),
+        "certified": _percent(share["certified"]),
+        "questions": run["questions"],
+        "attacked at this epsilon": share["attacked_questions"],
+        "attacks: steps x restarts": "; ".join(attacks),
+        "hardest again": again if plan["hard_queries"] else "-",
+        "s": f"{share['seconds']:.0f}",
+    }
 
 
-def _radius_row(run: dict[str, Any]) -> Sequence[object]:
+def _radius_row(run: dict[str, Any]) -> dict[str, Any]:
     found = [one["attack_radius"] for one in run["answers"] if one["attack_radius"] is not None]
-    is_certified = run["lipschitz_bound"] is not None
-    return (
-        f"{run['metric']} ({run['plan']['norm']})",
-        _number(run["median_certified_radius"]),
-        _number(float(np.median(found)) if found else None),
-        _number(run["ratio_median"]),
-        _number(run["ratio_smallest"]),
-        run["ratio_questions"],
-        len(run["counter_examples"]) if is_certified else "-",
-        f"{run['seconds']:.0f}",
-    )
+    return {
+        "metric": f"{run['metric']} ({run['plan']['norm']})",
+        "median certified": _number(run["median_certified_radius"]),
+        "median attack": _number(float(np.median(found)) if found else None),
+        "attack / certified: median": _number(run["ratio_median"]),
+        "smallest": _number(run["ratio_smallest"]),
+        "of questions": run["ratio_questions"],
+        "counter-examples": "-" if run["lipschitz_bound"] is None else len(run["counter_examples"]),
+        "s": f"{run['seconds']:.0f}",
+    }
 
 
 def _verdict(runs: Sequence[dict[str, Any]]) -> str:

@@ -2,8 +2,6 @@
 
 import math
 
-import typer
-
 
 def parse_budget(text: str) -> float:
     """A number, or a fraction like 8/255.
@@ -19,11 +17,3 @@ def parse_budget(text: str) -> float:
     if not 0.0 < value < math.inf:
         raise ValueError(f"a positive number or a fraction like 8/255 was wanted, got {text!r}")
     return value
-
-
-def budget_option(text: str) -> float:
-    """The value of an option."""
-    try:
-        return parse_budget(text)
-    except ValueError as exc:
-        raise typer.BadParameter(str(exc)) from exc

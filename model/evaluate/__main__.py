@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from model.cli.budgets import budget_option
+from model.cli.budgets import parse_budget
 from model.cli.console import Output
 from model.cli.progress import Progress
 from model.errors import EvaluationError
@@ -63,7 +63,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
     epsilon: Annotated[
         list[float] | None,
         typer.Option(
-            parser=budget_option,
+            parser=parse_budget,
             metavar="BUDGET",
             help="One more budget, 0.25 or 18/255; repeatable.",
         ),

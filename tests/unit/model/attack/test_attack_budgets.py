@@ -82,7 +82,7 @@ def test_a_radius_that_is_three_times_too_large_is_refuted_by_every_gradient_att
     ledger = Ledger(inflated)
     epsilon = 2.0 * true_radii.max()
     attack_within(ledger, attack, epsilon, plan("l2", 20, 1))
-    assert {one.id for one in ledger.counter_examples} == set(block.ids)
+    assert {one.fields["id"] for one in ledger.counter_examples} == set(block.ids)
 
 
 @pytest.mark.parametrize("norm", ["l2", "linf"])
@@ -178,8 +178,6 @@ def test_a_distance_is_attacked_off_the_picture_where_it_has_no_gradient(
 
 
 def test_what_cannot_be_run_is_refused_by_name(metric: PixelMetric):
-    with pytest.raises(AttackError, match="'cw'"):
-        check_attack("cw", metric)
     with pytest.raises(AttackError, match="no gradients"):
         check_attack("pgd", replace(metric, network=None))
     with pytest.raises(AttackError, match="square pictures, got 3x16"):

@@ -20,7 +20,7 @@ PLAN = Plan(
     data=Path("drawn"),
     out=Path("nowhere"),
     queries=6,
-    epsilons=["0.05", "0.3", MEDIAN],
+    epsilons=[0.05, 0.3, MEDIAN],
     attacks=["pgd", "apgd-margin"],
     steps=20,
     restarts=2,
@@ -66,7 +66,7 @@ def test_certified_is_at_most_attacked_is_at_most_natural(
 
 
 def test_a_linf_budget_is_held_against_the_l2_proof(block: Block):
-    plan = replace(PLAN, norm="linf", epsilons=["0.0005", "0.02"], shortest_steps=0, hard_queries=0)
+    plan = replace(PLAN, norm="linf", epsilons=[0.0005, 0.02], shortest_steps=0, hard_queries=0)
     # Radii are near 0.3, and the ball of 0.0005 reaches 0.0005 sqrt(768) = 0.014.
     small, large = attacked(block, plan)["shares"]
     assert (small["certified"], small["attacked"]) == (1.0, 1.0)
@@ -76,7 +76,7 @@ def test_a_linf_budget_is_held_against_the_l2_proof(block: Block):
 def test_hard_questions_are_tried_again_wherever_a_linf_budget_is_not_certified(block: Block):
     said: list[str] = []
     plan = replace(
-        PLAN, norm="linf", epsilons=["0.02"], attacks=["pgd"], steps=1, restarts=1,
+        PLAN, norm="linf", epsilons=[0.02], attacks=["pgd"], steps=1, restarts=1,
         shortest_steps=0, hard_steps=1, hard_restarts=1,
     )  # fmt: skip
     attack_metric([block], plan, said.append)
@@ -135,7 +135,6 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_before_it_begins(block: Bl
     bare = replace(block, metric=replace(block.metric, lipschitz_bound=None))
     for blocks, plan, words in (
         ([], PLAN, "no question"),
-        ([block], replace(PLAN, attacks=["cw"]), "'cw'"),
         ([block], replace(PLAN, norm="linf"), "in l2 only"),
         ([black_box], replace(PLAN, attacks=["pgd"]), "no gradients"),
         ([black_box], replace(PLAN, attacks=["square"], hard_queries=0), "no gradients"),
@@ -149,7 +148,7 @@ def test_the_presets_fit_the_metrics_they_are_for():
     asked = Plan(data=Path("drawn"), out=Path("nowhere"), grid="default")
     (ours,) = for_metric(asked, is_certified=True, is_black_box=False)
     assert (ours.queries, ours.steps, ours.restarts) == (200, 50, 2)
-    assert ours.epsilons == ["0.25", "0.5", "1.0", MEDIAN]
+    assert ours.epsilons == [0.25, 0.5, 1.0, MEDIAN]
     assert (ours.hard_queries, ours.hard_steps, ours.hard_restarts) == (20, 200, 10)
     (teacher,) = for_metric(asked, is_certified=False, is_black_box=False)
     assert (teacher.queries, teacher.steps, teacher.restarts) == (60, 50, 1)
