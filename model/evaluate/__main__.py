@@ -16,7 +16,7 @@ from model.cli.budgets import parse_budget
 from model.cli.console import Output
 from model.cli.progress import Progress
 from model.errors import EvaluationError
-from model.evaluate.curves import draw_plots, require_matplotlib
+from model.evaluate.curves import draw_plots, figure_class
 from model.evaluate.expectations import as_line, check_expectations, read_expectations
 from model.evaluate.record import write_folder
 from model.evaluate.report import markdown, summary
@@ -87,7 +87,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
     with output.errors():
         expectations = [] if expect is None else read_expectations(expect)
         if plots:
-            require_matplotlib()
+            figure_class()
         # torch takes seconds to import, and a wrong command line should not wait for it.
         from model.cli.devices import check_device  # noqa: PLC0415
         from model.evaluate.baselines import load_metrics  # noqa: PLC0415

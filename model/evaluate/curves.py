@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from model.cli.libraries import install_hint
-from model.errors import DependencyError
+from model.cli.libraries import import_foreign
 from model.evaluate.radii import PROVED
 from model.evaluate.rows import Row
 
@@ -56,13 +55,14 @@ class RadiusCurve:
         return {"task": self.task, "metric": self.metric, **PROVED, **numbers}
 
 
-def require_matplotlib() -> None:
-    """Find out before a long run that its plots cannot be drawn.
+def figure_class() -> Any:
+    """Matplotlib's figures, to be had or missed before a long run.
 
     Raises:
         DependencyError: matplotlib is not installed.
     """
-    _figure()
+    needed_by = "a plot (there is --no-plots)"
+    return import_foreign("matplotlib.figure", needed_by, "matplotlib", "train").Figure
 
 
 def draw_plots(curves: Sequence[RadiusCurve]) -> dict[str, bytes]:
@@ -71,26 +71,13 @@ def draw_plots(curves: Sequence[RadiusCurve]) -> dict[str, bytes]:
     for task in dict.fromkeys(curve.task for curve in curves):
         chosen = [curve for curve in curves if curve.task == task]
         for name, draw in (("certified", _draw_shares), ("radii", _draw_histogram)):
-            figure = _figure()
+            figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
             draw(figure.subplots(), chosen, _TITLES[task])
             buffer = io.BytesIO()
             # Without its date the file depends on the numbers alone.
             figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
             files[f"{task}-{name}.png"] = buffer.getvalue()
     return files
-
-
-def _figure() -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 (an extra)
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as exc:
-        raise DependencyError(
-            f"plots need matplotlib: {install_hint('train')}; or pass --no-plots"
-        ) from exc
-    figure = Figure(figsize=(7.0, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _end(curves: Sequence[RadiusCurve]) -> float:

@@ -41,8 +41,7 @@ def summary(record: Row, rows: Sequence[Row]) -> str:
     titles: dict[int, list[str]] = {}
     for title, found in columns:
         titles.setdefault(found[0]["count"], []).append(title)
-    counts = [f"{count} ({', '.join(of)})" for count, of in titles.items()]
-    cases = "; ".join(counts)
+    cases = "; ".join(f"{count} ({', '.join(of)})" for count, of in titles.items())
     return f"{pivot('metric', names, columns)}\n\nPercent of so many cases: {cases}."
 
 
@@ -116,20 +115,13 @@ def _about(metric: Row) -> str:
 
 
 def _retrieval(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    recall = chosen(rows, figure="recall")
-    certified = chosen(rows, figure="certified_recall", k=1)
-    whole = chosen(recall, by="all")
-    columns = [(f"recall@{k}", chosen(whole, k=k)) for k in values(whole, "k")]
-    parts = [
+    natural, certified = chosen(rows, figure="recall"), chosen(rows, figure="certified_recall", k=1)
+    columns = [(f"recall@{k}", chosen(natural, by="all", k=k)) for k in values(natural, "k")]
+    said = f"Certified recall@1 by budget, {_INPUT}:"
+    return [
         "## Retrieval of originals by edited copies",
-        f"{whole[0]['count']} cases.",
-        f"Certified recall@1 by budget, {_INPUT}:",
-        pivot("metric", names, columns + _budgets(chosen(certified, by="all", **PROVED))),
+        *_proved(names, said, columns, chosen(natural, k=1), certified),
     ]
-    parts += _other_claims(chosen(certified, by="all"), "recall@1")
-    for by in ("edit", "source", "kind"):
-        parts += _divided(names, "recall@1", chosen(recall, k=1, by=by), certified)
-    return parts
 
 
 def _copies(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
@@ -168,15 +160,10 @@ def _labels(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
 
 
 def _triplets(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
-    score, certified = chosen(rows, figure="score"), chosen(rows, figure="certified_score")
-    whole, proved = chosen(score, by="all"), chosen(certified, by="all")
-    parts = [
-        "## 2AFC",
-        f"{whole[0]['count']} cases.",
-        f"Score, and certified score by budget, {_INPUT}; a tie is not certified:",
-        pivot("metric", names, [("score", whole), *_budgets(chosen(proved, **PROVED))]),
-        *_other_claims(proved, "score"),
-    ]
+    natural, certified = chosen(rows, figure="score"), chosen(rows, figure="certified_score")
+    columns = [("score", chosen(natural, by="all"))]
+    said = f"Score, and certified score by budget, {_INPUT}; a tie is not certified:"
+    parts = ["## 2AFC", *_proved(names, said, columns, natural, certified)]
     for row in chosen(rows, figure="norm_below_1"):
         small = round(row["value"] * row["count"])
         parts.append(
@@ -184,9 +171,6 @@ def _triplets(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
             f" reference has an embedding norm below 1, and loose on the other"
             f" {row['count'] - small}"
         )
-    for by in values(score, "by"):
-        if by != "all":
-            parts += _divided(names, "score", chosen(score, by=by), certified)
     return parts
 
 
@@ -204,16 +188,31 @@ def _budget(epsilon: float) -> str:
     return f"{epsilon:.3f} ({round(levels)}/255)" if is_level else f"{epsilon:g}"
 
 
-def _other_claims(certified: Sequence[Row], what: str) -> list[str]:
-    """The tables of certified shares in uploaded pixels, and by the paper's formula."""
-    parts: list[str] = []
-    for claim, said in (
+def _proved(
+    names: Sequence[str],
+    said: str,
+    columns: Columns,
+    natural: Sequence[Row],
+    certified: Sequence[Row],
+) -> list[str]:
+    """A task's shares beside the certified ones: of all cases, by other claims, by each group.
+
+    The first column is what the certified ones are of.
+    """
+    what, count = columns[0][0], columns[0][1][0]["count"]
+    whole = chosen(certified, by="all")
+    budgets = _budgets(chosen(whole, **PROVED))
+    parts = [f"{count} cases.", said, pivot("metric", names, columns + budgets)]
+    for claim, by_what in (
         (UPLOAD, "by budget, l2 over the uploaded picture in [0, 1]"),
         (NORMALISED, f"as the {_NORMALISED} has it"),
     ):
-        if rows := chosen(certified, **claim):
-            parts.append(f"Certified {what} {said}:")
+        if rows := chosen(whole, **claim):
+            parts.append(f"Certified {what} {by_what}:")
             parts.append(pivot("metric", values(rows, "metric"), _budgets(rows)))
+    for by in values(natural, "by"):
+        if by != "all":
+            parts += _divided(names, what, chosen(natural, by=by), certified)
     return parts
 
 
@@ -235,12 +234,12 @@ def _divided(
 
 def _expectations(checked: Iterable[Row]) -> str:
     lines = [
-        [
+        (
             one["name"],
             one["wanted"],
             "-" if one["measured"] is None else f"{one['measured']:.4f}",
             "met" if one["is_met"] else "**failed**",
-        ]
+        )
         for one in checked
     ]
     return markdown_table(["line", "wanted", "measured", ""], lines)

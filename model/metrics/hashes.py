@@ -9,23 +9,11 @@ from jaxtyping import Bool, Float64
 from PIL import Image
 
 from model.cli.libraries import import_foreign
-from model.metrics.metric import Pixels, check_pixels
+from model.metrics.metric import Metric, Pixels, check_pixels
 
 
-class HashMetric:
-    """A hash of a picture of any size: no gradients, and nothing is proved of it.
-
-    Attributes:
-        name: of the hash.
-        dim: number of bits.
-        input_size: None: a hash does its own resizing.
-        lipschitz_bound: None: a hash is not even continuous.
-        forward_error: 0.
-    """
-
-    input_size = None
-    lipschitz_bound = None
-    forward_error = 0.0
+class HashMetric(Metric):
+    """A hash of a picture of any size; it is not even continuous, so nothing is proved of it."""
 
     def __init__(
         self, name: str, bits: int, compute: Callable[[Pixels], Bool[np.ndarray, " D"]]
@@ -33,7 +21,6 @@ class HashMetric:
         self.name, self.dim, self._compute = name, bits, compute
 
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
-        """The bits of pictures, as -1 and +1."""
         vectors = np.empty((len(pictures), self.dim))
         for place, pixels in zip(vectors, pictures, strict=True):
             check_pixels(pixels)

@@ -26,26 +26,16 @@ METRIC_HELP = (
 )
 
 
-def named(text: str) -> tuple[str | None, str]:
-    """The name that a command line gives a metric, or None, and the metric's spec.
-
-    Args:
-        text: NAME=SPEC or SPEC; a file with "=" in its path is a SPEC.
-    """
+def named(text: str) -> tuple[str, str]:
+    """The name that NAME=SPEC gives a metric, or "", and its spec; a file may have "=" in it."""
     name, equals, spec = text.partition("=")
-    return (name, spec) if equals and name and not Path(text).is_file() else (None, text)
+    return (name, spec) if equals and not Path(text).is_file() else ("", text)
 
 
 def load_named(
     text: str, *, weights: Path | None = None, device: str = "cpu"
 ) -> tuple[str, Metric]:
-    """The metric that a command line names, and what it is to be called: its own name, or another.
-
-    Args:
-        text: NAME=SPEC or SPEC; see `load_metric`, which refuses what cannot be had.
-        weights: see there.
-        device: see there.
-    """
+    """The metric of NAME=SPEC or SPEC, and that name, else its own; see `load_metric`."""
     name, spec = named(text)
     metric = load_metric(spec, weights=weights, device=device)
     return name or metric.name, metric

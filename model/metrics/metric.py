@@ -4,7 +4,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,8 +19,7 @@ Pixels = UInt8[np.ndarray, "_H _W 3"]
 _PICTURES_PER_PASS = 16
 
 
-@runtime_checkable
-class Metric(Protocol):
+class Metric(ABC):
     """A map from pictures to vectors; their distance is 1 - cosine.
 
     Attributes:
@@ -36,34 +34,25 @@ class Metric(Protocol):
             lipschitz_bound is None.
     """
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def dim(self) -> int: ...
-    @property
-    def input_size(self) -> int | None: ...
-    @property
-    def lipschitz_bound(self) -> float | None: ...
-    @property
-    def forward_error(self) -> float: ...
+    name: str
+    dim: int
+    input_size: int | None = None
+    lipschitz_bound: float | None = None
+    forward_error: float = 0.0
 
+    @abstractmethod
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:
         """Raw vectors of pictures of any sizes, never normalised.
 
         Raises:
             MetricError: a picture is no uint8 (H, W, 3).
         """
-        ...
 
 
-class DifferentiableMetric(ABC):
+class DifferentiableMetric(Metric):
     """A metric that has gradients: the way from the square to the vector is torch's."""
 
-    name: str
-    dim: int
     input_size: int
-    lipschitz_bound: float | None = None
-    forward_error: float = 0.0
 
     @abstractmethod
     def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:

@@ -11,16 +11,7 @@ from model.metrics.metric import DifferentiableMetric
 
 
 class EmbedderMetric(DifferentiableMetric):
-    """The embedder that the service runs, in float64, with what is proved of it.
-
-    Attributes:
-        embedder: the embedder.
-        name: the checkpoint's.
-        dim: length of an embedding.
-        input_size: side of the network's input, pixels.
-        lipschitz_bound: proved, of the network.
-        forward_error: proved, of the network.
-    """
+    """The embedder that the service runs, in float64, with what is proved of it."""
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder

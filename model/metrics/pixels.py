@@ -26,13 +26,6 @@ class BlockMeans(DifferentiableMetric):
     underflows; dividing by k is exact when k is a power of two. The vector is therefore off by at
     most gamma(k k) |A |c|| <= gamma(k k) |c|, where c is the square minus 0.5 and A the map, and
     |c| <= 0.5 sqrt(3 S S) for a square in [0, 1].
-
-    Attributes:
-        name: "raw", or "blockmean" and the blocks on a side.
-        grid: blocks on a side.
-        input_size: side of the square, pixels.
-        lipschitz_bound: 1, proved above.
-        forward_error: proved above.
     """
 
     lipschitz_bound = 1.0

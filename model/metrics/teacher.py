@@ -15,12 +15,6 @@ class TeacherMetric(DifferentiableMetric):
 
     With an input smaller than the teacher's, an attack and its radius are counted in the pixels of
     the smaller square: the way to compare a teacher with a network that looks at 64 x 64 pixels.
-
-    Attributes:
-        teacher: the teacher.
-        name: the teacher's, and @ and the side where that is not the teacher's own.
-        dim: length of an embedding.
-        input_size: side of the square, pixels.
     """
 
     def __init__(self, teacher: Teacher, input_size: int | None = None) -> None:

@@ -182,11 +182,11 @@ def test_what_is_no_picture_is_refused(metrics, name, bad):
 
 def test_a_name_stands_before_the_spec_but_a_path_with_an_equals_sign_is_a_path(tmp_path):
     assert named("mine=teacher:x@64") == ("mine", "teacher:x@64")
-    assert named("phash") == (None, "phash")
+    assert named("phash") == ("", "phash")
     (tmp_path / "lr=1").mkdir()
     path = tmp_path / "lr=1" / "best.safetensors"
     path.write_bytes(b"x")
-    assert named(str(path)) == (None, str(path))
+    assert named(str(path)) == ("", str(path))
     assert named(f"mine={path}") == ("mine", str(path))
 
 
