@@ -156,7 +156,6 @@ def test_every_operation_has_an_example_a_summary_and_no_422_of_the_framework():
 @pytest.mark.parametrize(
     ("imported", "absent"),
     [
-        ("service.app", ["model.train", "index_builder.build.build", "index_builder.sources.base"]),
         ("model.certificate.search", ["torch", "faiss", "fastapi"]),
         ("index_builder.search.gallery", ["fastapi", "starlette", "uvicorn"]),
     ],

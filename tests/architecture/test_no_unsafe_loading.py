@@ -103,9 +103,10 @@ def test_and_none_of_these(source):
     assert violations("model/a.py", source) == []
 
 
-def test_the_service_brings_neither_the_workshop_nor_its_loaders():
+def test_the_service_brings_neither_the_workshop_nor_the_builder_nor_their_loaders():
     """In a fresh interpreter, as plugins and late imports escape a linter."""
-    absent = ("model.train", "model.convert", "model.teachers", "model.evaluate", "model.attack")
+    workshop = ("model.train", "model.convert", "model.teachers", "model.evaluate", "model.attack")
+    absent = (*workshop, "index_builder.build", "index_builder.sources")
     program = (
         f"import sys, service.app; print([m for m in sys.modules if m.startswith({absent!r})])"
     )

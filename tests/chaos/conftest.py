@@ -52,7 +52,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     # Pictures of either gallery at another size, and strangers.
     seeds = (0, 5, 11, 101, 110, 126, 201, 220, 238, 900, 901, 902)
     queries = [encode(draw_picture(seed, 150, 110)) for seed in seeds]
-    with starting_servers(folder) as start:
+    with starting_servers(folder, forked=False) as start:
         truths = ask_undisturbed(start(data_dir, cache_bytes=0), queries)
     return World(galleries, data_dir, queries, truths)
 
@@ -85,7 +85,7 @@ def ask_undisturbed(server: Server, queries: list[bytes]) -> dict[str, Truths]:
 
 @pytest.fixture
 def start_server(tmp_path: Path) -> Iterator[StartServer]:
-    with starting_servers(tmp_path) as start:
+    with starting_servers(tmp_path, forked=False) as start:
         yield start
 
 

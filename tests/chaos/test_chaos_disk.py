@@ -69,7 +69,7 @@ def test_a_build_that_fills_the_disk_harms_nobody(
         for left_kib in LEFT_KIB:
             ballast = fill(small_disk, left_kib)
             failed = try_builder(*build)
-            assert failed.returncode == 1, f"{left_kib} KiB were enough"
+            assert failed.exit_code == 1, f"{left_kib} KiB were enough"
             assert "the disk is full" in failed.stderr, failed.stderr
             assert current.read_bytes() == before
             ballast.unlink()

@@ -1,11 +1,9 @@
-"""Shared by the tests of the index: a tiny real embedder, small collections, and a builder process.
+"""Shared by the tests of the index: a tiny real embedder, and small collections.
 
-Run as a script it is a builder process to be killed:
-    python tests/support/index_tools.py DATA_DIR SOURCE [SECONDS_A_BATCH]
+Run as a script it builds: python tests/support/index_tools.py DATA_DIR SOURCE
 """
 
 import io
-import json
 import signal
 import sys
 import time
@@ -115,12 +113,16 @@ def interruptible() -> Generator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
 
 
-if __name__ == "__main__":
-    report = build_index(
-        Path(sys.argv[1]),
+def build_slowly(data_dir: Path, source: Path, seconds_a_batch: float) -> None:
+    """The same, at a pace at which it can be killed."""
+    build_index(
+        data_dir,
         "default",
-        open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES),
-        TinyEmbedder(seconds_a_batch=float(sys.argv[3]) if len(sys.argv) > 3 else 0.0),
-        source_name=sys.argv[2],
+        open_source(source, max_bytes=MAX_BYTES),
+        TinyEmbedder(seconds_a_batch=seconds_a_batch),
+        source_name=str(source),
     )
-    sys.stdout.write(json.dumps(report.counts))
+
+
+if __name__ == "__main__":
+    build(Path(sys.argv[1]), Path(sys.argv[2]))

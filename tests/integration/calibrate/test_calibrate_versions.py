@@ -4,15 +4,14 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 
 import pytest
-from calibrate_tools import PICTURES, calibrate, copies
+from calibrate_tools import PICTURES, calibrate, copies, measure_slowly
+from forked import Forked
 from index_tools import build, write_folder
-from paths import ROOT
+from service_helpers import wait_for
 
 from index_builder.build.build import remove_items
 from index_builder.build.maintenance import prune, roll_back, verify_index
@@ -21,6 +20,8 @@ from index_builder.errors import IndexLockedError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import read_manifest
+
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 
 def test_a_calibrated_version_holds_the_same_gallery_and_nothing_is_copied(calibrated):
@@ -110,31 +111,10 @@ def test_operating_points_go_where_a_margin_at_their_k_has_no_competitor(
     assert report.dropped == ["balanced"]
 
 
-PROGRAM = """
-import sys
-from pathlib import Path
-from index_tools import MAX_BYTES, TinyEmbedder
-from index_builder.calibration.measure import calibrate_index
-from index_builder.calibration.queries import SyntheticPairs
-from index_builder.sources.open_source import open_source
-from model.cli.progress import Progress
-pairs = SyntheticPairs(
-    lambda: open_source(Path(sys.argv[2]), max_bytes=MAX_BYTES), source="in", queries=620
-)
-embedder = TinyEmbedder(0, float(sys.argv[3]))
-calibrate_index(Path(sys.argv[1]), "default", pairs, embedder, progress=Progress(sys.stdout))
-"""
-
-
 def start(data_dir, source, seconds_a_batch):
-    path = os.pathsep.join((str(ROOT), str(ROOT / "tests" / "support")))
-    return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(data_dir), str(source), str(seconds_a_batch)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-    )
+    output = data_dir / "output"
+    output.touch()
+    return Forked(measure_slowly, data_dir, source, seconds_a_batch, output=output)
 
 
 def test_a_calibration_killed_at_any_moment_leaves_the_old_version_or_the_new_one(
@@ -151,7 +131,7 @@ def test_a_calibration_killed_at_any_moment_leaves_the_old_version_or_the_new_on
             time.sleep(0.0005)
         time.sleep(dice.uniform(0.0, 0.03))
         process.kill()
-        process.communicate()
+        process.wait(60)
         manifest = verify_index(data_dir, "default")
         seen.add((process.returncode, manifest.version))
         assert manifest.version in ("v000001", "v000002")
@@ -165,12 +145,13 @@ def test_a_calibration_killed_at_any_moment_leaves_the_old_version_or_the_new_on
 def test_one_writer_at_a_time_and_readers_go_on(data_dir, pictures):
     process = start(data_dir, pictures, 0.3)
     try:
-        assert process.stdout.readline().startswith(b"looking for pictures of the index")
+        output = data_dir / "output"
+        wait_for(lambda: "looking for pictures of the index" in output.read_text())
         with pytest.raises(IndexLockedError):
             calibrate(data_dir, copies(pictures, 700))
         with GalleryIndex.open(data_dir) as index:
             assert index.version == "v000001"
     finally:
         process.kill()
-        process.communicate()
+        process.wait(60)
     assert remove_items(data_dir, "default", ["0000.png"]).manifest.version == "v000002"

@@ -15,6 +15,8 @@ from paths import DOCS
 from redis_tools import TIMEOUT_S, RedisServer, free_port, running_redis, stranger
 from service_helpers import draw_picture, encode, wait_for
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 OpenReplica = Callable[..., httpx.Client]
 Lines = list[dict]
 

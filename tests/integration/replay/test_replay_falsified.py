@@ -20,6 +20,8 @@ from service.replay.__main__ import main
 from service.replay.replayer import Replayer
 from service.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("without_shape_checks")
+
 # Nothing can be said of what was asked, nor of how long it took.
 QUESTION = ("audit", "options")
 TIMINGS = ("timings_ms",)

@@ -1,10 +1,8 @@
 """API keys on real servers: every route, every kind of key, and what attackers send instead."""
 
 import json
-import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from forked import run_program
 from paths import DOCS
 from service_helpers import StartServer, draw_picture, encode, open_client
 
@@ -337,14 +336,7 @@ def json_of(line: str) -> dict[str, Any]:
 def serve(**settings: object) -> subprocess.CompletedProcess[str]:
     """A start that must fail."""
     given = {f"LIPSIM_{name.upper()}": str(value) for name, value in settings.items()}
-    return subprocess.run(
-        [sys.executable, "-m", "service", "--port", "0"],
-        env={**os.environ, **given},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return run_program("service", "--port", "0", environment=given)
 
 
 def test_the_network_is_not_served_without_keys(tmp_path: Path):

@@ -3,15 +3,13 @@
 import hashlib
 import io
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from service_helpers import draw_picture, encode
+from service_helpers import draw_picture, encode, run_builder
 
 
 def search(client: httpx.Client, image: bytes, **options: object) -> dict:
@@ -25,11 +23,7 @@ def search(client: httpx.Client, image: bytes, **options: object) -> dict:
 def exported(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list, np.ndarray]:
     """Ids and float64 vectors, by the builder's own export command."""
     out = tmp_path_factory.mktemp("export") / "out.npz"
-    subprocess.run(
-        [sys.executable, "-m", "index_builder", "export", str(out), "--data-dir", str(data_dir)],
-        check=True,
-        capture_output=True,
-    )
+    run_builder("export", out, "--data-dir", data_dir)
     with np.load(out) as arrays:
         return list(arrays["ids"]), arrays["vectors"].astype(np.float64)
 

@@ -3,14 +3,13 @@
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
+from forked import run_program
 from service_helpers import (
     Server,
     StartServer,
@@ -233,14 +232,7 @@ def test_a_stopped_server_finishes_what_it_has_begun(data_dir: Path, start_serve
 def test_a_refused_checkpoint_ends_the_process_and_says_why(tmp_path: Path, data_dir: Path):
     broken = tmp_path / "broken.safetensors"
     broken.write_bytes(b"not a checkpoint")
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "service", "--port", "0"),
-            *("--data-dir", str(data_dir), "--checkpoint", str(broken)),
-        ],
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+    arguments = ("--port", "0", "--data-dir", data_dir, "--checkpoint", broken)
+    done = run_program("service", *arguments)
     assert done.returncode == 1
-    assert b"cannot serve" in done.stderr
+    assert "cannot serve" in done.stderr

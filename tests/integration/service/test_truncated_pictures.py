@@ -25,10 +25,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "gallery" / "cut.jpg").write_bytes(HALF)
     arguments = ("build", root / "gallery", "--json", "--data-dir")
     refused = try_builder(*arguments, root / "strict")
-    assert refused.returncode == 3
+    assert refused.exit_code == 3
     assert [entry["path"] for entry in json.loads(refused.stdout)["quarantined"]] == ["cut.jpg"]
     done = try_builder(*arguments, root / "data", environment={"LIPSIM_TRUNCATED": "accept"})
-    assert done.returncode == 0, done.stdout
+    assert done.exit_code == 0, done.stdout
     return root / "data"
 
 
