@@ -30,10 +30,12 @@ def run_without_redis(
     shutil.copy(TESTS / "support" / "redis_tools.py", folder)
     (folder / "test_case.py").write_text(CASE)
     kept = {name: value for name, value in os.environ.items() if name != "REQUIRE_REDIS"}
+    # Of the plugins here only one changes what is said at the end; they take a second to load.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "xdist.plugin"}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", ".", *options, "."],
         cwd=folder,
-        env={**kept, "PATH": str(folder), **environment},
+        env={**kept, **plugins, "PATH": str(folder), **environment},
         capture_output=True,
         text=True,
         check=False,
