@@ -34,6 +34,7 @@ class FrozenTeacher:
 
     Attributes:
         name: as `load_teacher` knows it.
+        network: what was frozen.
         dim: length of an embedding, as a gray picture shows it.
         input_size: side of its input, pixels.
         record: what to remember of it.
@@ -55,7 +56,8 @@ class FrozenTeacher:
             MetricError: what it gives for a picture is no row of finite numbers.
         """
         network.eval().requires_grad_(requires_grad=False).to(device)
-        self.name, self.input_size, self.record = name, recipe.input_size, record
+        self.name, self.network, self.record = name, network, record
+        self.input_size = recipe.input_size
         self._forward, self._read, self._device = forward, recipe.read, device
         self._mean = torch.tensor(recipe.mean, device=device).reshape(3, 1, 1)
         self._std = torch.tensor(recipe.std, device=device).reshape(3, 1, 1)

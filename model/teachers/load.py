@@ -6,7 +6,7 @@ from pathlib import Path
 from model.errors import MetricError
 from model.teachers.dreamsim import VARIANTS, load_dreamsim
 from model.teachers.efficientnet import NAME as LITE0
-from model.teachers.efficientnet import SIDE, EfficientNetLite0
+from model.teachers.efficientnet import load_lite0
 from model.teachers.hubs import load_open_clip, load_timm
 from model.teachers.teacher import Teacher
 
@@ -39,24 +39,9 @@ def load_teacher(
     lacks_model = family in ("timm", "open_clip") and not rest
     if build is None or lacks_model or (family == LITE0 and name != LITE0):
         raise MetricError(f"no teacher is called {name!r}; known: {TEACHER_HELP}")
-    return build(rest, weights, size, device)
-
-
-def _lite0(_: str, weights: Path | None, size: int | None, device: str) -> Teacher:
-    return EfficientNetLite0(weights, input_size=size or SIDE, device=device)
-
-
-def _dreamsim(variant: str, weights: Path | None, size: int | None, device: str) -> Teacher:
-    return _own_size(load_dreamsim(variant, weights, device), size)
-
-
-def _open_clip(model: str, weights: Path | None, size: int | None, device: str) -> Teacher:
-    return _own_size(load_open_clip(model, weights, device), size)
-
-
-def _own_size(teacher: Teacher, size: int | None) -> Teacher:
+    teacher = build(rest, weights, size, device)
     if size not in (None, teacher.input_size):
-        raise MetricError(f"{teacher.name} looks at {teacher.input_size} pixels a side, not {size}")
+        raise MetricError(f"{name} looks at {teacher.input_size} pixels a side, not {size}")
     return teacher
 
 
@@ -64,8 +49,8 @@ def _own_size(teacher: Teacher, size: int | None) -> Teacher:
 # makes a `Teacher` (`frozen.FrozenTeacher` does most of it) from weights read by `weights`, and a
 # row in docs/teachers.md.
 _FAMILIES: Mapping[str, Callable[[str, Path | None, int | None, str], Teacher]] = {
-    LITE0: _lite0,
+    LITE0: lambda _, weights, size, device: load_lite0(weights, size, device),
     "timm": load_timm,
-    "dreamsim": _dreamsim,
-    "open_clip": _open_clip,
+    "dreamsim": lambda variant, weights, _, device: load_dreamsim(variant, weights, device),
+    "open_clip": lambda model, weights, _, device: load_open_clip(model, weights, device),
 }

@@ -7,18 +7,27 @@ embeddings.json, which says what made them. Nothing in it can run code.
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32
+from pydantic import BaseModel, PositiveInt
 
 from model.cli.files import sha256_of, write_aside
 from model.errors import MetricError
 
 FORMAT = "lipsim-embeddings-1"
 VECTORS, IDS, RECORD = "embeddings.npy", "ids.txt", "embeddings.json"
-_ROWS_AT_ONCE = 4096
-_DTYPES = (np.dtype(np.float32), np.dtype(np.float16))
+
+
+class _About(BaseModel):
+    """What the record of a folder says: of its embeddings, and of what made them."""
+
+    format: Literal["lipsim-embeddings-1"]
+    count: PositiveInt
+    dim: PositiveInt
+    sha256: str  # of the file of all embeddings
+    record: dict[str, str]
 
 
 def write_embeddings(
@@ -68,7 +77,9 @@ def _write_rows(
             out = np.lib.format.open_memmap(file, "w+", chunk.dtype, (len(ids), chunk.shape[1]))
         if done + len(chunk) > len(ids):
             raise MetricError(f"{len(ids)} embeddings were wanted, more came")
-        _check_finite(chunk, ids[done:], str(file))
+        if not (finite := np.isfinite(chunk).all(axis=1)).all():
+            bad = ids[done + int(np.argmin(finite))]
+            raise MetricError(f"{file}: the embedding of {bad} is not finite")
         out[done : done + len(chunk)] = chunk
         done += len(chunk)
     if out is None or done != len(ids):
@@ -94,32 +105,27 @@ class PrecomputedEmbeddings:
         Raises:
             MetricError: there is none, or it is damaged, or not what its record says.
         """
-        about, file = _read_record(path), path / VECTORS
+        file = path / VECTORS
+        try:
+            about = _About.model_validate_json((path / RECORD).read_bytes())
+        except (OSError, ValueError) as exc:  # pydantic's are among the latter
+            raise MetricError(f"{path / RECORD} cannot be read: {exc}") from exc
         try:
             self.sha256 = sha256_of(file)
-            if self.sha256 != about["sha256"]:
+            if self.sha256 != about.sha256:
                 raise MetricError(
-                    f"{file}: sha256 {about['sha256']} was wanted by {RECORD}, {self.sha256} came"
+                    f"{file}: sha256 {about.sha256} was wanted by {RECORD}, {self.sha256} came"
                 )
             self._vectors: np.ndarray = np.lib.format.open_memmap(file, mode="r")
             ids = (path / IDS).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError, OverflowError) as exc:
             raise MetricError(f"{path} is damaged: {exc}") from exc
-        shape, kind = self._vectors.shape, self._vectors.dtype
-        if shape != (about.get("count"), about.get("dim")) or 0 in shape or kind not in _DTYPES:
-            wanted = f"({about.get('count')!r:.40}, {about.get('dim')!r:.40})"
-            raise MetricError(
-                f"{file}: float32 or float16 {wanted}, neither of them 0, was wanted by {RECORD}, "
-                f"{kind} {shape} came"
-            )
         _check_ids(ids, str(path / IDS))
-        if len(ids) != len(self._vectors):
-            raise MetricError(f"{path}: {len(self._vectors)} embeddings, but {len(ids)} ids")
-        for first in range(0, len(ids), _ROWS_AT_ONCE):
-            _check_finite(self._vectors[first : first + _ROWS_AT_ONCE], ids[first:], str(file))
+        if not len(ids) == about.count == len(self._vectors):
+            raise MetricError(f"{path}: {about.count} embeddings, but {len(ids)} ids")
         self._path, self._places = path, {one: place for place, one in enumerate(ids)}
         self.count, self.dim = len(ids), self._vectors.shape[1]
-        self.record: Mapping[str, str] = about["record"] | {"embeddings_sha256": self.sha256}
+        self.record: Mapping[str, str] = about.record | {"embeddings_sha256": self.sha256}
         self.name = self.record.get("teacher", "unknown")
 
     def require(self, ids: Iterable[str]) -> None:
@@ -136,30 +142,6 @@ class PrecomputedEmbeddings:
         self.require(ids)
         places = np.array([self._places[one] for one in ids], dtype=np.int64)
         return self._vectors[places].astype(np.float32)
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    file = path / RECORD
-    try:
-        about: Any = json.loads(file.read_bytes())
-    except (OSError, ValueError) as exc:
-        raise MetricError(f"{file} cannot be read: {exc}") from exc
-    fields = cast("dict[str, Any]", about) if isinstance(about, dict) else {}
-    if fields.get("format") != FORMAT:
-        raise MetricError(f"{file}: format {FORMAT} was wanted, {fields.get('format')!r:.40} came")
-    record: object = fields.get("record")
-    held = cast("dict[str, Any]", record) if isinstance(record, dict) else {"": None}
-    if not all(isinstance(text, str) for text in (fields.get("sha256"), *held.values())):
-        raise MetricError(f"{file}: a record of texts and a sha256 were wanted")
-    return fields
-
-
-def _check_finite(rows: Float[np.ndarray, "N D"], ids: Sequence[str], where: str) -> None:
-    """Refuse rows of which one, named by its id, holds a number that is none."""
-    finite = np.isfinite(rows).all(axis=1)
-    if not finite.all():
-        bad = ids[int(np.argmin(finite))]
-        raise MetricError(f"{where}: the embedding of {bad} is not finite")
 
 
 def _check_ids(ids: Sequence[str], where: str) -> None:

@@ -52,15 +52,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return dict(held)
 
 
-def read_state(network: nn.Module, path: Path, name: str) -> None:
-    """Fill a network from a file, every tensor of it and no other.
-
-    Raises:
-        MetricError: the file cannot be used, or its tensors are another network's.
-    """
-    load_strictly(network, read_tensors(path), name, path)
-
-
 def load_strictly(network: nn.Module, state: dict[str, Tensor], name: str, path: Path) -> None:
     """Fill a network with tensors of a file, every one of them and no other.
 
