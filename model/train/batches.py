@@ -17,7 +17,7 @@ from model.train.task import Task
 
 def batches(
     task: Task, world: World, first: int, config: TrainConfig, *, device: str
-) -> Generator[Any]:
+) -> Generator[dict[str, Tensor]]:
     """This process's batches from a step on, in order, their tensors on the device.
 
     Each is a pure function of the step, so that worker processes may make them ahead.
@@ -35,18 +35,7 @@ def batches(
     for batch in loader:
         if isinstance(batch, Exception):
             raise batch
-        yield to_device(batch, device)
-
-
-def to_device(batch: Any, device: str) -> Any:
-    """The batch with its tensors moved; everything else as it is."""
-    if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {name: to_device(value, device) for name, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
+        yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
 
 class _Steps(Dataset[Any]):

@@ -5,16 +5,17 @@ Both run under torchrun as they are: `torchrun --nproc-per-node 8 -m model.train
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from model.cli.console import Output
 from model.errors import TrainingError
 from model.nets.presets import PRESETS, WaveConfig
 from model.train.config import load_recipe, parse_settings
 from model.train.copies.wave_student import require_wavelets
-from model.train.distributed import current, joined, wait_for_all
+from model.train.distributed import current, joined
 from model.train.run_folder import RunFolder, require_event_files
 from model.train.task import Sources, build
-from model.train.trainer import claimed, train_in
+from model.train.trainer import train
 
 
 def run(
@@ -36,18 +37,11 @@ def run(
         require_event_files()
     if sources.start is None and isinstance(PRESETS[config.preset], WaveConfig):
         require_wavelets()
-    # Claimed before anything is computed or kept: a second run is refused at once.
-    with joined(sources.device) as device, claimed(sources.work, device) as folder:
+    with joined(sources.device) as device:
+        own = dataclasses.replace(sources, device=device)
+        train(config, sources.work, partial(build, config, own), device=device)
         if current().is_first:
-            folder.agree_settings(config)
-        student, task = build(config, dataclasses.replace(sources, device=device))
-        wait_for_all(device)  # nothing is kept before every process has tried its pictures
-        if not config.steps and config.epochs:
-            steps = int(config.epochs * task.examples / config.batch_size)
-            config = config.with_changes({"steps": max(1, steps)})
-        train_in(folder, student, task, config, device=device)
-        if current().is_first:
-            _show(output, folder)
+            _show(output, RunFolder(sources.work))
 
 
 def _show(output: Output, folder: RunFolder) -> None:

@@ -68,31 +68,26 @@ class RunFolder:
         except Timeout:
             raise TrainingError(f"another run is at work in {self.path}") from None
 
-    def agree_settings(self, config: TrainConfig) -> None:
-        """Holds the config against that of the run that is here, before any data is read."""
-        if not self._run.exists():
-            return
-        stored, ours = self._stored_run(), config.to_json()
-        if not config.steps and config.epochs:  # as many as the data says
-            ours["steps"] = stored.get("steps")
-        self._refuse({name: stored.get(name) for name in ours}, ours)
+    def agree(self, config: TrainConfig, identity: Mapping[str, Any] | None = None) -> None:
+        """Holds config and data against those of the run that is here, or notes them as its own.
 
-    def agree(self, config: TrainConfig, identity: Mapping[str, Any]) -> None:
-        """Notes the run's config and data, or holds them against those of the run that is here."""
-        ours = {**config.to_json(), **{f"data.{key}": value for key, value in identity.items()}}
-        ours = json.loads(json.dumps(ours))  # tuples become lists, as they will be read
+        Without data, which is not read yet, nothing is noted, and as many steps are taken for the
+        config's as that data had.
+        """
+        data = {f"data.{key}": value for key, value in (identity or {}).items()}
+        ours = json.loads(json.dumps(config.to_json() | data))  # tuples become lists, as read
         if not self._run.exists():
-            _write_json(self._run, {"schema": _SCHEMA, "run": ours})
+            if identity is not None:
+                _write_json(self._run, {"schema": _SCHEMA, "run": ours})
             return
-        self._refuse(self._stored_run(), ours)
-
-    def _stored_run(self) -> dict[str, Any]:
         stored = self._read_json(self._run)
         if stored.get("schema") != _SCHEMA or not isinstance(stored.get("run"), dict):
             raise self.damaged(RUN, "it is not the record of a run")
-        return stored["run"]
-
-    def _refuse(self, stored: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+        stored = stored["run"]
+        if identity is None:
+            if not config.steps and config.epochs:
+                ours["steps"] = stored.get("steps")
+            stored = {name: stored.get(name) for name in ours}
         if unlike := differences(stored, ours):
             raise TrainingError(
                 f"{self.path} holds another run; take another folder, or the same settings: "

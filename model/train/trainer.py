@@ -45,10 +45,9 @@ _OUT_OF_MEMORY = (
 
 
 def train(
-    student: Student,
-    task: Task,
     config: TrainConfig,
     out: Path,
+    build: Callable[[], tuple[Student, Task]],
     *,
     device: str = "cpu",
     stream: TextIO | None = None,
@@ -56,7 +55,8 @@ def train(
     """Trains a student, and writes the checkpoints that could be proved.
 
     Where OUT holds a run of the same config and data, it goes on from its last saved state, or
-    gives its result if it is finished. Progress goes to `stream`, or to standard error.
+    gives its result if it is finished. A second run there, or one with other settings, is refused
+    before anything is built. Progress goes to `stream`, or to standard error.
 
     Returns:
         The checkpoint with the higher validation score: of the last step, or the best before it.
@@ -66,56 +66,47 @@ def train(
             this run ended; or the network cannot be proved, or is not the one that was trained.
         KeyboardInterrupt: Ctrl-C or SIGTERM came, and the state was saved.
     """
-    with claimed(out, device) as folder:
-        return train_in(folder, student, task, config, device=device, stream=stream)
-
-
-@contextlib.contextmanager
-def claimed(out: Path, device: str) -> Generator[RunFolder]:
-    """The folder of one run, for all its processes; none goes on before it is theirs."""
-    folder = RunFolder(out)
-    with folder.claimed() if current().is_first else contextlib.nullcontext():
-        wait_for_all(device)
-        yield folder
-
-
-def train_in(
-    folder: RunFolder,
-    student: Student,
-    task: Task,
-    config: TrainConfig,
-    *,
-    device: str = "cpu",
-    stream: TextIO | None = None,
-) -> Checkpoint:
-    """As `train`, in a folder that is claimed already."""
-    world = current()
-    if not (config.steps or config.minutes):
+    world, folder = current(), RunFolder(out)
+    if not (config.steps or config.minutes or config.epochs):
         raise TrainingError("a run needs an end: set steps, epochs or minutes")
     places_of(0, config.batch_size, world.rank, world.size)  # refuses what cannot be dealt out
-    # float32 means float32, for the whole process; bfloat16 is asked for by name.
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    progress = Progress((stream or sys.stderr) if world.is_first else None)
-    if world.is_first:
-        folder.agree(config, task.identity())
-    wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
-    if (report := folder.read_report()) is not None:
-        progress.step(f"{folder.path} holds this run, finished")
-        checkpoint, fingerprint = load_checkpoint(folder.best), report["best"]["fingerprint"]
-        if checkpoint.fingerprint != fingerprint:
-            raise folder.damaged(
-                folder.best.name,
-                f"its fingerprint is {checkpoint.fingerprint}, the report's is {fingerprint}",
-            )
-        return checkpoint
-    run = TrainingState(student.to(device), task, config, folder, device=device, world=world)
-    run.resume()
-    wait_for_all(device)  # nobody writes to it before all have read
-    if run.step:
-        progress.step(f"going on from step {run.step} in {folder.path}")
-    _take_steps(run, progress)
-    return _conclude(run, progress)
+    with folder.claimed() if world.is_first else contextlib.nullcontext():
+        wait_for_all(device)  # nobody goes on before the folder is theirs
+        if world.is_first:
+            folder.agree(config)
+        student, task = build()
+        wait_for_all(device)  # nothing is kept before every process has tried its pictures
+        if not config.steps and config.epochs:
+            steps = int(config.epochs * task.examples / config.batch_size)
+            config = config.with_changes({"steps": max(1, steps)})
+        if world.is_first:
+            folder.agree(config, task.identity())
+        wait_for_all(device)  # nobody reads the folder before it is agreed whose it is
+        progress = Progress((stream or sys.stderr) if world.is_first else None)
+        if (report := folder.read_report()) is not None:
+            progress.step(f"{folder.path} holds this run, finished")
+            return _finished(folder, report["best"]["fingerprint"])
+        # float32 means float32, for the whole process; bfloat16 is asked for by name.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        run = TrainingState(student.to(device), task, config, folder, device=device, world=world)
+        run.resume()
+        wait_for_all(device)  # nobody writes to it before all have read
+        if run.step:
+            progress.step(f"going on from step {run.step} in {folder.path}")
+        _take_steps(run, progress)
+        return _conclude(run, progress)
+
+
+def _finished(folder: RunFolder, fingerprint: str) -> Checkpoint:
+    """The checkpoint of a finished run, which must be the one that its report names."""
+    checkpoint = load_checkpoint(folder.best)
+    if checkpoint.fingerprint != fingerprint:
+        raise folder.damaged(
+            folder.best.name,
+            f"its fingerprint is {checkpoint.fingerprint}, the report's is {fingerprint}",
+        )
+    return checkpoint
 
 
 def _take_steps(run: TrainingState, progress: Progress) -> None:
@@ -158,7 +149,7 @@ def _take_steps(run: TrainingState, progress: Progress) -> None:
 
 
 def _step(
-    run: TrainingState, objective: nn.Module, batch: Any, *, is_stopped: bool
+    run: TrainingState, objective: nn.Module, batch: dict[str, Tensor], *, is_stopped: bool
 ) -> dict[str, float]:
     """One optimizer step; the weights are not touched where a number is not finite."""
     rate = learning_rate(run.config, run.step, run.progress)
@@ -260,7 +251,7 @@ class _Objective(nn.Module):
         self.student = student
         self._task = task
 
-    def forward(self, batch: Any) -> tuple[Tensor, dict[str, Any]]:
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
         return self._task.loss(self.student, batch)
 
 

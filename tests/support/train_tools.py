@@ -26,7 +26,9 @@ from torch import Tensor
 
 from model.data.pictures import Picture
 from model.errors import RetrievalError
+from model.nets.checkpoint import Checkpoint
 from model.nets.presets import PublishedConfig
+from model.train import trainer
 from model.train.config import TrainConfig, load_recipe
 from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined
@@ -35,7 +37,6 @@ from model.train.sampling import Part, example_at, view_generator
 from model.train.sll_student import SllStudent
 from model.train.student import Student
 from model.train.task import Sources, Task, build
-from model.train.trainer import train
 
 SMALL = PublishedConfig(2, 4, 3, 2, 6, 8, input_size=32)
 QUICK = TrainConfig(
@@ -158,6 +159,11 @@ def quick(name: str, config: TrainConfig, seed: int = 0) -> tuple[SllStudent, An
     training, validation = Part(shown, range(10)), Part(shown, range(10, 14))
     teacher, side = LinearTeacher(), SMALL.input_size
     return student, DistillTask(config, training, validation, teacher, input_size=side)
+
+
+def train(student: Student, task: Task, config: TrainConfig, out: Path, **where: Any) -> Checkpoint:
+    """Trains what is built already."""
+    return trainer.train(config, out, lambda: (student, task), **where)
 
 
 def drawings(folder: Path, count: int) -> Path:

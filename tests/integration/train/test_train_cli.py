@@ -208,6 +208,7 @@ def test_a_picture_or_an_embedding_that_is_missing_is_named(pictures, embeddings
     code, _, told = call("distill", "--data", tmp_path / "more", *options)
     assert code == 1
     assert "has no embedding of 99.png" in told
+    (tmp_path / "more" / "99.png").unlink()
     (tmp_path / "more" / "07.png").write_bytes(b"not a picture")
     code, _, told = call("distill", "--data", tmp_path / "more", *options)
     assert code == 1

@@ -4,13 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
-from train_tools import built, check_dealing, drawings, small_recipe
+from train_tools import built, check_dealing, drawings, small_recipe, train
 
 from model.errors import TrainingError
 from model.nets.checkpoint import load_checkpoint
 from model.nets.network import build_network
 from model.teachers.precomputed import write_embeddings
-from model.train.trainer import train
 
 _CONFIG = small_recipe("wave-64", steps=4, head_basis=24, validate_every=2)
 

@@ -5,10 +5,9 @@ import shutil
 
 import pytest
 import torch
-from train_tools import QUICK, outcome, quick
+from train_tools import QUICK, outcome, quick, train
 
 from model.errors import TrainingError
-from model.train.trainer import train
 
 
 def run(out):

@@ -18,7 +18,7 @@ from paths import ROOT
 from torch.multiprocessing import spawn
 from train_tools import Forge, forge, outcome, small_recipe
 
-from model.data import pictures
+from model.data.pictures import FolderPictures, Picture
 from model.train.copies.material import gathered
 from model.train.distributed import joined
 from model.train.run_folder import RunFolder
@@ -128,14 +128,14 @@ def looked_through(rank: int, port: int, data: Path, out: Path) -> None:
 
 
 def look_through(data: Path, out: Path) -> dict[str, Any]:
-    read, real = [], pictures.read_bytes
+    read, real = [], FolderPictures.__getitem__
 
-    def noted(path: Path, most: int) -> bytes:
-        read.append(str(path))
-        return real(path, most)
+    def noted(pictures: FolderPictures, index: int) -> Picture:
+        read.append(pictures.ids[index])
+        return real(pictures, index)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pictures, "read_bytes", noted)
+        patch.setattr(FolderPictures, "__getitem__", noted)
         material = gathered(small_recipe("wave-64"), Sources(data, out), None)
     return {"read": sorted(read), "found": [material.contents, list(material.kinds)]}
 

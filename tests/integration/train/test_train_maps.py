@@ -4,11 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
-from train_tools import built, check_dealing, drawings, small_recipe
+from train_tools import built, check_dealing, drawings, small_recipe, train
 
 from model.embedder import DEFAULT_CHECKPOINT
 from model.errors import TrainingError
-from model.train.trainer import train
 
 _CONFIG = small_recipe("wave-64-maps", steps=3, precision="float32")
 

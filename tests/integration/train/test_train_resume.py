@@ -7,10 +7,9 @@ import signal
 import time
 
 import pytest
-from train_tools import QUICK, Forge, forge, outcome, quick
+from train_tools import QUICK, Forge, forge, outcome, quick, train
 
 from model.nets.checkpoint import load_checkpoint
-from model.train.trainer import train
 
 PAUSE = 0.03
 

@@ -8,19 +8,18 @@ import numpy as np
 import pytest
 import torch
 from image_files import encoded, photo
-from train_tools import QUICK, SMALL, LinearTeacher, Shown, outcome, quick
+from train_tools import QUICK, SMALL, LinearTeacher, Shown, outcome, quick, train
 
 from model.data.triplets import Triplet
 from model.errors import DataError, RetrievalError, TrainingError
 from model.nets.checkpoint import load_checkpoint
-from model.train.batches import batches, to_device
+from model.train.batches import batches
 from model.train.distill import DistillTask
 from model.train.distributed import World
 from model.train.finetune import FinetuneTask
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
 from model.train.task import student_of
-from model.train.trainer import train
 
 
 class Scripted:
@@ -35,11 +34,13 @@ class Scripted:
     def identity(self) -> dict[str, Any]:
         return {"kind": "scripted"}
 
-    def batch(self, step: int, rank: int, world: int) -> tuple[int, torch.Tensor]:  # noqa: ARG002
-        return step, torch.from_numpy(np.random.default_rng(step).random((2, 3, 32, 32))).float()
+    def batch(self, step: int, rank: int, world: int) -> dict[str, torch.Tensor]:  # noqa: ARG002
+        inputs = torch.from_numpy(np.random.default_rng(step).random((2, 3, 32, 32))).float()
+        return {"step": torch.tensor(step), "inputs": inputs}
 
     def loss(self, student, batch):
-        return student(batch[1]).square().mean() * self.losses.get(batch[0], 1.0), {"one": 1}
+        loss = student(batch["inputs"]).square().mean()
+        return loss * self.losses.get(int(batch["step"]), 1.0), {"one": 1}
 
     def validate(self, student):  # noqa: ARG002
         return {"score": next(self._asked)}
@@ -269,13 +270,9 @@ def test_a_task_that_cannot_be_pickled_has_worker_processes_on_every_python():
     assert set(batch) == {"plain", "edited"}
 
 
-def test_tensors_are_moved_wherever_they_are():
-    batch = {"a": torch.ones(1), "b": [torch.ones(1), ("x", 2)], "c": World()}
-    moved = to_device(batch, "meta")
-    assert moved["a"].is_meta
-    assert moved["b"][0].is_meta
-    assert moved["b"][1] == ("x", 2)
-    assert moved["c"] == World()
+def test_batches_are_moved_to_the_device():
+    made = batches(Scripted([]), World(), 0, QUICK, device="meta")
+    assert all(value.is_meta for value in next(made).values())
 
 
 def test_a_teacher_with_a_larger_input_sees_it_and_the_student_sees_it_shrunk():

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
-from train_tools import Shown
+from train_tools import Shown, train
 
 from model.nets.presets import PRESETS, PublishedConfig
 from model.teachers.precomputed import PrecomputedEmbeddings
@@ -18,7 +18,6 @@ from model.train.config import load_recipe
 from model.train.distill import DistillTask
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
-from model.train.trainer import train
 
 REDUCED = PublishedConfig(3, 5, 2, 2, 7, 12, input_size=32)
 

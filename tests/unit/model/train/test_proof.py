@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from train_tools import QUICK, SMALL, quick
+from train_tools import QUICK, SMALL, quick, train
 
 from model.errors import CheckpointError
 from model.nets.checkpoint import load_checkpoint
@@ -21,7 +21,6 @@ from model.train.proof import (
     write_proved,
 )
 from model.train.sll_student import SllStudent, TrainableConv, TrainableLinear, initial_weights
-from model.train.trainer import train
 
 
 def write(student, path):
