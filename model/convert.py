@@ -14,7 +14,9 @@ import numpy as np
 import torch
 import typer
 from jaxtyping import Float
+from pydantic import ValidationError
 
+from model.cli.problems import problems
 from model.errors import CertificateError, CheckpointError
 from model.nets.checkpoint import Checkpoint, check_finite, check_layout, save_checkpoint
 from model.nets.network import tensor_specs
@@ -92,25 +94,33 @@ def recognise(weights: Weights, embedding_dim: int | None) -> tuple[PublishedCon
         CheckpointError: they are no published network; the layers counted are those of
             the highest number, so that a gap is a missing key.
     """
-    depth = 1 + max((int(key.split(".")[1]) for key in weights if key[:6] == "convs."), default=-1)
-    linear_depth = max(
-        (int(key.split(".")[1]) for key in weights if key[:7] == "linear."), default=0
+    layers = [key.split(".")[:2] for key in weights]
+    depth, linear_depth = (
+        max((int(number) for kind, number in layers if kind == wanted), default=0)
+        for wanted in ("convs", "linear")
     )
     kernel = _first(weights, "convs.0.kernel", 4)
     weight = _first(weights, "linear.1.weight", 2)
     inner, channels = kernel.shape[:2]
     features, width = weight.shape
+    shape: dict[str, Any] = {
+        "depth": depth + 1, "channels": channels, "inner": inner, "linear_depth": linear_depth,
+        "features": features,
+    }  # fmt: skip
     if kernel.shape[2:] != (3, 3):
         raise CheckpointError(f"convs.0.kernel must be 3 x 3, got {kernel.shape}")
     if width != channels * _PIXELS_AFTER_POOLS:
         raise CheckpointError(
             f"linear.1.weight must have {channels} x {_PIXELS_AFTER_POOLS} columns, got {width}"
         )
-    shape = (depth, channels, inner, linear_depth, features)
-    for preset, config in PRESETS.items():
-        if isinstance(config, PublishedConfig) and shape == _shape(config):
-            return _config(shape, embedding_dim or config.embedding_dim), preset
-    return _config(shape, embedding_dim or min(_OFFICIAL_DIM, width)), None
+    like = (name for name, known in PRESETS.items() if vars(known).items() >= shape.items())
+    name = next(like, None)
+    kept = PRESETS[name].embedding_dim if name else min(_OFFICIAL_DIM, width)
+    try:
+        return PublishedConfig(**shape, embedding_dim=embedding_dim or kept), name
+    except ValidationError as exc:
+        said = f"the tensors' shapes are no published network: {problems(exc)}"
+        raise CheckpointError(said) from exc
 
 
 def main(
@@ -238,19 +248,6 @@ def _first(weights: Weights, key: str, axes: int) -> Float[np.ndarray, "..."]:
     if value.ndim != axes or not math.prod(value.shape):
         raise CheckpointError(f"{key} must have {axes} axes, none empty, got {value.shape}")
     return value
-
-
-def _shape(config: PublishedConfig) -> tuple[int, int, int, int, int]:
-    """What the tensors' shapes tell of a config."""
-    return (config.depth, config.channels, config.inner, config.linear_depth, config.features)
-
-
-def _config(shape: tuple[int, int, int, int, int], embedding_dim: int) -> PublishedConfig:
-    """The config of a shape."""
-    try:
-        return PublishedConfig(*shape, embedding_dim)
-    except ValueError as exc:
-        raise CheckpointError(f"the tensors' shapes are no published network: {exc}") from exc
 
 
 if __name__ == "__main__":

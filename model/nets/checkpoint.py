@@ -5,22 +5,25 @@ is of what is computed (tensors, config, decode policy), not of the file or the 
 The only reader and writer of safetensors; its errors become ours here.
 """
 
+import contextlib
 import hashlib
 import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
 from model.cli.files import write_aside
+from model.cli.problems import problems
 from model.errors import CertificateError, CheckpointError
 from model.nets.network import Network, NetworkProof, build_network, tensor_specs
 from model.nets.presets import EmbedderConfig, config_from_json, config_to_json
@@ -34,22 +37,36 @@ METADATA_KEY = "lipsim"
 # The ceilings keep squares finite, whatever is proved.
 _LIPSCHITZ_CLAIM = (2.0, 1e6)
 _ERROR_CLAIM = (1e3, 1e100)
-_MEMBERS = {
-    "schema",
-    "name",
-    "config",
-    "decode_policy",
-    "fingerprint",
-    "lipschitz_bound",
-    "forward_error",
-    "training",
-}
 _DTYPES = {"F16": "float16", "F32": "float32", "F64": "float64"}
 
 Weights = Mapping[str, Float[np.ndarray, "..."]]
 
 _proofs: dict[tuple[str, torch.dtype], NetworkProof] = {}
 _proofs_lock = threading.Lock()
+
+
+def _is_printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"a printable text was wanted, got {text!r}")
+    return text
+
+
+Text = Annotated[str, Field(max_length=200), AfterValidator(_is_printable)]
+
+
+class _Metadata(BaseModel):
+    """What a file says of its tensors; what is claimed of them is checked by `check_claims`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    schema_: Literal["lipsim-checkpoint-1"] = Field(alias="schema")
+    name: Text
+    config: dict[str, Any]
+    decode_policy: Text
+    fingerprint: Text
+    lipschitz_bound: float
+    forward_error: float
+    training: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -157,16 +174,8 @@ def read_checkpoint(path: Path | str) -> Checkpoint:
     """
     path = Path(path)
     metadata, config, weights = _read(path)
-    checkpoint = Checkpoint(
-        name=_text(metadata, "name"),
-        config=config,
-        weights=weights,
-        decode_policy=_text(metadata, "decode_policy"),
-        lipschitz_bound=_number(metadata, "lipschitz_bound"),
-        forward_error=_number(metadata, "forward_error"),
-        fingerprint=_text(metadata, "fingerprint"),
-        training=metadata["training"],
-    )
+    said = metadata.model_dump(exclude={"schema_", "config"})
+    checkpoint = Checkpoint(config=config, weights=weights, **said)
     fingerprint = fingerprint_of(config, weights, checkpoint.decode_policy)
     if fingerprint != checkpoint.fingerprint:
         raise CheckpointError(
@@ -201,10 +210,8 @@ def build(
     Raises:
         CheckpointError: a weight leaves the arithmetic's range, so nothing could be proved.
     """
-    try:
+    with _provable():
         return build_network(config, weights, dtype, device)
-    except CertificateError as exc:
-        raise CheckpointError(f"nothing can be proved of these weights: {exc}") from exc
 
 
 def prove(network: Network, fingerprint: str, dtype: torch.dtype = torch.float64) -> NetworkProof:
@@ -225,13 +232,20 @@ def prove(network: Network, fingerprint: str, dtype: torch.dtype = torch.float64
     with _proofs_lock:
         known = _proofs.get(key)
     if known is None:
-        try:
+        with _provable():
             known = network.prove(dtype)
-        except CertificateError as exc:
-            raise CheckpointError(f"nothing can be proved of these weights: {exc}") from exc
         with _proofs_lock:
             _proofs[key] = known
     return known
+
+
+@contextlib.contextmanager
+def _provable() -> Generator[None]:
+    """While open, what cannot be proved is the fault of the checkpoint's weights."""
+    try:
+        yield
+    except CertificateError as exc:
+        raise CheckpointError(f"nothing can be proved of these weights: {exc}") from exc
 
 
 def check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
@@ -285,7 +299,7 @@ def check_finite(weights: Weights) -> None:
 
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:
-    metadata = {name: getattr(checkpoint, name) for name in _MEMBERS - {"schema", "config"}}
+    metadata = {name: value for name, value in vars(checkpoint).items() if name != "weights"}
     metadata |= {"schema": SCHEMA, "config": config_to_json(checkpoint.config)}
     try:
         text = canonical_json(metadata)
@@ -300,7 +314,7 @@ def _write(path: Path, checkpoint: Checkpoint) -> None:
         raise CheckpointError(f"{path.name} cannot be written: {exc}") from exc
 
 
-def _read(path: Path) -> tuple[dict[str, Any], EmbedderConfig, Weights]:
+def _read(path: Path) -> tuple[_Metadata, EmbedderConfig, Weights]:
     """Metadata, config and tensors of a file, checked for form."""
     if not path.is_file():
         raise CheckpointError(f"no checkpoint file at {path}")
@@ -308,7 +322,7 @@ def _read(path: Path) -> tuple[dict[str, Any], EmbedderConfig, Weights]:
         # safetensors ships no types; what it returns is checked below, member by member.
         with cast("Any", safe_open)(path, framework="numpy") as file:
             metadata = _metadata_of(path.name, file.metadata())
-            config = config_from_json(metadata["config"])
+            config = config_from_json(metadata.config)
             wanted = tensor_specs(config)
             names: list[str] = list(file.keys())
             check_layout({name: _layout(file.get_slice(name)) for name in names}, wanted)
@@ -321,54 +335,26 @@ def _read(path: Path) -> tuple[dict[str, Any], EmbedderConfig, Weights]:
     return metadata, config, weights
 
 
-def _text(metadata: Mapping[str, Any], member: str) -> str:
-    """A member that must be a short text."""
-    value = metadata[member]
-    if not isinstance(value, str) or len(value) > 200 or not value.isprintable():
-        raise CheckpointError(f"{member} must be a printable text of at most 200 characters")
-    return value
-
-
-def _number(metadata: Mapping[str, Any], member: str) -> float:
-    """A member that must be a number; a bool is none."""
-    value = metadata[member]
-    if type(value) not in (int, float):
-        raise CheckpointError(f"{member} must be a number, got {value!r:.40}")
-    try:
-        return float(value)
-    except OverflowError as exc:
-        raise CheckpointError(f"{member} is too large a number") from exc
-
-
 def _layout(tensor: Any) -> tuple[tuple[int, ...], str]:
     """Shape and numpy dtype of a stored tensor, without reading it."""
     dtype = str(tensor.get_dtype())
     return tuple(tensor.get_shape()), _DTYPES.get(dtype, dtype)
 
 
-def _metadata_of(name: str, stored: Mapping[str, str] | None) -> dict[str, Any]:
-    """The metadata object of a file, of the schema and decode policy that this version knows."""
+def _metadata_of(name: str, stored: Mapping[str, str] | None) -> _Metadata:
+    """The metadata of a file, of the schema and decode policy that this version knows."""
     text = (stored or {}).get(METADATA_KEY)
     if text is None:
         raise CheckpointError(f"{name} has no metadata key {METADATA_KEY!r}: not one of ours")
     try:
-        value: object = json.loads(text)
+        metadata = _Metadata.model_validate(json.loads(text))
+    except ValidationError as exc:
+        raise CheckpointError(f"{name}: its metadata: {problems(exc)}") from exc
     except (ValueError, RecursionError) as exc:
         raise CheckpointError(f"{name}: its metadata is no JSON") from exc
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{name}: its metadata must be an object")
-    metadata = cast("dict[str, Any]", value)
-    if metadata.get("schema") != SCHEMA:
+    if metadata.decode_policy != DECODE_POLICY_VERSION:
         raise CheckpointError(
-            f"{name}: schema {SCHEMA!r} was wanted, got {metadata.get('schema')!r:.60}"
-        )
-    if set(metadata) != _MEMBERS:
-        raise CheckpointError(f"{name}: its metadata must have exactly {sorted(_MEMBERS)}")
-    if metadata["decode_policy"] != DECODE_POLICY_VERSION:
-        raise CheckpointError(
-            f"{name}: made for decode policy {metadata['decode_policy']!r:.60}, "
+            f"{name}: made for decode policy {metadata.decode_policy!r}, "
             f"this program has {DECODE_POLICY_VERSION!r}"
         )
-    if not isinstance(metadata["training"], dict):
-        raise CheckpointError(f"{name}: its training record must be an object")
     return metadata

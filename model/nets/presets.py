@@ -2,20 +2,18 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal
 
-_MAX_COUNT = 100_000
+from pydantic import Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
 
+from model.cli.problems import problems
 
-def _check_counts(**counts: object) -> None:
-    """Refuses whatever is not a positive integer of sane size; a bool is none."""
-    for name, count in counts.items():
-        if type(count) is not int or not 1 <= count <= _MAX_COUNT:
-            raise ValueError(f"{name} must be an integer in 1..{_MAX_COUNT}, got {count!r:.40}")
+Count = Annotated[int, Field(strict=True, ge=1, le=100_000)]
+"""A count of sane size; a bool is none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config={"extra": "forbid"})
 class PublishedConfig:
     """Shape of the published LipSim network.
 
@@ -31,23 +29,16 @@ class PublishedConfig:
     Source: Ghazanfari et al. 2024, arXiv:2310.18274, and its code.
     """
 
-    depth: int
-    channels: int
-    inner: int
-    linear_depth: int
-    features: int
-    embedding_dim: int
-    input_size: int = 224
+    depth: Count
+    channels: Annotated[Count, Field(ge=3)]
+    inner: Count
+    linear_depth: Count
+    features: Count
+    embedding_dim: Count
+    input_size: Annotated[Count, Field(multiple_of=16)] = 224
     architecture: Literal["published"] = "published"
 
     def __post_init__(self) -> None:
-        _check_counts(depth=self.depth, channels=self.channels, inner=self.inner)
-        _check_counts(linear_depth=self.linear_depth, features=self.features)
-        _check_counts(embedding_dim=self.embedding_dim, input_size=self.input_size)
-        if self.input_size % 16:
-            raise ValueError(f"input_size must be a multiple of 16, got {self.input_size}")
-        if self.channels < 3:
-            raise ValueError(f"channels must be at least 3, got {self.channels}")
         if self.embedding_dim > self.width:
             raise ValueError(
                 f"embedding_dim must be at most {self.width}, got {self.embedding_dim}"
@@ -59,7 +50,10 @@ class PublishedConfig:
         return self.channels * (self.input_size // 16) ** 2
 
 
-@dataclass(frozen=True)
+Stage = Annotated[tuple[Count, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, config={"extra": "forbid"})
 class WaveConfig:
     """Shape of a wavelet network with orthonormal channel maps.
 
@@ -70,19 +64,13 @@ class WaveConfig:
         shift: pixels by which the four shifted copies are moved.
     """
 
-    maps: tuple[tuple[int, ...], ...]
-    embedding_dim: int
-    input_size: int
-    shift: int
+    maps: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=12)]
+    embedding_dim: Count
+    input_size: Count
+    shift: Count
     architecture: Literal["wave"] = "wave"
 
     def __post_init__(self) -> None:
-        _check_counts(embedding_dim=self.embedding_dim, input_size=self.input_size)
-        _check_counts(shift=self.shift)
-        for width in (width for stage in self.maps for width in stage):
-            _check_counts(maps=width)
-        if not self.maps or not all(self.maps) or len(self.maps) > 12:
-            raise ValueError("maps must hold 1 to 12 stages, and each stage a map")
         if self.input_size % 2 ** len(self.maps) or self.input_size // 2 ** len(self.maps) < 4:
             raise ValueError(f"input_size {self.input_size} does not fit {len(self.maps)} levels")
         if self.shift >= self.input_size:
@@ -125,35 +113,10 @@ def config_from_json(value: object) -> EmbedderConfig:
     Raises:
         ValueError: an unknown architecture, a missing or surplus member, or a shape that is none.
     """
-    if not isinstance(value, dict):
-        raise ValueError(f"config must be an object, got {type(value).__name__}")  # noqa: TRY004
-    members = dict(cast("dict[str, Any]", value))
-    if members.get("architecture") == "published":
-        _check_members(members, PublishedConfig)
-        return PublishedConfig(**members)
-    if members.get("architecture") == "wave":
-        _check_members(members, WaveConfig)
-        members["maps"] = _as_tuples(members["maps"])
-        return WaveConfig(**members)
-    raise ValueError(f"unknown architecture {str(members.get('architecture'))[:40]!r}")
-
-
-def _check_members(members: Mapping[str, Any], kind: type) -> None:
-    """Exactly the fields of the class, no member more or less."""
-    wanted = {field.name for field in dataclasses.fields(kind)}
-    if set(members) != wanted:
-        raise ValueError(f"config of {members['architecture']} must have exactly {sorted(wanted)}")
-    _check_counts(**{name: members[name] for name in wanted - {"architecture", "maps"}})
-
-
-def _as_tuples(maps: object) -> tuple[tuple[int, ...], ...]:
-    """JSON's lists of lists as tuples of tuples."""
-    if not isinstance(maps, list | tuple):
-        raise ValueError("maps must be a list of lists")  # noqa: TRY004
-    stages = cast("list[object]", maps)
-    if not all(isinstance(stage, list | tuple) for stage in stages):
-        raise ValueError("maps must be a list of lists")
-    widths = tuple(tuple(cast("list[Any]", stage)) for stage in stages)
-    for width in (width for stage in widths for width in stage):
-        _check_counts(maps=width)
-    return widths
+    kind = TypeAdapter[EmbedderConfig](
+        Annotated[EmbedderConfig, Field(discriminator="architecture")]
+    )
+    try:
+        return kind.validate_python(value)
+    except ValidationError as exc:
+        raise ValueError(problems(exc)) from exc

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
-from pydantic_core import ErrorDetails
 
+from model.cli.problems import problems
 from model.errors import TrainingError
 from model.nets.presets import PRESETS
 
@@ -138,7 +138,7 @@ class TrainConfig(_Settings):
     @classmethod
     def _is_known(cls, preset: str) -> str:
         if preset not in PRESETS:
-            raise ValueError(f"one of {', '.join(PRESETS)}")
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {_short(preset)}")
         return preset
 
     def with_changes(self, changes: Mapping[str, object]) -> "TrainConfig":
@@ -163,7 +163,7 @@ class TrainConfig(_Settings):
         try:
             return TrainConfig.model_validate({**fields, task: table})
         except ValidationError as exc:
-            raise TrainingError("; ".join(map(_problem, exc.errors()))) from exc
+            raise TrainingError(problems(exc)) from exc
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values, without the tables of other tasks."""
@@ -239,12 +239,6 @@ def _read(settings: type[_Settings], values: Mapping[str, object]) -> dict[str, 
                 kind: Any = settings.model_fields[name].annotation
                 read[name] = TypeAdapter[Any](kind).validate_strings(value)
     return read
-
-
-def _problem(error: ErrorDetails) -> str:
-    """A field, what it takes, and what came."""
-    wanted = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{error['loc'][-1]} must be {wanted}, got {_short(error['input'])}"
 
 
 def _short(value: object) -> str:

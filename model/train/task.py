@@ -9,8 +9,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import ValidationError
 from torch import Tensor
 
+from model.cli.problems import problems
 from model.errors import TrainingError
 from model.nets.checkpoint import load_checkpoint
 from model.nets.presets import PRESETS, EmbedderConfig, PublishedConfig
@@ -49,14 +51,16 @@ class Task(Protocol):
         """
         ...
 
-    def batch(self, step: int, rank: int, world: int) -> Any:
-        """This process's share of a step's global batch: tensors in dicts, lists or tuples.
+    def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
+        """This process's share of a step's global batch.
 
         May run in a worker process; touches no accelerator.
         """
         ...
 
-    def loss(self, student: Student, batch: Any) -> tuple[Tensor, dict[str, float | Tensor]]:
+    def loss(
+        self, student: Student, batch: dict[str, Tensor]
+    ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """A scalar whose mean over processes is the loss of the global batch, and what to log."""
         ...
 
@@ -95,8 +99,9 @@ def fresh_student(config: TrainConfig, embedding_dim: int | None = None) -> Stud
     }
     try:
         shape = dataclasses.replace(shape, **wanted)
-    except ValueError as exc:
-        raise TrainingError(f"preset {config.preset} with {wanted}: {exc}") from exc
+    except ValidationError as exc:
+        said = f"preset {config.preset} with {wanted}: {problems(exc)}"
+        raise TrainingError(said) from exc
     if isinstance(shape, PublishedConfig):
         return student_of(shape, initial_weights(shape, config.seed))
     return student_of(shape, wave_student.initial_weights(shape))
