@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,11 +17,12 @@ from jaxtyping import Float
 from pydantic import ValidationError
 
 from model.cli.problems import problems
-from model.errors import CertificateError, CheckpointError
+from model.errors import CertificateError, CheckpointError, MetricError
 from model.nets.checkpoint import Checkpoint, check_finite, check_layout, save_checkpoint
 from model.nets.network import tensor_specs
 from model.nets.presets import PRESETS, PublishedConfig
 from model.nets.published import published_scalings
+from model.teachers.weights import read_tensors
 
 _PREFIXES = ("module.model.", "model.", "module.", "")
 _ALIASES = {"base.1.": "convs.", "base.2.": "linear."}
@@ -75,16 +76,20 @@ def read_official(source: Path) -> dict[str, Float[np.ndarray, "..."]]:
     Raises:
         CheckpointError: the file cannot be read, or a key is missing, surplus or strange.
     """
-    views, aliases = _views(_without_prefix(_state_dict(source)))
-    config, _ = recognise(views, None)
+    tensors = _without_prefix(_state_dict(source))
+    _check_names(tensors)
+    views = {key: _as_view(key, value) for key, value in tensors.items()}
+    own = {key: value for key, value in views.items() if not key.startswith("base.")}
+    config, _ = recognise(own, None)
     wanted = {key: spec for key, spec in tensor_specs(config).items() if _KEY.fullmatch(key)}
-    found = {key: (value.shape, str(value.dtype)) for key, value in views.items()}
-    check_layout(found, wanted)
+    check_layout({key: (value.shape, str(value.dtype)) for key, value in own.items()}, wanted)
     # Only now is a number read or copied: keys, shapes and sizes are those of a real network.
-    check_finite(views)
-    weights = {key: np.ascontiguousarray(value) for key, value in views.items()}
-    _check_aliases(weights, aliases)
-    return weights
+    check_finite(own)
+    for alias in sorted(views.keys() - own.keys()):
+        one, other = own[_twin(alias)], views[alias]
+        if one.shape != other.shape or one.tobytes() != other.tobytes():
+            raise CheckpointError(f"alias {alias} differs from {_twin(alias)}")
+    return {key: np.ascontiguousarray(value) for key, value in own.items()}
 
 
 def recognise(weights: Weights, embedding_dim: int | None) -> tuple[PublishedConfig, str | None]:
@@ -149,23 +154,12 @@ def main(
     typer.echo(f"forward_error    {checkpoint.forward_error!r}")
 
 
-def _state_dict(source: Path) -> dict[str, Any]:
-    """The weights' dictionary of an official file; the only reader of pickle."""
-    if not source.is_file():
-        raise CheckpointError(f"no file at {source}")
+def _state_dict(source: Path) -> dict[str, torch.Tensor]:
+    """The weights' dictionary of an official file."""
     try:
-        loaded: object = torch.load(source, map_location="cpu", weights_only=True)
-    except Exception as exc:  # a hostile pickle may raise anything in the restricted reader
-        reason = str(exc).split("\n", maxsplit=1)[0]
-        raise CheckpointError(f"{source.name} is no checkpoint of plain weights: {reason}") from exc
-    if isinstance(loaded, dict) and "model_state_dict" in loaded:
-        loaded = cast("dict[str, object]", loaded)["model_state_dict"]
-    if not isinstance(loaded, dict):
-        raise CheckpointError(f"{source.name} holds no dictionary of weights")
-    state = cast("dict[object, Any]", loaded)
-    if not all(isinstance(key, str) for key in state):
-        raise CheckpointError(f"{source.name} holds keys that are no text")
-    return cast("dict[str, Any]", state)
+        return read_tensors(source)
+    except MetricError as exc:
+        raise CheckpointError(str(exc)) from exc
 
 
 def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,25 +175,16 @@ def _without_prefix(state: Mapping[str, Any]) -> dict[str, Any]:
     return {key.removeprefix(prefix): value for key, value in state.items()}
 
 
-def _views(
-    tensors: Mapping[str, Any],
-) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, Float[np.ndarray, "..."]]]:
-    """The distinct tensors and the aliases, by name, over the memory as it was loaded."""
+def _check_names(tensors: Mapping[str, Any]) -> None:
+    """Names of layers, and either an alias of each or none at all."""
     aliases = {key for key in tensors if key.startswith("base.")}
     own = {key for key in tensors if _KEY.fullmatch(key)}
-    surplus = sorted(set(tensors) - own - aliases)
-    if surplus:
+    if surplus := sorted(set(tensors) - own - aliases):
         raise CheckpointError(f"surplus keys in the checkpoint: {surplus[:5]}")
-    if aliases:
-        twins = {alias: _twin(alias) for alias in aliases}
-        lone = sorted(alias for alias, twin in twins.items() if twin not in own)
-        missing = sorted(own - set(twins.values()))
-        if lone or missing:
-            raise CheckpointError(
-                f"aliases without twin {lone[:5]}, keys without alias {missing[:5]}"
-            )
-    views = {key: _as_view(key, tensors[key]) for key in sorted(own | aliases)}
-    return {key: views[key] for key in own}, {key: views[key] for key in aliases}
+    lone = sorted(alias for alias in aliases if _twin(alias) not in own)
+    missing = sorted(own - set(map(_twin, aliases))) if aliases else []
+    if lone or missing:
+        raise CheckpointError(f"aliases without twin {lone[:5]}, keys without alias {missing[:5]}")
 
 
 def _as_view(key: str, value: object) -> Float[np.ndarray, "..."]:
@@ -230,14 +215,6 @@ def _twin(alias: str) -> str:
     """The name of the tensor that an alias repeats; a strange alias is its own."""
     own = next((new for old, new in _ALIASES.items() if alias.startswith(old)), None)
     return (own or alias) + alias[len("base.1.") :]
-
-
-def _check_aliases(weights: Weights, aliases: Weights) -> None:
-    """Each alias equals its twin bit for bit."""
-    for alias, other in aliases.items():
-        one = weights[_twin(alias)]
-        if one.shape != other.shape or one.tobytes() != other.tobytes():
-            raise CheckpointError(f"alias {alias} differs from {_twin(alias)}")
 
 
 def _first(weights: Weights, key: str, axes: int) -> Float[np.ndarray, "..."]:

@@ -131,16 +131,9 @@ class ChannelMap(nn.Module):
 
     def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """The map's bound, then the bias at every pixel."""
-        stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)), tight=False)
-        fan_in = self.weight_values.shape[1]
         offset = euclidean_norm_bound(self.bias_values) * self.pixels**0.5
-        mapped = bounds.through(
-            spectral_norm_bound(self.weight_values),
-            relative=gamma(fan_in, unit_roundoff) * stretch,
-        )
-        return mapped.through(
-            offset=offset, relative=2.0 * unit_roundoff, absolute=2.0 * unit_roundoff * offset
-        )
+        norm = spectral_norm_bound(self.weight_values)
+        return _through_affine(bounds, self.weight_values, norm, offset, unit_roundoff)
 
 
 class MeanChannelMap(ChannelMap):
@@ -194,16 +187,24 @@ class Head(nn.Module):
 
     def prove(self, bounds: ActivationBounds, unit_roundoff: float) -> ActivationBounds:
         """The matrix's bound, then the offset."""
-        stretch = nonnegative_norm_bound(np.abs(self.weight_values.astype(np.float64)), tight=False)
-        fan_in = self.weight_values.shape[1]
-        product = bounds.through(
-            cholesky_norm_bound(self.weight_values),
-            relative=gamma(fan_in, unit_roundoff) * stretch,
-        )
         offset = euclidean_norm_bound(self.offset_values)
-        return product.through(
-            offset=offset, relative=2.0 * unit_roundoff, absolute=2.0 * unit_roundoff * offset
-        )
+        norm = cholesky_norm_bound(self.weight_values)
+        return _through_affine(bounds, self.weight_values, norm, offset, unit_roundoff)
+
+
+def _through_affine(
+    bounds: ActivationBounds,
+    weight: Float[np.ndarray, "O I"],
+    norm: float,
+    offset: float,
+    unit_roundoff: float,
+) -> ActivationBounds:
+    """Behind a product with a matrix of this spectral norm, and a sum with so long an offset."""
+    stretch = nonnegative_norm_bound(np.abs(weight.astype(np.float64)), tight=False)
+    product = bounds.through(norm, relative=gamma(weight.shape[1], unit_roundoff) * stretch)
+    return product.through(
+        offset=offset, relative=2.0 * unit_roundoff, absolute=2.0 * unit_roundoff * offset
+    )
 
 
 def wave_specs(config: WaveConfig) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -3,7 +3,6 @@
 """Weights of foreign networks: tensors only, whatever the file would like to run."""
 
 import hashlib
-import pickle
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """The named tensors of a .safetensors file, or of a file of torch.save.
 
     A pickle is read with torch's unpickler for plain tensors: one that would run code is refused.
-    A checkpoint that keeps its tensors under "state_dict" or "model" is looked into.
+    A checkpoint may keep its tensors under "state_dict", "model" or "model_state_dict".
 
     Raises:
         MetricError: the file is missing, damaged, hostile, or holds no named tensors.
@@ -38,10 +37,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             held: Any = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as exc:
         raise MetricError(f"{path}: {exc}") from exc
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, KeyError) as exc:
+    except Exception as exc:  # given strange bytes, torch raises nearly anything
         reason = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
         raise MetricError(f"{path}: no file of plain tensors: {reason}") from exc
-    for key in ("state_dict", "model"):
+    for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(held, Mapping) and isinstance(held.get(key), Mapping):
             held = held[key]
     if not isinstance(held, Mapping) or not held:
