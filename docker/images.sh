@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 work=$(mktemp -d)
 server=
-stop() { [ -z "$server" ] || kill -- "-$server" 2> /dev/null || true; buildah rm --all > /dev/null; rm -rf --one-file-system "$work"; }
+# The service itself is told to end: buildah, told so, leaves a stack trace.
+stop() { [ -z "$server" ] || { pkill -g "$server" -f '^/opt/venv/bin/python -m service$' || true; wait "$server" || true; }; buildah rm --all > /dev/null; rm -rf --one-file-system "$work"; }
 trap stop EXIT
 
 if ! buildah inspect --type image lipsim-base > /dev/null 2>&1; then
