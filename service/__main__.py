@@ -80,12 +80,15 @@ def serve(
         refusals.append(error)
         server.should_exit = True
 
+    # What is imported stays: the collector need not go through all of torch, neither again and
+    # again while it is imported, a sixth of the start, nor between two answers.
+    gc.disable()
     app = _open_app(settings, stop, tracing)
     from service.http.server import make_server
 
     server = make_server(app, settings)
-    # What is imported stays: the collector need not go through all of torch between two answers.
     gc.freeze()
+    gc.enable()
     try:
         server.run()
     except SystemExit as error:  # It could not listen, and has logged why.

@@ -1,5 +1,6 @@
 """What every test relies on."""
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -15,6 +16,16 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # The settings of a service that is run from this shell are not those of the tests'.
 for name in [name for name in os.environ if name.startswith("LIPSIM_")]:
     del os.environ[name]
+
+
+def pytest_configure() -> None:
+    """The collector need not go through torch again and again while all is imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

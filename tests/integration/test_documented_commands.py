@@ -72,7 +72,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "home" / "pictures").symlink_to(pictures)
     for kind in ("clipart", "photos"):
         (folder / "few" / kind).mkdir(parents=True)
-        for path in sorted((GALLERY / kind).iterdir())[:12]:
+        for path in sorted((GALLERY / kind).iterdir())[:6]:
             shutil.copy(path, folder / "few" / kind)
     draw_picture(5, 100, 75).save(folder / "query.jpg", quality=80)
     draw_picture(6, 100, 75).save(folder / "other.png")

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import httpx
@@ -51,7 +52,10 @@ def draw_question(number: int) -> Question:
     return Question(encode(picture, FORMATS[number % 5]), OPTIONS[number % 7])
 
 
-QUESTIONS = [draw_question(number) for number in range(ANSWERS)]
+@cache
+def questions() -> list[Question]:
+    """Drawn once and late: whoever collects the tests does not wait for two hundred pictures."""
+    return [draw_question(number) for number in range(ANSWERS)]
 
 
 @contextmanager
@@ -73,7 +77,7 @@ def answers_of(server: Server, count: int = ANSWERS) -> list[dict]:
         httpx.Client(base_url=server.url, timeout=60) as client,
         ThreadPoolExecutor(24) as threads,
     ):
-        return list(threads.map(lambda q: ask(client, q.image, **q.options), QUESTIONS[:count]))
+        return list(threads.map(lambda q: ask(client, q.image, **q.options), questions()[:count]))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +102,7 @@ def test_they_hold_when_they_are_repeated_one_by_one(
 ):
     images = tmp_path / "images"
     images.mkdir()
-    for number, question in enumerate(QUESTIONS):
+    for number, question in enumerate(questions()):
         (images / str(number)).write_bytes(question.image)
     records = tmp_path / "records.jsonl"
     records.write_text("\n".join(json.dumps(record) for record in recorded[0]))
