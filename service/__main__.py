@@ -21,6 +21,7 @@ from service.keys import cli as key_commands
 from service.observability.logs import configure_logs
 from service.observability.tracing import Tracing, add_trace_ids, tracing_of_environment
 from service.settings import (
+    PACKAGE,
     Settings,
     given_options,
     problems_of,
@@ -191,8 +192,6 @@ def doctor(
 
 
 def _open_tracing() -> Tracing:
-    from service.routes.status import PACKAGE
-
     try:
         return tracing_of_environment(PACKAGE)
     except DependencyError as error:

@@ -27,7 +27,7 @@ from service.observability.tracing import Tracing
 from service.redis.link import RedisLink
 from service.routes import embed, indexes, openapi, search, similarity, status
 from service.routes.gauges import Gauges
-from service.settings import Settings, parse_rate
+from service.settings import PACKAGE, Settings, parse_rate
 
 log = structlog.stdlib.get_logger()
 
@@ -89,7 +89,7 @@ def create_app(
 
     app = FastAPI(
         title="LipSim Retrieval",
-        version=version(status.PACKAGE),
+        version=version(PACKAGE),
         description=openapi.DESCRIPTION,
         lifespan=lifespan,
         docs_url=None,

@@ -22,6 +22,8 @@ from redis.asyncio.connection import parse_url
 from model.cli.threads import usable_cores
 from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 
+PACKAGE = "lipsim-retrieval"
+
 MEBIBYTE = 1024 * 1024
 
 # Whoever holds a record can try guesses against it at leisure: a short one would be found.

@@ -13,7 +13,7 @@ from service.observability.request_context import context_of
 from service.routes.dependencies import Service, check_query
 from service.routes.indexes import statuses
 from service.schemas.status import Info, Limits, Live, Ready, ServedModel
-from service.settings import Settings
+from service.settings import PACKAGE, Settings
 from service.work.answers import build_model
 from service.work.encoding import json_response
 
@@ -21,7 +21,6 @@ router = APIRouter()
 
 # Those that take part in an answer's numbers or in its transport.
 _LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "fastapi", "uvicorn")
-PACKAGE = "lipsim-retrieval"
 
 
 @router.get(

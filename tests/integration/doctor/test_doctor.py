@@ -55,7 +55,7 @@ def lines(run: Callable[..., object], *arguments: object) -> list[Finding]:
 
 def doctor(*arguments: object) -> tuple[int, str]:
     """The command, without an interpreter of its own, which takes seconds to start."""
-    done = CliRunner().invoke(cli, ["doctor", *map(str, arguments)])
+    done = CliRunner().invoke(cli, [*map(str, arguments)])
     assert done.stderr == ""
     return done.exit_code, done.stdout
 
@@ -80,7 +80,9 @@ def test_a_damaged_index_and_a_missing_checkpoint_are_each_one_line(data_dir: Pa
     content[100] ^= 1
     vectors.chmod(0o644)
     vectors.write_bytes(content)
-    code, text = doctor("--data-dir", tmp_path / "data", "--checkpoint", tmp_path / "none")
+    # Options before the command count too.
+    options = ("--data-dir", tmp_path / "data", "doctor", "--checkpoint", tmp_path / "none")
+    code, text = doctor(*options)
     failures = [line.split()[1] for line in text.splitlines() if line.startswith("FAILED")]
     assert code == 1
     assert failures == ["model", "index"]
@@ -98,7 +100,8 @@ def test_an_index_of_another_model_is_said_to_be_one(tmp_path: Path, model: Mode
 
 
 def test_a_data_dir_that_is_not_there_fails_and_an_empty_one_warns(tmp_path: Path, model: Model):
-    assert [line.outcome for line in lines(check_data_dir, tmp_path / "none")] == ["FAILED"]
+    (line,) = lines(check_data_dir, tmp_path / "none")
+    assert (line.outcome, "is no directory" in line.detail) == ("FAILED", True)
     assert [line.outcome for line in lines(check_data_dir, tmp_path)] == ["warning"]
     assert lines(check_indexes, tmp_path / "none", model) == []
 
@@ -245,20 +248,12 @@ def test_an_address_that_the_service_refuses_fails(
 def test_what_refuses_the_start_is_not_fit_to_serve(tmp_path: Path, monkeypatch):
     """By the program itself; the data directory is empty, which is a warning."""
     monkeypatch.setenv("LIPSIM_KEYS_FILE", str(tmp_path / "none"))
-    code, text = doctor("--data-dir", tmp_path)
+    code, text = doctor("doctor", "--data-dir", tmp_path)
     assert code == 1
     assert [line.split()[1] for line in text.splitlines() if line.startswith("FAILED")] == ["keys"]
     monkeypatch.delenv("LIPSIM_KEYS_FILE")
-    code, text = doctor("--data-dir", tmp_path, "--host", "0.0.0.0")
-    assert code == 1
-    failures = [line.split()[1] for line in text.splitlines() if line.startswith("FAILED")]
-    assert failures == ["address"]
-
-
-def test_options_before_the_command_count(tmp_path: Path):
-    done = CliRunner().invoke(cli, ["--data-dir", str(tmp_path / "none"), "doctor"])
-    assert done.exit_code == 1
-    assert f"{tmp_path / 'none'} is no directory" in done.stdout
+    check = checks_of(Settings(data_dir=tmp_path, host="0.0.0.0"))["address"]
+    assert [line.outcome for line in lines(check)] == ["FAILED"]
 
 
 def test_traces_that_nothing_can_send_fail(monkeypatch: pytest.MonkeyPatch):

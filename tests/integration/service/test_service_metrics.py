@@ -130,7 +130,7 @@ def test_index_and_model_are_those_in_service(fresh: httpx.Client):
 
 
 def test_no_client_can_add_a_series(fresh: httpx.Client):
-    """A thousand paths, index names and methods, none of them ours."""
+    """Hundreds of paths, index names and methods, none of them ours."""
     search(fresh, PICTURES[0])
 
     def attack(start: int, count: int) -> None:
@@ -148,11 +148,11 @@ def test_no_client_can_add_a_series(fresh: httpx.Client):
     attack(0, 11)
     scrape(fresh)  # Itself a route, from the second time on.
     before = series(scrape(fresh))
-    attack(11, 1000)
+    attack(11, 200)
     after = scrape(fresh)
     assert series(after) == before
     assert not any("made-up" in str(key) or "option" in str(key) for key in after)
-    assert value(after, "requests_total", method="GET", route="(none)", status="404") == 1011
+    assert value(after, "requests_total", method="GET", route="(none)", status="404") == 211
 
 
 def test_refusals_are_counted_by_reason_and_metrics_are_answered_meanwhile(data_dir: Path):
