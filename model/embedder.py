@@ -81,6 +81,9 @@ class Embedder:
         lipschitz_bound: proved upper bound of the network's constant, l2 to l2.
         forward_error: proved upper bound E of the network alone, for inputs in [0, 1].
         arithmetic: "float64" or "float32".
+        claim: what a radius is about: the program as executed, or the network in real arithmetic.
+        dim: length of an embedding.
+        input_size: side of the network's square input, pixels.
         network: the torch module, for attacks: differentiable outside inference mode.
     """
 
@@ -103,6 +106,9 @@ class Embedder:
         self.decode_policy = checkpoint.decode_policy
         self.lipschitz_bound = checkpoint.lipschitz_bound
         self.arithmetic: Arithmetic = arithmetic
+        self.claim: Claim = "program" if arithmetic == "float64" else "real-arithmetic"
+        self.dim = checkpoint.config.embedding_dim
+        self.input_size = checkpoint.config.input_size
         self.forward_error = checkpoint.forward_error
         if arithmetic == "float32":
             self.forward_error = prove(network, checkpoint.fingerprint, dtype).forward_error
@@ -134,20 +140,6 @@ class Embedder:
         checkpoint = read_checkpoint(DEFAULT_CHECKPOINT if path is None else path)
         return cls(checkpoint, arithmetic=arithmetic, device=device)
 
-    @property
-    def claim(self) -> Claim:
-        """What a radius is about: the program as executed, or the network in real arithmetic."""
-        return "program" if self.arithmetic == "float64" else "real-arithmetic"
-
-    @property
-    def dim(self) -> int:
-        return self.config.embedding_dim
-
-    @property
-    def input_size(self) -> int:
-        """Side of the network's square input, pixels."""
-        return self.config.input_size
-
     def embed_pixels(self, x: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "B D"]:
         """Raw embeddings of network inputs.
 
@@ -171,9 +163,8 @@ class Embedder:
             raise EmbeddingError("every input value must be finite")
         vectors = np.empty((len(x), self.dim))
         for start in range(0, len(x), _IMAGES_PER_PASS):
-            vectors[start : start + _IMAGES_PER_PASS] = self._run(
-                x[start : start + _IMAGES_PER_PASS]
-            )
+            part = slice(start, start + _IMAGES_PER_PASS)
+            vectors[part] = self._run(x[part])
         if not np.isfinite(vectors).all():
             raise EmbeddingError("an embedding is not finite: the inputs are too large")
         return vectors

@@ -21,12 +21,6 @@ def apgd(search: Search, start: Deltas, ball: Ball, *, steps: int) -> Deltas:
     most three quarters of the steps since the last one have gained, or if the best is what it was
     there and the step was not halved then.
 
-    Args:
-        search: what to make small.
-        start: perturbations to begin with.
-        ball: where they must stay.
-        steps: gradient steps.
-
     Returns:
         Of each perturbation the one nearest to success.
 

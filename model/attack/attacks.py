@@ -12,10 +12,9 @@ from model.attack.apgd import apgd
 from model.attack.descent import Ball, Deltas, Search, descend, shorten
 from model.attack.ledger import Ledger, Rows
 from model.attack.objectives import cross_entropy, dlr, flip_objective, margin
-from model.attack.pixel_metric import PixelMetric, to_levels
+from model.attack.pixel_metric import to_levels
 from model.attack.plan import Plan
 from model.attack.square import square
-from model.errors import AttackError
 
 METHODS = {
     "apgd-ce": apgd,
@@ -35,34 +34,15 @@ _FIRST_LENGTH = 0.5
 _BATCH = {"cpu": 16, "cuda": 256}
 
 
-def check_attack(attack: str, metric: PixelMetric) -> None:
-    """Refuse an attack that cannot be run on a metric, before anything is.
-
-    Raises:
-        AttackError: the metric has no gradients for it, or its pictures are not square where they
-            must be.
-    """
-    if metric.network is None and attack != "square":
-        raise AttackError(
-            f"{metric.name} has no gradients, so {attack} cannot attack it; square can"
-        )
-    if attack == "square" and metric.height != metric.width:
-        raise AttackError(f"square wants square pictures, got {metric.height}x{metric.width}")
-
-
 def attack_within(
     ledger: Ledger, attack: str, epsilon: float, plan: Plan, only: Rows | None = None
 ) -> int:
-    """Run an attack on every decision that still stands within a budget.
+    """Run an attack on every decision that still stands within a budget, in [0, 1] units.
 
-    Args:
-        ledger: the questions; what flips them is recorded there.
-        attack: one of METHODS.
-        epsilon: the norm a perturbation may have, in [0, 1] units.
-        plan: norm, steps (of `square`, looks at the scores), restarts and seed. Each restart is on
-            what the ones before have left. The first starts at the picture where the attack can,
-            the others off it; of `apgd-targeted` each takes the next runner-up.
-        only: rows to attack; None for all.
+    What flips one is recorded in the ledger. A restart is on what the ones before have left: the
+    first starts at the picture where the attack can, the others off it; of `apgd-targeted` each
+    takes the next runner-up. `only` are the rows to attack; a step of `square` is a look at the
+    scores.
 
     Returns:
         How many questions were attacked.

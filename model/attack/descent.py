@@ -126,12 +126,7 @@ def descend(
 ) -> Deltas:
     """Projected gradient descent by steps of 2.5 limit / steps.
 
-    Args:
-        search: what to make small.
-        start: perturbations to begin with.
-        ball: where they must stay.
-        steps: gradient steps.
-        momentum: share of the last direction that is added to the next one.
+    `momentum` is the share of the last direction that is added to the next one.
 
     Returns:
         Of each perturbation the one nearest to success.
@@ -151,11 +146,7 @@ def descend(
 def shorten(objective: Objective, start: Deltas, ball: Ball, *, steps: int) -> Deltas:
     """Look for the shortest success: the l2 norm shrinks after each success and grows otherwise.
 
-    Args:
-        objective: what to bring to success.
-        start: perturbations to begin with.
-        ball: its limits are the norms to begin with; they may be left, its box may not.
-        steps: gradient steps.
+    The limits of the ball are the norms to begin with, and may be left; its box may not.
 
     Returns:
         Of each perturbation the shortest success seen; zeros where there was none.

@@ -106,13 +106,8 @@ class Ledger:
     ) -> None:
         """Ask the program which perturbations flip their decision; shorten these, write them down.
 
-        Args:
-            rows: the questions, each once.
-            deltas: a perturbation for each.
-            found_by: the attack.
-            stretches: factors to try in turn: what float32 takes for a success may need to be a
-                little longer in float64.
-            within: the budget they keep; None where each has its own.
+        `stretches` are factors to try in turn: what float32 takes for a success may need to be a
+        little longer in float64. `within` is the budget that all of them keep, if they do.
         """
         left = np.arange(rows.size)
         for stretch in stretches:
@@ -190,10 +185,7 @@ def smallest_scales(
 ) -> Float64[np.ndarray, " R"]:
     """The smallest factors in (0, 1] at which perturbations still flip, by bisection.
 
-    Args:
-        flips: which of them, each times its factor, flip their decision; all do at 1.
-        count: how many.
-        bisections: halvings of the interval.
+    `flips` says which of them, each times its factor, flip their decision; all do at 1.
 
     Returns:
         Factors that flip, each within 2**-bisections of one that does not.

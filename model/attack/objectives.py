@@ -50,12 +50,8 @@ def flip_objective(
 ) -> Objective:
     """A loss of each question's scores, and the margin by which its decision holds.
 
-    Args:
-        block: questions.
-        rows: those that are attacked.
-        loss: of the scores.
-        runner_up: the class by which alone the loss is to count: 0 for the one that is nearest at
-            the unchanged picture, 1 for the next, and so on; None for all.
+    `runner_up` is the class by which alone the loss is to count: 0 for the one that is nearest at
+    the unchanged picture, 1 for the next, and so on; None for all.
 
     Returns:
         The objective, for perturbations in float32; without gradients for a black box.

@@ -86,10 +86,7 @@ def metric_of_input(metric: Metric, *, name: str | None = None, device: str = "c
 
     A metric without an input size, a hash, is attacked on square 8-bit pictures of HASH_SIDE.
 
-    Args:
-        metric: the metric.
-        name: what reports call it; None for its own name.
-        device: where it runs.
+    `name` is what reports call it; None for its own.
     """
     name = name or metric.name
     if not isinstance(metric, DifferentiableMetric):
@@ -116,10 +113,6 @@ def metric_of_input(metric: Metric, *, name: str | None = None, device: str = "c
 
 def metric_of_upload(metric: PixelMetric, resize: Resize) -> PixelMetric:
     """The same metric attacked in an upload's pixels: the resize runs before it.
-
-    Args:
-        metric: the metric in its own input.
-        resize: of the upload's size.
 
     Raises:
         AttackError: the metric has no gradients.

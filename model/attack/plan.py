@@ -154,11 +154,6 @@ def for_metric(plan: Plan, *, is_certified: bool, is_black_box: bool) -> list[Pl
     gains nothing from ten, so metrics without a certificate get the shorter plan. `full` is made
     for an accelerator. What makes no sense for a metric is left out: without a certificate nothing
     is hardest; without gradients nothing leads to the shortest.
-
-    Args:
-        plan: what is asked.
-        is_certified: whether the metric proves radii.
-        is_black_box: whether it has no gradients.
     """
     efforts: list[dict[str, Any]]
     if plan.grid == "default":

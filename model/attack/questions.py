@@ -57,11 +57,6 @@ class _Asked:
 def ask(plan: Plan, metric: PixelMetric, progress: Progress) -> list[Block]:
     """The questions of a plan, put to one metric, in blocks of one picture size.
 
-    Args:
-        plan: names data, objective, space, and how many questions.
-        metric: what is attacked, in its own input.
-        progress: told how much of the gallery is embedded.
-
     Raises:
         AttackError: there is nothing that could be attacked.
         DataError: the data cannot be read.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from model.attack.attacks import attack_within, check_attack, hunt, search_shortest
+from model.attack.attacks import attack_within, hunt, search_shortest
 from model.attack.ledger import CounterExample, Ledger, Rows
 from model.attack.pixel_metric import PixelMetric, metric_of_input, metric_of_upload
 from model.attack.plan import MEDIAN, Plan, for_metric
@@ -31,10 +31,6 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
 
     Whatever can be found out about a metric without reading a picture is, before the first is
     attacked. The report is written after each metric: it is to be safe before the next hours begin.
-
-    Args:
-        plan: what is asked.
-        progress: told what begins, and what is left out.
 
     Returns:
         What attack.json holds, see docs/attacks.md.
@@ -100,7 +96,12 @@ def check_plan(plan: Plan, metric: PixelMetric) -> None:
         AttackError: an attack, the norm or a search does not go with the metric.
     """
     for attack in plan.attacks or ():
-        check_attack(attack, metric)
+        if metric.network is None and attack != "square":
+            raise AttackError(
+                f"{metric.name} has no gradients, so {attack} cannot attack it; square can"
+            )
+        if attack == "square" and metric.height != metric.width:
+            raise AttackError(f"square wants square pictures, got {metric.height}x{metric.width}")
     if MEDIAN in (plan.epsilons or ()) and plan.norm != "l2":
         raise AttackError("the median certified radius is a budget in l2 only")
     if plan.shortest_steps and metric.network is None:
@@ -113,11 +114,6 @@ def attack_metric(
     blocks: Sequence[Block], plan: Plan, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[CounterExample]]:
     """Attack one metric's questions, and hold what was found against what was proved.
-
-    Args:
-        blocks: the questions.
-        plan: how hard to attack.
-        say: told what begins.
 
     Returns:
         One of the report's "runs", and the perturbations of its counter-examples.

@@ -25,12 +25,6 @@ def square(search: Search, ball: Ball, *, steps: int, rng: np.random.Generator) 
 
     One look at the scores a step; all perturbations share the windows, as each decides for itself.
 
-    Args:
-        search: what to make small, of square pictures.
-        ball: where perturbations must stay.
-        steps: how often the scores are looked at.
-        rng: draws windows and signs.
-
     Returns:
         Of each perturbation the one nearest to success.
     """

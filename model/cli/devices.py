@@ -8,9 +8,7 @@ from model.errors import RetrievalError
 def check_device(device: str, error: type[RetrievalError]) -> None:
     """Refuse a device that torch does not know, or that can hold no numbers here.
 
-    Args:
-        device: as a command line names it.
-        error: what the asking program raises.
+    `error` is what the asking program raises.
 
     Raises:
         RetrievalError: of the class given; torch cannot use the device.

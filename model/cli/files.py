@@ -15,9 +15,6 @@ def write_aside(path: Path) -> Generator[Path]:
     What is written, a file or a folder, is on the disk before it has its name, so that not even a
     power cut leaves half of it there. A folder replaces none but an empty one.
 
-    Args:
-        path: where to, in a folder that is there.
-
     Raises:
         OSError: the disk refuses.
     """

@@ -16,11 +16,8 @@ def install_hint(extra: str) -> str:
 def import_foreign(module: str, needed_by: str, package: str, extra: str) -> Any:
     """A library's module; none of ours has types, so what comes out is narrowed by the caller.
 
-    Args:
-        module: to import.
-        needed_by: what needs it, for the message.
-        package: its name where packages are installed from.
-        extra: our extra that brings it.
+    `package` is its name where packages are installed from, `extra` ours that brings it;
+    `needed_by` is for the message.
 
     Raises:
         DependencyError: it is not installed, or something it needs is not, or does not fit.

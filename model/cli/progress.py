@@ -61,54 +61,35 @@ class Progress:
     def counter(self, text: str, total: int | None, unit: str = "") -> Generator[Advance]:
         """Something of many parts begins, and ends with the context.
 
-        Args:
-            text: what it is.
-            total: how many parts; None where nobody knows.
-            unit: what the parts are, for the lines.
+        A total of None is known to nobody; lines name the unit.
         """
         if self._console is not None:
             with _bar(self._console) as bar:
                 task = bar.add_task(text, total=total)
                 yield lambda: bar.advance(task)
-        elif self._stream is not None:
-            lines = _Lines(self.step, text, total, unit)
-            yield lines.advance
-            lines.end()
         else:
-            yield lambda: None
+            with self._lines(text, total, unit and f" {unit}") as advance:
+                yield advance
 
+    @contextlib.contextmanager
+    def _lines(self, text: str, total: int | None, unit: str) -> Generator[Advance]:
+        """How far something is, in lines."""
+        of = "" if total is None else f" of {total}"
+        done, start = 0, time.monotonic()
+        told = start
 
-class _Lines:
-    """How far something is, in lines."""
+        def advance() -> None:
+            nonlocal done, told
+            done += 1
+            now = time.monotonic()
+            if now - told >= _SECONDS_BETWEEN_LINES:
+                told, rate = now, done / (now - start)
+                left = "" if total is None else f", {(total - done) / rate:.0f} s left"
+                self.step(f"{text}: {done}{of}{unit}, {rate:.1f}/s{left}")
 
-    def __init__(
-        self, tell: Callable[[str], None], text: str, total: int | None, unit: str
-    ) -> None:
-        self._tell, self._text, self._total = tell, text, total
-        self._unit = f" {unit}" if unit else ""
-        self._done = 0
-        self._start = self._told = time.monotonic()
-        tell(f"{text}: {'?' if total is None else total}{self._unit}")
-
-    def advance(self) -> None:
-        """One more is done."""
-        self._done += 1
-        now = time.monotonic()
-        if now - self._told >= _SECONDS_BETWEEN_LINES:
-            self._told, rate = now, self._done / (now - self._start)
-            left = (
-                "" if self._total is None else f", {(self._total - self._done) / rate:.0f} s left"
-            )
-            self._tell(f"{self._text}: {self._count()}, {rate:.1f}/s{left}")
-
-    def end(self) -> None:
-        """All are."""
-        seconds = time.monotonic() - self._start
-        self._tell(f"{self._text}: {self._count()} done in {seconds:.1f} s")
-
-    def _count(self) -> str:
-        of = "" if self._total is None else f" of {self._total}"
-        return f"{self._done}{of}{self._unit}"
+        self.step(f"{text}: {'?' if total is None else total}{unit}")
+        yield advance
+        self.step(f"{text}: {done}{of}{unit} done in {time.monotonic() - start:.1f} s")
 
 
 class _Rate(ProgressColumn):

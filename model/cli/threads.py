@@ -13,9 +13,6 @@ def limit_threads(count: int) -> None:
 
     Programs here run many small calls side by side. Threads inside a small call wait for each
     other more than they work: on two busy cores a certificate took 21 ms with two, 2 ms with one.
-
-    Args:
-        count: threads, >= 1.
     """
     import torch  # noqa: PLC0415 - takes seconds, and counting cores does without it
 

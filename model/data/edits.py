@@ -19,10 +19,7 @@ _Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
 def edit(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
     """An edited copy of a picture.
 
-    Args:
-        pixels: the picture, (H, W, 3).
-        kind: one of EDIT_KINDS.
-        rng: draws the strength; the same state gives the same copy.
+    `rng` draws the strength; the same state gives the same copy.
 
     Returns:
         The copy, (h, w, 3): its size differs after `resize`, `crop` and some `mixed` ones.

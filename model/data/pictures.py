@@ -146,10 +146,6 @@ def open_pictures(path: Path, *, split: str | None = None) -> PictureSet:
 
     `val` and `validation` stand for each other where only one is there.
 
-    Args:
-        path: a folder.
-        split: the part to read; None for everything below path.
-
     Raises:
         DataError: there is nothing of that kind, or it is damaged.
     """
@@ -207,10 +203,7 @@ def check_pictures(
 ) -> None:
     """Decode every picture of a set, so that a long run does not meet a bad one later.
 
-    Args:
-        pictures: the set.
-        workers: threads that decode.
-        advance: told now and then how many more are done.
+    `advance` is told now and then how many more are done.
 
     Raises:
         DataError: some cannot be decoded; the first of them are named, in the order of ids.

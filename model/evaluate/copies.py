@@ -41,28 +41,22 @@ def first_results(
 
     It is the first of the whole gallery in every turn but the one in which that is out.
 
-    Args:
-        gallery: with all entries.
-        queries: raw embeddings, (Q, D).
-        turns: in which each entry is out, (N,); not one for all.
-        proof: its forward error counts against the margin, as in the service; None for none.
+    `turns` says in which each entry is out, not one for all. With a proof its forward error counts
+    against the margin, as in the service.
     """
     best = gallery.nearest(queries)
     by_group = gallery.stand_by_group(queries, best, turns, TURNS)
     out = [LeftOut(turns, turns[best])]
     second = gallery.nearest(queries, out)
     instead = gallery.stand(queries, second, without=out)
-    shape = (len(queries), TURNS)
-    entries = np.empty(shape, dtype=np.int64)
-    found = {"margin": np.empty(shape), "cosine": np.empty(shape)}
-    for turn in range(TURNS):
-        is_out = turns[best] == turn
-        others = np.delete(by_group.radii, turn, axis=1).min(axis=1)
-        radii = np.where(is_out, instead.radii[:, 0], others)
-        entries[:, turn] = np.where(is_out, second, best)
-        found["margin"][:, turn] = margins(radii, queries, proof)
-        found["cosine"][:, turn] = np.where(is_out, instead.similarities, by_group.similarities)
-    return entries, found
+    is_out = turns[best][:, None] == np.arange(TURNS)
+    others = [np.delete(by_group.radii, turn, axis=1).min(axis=1) for turn in range(TURNS)]
+    radii = np.where(is_out, instead.radii, np.stack(others, axis=1))
+    found = {
+        "margin": np.stack([margins(of_turn, queries, proof) for of_turn in radii.T], axis=1),
+        "cosine": np.where(is_out, instead.similarities[:, None], by_group.similarities[:, None]),
+    }
+    return np.where(is_out, second[:, None], best[:, None]), found
 
 
 def threshold_for(statistics: Float64[np.ndarray, " F"], rate: float) -> float:

@@ -108,13 +108,8 @@ def embed_pictures(
 ) -> EmbeddedSet:
     """Read a set once: its pictures, two edited copies of each, and every metric's embeddings.
 
-    Args:
-        pictures: the set.
-        metrics: by name.
-        counting: the progress bar.
-        seed: of the edits' strengths; kinds depend on a picture's place only.
-        limit: take so many pictures, evenly spread; None for all.
-        with_queries: make the copies.
+    The seed is of the edits' strengths; kinds depend on a picture's place only. With a limit so
+    many pictures are taken, evenly spread; without queries there are no copies.
 
     Raises:
         EvaluationError: there are no pictures.

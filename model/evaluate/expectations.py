@@ -91,11 +91,6 @@ def check_expectations(
 ) -> list[Row]:
     """Hold each expectation against what was measured.
 
-    Args:
-        expectations: the lines.
-        rows: of all tasks and metrics.
-        first_metric: the one meant where a line names none.
-
     Returns:
         For each line its `name`, what was `wanted`, what was `measured` (None where there is no
         such number) and whether it `is_met`.

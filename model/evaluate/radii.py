@@ -37,11 +37,7 @@ def claims_of(
 ) -> list[Claim]:
     """What may be said of embedding-space radii, ours in the network's pixels first.
 
-    Args:
-        radii: slack off, (Q,).
-        queries: the raw embeddings they are radii of, (Q, D).
-        proof: of the metric.
-        resizes: of the queries; None leaves uploads out.
+    The radii have their slack off. Without resizes uploads are left out.
     """
     claims: list[Claim] = [
         (PROVED, input_radii(radii, queries, proof)),

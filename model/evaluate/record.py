@@ -42,10 +42,8 @@ class FileList:
 def check_hashes(origins: Iterable[str], path: Path, *, is_part: bool) -> None:
     """Refuse pictures that are not those of a list.
 
-    Args:
-        origins: sha256 of each picture, or of the file it was made of.
-        path: the list; the first word of a line is a hash.
-        is_part: the pictures may be some of them.
+    Origins are the sha256 of each picture, or of the file it was made of; the first word of a line
+    of the list is a hash. A part may be some of them.
 
     Raises:
         EvaluationError: the list cannot be read, or the pictures are others.

@@ -17,10 +17,8 @@ _INPUT = "l2 over the network's input in [0, 1]"
 def markdown(record: Row, rows: Sequence[Row], plots: Iterable[str]) -> str:
     """The report of an evaluation.
 
-    Args:
-        record: what results.json says; the first metric is the one the report is about.
-        rows: what was measured.
-        plots: names of picture files beside the report.
+    The first metric of the record is the one the report is about; plots are names of files beside
+    it.
     """
     names = [metric["name"] for metric in record["metrics"]]
     parts = [f"# Evaluation of {names[0]}", _origin(record), summary(record, rows)]

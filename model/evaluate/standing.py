@@ -71,12 +71,7 @@ class Gallery:
     def nearest(
         self, queries: Float64[np.ndarray, "Q D"], without: Sequence[LeftOut] = ()
     ) -> Entries:
-        """The entry that each query finds first, (Q,), among those that count for it.
-
-        Args:
-            queries: raw embeddings, (Q, D).
-            without: entries that do not count.
-        """
+        """The entry that each query finds first, (Q,), among those that count for it."""
         found = np.empty(len(queries), dtype=np.int64)
         for part in self._blocks(len(queries)):
             scores = self._scores(queries[part])
@@ -91,14 +86,7 @@ class Gallery:
         ks: Sequence[int] = (1,),
         without: Sequence[LeftOut] = (),
     ) -> Standing:
-        """How the chosen entry of each query stands against all others that count for it.
-
-        Args:
-            queries: raw embeddings, (Q, D).
-            chosen: one entry of each query, (Q,).
-            ks: lengths of answers, each >= 1.
-            without: entries that do not count.
-        """
+        """How the chosen entry of each query stands against all others that count for it."""
         most = max(ks)
 
         def of_each_k(lower: Float64[np.ndarray, "B N"]) -> Float64[np.ndarray, "B K"]:
@@ -117,12 +105,6 @@ class Gallery:
         count: int,
     ) -> Standing:
         """How the chosen entry of each query stands against each group of entries alone.
-
-        Args:
-            queries: raw embeddings, (Q, D).
-            chosen: one entry of each query, (Q,).
-            groups: number of each entry's group, from 0, (N,).
-            count: of groups.
 
         Returns:
             As `stand`, with a column of radii of staying before all others of a group; inf for a

@@ -91,12 +91,8 @@ def measure_triplets(
 ) -> tuple[list[Row], RadiusCurve | None]:
     """Natural score and, where something is proved of the metric, certified scores.
 
-    Args:
-        metric: its name.
-        embedded: left and right by turns as pictures, the references as queries.
-        votes: share of votes for right, in [0, 1], (T,).
-        divisions: names of a division, each with every triplet's group; "" is in none.
-        epsilons: budgets, l2.
+    Left and right are by turns the pictures, the references the queries. A vote is the share for
+    right, in [0, 1]; a division has every triplet's group, and "" is in none.
 
     Returns:
         The rows, and each reference's radius; None without a certificate.

@@ -44,10 +44,7 @@ def load_named(
 def load_metric(spec: str, *, weights: Path | None = None, device: str = "cpu") -> Metric:
     """The metric that a command line names.
 
-    Args:
-        spec: see METRIC_HELP.
-        weights: a teacher's weights, where its package does not carry them.
-        device: a torch device, for networks.
+    `weights` are a teacher's, where its package does not carry them.
 
     Returns:
         The metric; a `DifferentiableMetric` unless it is a hash.

@@ -80,14 +80,7 @@ def _passes(count: int) -> list[slice]:
 
 
 def squares(pictures: Sequence[Pixels], side: int) -> Float64[np.ndarray, "N 3 S S"]:
-    """Pictures of any sizes through the certified resize: the inputs that radii are counted in.
-
-    Args:
-        pictures: upright RGB, uint8 (H, W, 3) each.
-        side: of the square, pixels.
-
-    Returns:
-        Values in [0, 1], (N, 3, side, side).
+    """Pictures of any sizes through the certified resize: the inputs, in [0, 1], of all radii.
 
     Raises:
         MetricError: a picture is no uint8 (H, W, 3).

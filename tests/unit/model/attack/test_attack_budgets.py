@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from model.attack.attacks import METHODS, attack_within, check_attack, run_attack, within_budget
+from model.attack.attacks import METHODS, attack_within, run_attack, within_budget
 from model.attack.decisions import Match, Top1
 from model.attack.ledger import Ledger
 from model.attack.objectives import flip_objective
 from model.attack.pixel_metric import PixelMetric
 from model.attack.plan import ATTACKS, Plan
 from model.attack.questions import Block
+from model.attack.run import check_plan
 from model.errors import AttackError
 from model.metrics.metric import unit_rows
 
@@ -177,8 +178,6 @@ def test_a_distance_is_attacked_off_the_picture_where_it_has_no_gradient(
         assert (reached > 0.9 * bounds).all()
 
 
-def test_what_cannot_be_run_is_refused_by_name(metric: PixelMetric):
-    with pytest.raises(AttackError, match="no gradients"):
-        check_attack("pgd", replace(metric, network=None))
+def test_square_is_refused_on_pictures_that_are_not_square(metric: PixelMetric):
     with pytest.raises(AttackError, match="square pictures, got 3x16"):
-        check_attack("square", replace(metric, height=3))
+        check_plan(replace(plan("l2", 1), attacks=["square"]), replace(metric, height=3))
