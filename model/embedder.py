@@ -125,13 +125,8 @@ class Embedder:
     ) -> "Embedder":
         """The embedder of a checkpoint file.
 
-        Args:
-            path: the file; None takes the checkpoint that ships with the package.
-            arithmetic: of the forward pass.
-            device: a torch device. Sums may run in another order on each, all within E.
-
-        Returns:
-            The embedder, its bounds proved again from the weights as read.
+        Without a path it is the checkpoint that ships with the package. Its bounds are proved again
+        from the weights as read. Sums may run in another order on each device, all within E.
 
         Raises:
             CheckpointError: the file is missing, damaged, strange, or claims less than is proved.

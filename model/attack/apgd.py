@@ -21,9 +21,6 @@ def apgd(search: Search, start: Deltas, ball: Ball, *, steps: int) -> Deltas:
     most three quarters of the steps since the last one have gained, or if the best is what it was
     there and the step was not halved then.
 
-    Returns:
-        Of each perturbation the one nearest to success.
-
     Source: Croce and Hein 2020, arXiv:2003.01690, algorithm 1.
     """
     loss, slope = search.slopes(start)

@@ -39,13 +39,10 @@ def attack_within(
 ) -> int:
     """Run an attack on every decision that still stands within a budget, in [0, 1] units.
 
-    What flips one is recorded in the ledger. A restart is on what the ones before have left: the
-    first starts at the picture where the attack can, the others off it; of `apgd-targeted` each
-    takes the next runner-up. `only` are the rows to attack; a step of `square` is a look at the
-    scores.
-
-    Returns:
-        How many questions were attacked.
+    What flips one is recorded in the ledger; how many were attacked is returned. A restart is on
+    what the ones before have left: the first starts at the picture where the attack can, the others
+    off it; of `apgd-targeted` each takes the next runner-up. `only` are the rows to attack; a step
+    of `square` is a look at the scores.
     """
     most = 0
     for restart in range(plan.restarts):

@@ -166,28 +166,23 @@ class Match:
         room = (cosines - (1.0 - self._threshold)) * (_FIRST_GAP / self._threshold)
         return torch.stack([room, torch.zeros_like(room)], dim=1)
 
-    def distance(self, vector: Vector, row: int) -> float:
-        """Cosine distance from the unchanged picture, in [0, 2]."""
-        return self._pair(vector, row).distance
-
     def holds(
         self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
     ) -> Bool[np.ndarray, " B"]:
         """Whether the program calls each two a match."""
         pairs = zip(vectors, rows.tolist(), strict=True)
-        return np.array([bool(self._pair(vector, row).match) for vector, row in pairs])
+        return np.array([bool(self.pair(vector, row).match) for vector, row in pairs])
 
     def certified_radius(self, vector: Vector, row: int, metric: PixelMetric) -> float:
         """The evasion radius of a pair of which one picture changes."""
-        return float(self._pair(vector, row, metric).radius_a or 0.0)
+        return float(self.pair(vector, row, metric).radius_a or 0.0)
 
     def reach(self, row: int, epsilon: float, metric: PixelMetric) -> float:
         """The largest distance that is proved possible for l2 changes below a budget."""
-        vector = self._clean[row]
-        interval = self._pair(vector, row, metric, epsilon=epsilon).interval_a
+        interval = self.pair(self._clean[row], row, metric, epsilon=epsilon).interval_a
         return 2.0 if interval is None else interval[1]
 
-    def _pair(
+    def pair(
         self,
         vector: Vector,
         row: int,
@@ -195,6 +190,7 @@ class Match:
         *,
         epsilon: float | None = None,
     ) -> PairCertificate:
+        """A changed picture's vector beside the unchanged one's, proved where there is a metric."""
         bound, gain, error = 1.0, 1.0, 0.0
         if metric is not None:
             bound, gain, error = _bound(metric), metric.gain, metric.forward_error

@@ -1,6 +1,10 @@
 # pyright: basic
 # torch's types are loose, and gradients are torch's.
-"""Gradient searches over many perturbations at once, each within a norm of its own: PGD, DDN."""
+"""Gradient searches over many perturbations at once, each within a norm of its own: PGD, DDN.
+
+Every search within a norm gives the best of its `Search`: of each perturbation the one that came
+nearest to success.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -127,9 +131,6 @@ def descend(
     """Projected gradient descent by steps of 2.5 limit / steps.
 
     `momentum` is the share of the last direction that is added to the next one.
-
-    Returns:
-        Of each perturbation the one nearest to success.
 
     Source: Madry et al. 2018, arXiv:1706.06083; with momentum Dong et al. 2018, arXiv:1710.06081.
     """

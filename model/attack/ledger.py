@@ -160,7 +160,7 @@ class Ledger:
             return
         reached = self.reached.setdefault(within, np.zeros(len(self.block.ids)))
         for row, vector in zip(rows.tolist(), vectors, strict=True):
-            reached[row] = max(reached[row], decision.distance(vector, row))
+            reached[row] = max(reached[row], decision.pair(vector, row).distance)
 
     def _moved(
         self, rows: Rows, deltas: Deltas, scales: Float64[np.ndarray, " R"]
@@ -187,8 +187,7 @@ def smallest_scales(
 
     `flips` says which of them, each times its factor, flip their decision; all do at 1.
 
-    Returns:
-        Factors that flip, each within 2**-bisections of one that does not.
+    Each that is found flips, within 2**-bisections of one that does not.
     """
     low, high = np.zeros(count), np.ones(count)
     for _ in range(bisections):

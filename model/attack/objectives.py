@@ -48,13 +48,10 @@ def flip_objective(
     loss: Loss = margin,
     runner_up: int | None = None,
 ) -> Objective:
-    """A loss of each question's scores, and the margin by which its decision holds.
+    """A loss of each question's scores, and the margin by which its decision holds, in float32.
 
     `runner_up` is the class by which alone the loss is to count: 0 for the one that is nearest at
     the unchanged picture, 1 for the next, and so on; None for all.
-
-    Returns:
-        The objective, for perturbations in float32; without gradients for a black box.
     """
     metric, rivals = block.metric, None
     pictures, numbers = metric.tensor(block.pictures[rows]), torch.from_numpy(rows)

@@ -90,19 +90,13 @@ def metric_of_input(metric: Metric, *, name: str | None = None, device: str = "c
     """
     name = name or metric.name
     if not isinstance(metric, DifferentiableMetric):
-        return PixelMetric(
-            name=name,
-            height=HASH_SIDE,
-            width=HASH_SIDE,
-            network=None,
-            embed=lambda x: metric.embed(_pictures(x)),
-            has_levels=True,
-        )
+        side, embed = HASH_SIDE, lambda x: metric.embed(_pictures(x))
+        return PixelMetric(name, side, side, network=None, embed=embed, has_levels=True)
     side = metric.input_size
     return PixelMetric(
-        name=name,
-        height=side,
-        width=side,
+        name,
+        side,
+        side,
         network=_fast(metric),
         embed=metric.embed_squares,
         lipschitz_bound=metric.lipschitz_bound,

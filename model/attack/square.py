@@ -24,9 +24,6 @@ def square(search: Search, ball: Ball, *, steps: int, rng: np.random.Generator) 
     """Change one window at a time, and keep what brings a decision nearer to its flip.
 
     One look at the scores a step; all perturbations share the windows, as each decides for itself.
-
-    Returns:
-        Of each perturbation the one nearest to success.
     """
     first, changed = (_tiles, _moved) if ball.norm == "l2" else (_stripes, _repainted)
     delta = ball.project(first(search.best.shape, ball, rng))

@@ -33,8 +33,7 @@ class Progress:
     Where the stream is a terminal: a bar with rate and remaining time. Elsewhere: a line when
     something begins, one now and then, and one when it is done.
 
-    Args:
-        stream: where to, most likely stderr; None tells nothing.
+    The stream is most likely stderr; None tells nothing.
     """
 
     def __init__(self, stream: TextIO | None = None) -> None:

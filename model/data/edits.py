@@ -21,8 +21,7 @@ def edit(pixels: Pixels, kind: str, rng: np.random.Generator) -> Pixels:
 
     `rng` draws the strength; the same state gives the same copy.
 
-    Returns:
-        The copy, (h, w, 3): its size differs after `resize`, `crop` and some `mixed` ones.
+    The size differs after `resize`, `crop` and some `mixed` ones.
 
     Raises:
         ValueError: the kind is unknown.
@@ -82,7 +81,7 @@ def _colour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 def _blur(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Gaussian blur of 0.8 to 2 % of the longer side."""
-    return image.filter(ImageFilter.GaussianBlur(_share(image, rng.uniform(0.008, 0.02))))
+    return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.008, 0.02) * max(image.size)))
 
 
 def _noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -138,10 +137,6 @@ def _mixed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     for place in rng.choice(len(_SINGLE), size=3, replace=False):
         image = _EDITS[_SINGLE[int(place)]](image, rng)
     return image
-
-
-def _share(image: Image.Image, share: float) -> float:
-    return share * max(image.size)
 
 
 def _border(image: Image.Image) -> tuple[int, int, int]:

@@ -8,11 +8,11 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -90,15 +90,6 @@ class PictureSet(Protocol):
     def __getitem__(self, index: int) -> Picture: ...
 
 
-class _Entry(NamedTuple):
-    """A picture of a folder: how it is called, where it lies, and what is said of it."""
-
-    id: str
-    path: str
-    label: str | None
-    fields: dict[str, Any]
-
-
 class FolderPictures:
     """Every picture file below a folder; its label is the folder it lies in, None at the top.
 
@@ -114,10 +105,10 @@ class FolderPictures:
     """
 
     def __init__(self, root: Path) -> None:
-        self._root, self.name = root, str(root)
-        self._entries = sorted(_entries(root), key=lambda entry: entry.id)
-        self.ids = [entry.id for entry in self._entries]
-        self.labels = [entry.label for entry in self._entries]
+        self.name = str(root)
+        self._unread = sorted(_unread(root), key=lambda picture: picture.id)
+        self.ids = [picture.id for picture in self._unread]
+        self.labels = [picture.label for picture in self._unread]
         if not self.ids:
             raise DataError(
                 f"no pictures in {root}; files end in {', '.join(sorted(PICTURE_SUFFIXES))}"
@@ -126,12 +117,11 @@ class FolderPictures:
             raise DataError(f"two pictures in {root} have the id {twice!r}")
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._unread)
 
     def __getitem__(self, index: int) -> Picture:
-        entry = self._entries[index]
-        path = self._root / entry.path
-        return Picture(entry.id, entry.label, read_file(path), entry.fields, where=str(path))
+        picture = self._unread[index]
+        return replace(picture, data=read_file(Path(picture.where)))
 
 
 def evenly(count: int, most: int | None) -> list[int]:
@@ -217,12 +207,11 @@ def check_pictures(
             if advance is not None:
                 advance(len(numbers))
     if problems:
-        shown = "".join(f"\n  {problem}" for problem in problems[:_SHOWN_PROBLEMS])
-        more = len(problems) - _SHOWN_PROBLEMS
-        rest = f"\n  and {more} more" if more > 0 else ""
-        raise DataError(
-            f"{len(problems)} of {len(pictures)} pictures of {pictures.name} are bad:{shown}{rest}"
-        )
+        said = [f"{len(problems)} of {len(pictures)} pictures of {pictures.name} are bad:"]
+        said += problems[:_SHOWN_PROBLEMS]
+        if (more := len(problems) - _SHOWN_PROBLEMS) > 0:
+            said.append(f"and {more} more")
+        raise DataError("\n  ".join(said))
 
 
 def read_file(path: Path) -> bytes:
@@ -262,8 +251,8 @@ def _part(path: Path, split: str) -> Path | None:
     return next((path / name for name in names if (path / name).is_dir()), None)
 
 
-def _entries(root: Path) -> Iterator[_Entry]:
-    """The pictures below a folder, in no order."""
+def _unread(root: Path) -> Iterator[Picture]:
+    """The pictures below a folder, in no order and without their data."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"folder {error.filename} cannot be listed: {error.strerror}")
@@ -276,22 +265,22 @@ def _entries(root: Path) -> Iterator[_Entry]:
             subfolders.clear()
             continue
         seen.add(real)
-        relative = PurePosixPath(Path(folder).relative_to(root))
         if LIST in files:
             subfolders.clear()
-            yield from _listed(Path(folder) / LIST, relative)
+            yield from _listed(Path(folder))
             continue
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         for name in filter(_says_picture, files):
-            path = str(relative / name)
-            if not path.isprintable():
-                raise DataError(f"{path!a} in {root} is no id: it cannot be printed")
-            label = path.rpartition("/")[0] or None
-            yield _Entry(path, path, label, {})
+            path = Path(folder, name)
+            one = path.relative_to(root).as_posix()
+            if not one.isprintable():
+                raise DataError(f"{one!a} in {root} is no id: it cannot be printed")
+            yield Picture(one, one.rpartition("/")[0] or None, b"", {}, str(path))
 
 
-def _listed(file: Path, folder: PurePosixPath) -> Iterator[_Entry]:
-    """The pictures of a list that lies in this folder of the set."""
+def _listed(folder: Path) -> Iterator[Picture]:
+    """The pictures of the list that lies in a folder, without their data."""
+    file = folder / LIST
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as exc:
@@ -306,7 +295,8 @@ def _listed(file: Path, folder: PurePosixPath) -> Iterator[_Entry]:
         one = fields.pop("id", path)
         if not isinstance(path, str) or not isinstance(one, str):
             raise DataError(f"{file}, line {number}: an object with a path was wanted, got {line}")
-        yield _Entry(one, str(folder / path), None if label is None else str(label), fields)
+        label = None if label is None else str(label)
+        yield Picture(one, label, b"", fields, str(folder / path))
 
 
 def _says_picture(name: str) -> bool:

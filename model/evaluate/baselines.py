@@ -18,10 +18,7 @@ def load_metrics(
 ) -> dict[str, Metric]:
     """Metrics by name, in order; the first is the one that a report is about.
 
-    Args:
-        specs: `model.metrics` specs, each with NAME= before it or without.
-        with_baselines: add those that can be had here and are not named yet.
-        device: a torch device, for networks.
+    With baselines those are added that can be had here and are not named yet.
 
     Raises:
         EvaluationError: two have the same name.

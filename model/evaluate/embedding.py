@@ -119,20 +119,18 @@ def embed_pictures(
     if not places:
         raise EvaluationError(f"{pictures.name} holds no pictures")
 
+    each = 2 if with_queries else 0
+    edits = [kind for number in range(len(places)) for kind in query_kinds(number)[:each]]
+
     def read(number: int) -> tuple[Facts, list[Pixels]]:
         picture = pictures[places[number]]
-        pixels = picture.pixels()
-        kinds = query_kinds(number) if with_queries else ()
+        pixels, kinds = picture.pixels(), query_kinds(number)[:each]
         copies = [query_of(pixels, kind, seed=seed, number=number) for kind in kinds]
         return _facts_of(picture), [pixels, *copies]
 
-    numbers = np.arange(len(places))
     with counting(f"embedding {pictures.name}", len(places)) as advance:
-        facts, embedded = _embed_all(read, len(places), metrics, advance, (1, 2 * with_queries))
-    edits = [kind for number in numbers.tolist() for kind in query_kinds(number)]
-    if not with_queries:
-        return EmbeddedSet(facts, numbers[:0], (), embedded)
-    return EmbeddedSet(facts, np.repeat(numbers, 2), edits, embedded)
+        facts, embedded = _embed_all(read, len(places), metrics, advance, (1, each))
+    return EmbeddedSet(facts, np.repeat(np.arange(len(places)), each), edits, embedded)
 
 
 def embed_triplets(
@@ -179,12 +177,8 @@ def _embed_all(
 ) -> tuple[list[T], dict[str, Embedded]]:
     """Embed the pixels that `read` gives for each number below count, and keep what else it gives.
 
-    Args:
-        read: called in threads; pixels are those of pictures first, then those of queries.
-        count: of things to read.
-        metrics: by name.
-        advance: called for each thing.
-        each: how many pictures and how many queries a thing has.
+    `read` is called in threads; its pixels are those of pictures first, then those of queries, as
+    many as `each` says. `advance` is called for each thing read.
     """
     pictures, queries = each
     out = {name: _room_for(metric, count, each) for name, metric in metrics.items()}

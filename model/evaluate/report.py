@@ -46,11 +46,8 @@ def summary(record: Row, rows: Sequence[Row]) -> str:
 def pivot(field: str, keys: Sequence[str | None], columns: Columns, title: str = "") -> str:
     """A table with a row for each value of a field, in percent.
 
-    Args:
-        field: a field that tells the rows of a column apart.
-        keys: its values.
-        columns: what stands beside each other.
-        title: of the first column, if not the field's name; then a column of counts is the second.
+    `field` tells the rows of a column apart, and `keys` are its values. A title in place of the
+    field's name brings a column of counts with it.
     """
     cells = [{row.get(field): row for row in rows} for _, rows in columns]
     lines: list[list[str]] = []

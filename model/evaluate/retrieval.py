@@ -22,8 +22,7 @@ def measure_retrieval(
     A copy's original is found when it is among the first k, and certified at epsilon when its
     radius of staying there is larger. Groups are measured at k = 1.
 
-    Returns:
-        The rows, and each copy's radius at k = 1; None without a certificate.
+    The curve is of each copy's radius at k = 1; there is none without a certificate.
     """
     embedded = pictures.metrics[metric]
     standing = Gallery(embedded.pictures).stand(embedded.queries, pictures.originals, KS)

@@ -94,8 +94,7 @@ def measure_triplets(
     Left and right are by turns the pictures, the references the queries. A vote is the share for
     right, in [0, 1]; a division has every triplet's group, and "" is in none.
 
-    Returns:
-        The rows, and each reference's radius; None without a certificate.
+    The curve is of each reference's radius; there is none without a certificate.
     """
     references, left, right = embedded.queries, embedded.pictures[::2], embedded.pictures[1::2]
     decisions, groups = decide(references, left, right), groups_of(divisions, len(votes))

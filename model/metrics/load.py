@@ -42,12 +42,9 @@ def load_named(
 
 
 def load_metric(spec: str, *, weights: Path | None = None, device: str = "cpu") -> Metric:
-    """The metric that a command line names.
+    """The metric that a command line names, as METRIC_HELP says: differentiable unless a hash.
 
     `weights` are a teacher's, where its package does not carry them.
-
-    Returns:
-        The metric; a `DifferentiableMetric` unless it is a hash.
 
     Raises:
         MetricError: no metric has this name.
