@@ -6,16 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TextIO, TypeVar
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import MofNCompleteColumn, ProgressColumn, Task
 from rich.progress import Progress as RichBar
 from rich.text import Text
 
@@ -63,7 +54,8 @@ class Progress:
         A total of None is known to nobody; lines name the unit.
         """
         if self._console is not None:
-            with _bar(self._console) as bar:
+            columns = (*RichBar.get_default_columns(), MofNCompleteColumn(), _Rate())
+            with RichBar(*columns, console=self._console) as bar:
                 task = bar.add_task(text, total=total)
                 yield lambda: bar.advance(task)
         else:
@@ -97,16 +89,3 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text("" if speed is None else f"{speed:.1f}/s")
-
-
-def _bar(console: Console) -> RichBar:
-    return RichBar(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        _Rate(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console,
-    )

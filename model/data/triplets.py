@@ -28,8 +28,10 @@ _COLUMNS = (
 _BOOLEANS = {"true": True, "false": False}
 # What the synthetic set writes as a prompt. The prompt of a real triplet is a group of its own.
 _GROUP = re.compile(r"(severity|nested):[a-z+]+")
-_PICTURE_FOLDERS = ("ref", "p0", "p1")
-_JUDGE_FOLDER = "judge"
+_FOLDERS = {
+    **dict.fromkeys(("ref", "p0", "p1"), PICTURE_SUFFIXES),
+    "judge": frozenset({"npy"}),
+}
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,9 @@ def _read_bapps(tree: Path, split: str) -> list[Triplet]:
 def _read_subset(tree: Path, split: str, subset: str) -> list[Triplet]:
     """The sorted files of the four folders belong together, so they must be called alike."""
     folder = tree / split / subset
-    columns = [_sorted_files(folder / name, PICTURE_SUFFIXES) for name in _PICTURE_FOLDERS]
-    columns.append(_sorted_files(folder / _JUDGE_FOLDER, frozenset({"npy"})))
+    columns = [_sorted_files(folder / name, suffixes) for name, suffixes in _FOLDERS.items()]
     references = [path.stem for path in columns[0]]
-    for name, paths in zip((*_PICTURE_FOLDERS, _JUDGE_FOLDER), columns, strict=True):
+    for name, paths in zip(_FOLDERS, columns, strict=True):
         stems = [path.stem for path in paths]
         if stems != references or len(set(stems)) != len(stems):
             odd = sorted(set(stems) ^ set(references)) or ["the order of the files"]

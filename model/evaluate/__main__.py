@@ -4,7 +4,6 @@ Exit codes: 0 done; 1 nothing was measured, the reason is printed; 2 the command
 3 measured and written, but an expectation was not met; 130 interrupted.
 """
 
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -118,14 +117,11 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
             record["expectations"] = check_expectations(expectations, rows, first)
         files = draw_plots(evaluation.curves) if plots else {}
         files["report.md"] = markdown(record, rows, list(files)).encode()
-        hashes_of = {f"{what}.sha256.txt": one.text() for what, one in evaluation.files.items()}
-        write_folder(out, record, rows, {**files, **hashes_of})
+        files |= {f"{what}.sha256.txt": one.text() for what, one in evaluation.files.items()}
+        write_folder(out, record, rows, files)
     checked = record.get("expectations", [])
-    if as_json:
-        typer.echo(json.dumps({**record, "measurements": rows}, indent=1, allow_nan=False))
-    else:
-        lines = [summary(record, rows), *map(as_line, checked), f"report: {out / 'report.md'}"]
-        typer.echo("\n".join(lines))
+    lines = [summary(record, rows), *map(as_line, checked), f"report: {out / 'report.md'}"]
+    output.show({**record, "measurements": rows}, "\n".join(lines))
     if unmet := [line for line in checked if not line["is_met"]]:
         typer.echo(f"error: {len(unmet)} of {len(checked)} expectations were not met", err=True)
         raise typer.Exit(EXIT_UNMET)

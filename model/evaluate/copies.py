@@ -11,11 +11,11 @@ them happen to be out in a single draw moves recall by ten points.
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from model.evaluate.embedding import EmbeddedSet
 from model.evaluate.radii import Proof, normalised_radii
-from model.evaluate.rows import Group, Row, groups_of, mean_rows
+from model.evaluate.rows import Row, groups_of, mean_rows
 from model.evaluate.standing import Gallery, LeftOut
 
 TASK = "copies"
@@ -88,7 +88,14 @@ def measure_copies(metric: str, pictures: EmbeddedSet) -> list[Row]:
         for rate in RATES:
             fields = {"task": TASK, "metric": metric, "statistic": statistic, "rate": rate}
             threshold = threshold_for(values[is_absent], rate)
-            rows += _rows_at(fields, values > threshold, is_absent, is_right, groups)
+            passes = values > threshold
+            # A copy counts once, by the share of its turns: in all but one its original is there.
+            right = (passes & is_right).sum(axis=1) / (TURNS - 1)
+            wrong = (passes & ~is_right & ~is_absent).sum(axis=1) / (TURNS - 1)
+            false = (passes & is_absent).sum(axis=1).astype(np.float64)
+            rows += mean_rows({**fields, "figure": "copy_recall"}, right, groups)
+            rows += mean_rows({**fields, "figure": "wrong_match_rate"}, wrong, groups[:1])
+            rows += mean_rows({**fields, "figure": "false_positive_rate"}, false, groups[:1])
             number = {"value": threshold if np.isfinite(threshold) else None}
             count = {"count": len(originals)}
             rows.append({**fields, "figure": "threshold", "by": "all", **number, **count})
@@ -101,24 +108,3 @@ def margins(
     """Embedding-space radii over the embeddings' norms, (Q,); 0 for a zero embedding."""
     error = 0.0 if proof is None else 2.0 * proof.forward_error
     return normalised_radii(np.maximum(0.0, radii - error), queries)
-
-
-def _rows_at(
-    fields: Row,
-    passes: Bool[np.ndarray, "Q T"],
-    is_absent: Bool[np.ndarray, "Q T"],
-    is_right: Bool[np.ndarray, "Q T"],
-    groups: Sequence[Group],
-) -> list[Row]:
-    """What passes a threshold rightly, by group, and what passes it wrongly.
-
-    A copy counts once, by the share of its turns: in all but one its original is there.
-    """
-    right = (passes & is_right).sum(axis=1) / (TURNS - 1)
-    wrong = (passes & ~is_right & ~is_absent).sum(axis=1) / (TURNS - 1)
-    false = (passes & is_absent).sum(axis=1).astype(np.float64)
-    return [
-        *mean_rows({**fields, "figure": "copy_recall"}, right, groups),
-        *mean_rows({**fields, "figure": "wrong_match_rate"}, wrong, groups[:1]),
-        *mean_rows({**fields, "figure": "false_positive_rate"}, false, groups[:1]),
-    ]

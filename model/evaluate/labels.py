@@ -115,7 +115,6 @@ def _votes(
     out: dict[int, Float64[np.ndarray, "B C"]] = {}
     for k in ks:
         votes = np.zeros((len(queries), classes))
-        places = np.repeat(np.arange(len(queries))[:, None], k, axis=1)
-        np.add.at(votes, (places, voters[nearest[:, :k]]), weights[:, :k])
+        np.add.at(votes, (np.arange(len(queries))[:, None], voters[nearest[:, :k]]), weights[:, :k])
         out[k] = votes
     return out

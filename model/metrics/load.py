@@ -70,7 +70,4 @@ def _teacher(spec: str, weights: Path | None, device: str) -> Metric:
     if side and not side.isdecimal():
         raise MetricError(f"a side in pixels was wanted after the @ of {spec!r}")
     teacher = load_teacher(name, weights=weights, device=device)
-    try:
-        return TeacherMetric(teacher, int(side) if side else None)
-    except ValueError as exc:
-        raise MetricError(f"{spec!r}: {exc}") from exc
+    return TeacherMetric(teacher, int(side) if side else None)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from model.errors import MetricError
 from model.metrics.metric import DifferentiableMetric
 from model.teachers.teacher import Teacher
 
@@ -21,11 +22,13 @@ class TeacherMetric(DifferentiableMetric):
         """A metric; without an input_size its square is the teacher's.
 
         Raises:
-            ValueError: the square is larger than the teacher's input.
+            MetricError: the square is larger than the teacher's input.
         """
         native = teacher.input_size
         if input_size is not None and not 1 <= input_size <= native:
-            raise ValueError(f"a square of 1 to {native} pixels was wanted, got {input_size}")
+            raise MetricError(
+                f"a square of 1 to {native} pixels was wanted for {teacher.name}, got {input_size}"
+            )
         self.teacher = teacher
         self.input_size = native if input_size is None else input_size
         suffix = "" if self.input_size == native else f"@{self.input_size}"
