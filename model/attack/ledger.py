@@ -137,20 +137,17 @@ class Ledger:
             return ~self.block.decision.holds(self._moved(rows, deltas, scales), rows)
 
         scaled = self._scaled(rows, deltas, smallest_scales(flips, rows.size))
-        for row, delta in zip(rows.tolist(), scaled, strict=True):
-            self._write_down(row, delta, found_by)
-
-    def _write_down(self, row: int, delta: Float64[np.ndarray, "3 H W"], found_by: str) -> None:
-        length = float(np.sqrt((delta**2).sum()))
-        if length < self.flip_norms["l2"][row]:
-            self.found_by[row] = found_by
-        for norm, size in (("l2", length), ("linf", float(np.abs(delta).max()))):
-            self.flip_norms[norm][row] = min(self.flip_norms[norm][row], size)
-        radius = float(self.certified_radii[row])
-        if length < radius:
-            about = {"id": self.block.ids[row], "found_by": found_by}
-            fields = {**about, "certified_radius": radius, "length": length}
-            self.counter_examples.append(CounterExample(fields, self.block.pictures[row], delta))
+        for row, delta in zip(map(int, rows), scaled, strict=True):
+            length, radius = float(np.sqrt((delta**2).sum())), float(self.certified_radii[row])
+            if length < self.flip_norms["l2"][row]:
+                self.found_by[row] = found_by
+            for norm, size in (("l2", length), ("linf", float(np.abs(delta).max()))):
+                self.flip_norms[norm][row] = min(self.flip_norms[norm][row], size)
+            if length < radius:
+                about = {"id": self.block.ids[row], "found_by": found_by}
+                fields = {**about, "certified_radius": radius, "length": length}
+                found = CounterExample(fields, self.block.pictures[row], delta)
+                self.counter_examples.append(found)
 
     def _note_distances(
         self, rows: Rows, vectors: Float64[np.ndarray, "R D"], within: float | None

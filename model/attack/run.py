@@ -17,11 +17,10 @@ from model.attack.summary import write_report
 from model.cli.devices import check_device
 from model.cli.progress import Progress
 from model.errors import AttackError, RetrievalError
-from model.metrics.load import load_named
+from model.metrics.load import DEFAULT, load_named
 from model.pixels.resize import resize_operator
 
-_METRICS = ["wave-64"]
-_GRID_METRICS = ["wave-64", "teacher:efficientnet-lite0@64"]
+_GRID_METRICS = [DEFAULT, "teacher:efficientnet-lite0@64"]
 # From another start it ends within a hundredth of where it ended before.
 _SHORTEST_RESTARTS = 2
 
@@ -51,7 +50,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         if len(specs) > 1:
             progress.step(f"{name} is left out: {exc}")
 
-    specs = plan.metrics or (_GRID_METRICS if plan.grid else _METRICS)
+    specs = plan.metrics or (_GRID_METRICS if plan.grid else [DEFAULT])
     candidates: list[tuple[PixelMetric, list[Plan]]] = []
     for spec in specs:
         try:

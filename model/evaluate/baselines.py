@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from model.errors import DependencyError, EvaluationError
-from model.metrics.load import load_named
+from model.metrics.load import DEFAULT, load_named
 from model.metrics.metric import Metric
 from model.metrics.ours import EmbedderMetric
 
-DEFAULT = "wave-64"
 BASELINES = ("raw", "blockmean16", "blockmean8", "phash")
 OPTIONAL_BASELINES = ("pdq", "teacher:efficientnet-lite0")
 

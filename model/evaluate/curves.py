@@ -72,7 +72,8 @@ def draw_plots(curves: Sequence[RadiusCurve]) -> dict[str, bytes]:
         chosen = [curve for curve in curves if curve.task == task]
         for name, draw in (("certified", _draw_shares), ("radii", _draw_histogram)):
             figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
-            draw(figure.subplots(), chosen, _TITLES[task])
+            draw(axes := figure.subplots(), chosen, _TITLES[task])
+            axes.legend()
             buffer = io.BytesIO()
             # Without its date the file depends on the numbers alone.
             figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
@@ -93,7 +94,6 @@ def _draw_shares(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:
     axes.set(xlabel="radius, l2 over the network's input", ylabel=f"{title}, %", ylim=(0, 100))
     axes.set_xlim(0.0, radii[-1])
     axes.grid(alpha=0.3)
-    axes.legend()
 
 
 def _draw_histogram(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:
@@ -102,4 +102,3 @@ def _draw_histogram(axes: Any, curves: Sequence[RadiusCurve], title: str) -> Non
         axes.hist(curve.right_radii(), bins=bins, histtype="step", label=curve.metric)
     axes.set(xlabel="certified radius, l2 over the network's input", ylabel="right answers")
     axes.set_title(title.replace("Certified", "Radii behind certified"))
-    axes.legend()

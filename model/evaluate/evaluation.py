@@ -7,14 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from model.cli.files import sha256_of
-from model.data.pictures import (
-    USUAL_SPLITS,
-    evenly,
-    has_split,
-    is_listed_part,
-    open_pictures,
-    usual_split,
-)
+from model.data.pictures import evenly, is_listed_part, open_pictures, splits_of, usual_split
 from model.data.triplets import read_triplets
 from model.errors import EvaluationError
 from model.evaluate import copies, labels, retrieval, triplets
@@ -165,5 +158,4 @@ class Evaluation:
 
 def _is_imagenets_layout(path: Path) -> bool:
     """Whether a training part is there to vote: not that of a corpus, which has a list."""
-    parts = (has_split(path, split) for split in USUAL_SPLITS)
-    return has_split(path, _TRAINING) and not is_listed_part(path, _TRAINING) and any(parts)
+    return _TRAINING in splits_of(path) and not is_listed_part(path, _TRAINING)

@@ -87,10 +87,9 @@ class Gallery:
         without: Sequence[LeftOut] = (),
     ) -> Standing:
         """How the chosen entry of each query stands against all others that count for it."""
-        most = max(ks)
 
         def of_each_k(lower: Float64[np.ndarray, "B N"]) -> Float64[np.ndarray, "B K"]:
-            missing = max(0, most - lower.shape[1])
+            missing = max(0, max(ks) - lower.shape[1])
             padded = np.pad(lower, ((0, 0), (0, missing)), constant_values=np.inf)
             places = [k - 1 for k in ks]
             return np.partition(padded, places, axis=1)[:, places]

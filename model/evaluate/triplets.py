@@ -30,13 +30,11 @@ class Decisions:
         left_closer: whether d(reference, left) < d(reference, right), (T,).
         right_closer: the opposite; neither on a tie, (T,).
         radii: embedding-space distance of the reference to the flip, slack off, (T,); 0 on a tie.
-        norms: of the reference's embedding, (T,).
     """
 
     left_closer: Bool[np.ndarray, " T"]
     right_closer: Bool[np.ndarray, " T"]
     radii: Float64[np.ndarray, " T"]
-    norms: Float64[np.ndarray, " T"]
 
 
 def decide(
@@ -54,7 +52,7 @@ def decide(
     lower = radii_of_differences(np.abs(gap), difference, norm=norms).lower
     apart = lower < np.inf
     radii = np.where(apart & (norms > 0.0), np.maximum(0.0, lower), 0.0)
-    return Decisions(apart & (gap > 0.0), apart & (gap < 0.0), radii, norms)
+    return Decisions(apart & (gap > 0.0), apart & (gap < 0.0), radii)
 
 
 def natural_scores(
@@ -102,7 +100,7 @@ def measure_triplets(
     rows = mean_rows({**fields, "figure": "score"}, natural_scores(decisions, votes), groups)
     if embedded.proof is None:
         return rows, None
-    agreed, is_small = agreement(decisions, votes), decisions.norms < 1.0
+    agreed, is_small = agreement(decisions, votes), norms_of(references) < 1.0
     rows += mean_rows({**fields, "figure": "norm_below_1"}, is_small, groups[:1])
     claims = claims_of(decisions.radii, references, embedded.proof, embedded.resizes)
     certified = {**fields, "figure": "certified_score"}

@@ -10,7 +10,7 @@ from model.metrics.metric import Metric
 from model.metrics.ours import EmbedderMetric
 from model.metrics.pixels import BlockMeans
 
-_DEFAULT = "wave-64"
+DEFAULT = "wave-64"
 _BASELINES: dict[str, Callable[[], Metric]] = {
     "raw": lambda: BlockMeans(64),
     "blockmean16": lambda: BlockMeans(16),
@@ -21,7 +21,7 @@ _BASELINES: dict[str, Callable[[], Metric]] = {
 _TEACHER = "teacher:"
 
 METRIC_HELP = (
-    f"{_DEFAULT} (the checkpoint that ships), a checkpoint file, {', '.join(_BASELINES)}, "
+    f"{DEFAULT} (the checkpoint that ships), a checkpoint file, {', '.join(_BASELINES)}, "
     "or teacher:NAME, with @64 at its end for a teacher behind a 64 x 64 picture"
 )
 
@@ -55,7 +55,7 @@ def load_metric(spec: str, *, weights: Path | None = None, device: str = "cpu") 
         return _BASELINES[spec]()
     if spec.startswith(_TEACHER):
         return _teacher(spec.removeprefix(_TEACHER), weights, device)
-    if spec == _DEFAULT:
+    if spec == DEFAULT:
         return EmbedderMetric(Embedder.load(device=device))
     if spec.endswith(".safetensors") or Path(spec).is_file():
         return EmbedderMetric(Embedder.load(spec, device=device))
