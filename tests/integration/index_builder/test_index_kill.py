@@ -165,7 +165,7 @@ def test_readers_see_whole_versions_while_builds_swap_and_prune_them(tmp_path):
     threads = [threading.Thread(target=read) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for n in range(25):
+    for n in range(12):
         build(tmp_path, sources[n % 3])
         prune(tmp_path, "default", 1)
     stop.set()
