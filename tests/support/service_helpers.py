@@ -195,10 +195,10 @@ def start_process(
             run_module, *arguments, output=log, environment=environment, open_files=open_files
         )
         return Server(process, _url_of(process, log), log)
+    limit = [] if open_files is None else ["prlimit", f"--nofile={open_files}:{open_files}"]
+    command = [*limit, sys.executable, "-m", *arguments]
     with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", *arguments], env=environment, stdout=output, stderr=output
-        )
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
     return Server(process, _url_of(process, log), log)
 
 
