@@ -25,6 +25,11 @@ def _budget(value: Any) -> Any:
     return parse_budget(value) if isinstance(value, str) else value
 
 
+def _formula(value: Any) -> Any:
+    # Its name until 2026-11: files that say it go on.
+    return "normalised" if value == "published" else value
+
+
 class Expectation(BaseModel):
     """One line of the file: which row it is about, and what that row's value must be.
 
@@ -49,7 +54,7 @@ class Expectation(BaseModel):
     k: int | None = None
     epsilon: Annotated[FiniteFloat, BeforeValidator(_budget)] | None = None
     unit: str | None = None
-    formula: str | None = None
+    formula: Annotated[str | None, BeforeValidator(_formula)] = None
     statistic: str | None = None
     rate: FiniteFloat | None = None
 

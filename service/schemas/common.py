@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 DEFAULT_INDEX = "default"
 CACHE_TIME = "Hashing the file and asking the caches, where there are any; on a hit, decode is 0."
@@ -17,7 +18,7 @@ Stage = Literal["cache", "queue", "decode", "embed", "search", "certify"]
 def _written_plainly(value: object) -> object:
     """A number in a form or a query looks as in JSON; Python would read `1_0` and ` 5 `, too."""
     if isinstance(value, str) and not set(value) <= set("+-.0123456789eE"):
-        raise ValueError("should be a plain number")
+        raise PydanticCustomError("plain_number", "Input should be a number as JSON writes it")
     return value
 
 

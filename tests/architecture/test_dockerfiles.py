@@ -41,7 +41,7 @@ def test_hadolint_would_find_something(tmp_path):
 
 def test_the_one_base_of_others_is_pinned_by_digest():
     bases = {part.split()[0] for part in STAGES.values()} - set(STAGES)
-    assert bases == {"${PYTHON_IMAGE}", "builder-${VARIANT}"}
+    assert bases == {"${PYTHON_IMAGE}", "builder-${VARIANT}", "base-${VARIANT}"}
     assert re.search(r"^ARG PYTHON_IMAGE=[a-z]+:[a-z0-9.-]+@sha256:[0-9a-f]{64}$", TEXT, re.M)
     assert {"builder-cpu", "builder-gpu"} <= set(STAGES)
     assert "ARG VARIANT=cpu" in TEXT

@@ -6,7 +6,7 @@ from model.evaluate.expectations import (
     check_expectations,
     read_expectations,
 )
-from model.evaluate.radii import PROVED
+from model.evaluate.radii import NORMALISED, PROVED
 
 
 def row(metric, figure, value, by="all", **fields):
@@ -137,3 +137,9 @@ def test_a_file_that_means_nothing_is_refused(tmp_path, text, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(EvaluationError, match="nothing here"):
         read_expectations(tmp_path / "nothing here.toml")
+
+
+def test_a_file_may_still_call_the_papers_formula_published(tmp_path):
+    found = row("ours", "certified_recall", 0.5, epsilon=0.1, **NORMALISED)
+    text = CERTIFIED.replace('"ours"', '"published"') + "epsilon = 0.1\nat_least = 0.4\n"
+    assert checked(tmp_path, text, [found])[0]["is_met"]
