@@ -6,17 +6,24 @@ is trained in a principal basis of the front's features, which never change: the
 and a step costs two small matrix products instead of a pass through the network.
 """
 
+import hashlib
+
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float16, Float64
 from torch import Tensor, nn
 from torch.nn import functional
 
 from model.data.pictures import PictureSet, evenly
 from model.train.config import CopiesSettings, TrainConfig
-from model.train.copies.banks import feature_bank, features_of
-from model.train.copies.closed_form import covariance_of, discriminant, fit_narrowing_maps
+from model.train.copies.closed_form import (
+    covariance_of,
+    discriminant,
+    fit_narrowing_maps,
+    principal_basis,
+)
 from model.train.copies.material import (
+    Material,
     gathered,
     network_inputs,
     validation_inputs,
@@ -25,11 +32,17 @@ from model.train.copies.material import (
 from model.train.copies.task import EditedCopiesTask
 from model.train.copies.wave_student import HEAD_NORM, WaveStudent, nearest_contraction
 from model.train.distributed import progress
+from model.train.part_store import PartStore, digest_of
 from model.train.student import Student
 from model.train.task import Sources
 
 _FITTED_ON = 512
 """Pictures that the narrowing maps of a fresh front are fitted to."""
+
+_BASIS_ROWS = 3072
+"""Rows the basis is taken from; their Gram matrix is what is decomposed."""
+
+_PER_PASS = 32
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
@@ -38,13 +51,13 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
     material = gathered(config, sources, start)
     if start is None:
         _fit(front, material.training)
-    basis, centre, bank = feature_bank(front, material)
+    basis, centre, bank = _feature_bank(front, material)
     rows = np.array(bank)  # float16, in memory: a step reads a thousand places
     progress().step("solving for the head in closed form")
     closed_form = _closed_form(config.copies, torch.from_numpy(rows), front.config.embedding_dim)
     student = HeadStudent(front, basis, centre, *closed_form)
     *inputs, originals = validation_inputs(material, front.config.input_size)
-    plain, queries = ((features_of(front, some) - centre) @ basis for some in inputs)
+    plain, queries = ((_features_of(front, some) - centre) @ basis for some in inputs)
     return student, HeadTask(material, student, rows, (plain, queries, originals))
 
 
@@ -130,3 +143,59 @@ def _closed_form(settings: CopiesSettings, rows: Tensor, dim: int) -> tuple[Tens
     )
     mix = functional.pad(mix, (0, 0, 0, dim - len(mix)))
     return mix, mix @ some[:, 0].double().mean(dim=0)
+
+
+def _feature_bank(
+    front: WaveStudent, material: Material
+) -> tuple[Float[Tensor, "N K"], Float[Tensor, " N"], Float16[np.ndarray, "P V K"]]:
+    """Features of every training picture, as it is first, and of its edited copies.
+
+    Of the front the maps are used, not the head. There are fewer directions than the settings say
+    where so many cannot be told apart.
+
+    Returns:
+        Basis: principal directions, orthonormal columns. Centre: mean of the features. Rows: of
+        all pictures in this basis about this centre, memory-mapped.
+    """
+    front.eval()
+    pictures, seed, settings = material.training, material.config.seed, material.config.copies
+
+    def features(place: int, views: int) -> Float[Tensor, "V N"]:
+        seen = material.copies(place, views)
+        return _features_of(front, network_inputs(seen, front.config.input_size))
+
+    places = evenly(len(pictures), _BASIS_ROWS // 2)
+    shown = progress().counting("features that the basis is taken from", places, len(places))
+    some = torch.cat([features(place, 1) for place in shown])
+    centre = some.mean(dim=0)
+    basis = _row_space(some - centre, settings.head_basis)
+
+    def row(place: int) -> Float16[np.ndarray, "V K"]:
+        return ((features(place, settings.views) - centre) @ basis).half().numpy()
+
+    weights = [
+        hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
+        for tensor in front.state_dict().values()
+    ]
+    about = [material.contents, seed, settings.views, settings.stacked_share, *basis.shape]
+    name, shape = f"features-{digest_of(weights, about)}", (1 + settings.views, basis.shape[1])
+    store = PartStore(material.folder / "features", name, len(pictures), shape, "float16")
+    return basis, centre, store.build(row, "features", material.device)
+
+
+def _features_of(front: WaveStudent, inputs: Float[np.ndarray, "B 3 S S"]) -> Float[Tensor, "B N"]:
+    """A front's features, without gradients, a few inputs at a time."""
+    with torch.no_grad():
+        parts = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32)).split(_PER_PASS)
+        return torch.cat([front.features(part) for part in parts])
+
+
+def _row_space(rows: Float[Tensor, "M N"], dim: int) -> Float[Tensor, "N K"]:
+    """Principal directions of centred rows, from their Gram matrix: there are fewer rows than N."""
+    gram = rows.double() @ rows.double().T
+    most = min(dim, len(rows) - 1, rows.shape[1])
+    weights = principal_basis(gram, most)
+    directions = rows.double().T @ weights
+    # One QR makes them orthonormal to rounding; their span and order stay.
+    q, r = torch.linalg.qr(directions)
+    return (q * r.diagonal().sign()).float()

@@ -7,14 +7,20 @@ a head reads best are what this task is for.
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Shaped
+from jaxtyping import Float, Float64, Shaped, UInt8
 from torch import Tensor
 
 from model.errors import TrainingError
 from model.train.config import TrainConfig
-from model.train.copies.banks import input_bank
-from model.train.copies.material import gathered, validation_inputs, wave_student
+from model.train.copies.material import (
+    Material,
+    gathered,
+    network_inputs,
+    validation_inputs,
+    wave_student,
+)
 from model.train.copies.task import EditedCopiesTask
+from model.train.part_store import PartStore, digest_of
 from model.train.student import Student
 from model.train.task import Sources
 
@@ -30,7 +36,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "MapsTask"]:
     student, start = wave_student(config, sources)
     student.training_copies = config.maps.training_copies
     material, size = gathered(config, sources, start), student.config.input_size
-    bank = input_bank(material, size)
+    bank = _input_bank(material, size)
     plain, queries, originals = validation_inputs(material, size)
     validation = (torch.from_numpy(plain), torch.from_numpy(queries), originals)
     return student, MapsTask(material, student, bank, validation)
@@ -58,3 +64,20 @@ class MapsTask(EditedCopiesTask):
 def _floats(inputs: Shaped[Tensor, "B 3 S S"]) -> Float[Tensor, "B 3 S S"]:
     """Values in [0, 1]: of 8 bits, or as they are."""
     return inputs if inputs.is_floating_point() else inputs.float() / 255.0
+
+
+def _input_bank(material: Material, size: int) -> UInt8[np.ndarray, "P V 3 S S"]:
+    """Inputs of every training picture, as it is first, and of its edited copies, memory-mapped.
+
+    In 8 bits: a training input need not be exact, and floats would take four times the room.
+    """
+    seed, settings = material.config.seed, material.settings
+
+    def row(place: int) -> UInt8[np.ndarray, "V 3 S S"]:
+        inputs = network_inputs(material.copies(place, settings.views), size)
+        return np.rint(255.0 * np.clip(inputs, 0.0, 1.0)).astype(np.uint8)
+
+    about = (material.contents, size, seed, settings.views, settings.stacked_share)
+    name, shape = f"inputs-{digest_of(*about)}", (1 + settings.views, 3, size, size)
+    store = PartStore(material.folder / "inputs", name, len(material.training), shape, "uint8")
+    return store.build(row, "edited copies", material.device)
