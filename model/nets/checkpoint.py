@@ -144,13 +144,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Reads a checkpoint and proves its claims again.
-
-    Args:
-        path: a safetensors file that `save_checkpoint` wrote.
-
-    Returns:
-        The checkpoint; its claims hold for the weights as read.
+    """Reads a checkpoint and proves its claims again: they hold for the weights as read.
 
     Raises:
         CheckpointError: as `read_checkpoint` and `check_claims` say.
@@ -163,9 +157,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
 def read_checkpoint(path: Path | str) -> Checkpoint:
     """Reads a checkpoint; nothing is proved yet: whoever runs it checks its claims.
-
-    Args:
-        path: a safetensors file that `save_checkpoint` wrote.
 
     Raises:
         CheckpointError: the file is missing, not safetensors, truncated, of an unknown schema or

@@ -76,17 +76,7 @@ CONVENTIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
 
 
 def load_dreamsim(rest: str, weights: Path | None, device: str) -> FrozenTeacher:
-    """A DreamSim variant.
-
-    Args:
-        rest: VARIANT, or VARIANT:CONVENTION; the convention is v0.1 if not given.
-        weights: folder of its files; see VARIANTS.
-        device: a torch device.
-
-    Raises:
-        MetricError: the variant or convention is unknown, or files are missing; they are named.
-        DependencyError: the package cannot be imported.
-    """
+    """VARIANT or VARIANT:CONVENTION, which is v0.1 if not given, from a folder of its files."""
     variant, _, convention = rest.partition(":")
     convention = convention or "v0.1"
     if variant not in VARIANTS:

@@ -28,10 +28,6 @@ def load_lite0(weights: Path | None, size: int | None, device: str) -> FrozenTea
     BatchNorm is frozen and folded into the convolutions: an embedding does not depend on the rest
     of its batch. Another input size than 224 is faster or finer, not what it was trained for.
 
-    Raises:
-        DependencyError: the network's package, or that of its weights, is not installed.
-        MetricError: the weights cannot be read, or are another network's.
-
     Source: Tan and Le 2019, arXiv:1905.11946, and its "lite" variants; the weights are TensorFlow's
     as the package carries them, which want pixels as (255 x - 127) / 128.
     """

@@ -30,14 +30,10 @@ class Recipe:
 
 
 class FrozenTeacher:
-    """A network whose weights and statistics stay as they are.
+    """A `Teacher`: a network whose weights and statistics stay as they are.
 
     Attributes:
-        name: as `load_teacher` knows it.
         network: what was frozen.
-        dim: length of an embedding, as a gray picture shows it.
-        input_size: side of its input, pixels.
-        record: what to remember of it.
     """
 
     def __init__(

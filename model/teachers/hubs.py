@@ -20,17 +20,10 @@ _DINO_DIVISOR = 20.0
 
 
 def load_timm(model: str, weights: Path | None, size: int | None, device: str) -> FrozenTeacher:
-    """A network of timm, its pooled features; those of a DINO divided by 20.
+    """The pooled features of a network of timm, like vit_base_patch16_224.dino.
 
-    Args:
-        model: timm's name of it, like vit_base_patch16_224.dino.
-        weights: the file its hub holds, model.safetensors or pytorch_model.bin.
-        size: side of its input where not its own; its position table is then interpolated.
-        device: a torch device.
-
-    Raises:
-        MetricError: timm knows no such model, or the weights are missing or another model's.
-        DependencyError: timm cannot be imported.
+    Those of a DINO are divided by 20. Its weights are the file that its hub holds,
+    model.safetensors or pytorch_model.bin; for another input its positions are interpolated.
     """
     path = _required(weights, f"timm:{model}")
     timm = import_foreign("timm", f"timm:{model}", "timm", "teachers")
@@ -50,16 +43,10 @@ def load_timm(model: str, weights: Path | None, size: int | None, device: str) -
 
 
 def load_open_clip(model: str, weights: Path | None, device: str) -> FrozenTeacher:
-    """The image half of a network of open_clip, as it would be compared with texts.
+    """The image half of a network of open_clip, like ViT-B-32, as texts are compared with it.
 
-    Args:
-        model: open_clip's name of it, like ViT-B-32.
-        weights: the file its hub holds, open_clip_model.safetensors or open_clip_pytorch_model.bin.
-        device: a torch device.
-
-    Raises:
-        MetricError: open_clip knows no such model, or the weights are missing or another model's.
-        DependencyError: open_clip cannot be imported.
+    Its weights are the file that its hub holds, open_clip_model.safetensors or
+    open_clip_pytorch_model.bin.
     """
     name = f"open_clip:{model}"
     path = _required(weights, name)

@@ -26,6 +26,8 @@ app = typer.Typer(
     help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
 )
 
+PicturesArgument = Annotated[Path, Argument(help="A folder of pictures, or a corpus.")]
+SplitOption = Annotated[str | None, Option("--split", help="Only this part of PICTURES.")]
 OutOption = Annotated[Path, Option("--out", help="The run's folder; taken up if it is one.")]
 RecipeOption = Annotated[
     str, Option("--recipe", help=f"{', '.join(recipe_names())}, or a TOML file.")
@@ -98,11 +100,11 @@ def corpus(
 
 @app.command("synthetic-2afc")
 def synthetic_2afc(
-    pictures: Annotated[Path, Argument(help="A folder of pictures, or a corpus.")],
+    pictures: PicturesArgument,
     out: Annotated[Path, Argument(help="The folder to make.")],
     triplets: Annotated[int, Option("--triplets", min=10, max=1_000_000, help="How many.")] = 600,
     seed: Annotated[int, Option("--seed", min=0, help="Another seed, another set.")] = 0,
-    split: Annotated[str | None, Option("--split", help="Use this split of PICTURES only.")] = None,
+    split: SplitOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Make judged triplets of any pictures, in the layout of NIGHTS, for trying things out."""
@@ -115,7 +117,7 @@ def synthetic_2afc(
 
 @app.command()
 def teach(
-    pictures: Annotated[Path, Argument(help="A folder of pictures, or a corpus.")],
+    pictures: PicturesArgument,
     out: Annotated[Path, Argument(help="The folder to write.")],
     teacher: Annotated[
         str, Option("--teacher", help="A teacher: see docs/teachers.md.")
@@ -123,7 +125,7 @@ def teach(
     weights: Annotated[
         Path | None, Option("--weights", help="The teacher's weights on disk.")
     ] = None,
-    split: Annotated[str | None, Option("--split", help="Only this part of PICTURES.")] = None,
+    split: SplitOption = None,
     size: Annotated[
         int | None, Option("--size", help="Side of the teacher's input, not its own.")
     ] = None,

@@ -63,9 +63,7 @@ def fit_narrowing_maps(student: WaveStudent, inputs: Float[Tensor, "B 3 S S"]) -
     The low-pass channels pass as they are; of the details, those directions are kept that carry
     most of what is there.
 
-    Args:
-        student: changed in place; its other maps stay.
-        inputs: pictures to measure on.
+    The student is changed in place; its other maps stay.
     """
     for layer, (weight, bias) in enumerate(zip(student.maps, student.biases, strict=True)):
         if weight.shape[0] == weight.shape[1]:

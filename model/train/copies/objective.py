@@ -68,9 +68,15 @@ def pairwise_radii(
     own = units[first : first + len(queries)]
     gap = (queries * own).sum(dim=1, keepdim=True) - queries @ units.T
     radii, counts = radii_of(gap, 2.0 - 2.0 * (own @ units.T), _SAME)
-    places = torch.arange(len(queries), device=queries.device)
-    counts[places, first + places] = False
-    return radii, counts
+    return radii, counts & ~_own_places(queries, keys, first)
+
+
+def _own_places(
+    rows: Float[Tensor, "B ..."], others: Float[Tensor, "N ..."], first: int
+) -> Bool[Tensor, "B N"]:
+    """True where the other is the row's own, number first + i for row i."""
+    places = torch.arange(len(others), device=rows.device)
+    return places == first + torch.arange(len(rows), device=rows.device)[:, None]
 
 
 def radius_loss(
@@ -135,9 +141,7 @@ def relational_loss(
 
     Source: Park et al. 2019, arXiv:1904.05068, in the form of a softmax over similarities.
     """
-    itself = torch.zeros(len(keys), len(all_keys), dtype=torch.bool, device=keys.device)
-    places = torch.arange(len(keys), device=keys.device)
-    itself[places, first + places] = True
+    itself = _own_places(keys, all_keys, first)
 
     def log_shares(rows: Tensor, others: Tensor) -> Tensor:
         cosines = functional.normalize(rows, dim=1) @ functional.normalize(others, dim=1).T

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ import typer
 from model.cli.console import Output
 from model.cli.progress import Progress
 from model.errors import CorpusError
-from model.train.corpus.composites import draw_background, draw_composite, gather_materials
+from model.train.corpus.composites import Material, draw_background, draw_composite
 from model.train.corpus.duplicates import drop_near, sift
 from model.train.corpus.files import FileEntry, list_files
 from model.train.corpus.packages import Unpacked, unpack
@@ -163,10 +164,14 @@ def _draw(
         results = _in_order(draw, range(recipe.backgrounds), workers)
         drawn += progress.counting("drawing backgrounds", results, recipe.backgrounds)
     if recipe.composites:
-        materials = gather_materials(pictures)
-        if not materials.cutouts:
+        training = [one for one in pictures if one.split == "train"]
+        cutouts, backgrounds = (
+            [Material(image, one.sha256, one.licence) for one in training if (image := of(one))]
+            for of in (attrgetter("cutout"), attrgetter("background"))
+        )
+        if not cutouts:
             raise CorpusError(_NO_CUTOUTS)
-        draw = partial(draw_composite, materials, recipe.seed)
+        draw = partial(draw_composite, cutouts, backgrounds, recipe.seed)
         results = _in_order(draw, range(recipe.composites), workers)
         drawn += progress.counting("drawing composites", results, recipe.composites)
     return drawn

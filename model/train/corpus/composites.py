@@ -40,22 +40,6 @@ class Material(NamedTuple):
     licence: str
 
 
-class Materials(NamedTuple):
-    """Everything composites are made of; cut-outs must not be none, backgrounds may."""
-
-    cutouts: Sequence[Material]
-    backgrounds: Sequence[Material]
-
-
-def gather_materials(pictures: Sequence[Prepared]) -> Materials:
-    """Cut-outs and backgrounds of the training pictures, and of no others."""
-    training = [one for one in pictures if one.split == "train"]
-    return Materials(
-        [Material(one.cutout, one.sha256, one.licence) for one in training if one.cutout],
-        [Material(one.background, one.sha256, one.licence) for one in training if one.background],
-    )
-
-
 def draw_background(seed: int, number: int) -> Prepared:
     """A picture of noise, by its number."""
     rng = np.random.default_rng([seed, 1, number])
@@ -64,21 +48,26 @@ def draw_background(seed: int, number: int) -> Prepared:
     return _prepared(PROCEDURAL, "texture", number, image, (), _OWN_LICENCE)
 
 
-def draw_composite(materials: Materials, seed: int, number: int) -> Prepared:
-    """One to four cut-outs on one colour, on noise or on a part of a photograph, by its number."""
+def draw_composite(
+    cutouts: Sequence[Material], backgrounds: Sequence[Material], seed: int, number: int
+) -> Prepared:
+    """One to four cut-outs on one colour, on noise or on a part of a photograph, by its number.
+
+    Cut-outs must not be none, backgrounds may.
+    """
     rng = np.random.default_rng([seed, 2, number])
     size = _canvas(rng)
     parts: list[Material] = []
     ground = rng.random()
     if ground < _PLAIN_SHARE:
         canvas = _plain(size, rng)
-    elif materials.backgrounds and ground < _PLAIN_SHARE + _PHOTO_SHARE:
-        parts.append(materials.backgrounds[int(rng.integers(len(materials.backgrounds)))])
+    elif backgrounds and ground < _PLAIN_SHARE + _PHOTO_SHARE:
+        parts.append(backgrounds[int(rng.integers(len(backgrounds)))])
         canvas = _photo_part(parts[0].image, size, rng)
     else:
         canvas = Image.fromarray(noise(size[1], size[0], rng))
     for _ in range(1 + int(rng.choice(len(_COUNTS), p=_COUNTS))):
-        cutout = materials.cutouts[int(rng.integers(len(materials.cutouts)))]
+        cutout = cutouts[int(rng.integers(len(cutouts)))]
         parts.append(cutout)
         _paste(canvas, cutout.image, rng)
     licences = "; ".join(sorted({part.licence for part in parts}))

@@ -11,11 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8
 
-from model.train.corpus.pictures import Prepared, Refused
+from model.train.corpus.pictures import THUMBNAIL_SIDE, Prepared, Refused
 from model.train.corpus.recipe import Source
 from model.train.corpus.split import uniform
 
-NEAR_RMS = 0.05
+_PIXELS = 3 * THUMBNAIL_SIDE**2
+_NEAR = (255.0 * 0.05) ** 2 * _PIXELS
+"""Squared distance of two thumbnails below which they are nearly the same."""
+
 # What is measured on is the last to give way, what trains the first.
 _PRECEDENCE = ("test", "validation", "train")
 _BLOCK = 2048
@@ -64,27 +67,25 @@ def drop_near(pictures: Sequence[Prepared], held_out: Sequence[Prepared]) -> Sif
 
 
 def near_any(
-    thumbnails: UInt8[np.ndarray, "N P"], others: UInt8[np.ndarray, "M P"], rms: float = NEAR_RMS
+    thumbnails: UInt8[np.ndarray, "N P"], others: UInt8[np.ndarray, "M P"]
 ) -> Bool[np.ndarray, " N"]:
-    """Whether each thumbnail is nearer than `rms` (of the range [0, 1]) to one of the others."""
+    """Whether each thumbnail is near one of the others."""
     near = np.zeros(len(thumbnails), dtype=bool)
     for start in range(0, len(thumbnails), _BLOCK):
         block = slice(start, start + _BLOCK)
         for first in range(0, len(others), _BLOCK):
             distances = _squared_distances(thumbnails[block], others[first : first + _BLOCK])
-            near[block] |= (distances < _bound(thumbnails, rms)).any(axis=1)
+            near[block] |= (distances < _NEAR).any(axis=1)
     return near
 
 
-def near_earlier(
-    thumbnails: UInt8[np.ndarray, "N P"], rms: float = NEAR_RMS
-) -> Bool[np.ndarray, " N"]:
-    """Whether each thumbnail is nearer than `rms` to an earlier one that is not itself so."""
+def near_earlier(thumbnails: UInt8[np.ndarray, "N P"]) -> Bool[np.ndarray, " N"]:
+    """Whether each thumbnail is near an earlier one that is not itself so."""
     near = np.zeros(len(thumbnails), dtype=bool)
     for start in range(0, len(thumbnails), _BLOCK):
         block = thumbnails[start : start + _BLOCK]
-        is_near = near_any(block, thumbnails[:start][~near[:start]], rms)
-        close = np.tril(_squared_distances(block, block) < _bound(thumbnails, rms), -1)
+        is_near = near_any(block, thumbnails[:start][~near[:start]])
+        close = np.tril(_squared_distances(block, block) < _NEAR, -1)
         for row in np.flatnonzero(close.any(axis=1)):
             is_near[row] |= bool((close[row] & ~is_near).any())
         near[start : start + len(block)] = is_near
@@ -118,13 +119,9 @@ def _squared_distances(
     return (a * a).sum(axis=1)[:, None] - 2.0 * (a @ b.T) + (b * b).sum(axis=1)[None]
 
 
-def _bound(thumbnails: UInt8[np.ndarray, "N P"], rms: float) -> float:
-    return (255.0 * rms) ** 2 * thumbnails.shape[1]
-
-
 def _thumbnails(pictures: Sequence[Prepared]) -> UInt8[np.ndarray, "N P"]:
     rows = [one.thumbnail for one in pictures]
-    return np.stack(rows) if rows else np.zeros((0, 768), dtype=np.uint8)
+    return np.stack(rows) if rows else np.zeros((0, _PIXELS), dtype=np.uint8)
 
 
 def _refused(one: Prepared, reason: str) -> Refused:

@@ -8,7 +8,6 @@ from PIL import Image
 
 from model.train.corpus.composites import (
     Material,
-    Materials,
     draw_background,
     draw_composite,
     noise,
@@ -53,21 +52,20 @@ def test_the_noise_falls_as_natural_pictures_do():
 
 
 def test_a_number_draws_one_picture_and_the_next_another():
-    materials = Materials(CUTOUTS, PHOTOS)
-    again = [draw_composite(materials, 0, 7).image for _ in range(2)]
+    again = [draw_composite(CUTOUTS, PHOTOS, 0, 7).image for _ in range(2)]
     assert again[0] == again[1]
     assert draw_background(0, 7).image == draw_background(0, 7).image
-    drawn = [draw_composite(materials, seed, number).image for seed in (0, 1) for number in (0, 1)]
+    drawn = [
+        draw_composite(CUTOUTS, PHOTOS, seed, number).image for seed in (0, 1) for number in (0, 1)
+    ]
     assert len(set(drawn)) == 4
 
 
 def test_a_composite_shows_what_it_says_it_is_made_of():
-    plain = Materials(
-        (Material(encode(Image.new("RGBA", (64, 64), (255, 0, 255, 255)), None), "pink", "PD"),), ()
-    )
+    plain = encode(Image.new("RGBA", (64, 64), (255, 0, 255, 255)), None)
     pink = 0
     for number in range(20):
-        composite = draw_composite(plain, 0, number)
+        composite = draw_composite([Material(plain, "pink", "PD")], (), 0, number)
         assert set(composite.parts) == {"pink"}
         assert (composite.licence, composite.label, composite.split) == ("PD", None, "train")
         pixels = pixels_of(composite).astype(int)
@@ -82,7 +80,7 @@ def corner(prepared):
 
 
 def test_half_lie_on_one_colour_and_a_quarter_on_photographs():
-    drawn = [draw_composite(Materials(CUTOUTS, PHOTOS), 3, number) for number in range(200)]
+    drawn = [draw_composite(CUTOUTS, PHOTOS, 3, number) for number in range(200)]
     on_photos = [one for one in drawn if one.parts[0].startswith("photo")]
     others = [one for one in drawn if not one.parts[0].startswith("photo")]
     on_plain = [one for one in others if np.ptp(corner(one), axis=0).max() < 12]
@@ -94,7 +92,7 @@ def test_half_lie_on_one_colour_and_a_quarter_on_photographs():
 
 
 def test_without_photographs_the_rest_lie_on_noise():
-    drawn = [draw_composite(Materials(CUTOUTS, ()), 3, number) for number in range(40)]
+    drawn = [draw_composite(CUTOUTS, (), 3, number) for number in range(40)]
     assert all(part.startswith("cut") for one in drawn for part in one.parts)
     assert 8 <= sum(np.ptp(corner(one), axis=0).max() > 40 for one in drawn) <= 36
 
