@@ -10,12 +10,21 @@ from functools import partial
 from model.cli.console import Output
 from model.errors import TrainingError
 from model.nets.presets import PRESETS, WaveConfig
+from model.train import distill, finetune
 from model.train.config import load_recipe, parse_settings
+from model.train.copies import head_task, maps_task
 from model.train.copies.wave_student import require_wavelets
 from model.train.distributed import current, joined
 from model.train.run_folder import RunFolder, require_event_files
-from model.train.task import Sources, build
+from model.train.task import Sources
 from model.train.trainer import train
+
+TASKS = {
+    "distill": distill.build,
+    "finetune": finetune.build,
+    "copies": head_task.build,
+    "maps": maps_task.build,
+}
 
 
 def run(
@@ -38,8 +47,8 @@ def run(
     if sources.start is None and isinstance(PRESETS[config.preset], WaveConfig):
         require_wavelets()
     with joined(sources.device) as device:
-        own = dataclasses.replace(sources, device=device)
-        train(config, sources.work, partial(build, config, own), device=device)
+        build = partial(TASKS[config.task], config, dataclasses.replace(sources, device=device))
+        train(config, sources.work, build, device=device)
         if current().is_first:
             _show(output, RunFolder(sources.work))
 

@@ -1,7 +1,6 @@
 """What one run minimises, what it reads, and the student that it starts from."""
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,6 @@ from model.train.copies import wave_student
 from model.train.copies.wave_student import WaveStudent
 from model.train.sll_student import SllStudent, initial_weights
 from model.train.student import Student
-
-TASKS: Mapping[str, str] = {
-    "distill": "model.train.distill:build",
-    "finetune": "model.train.finetune:build",
-    "copies": "model.train.copies.head_task:build",
-    "maps": "model.train.copies.maps_task:build",
-}
-"""Name of a task -> the function (config, sources) -> (student, task) that builds it."""
 
 
 @runtime_checkable
@@ -79,12 +70,6 @@ class Sources:
     teacher_weights: Path | None = None  # for teachers whose package carries none
     embeddings: Path | None = None  # a teacher's, computed before
     device: str = "cpu"  # for the teacher
-
-
-def build(config: TrainConfig, sources: Sources) -> tuple[Student, Task]:
-    """The student and the task of a config."""
-    module, function = TASKS[config.task].split(":")
-    return getattr(importlib.import_module(module), function)(config, sources)
 
 
 def fresh_student(config: TrainConfig, embedding_dim: int | None = None) -> Student:

@@ -29,6 +29,7 @@ from model.errors import RetrievalError
 from model.nets.checkpoint import Checkpoint
 from model.nets.presets import PublishedConfig
 from model.train import trainer
+from model.train.commands import TASKS
 from model.train.config import TrainConfig, load_recipe
 from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined
@@ -36,7 +37,7 @@ from model.train.losses import cosine_hinge, radius_hinge
 from model.train.sampling import Part, example_at, view_generator
 from model.train.sll_student import SllStudent
 from model.train.student import Student
-from model.train.task import Sources, Task, build
+from model.train.task import Sources, Task
 
 SMALL = PublishedConfig(2, 4, 3, 2, 6, 8, input_size=32)
 QUICK = TrainConfig(
@@ -183,7 +184,7 @@ def small_recipe(name: str, **changes: Any) -> TrainConfig:
 def built(config: TrainConfig, pictures: Path, work: Path = ROOT / "nowhere",
           **sources: Path) -> tuple[Student, Task]:  # fmt: skip
     """The student and the task of a config, over a folder of pictures."""
-    return build(config, Sources(pictures, work=work, **sources))
+    return TASKS[config.task](config, Sources(pictures, work=work, **sources))
 
 
 def check_dealing(task: Task) -> None:

@@ -3,6 +3,7 @@
 import pytest
 
 from model.errors import TrainingError
+from model.train.commands import TASKS
 from model.train.config import (
     RECIPES,
     TrainConfig,
@@ -11,7 +12,6 @@ from model.train.config import (
     parse_settings,
     recipe_names,
 )
-from model.train.task import TASKS
 
 
 @pytest.mark.parametrize("name", recipe_names())
