@@ -148,10 +148,12 @@ def build_index(
     with _run(data_dir, paths, model, max_errors, union=union, progress=progress) as run:
         found = run.ingest
         found.read(source, embedder, limits, progress)
+        if union and found.plan.size() == 0 and not found.quarantined:
+            raise SourceError(f"{source_name} gives no item; nothing was changed")
         quarantined = run.keep_previous() if union else found.quarantined
         run.compare()
         if not allow_empty and found.plan.size() == 0:
-            raise SourceError(_no_item(source_name, found))
+            raise SourceError(_no_item(source_name, found, union=union))
         manifest = run.served(quarantined)
         changed = manifest is None
         if manifest is None:
@@ -254,13 +256,13 @@ def _open_previous(
     return contextlib.nullcontext()
 
 
-def _no_item(source_name: str, found: Ingest) -> str:
+def _no_item(source_name: str, found: Ingest, *, union: bool) -> str:
     first = f", the first {found.quarantined[0].path}: " if found.quarantined else ""
     reason = found.quarantined[0].reason if found.quarantined else ""
+    way_out = "" if union else ". To make the index empty, say --allow-empty"
     return (
         f"{source_name} gives no item ({found.counts.quarantined} files quarantined{first}{reason}"
-        f"; {found.counts.skipped} skipped); the index is as it was. To make it empty, say "
-        "--allow-empty"
+        f"; {found.counts.skipped} skipped); nothing was changed{way_out}"
     )
 
 

@@ -171,10 +171,12 @@ def _check_pictures(groups: Sequence[str], seed: int) -> None:
     # into either half.
     pictures = min(held_out, len(known) - held_out) + list(groups).count("")
     if pictures < min(map(trials_needed, TARGETS.values())):
-        raise _nothing_claimed([_too_few(*target, pictures) for target in TARGETS.items()])
+        raise _nothing_claimed(
+            [_too_few(*target, f"at most {pictures}") for target in TARGETS.items()]
+        )
 
 
-def _too_few(name: str, target: float, pictures: int) -> LeftOut:
+def _too_few(name: str, target: float, pictures: int | str) -> LeftOut:
     needed = trials_needed(target)
     reason = (
         f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures "

@@ -79,7 +79,9 @@ def list_keys(keys_file: _File = None) -> None:
 def revoke_key(name: _Name, keys_file: _File = None) -> None:
     """Take a key away; running services refuse it from their next request on."""
     with _refusals():
-        remove_entry(_path(keys_file), name)
+        path = _path(keys_file)
+        remove_entry(path, name)
+    typer.echo(f"{path}: revoked {name}", err=True)
 
 
 @contextmanager

@@ -128,7 +128,10 @@ class SearchResult(Wire):
 class AnswerCertificate(Wire):
     """Radii of the answer as a whole, in the same unit as the results'."""
 
-    top1_radius: Radius = Field(description="Below it the first result stays the first.")
+    top1_radius: Radius = Field(
+        description="Below it the first result stays the first; null too for an empty answer, of "
+        "which `set_radius` says how long it stays empty."
+    )
     set_radius: Radius = Field(description="Below it the set of results stays the same.")
     order_radius: Radius = Field(description="Below it the results keep their order.")
     unit: str = Field(description="What a radius measures.")

@@ -151,7 +151,7 @@ def test_one_picture_saved_in_many_files_is_one_picture(tmp_path):
         groups = {label.group for job in jobs for label in job.labels}
         assert (index.size, total, len(groups)) == (60, 60 * len(EDIT_KINDS), 60)
     with pytest.raises(
-        SourceError, match=r"1 % cannot be claimed .* from (2\d|30) pictures a half"
+        SourceError, match=r"1 % cannot be claimed .* from at most (2\d|30) pictures a half"
     ):
         calibrate(tmp_path, copies(folder, 6400))
     assert verify_index(tmp_path, "default").version == "v000001"

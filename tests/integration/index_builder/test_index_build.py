@@ -200,6 +200,14 @@ def test_a_source_without_items_does_not_empty_an_index_by_accident(tmp_path):
     assert np.load(tmp_path / "e.npz", allow_pickle=False)["vectors"].shape == (0, 24)
 
 
+def test_nothing_to_add_is_an_error_and_not_unchanged(tmp_path):
+    """An unmounted disk looks like that."""
+    build(tmp_path, write_folder(tmp_path / "in", 3))
+    with pytest.raises(SourceError, match="gives no item; nothing was changed$"):
+        build(tmp_path, write_folder(tmp_path / "empty", 0), union=True)
+    assert current_version(tmp_path) == "v000001"
+
+
 def test_add_is_a_union_in_which_new_content_wins_and_bad_content_does_not(tmp_path):
     build(tmp_path, write_folder(tmp_path / "a", 6))
     more = write_folder(tmp_path / "b", 3, first=100)
