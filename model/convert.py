@@ -1,5 +1,7 @@
 """Imports an official LipSim checkpoint: `python -m model.convert IN.pth OUT.safetensors`.
 
+A checkpoint of ours as IN (`.safetensors`) has its head rotated, which makes radii larger.
+
 Strict: a missing or surplus key, another shape, a NaN or an alias that differs from its twin is an
 error. Pickle is read with torch's `weights_only=True` and nothing else.
 """
@@ -7,6 +9,7 @@ error. Pickle is read with torch's `weights_only=True` and nothing else.
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +21,17 @@ from pydantic import ValidationError
 
 from model.cli.problems import problems
 from model.errors import CertificateError, CheckpointError, MetricError
-from model.nets.checkpoint import Checkpoint, check_finite, check_layout, save_checkpoint
+from model.nets.checkpoint import (
+    Checkpoint,
+    check_finite,
+    check_layout,
+    read_checkpoint,
+    save_checkpoint,
+)
 from model.nets.network import tensor_specs
-from model.nets.presets import PRESETS, PublishedConfig
+from model.nets.presets import PRESETS, PublishedConfig, WaveConfig
 from model.nets.published import published_scalings
+from model.nets.wave import rotate_head
 from model.teachers.weights import read_tensors
 
 _PREFIXES = ("module.model.", "model.", "module.", "")
@@ -64,6 +74,35 @@ def convert_official(
         config=config,
         weights={**weights, **scalings},
         training=record,
+    )
+
+
+def rotate_checkpoint(source: Path, target: Path, *, name: str | None = None) -> Checkpoint:
+    """Rotates the head of one of our wavelet networks, for larger radii of the same answers.
+
+    The embedding is turned as a whole (`rotate_head`), so that a bound for each of its coordinates
+    can be proved. Its fingerprint is another: indexes are built again.
+
+    Args:
+        source: a checkpoint of ours.
+        target: the file to write; replaced if it is there.
+        name: what people will call the network; None keeps its name.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its network has no head.
+    """
+    checkpoint = read_checkpoint(source)
+    if not isinstance(checkpoint.config, WaveConfig):
+        raise CheckpointError(f"{source}: a wavelet network was wanted, this one has no head")
+    weight, offset = rotate_head(
+        checkpoint.weights["head.weight"], checkpoint.weights["head.offset"]
+    )
+    return save_checkpoint(
+        target,
+        name=name or checkpoint.name,
+        config=replace(checkpoint.config, head_dtype="float32"),
+        weights={**checkpoint.weights, "head.weight": weight, "head.offset": offset},
+        training={**checkpoint.training, "rotated_from": checkpoint.fingerprint},
     )
 
 
@@ -129,7 +168,13 @@ def recognise(weights: Weights, embedding_dim: int | None) -> tuple[PublishedCon
 
 
 def main(
-    source: Annotated[Path, typer.Argument(metavar="IN.pth", help="Official checkpoint.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Official checkpoint (.pth), or one of ours (.safetensors) to rotate.",
+        ),
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="File to write.")],
     embedding_dim: Annotated[
         int | None, typer.Option(help="Numbers kept; default: the preset's.", min=1)
@@ -137,18 +182,28 @@ def main(
     name: Annotated[str | None, typer.Option(help="Name of the network.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Overwrite OUT.")] = False,
 ) -> None:
-    """Convert an official LipSim checkpoint to safetensors, strictly, and prove its bounds."""
+    """Convert an official LipSim checkpoint to safetensors, strictly, and prove its bounds.
+
+    One of ours has its head rotated: the same answers, with larger radii.
+    """
     try:
         if target.exists() and not force:
             raise CheckpointError(f"{target} exists; --force overwrites it")  # noqa: TRY301
-        checkpoint = convert_official(source, target, embedding_dim=embedding_dim, name=name)
+        if source.suffix == ".safetensors":
+            if embedding_dim:
+                raise CheckpointError("--embedding-dim is for official checkpoints")  # noqa: TRY301
+            checkpoint = rotate_checkpoint(source, target, name=name)
+        else:
+            checkpoint = convert_official(source, target, embedding_dim=embedding_dim, name=name)
     except CheckpointError as exc:
         typer.echo(f"error: {exc}", err=True)
         raise typer.Exit(1) from exc
     kept = checkpoint.config.embedding_dim
     typer.echo(f"wrote            {target}")
     typer.echo(f"network          {checkpoint.name}, {checkpoint.config}")
-    typer.echo(f"embedding dim    {kept}{'' if embedding_dim else ' (--embedding-dim changes it)'}")
+    is_official = source.suffix != ".safetensors"
+    hint = " (--embedding-dim changes it)" if is_official and not embedding_dim else ""
+    typer.echo(f"embedding dim    {kept}{hint}")
     typer.echo(f"fingerprint      {checkpoint.fingerprint}")
     typer.echo(f"lipschitz_bound  {checkpoint.lipschitz_bound!r}")
     typer.echo(f"forward_error    {checkpoint.forward_error!r}")

@@ -79,6 +79,8 @@ class Embedder:
         fingerprint: sha256 of weights, config and decode policy.
         decode_policy: version of the decode policy.
         lipschitz_bound: proved upper bound of the network's constant, l2 to l2.
+        output_scales: proved bounds s along each coordinate, <h(x') - h(x), D> <= |x' - x| |s o D|
+            for every D, (d,); `lipschitz_bound` throughout where no more is proved.
         forward_error: proved upper bound E of the network alone, for inputs in [0, 1].
         arithmetic: "float64" or "float32".
         claim: what a radius is about: the program as executed, or the network in real arithmetic.
@@ -105,6 +107,9 @@ class Embedder:
         self.fingerprint = checkpoint.fingerprint
         self.decode_policy = checkpoint.decode_policy
         self.lipschitz_bound = checkpoint.lipschitz_bound
+        self.output_scales = np.full(self.config.embedding_dim, self.lipschitz_bound)
+        if checkpoint.output_scales is not None:
+            self.output_scales = np.array(checkpoint.output_scales)
         self.arithmetic: Arithmetic = arithmetic
         self.claim: Claim = "program" if arithmetic == "float64" else "real-arithmetic"
         self.dim = checkpoint.config.embedding_dim
@@ -114,6 +119,12 @@ class Embedder:
             self.forward_error = prove(network, checkpoint.fingerprint, dtype).forward_error
         self.network: Network = network
         self._dtype, self._device = dtype, torch.device(device)
+
+    @property
+    def metric(self) -> Literal["isotropic", "head-aware"]:
+        """What radii of rank divide by: `lipschitz_bound` alone, or `output_scales`."""
+        is_uniform = (self.output_scales == self.lipschitz_bound).all()
+        return "isotropic" if is_uniform else "head-aware"
 
     @classmethod
     def load(

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, cast
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file  # pyright: ignore[reportUnknownVariableType]
 
@@ -30,6 +30,8 @@ from model.nets.presets import EmbedderConfig, config_from_json, config_to_json
 from model.pixels.decode import DECODE_POLICY_VERSION
 
 SCHEMA = "lipsim-checkpoint-1"
+# The same with `output_scales`: of a network whose head is rotated.
+SCALES_SCHEMA = "lipsim-checkpoint-2"
 METADATA_KEY = "lipsim"
 # How far above the proof a claim may be, as a factor, and at all. Another machine's roundings move
 # the bound by 1e-12 and E by a few per cent; a claim far beyond makes every radius 0 or, near the
@@ -59,7 +61,7 @@ class _Metadata(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    schema_: Literal["lipsim-checkpoint-1"] = Field(alias="schema")
+    schema_: Literal["lipsim-checkpoint-1", "lipsim-checkpoint-2"] = Field(alias="schema")
     name: Text
     config: dict[str, Any]
     decode_policy: Text
@@ -67,6 +69,13 @@ class _Metadata(BaseModel):
     lipschitz_bound: float
     forward_error: float
     training: dict[str, Any]
+    output_scales: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _has_scales_or_not(self) -> "_Metadata":
+        if (self.output_scales is not None) != (self.schema_ == SCALES_SCHEMA):
+            raise ValueError(f"output_scales belong into schema {SCALES_SCHEMA!r}, and only there")
+        return self
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,8 @@ class Checkpoint:
         forward_error: claimed upper bound E of the float64 pass for inputs in [0, 1], likewise.
         fingerprint: sha256 over weights, config and decode policy, 64 hexadecimal digits.
         training: record of how it was made; any JSON object.
+        output_scales: claimed bounds along each coordinate of an embedding (`model.certificate.
+            metric`), (d,); None where they are `lipschitz_bound` throughout.
     """
 
     name: str
@@ -92,6 +103,7 @@ class Checkpoint:
     forward_error: float
     fingerprint: str
     training: Mapping[str, Any]
+    output_scales: Sequence[float] | None = None
 
 
 def save_checkpoint(
@@ -104,7 +116,7 @@ def save_checkpoint(
 ) -> Checkpoint:
     """Proves a network and writes it, whole or not at all.
 
-    The claims are the proofs, rounded up generously (the bound by 2e-12, E by 1 in 1000): another
+    The claims are the proofs, rounded up generously (bounds by 2e-12, E by 1 in 1000): another
     machine proves the same network with other roundings, and must not refuse an honest file.
 
     Args:
@@ -137,6 +149,7 @@ def save_checkpoint(
         forward_error=float(f"{proof.forward_error * 1.002:.3e}"),
         fingerprint=fingerprint,
         training=training or {},
+        output_scales=_claimed_scales(proof),
     )
     check_claims(checkpoint, proof)
     _write(Path(path), checkpoint)
@@ -245,7 +258,16 @@ def check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
     Raises:
         CheckpointError: a claim is below what is proved, or far above it.
     """
+    scales = checkpoint.output_scales
+    if scales is not None and len(scales) != len(proof.output_scales):
+        raise CheckpointError(f"{len(proof.output_scales)} output_scales wanted, got {len(scales)}")
     for claim, claimed, proved, generosity in (
+        *(
+            (f"output_scales[{i}]", scale, proved, _LIPSCHITZ_CLAIM)
+            for i, (scale, proved) in enumerate(
+                zip(scales or (), proof.output_scales.tolist(), strict=scales is not None)
+            )
+        ),
         ("lipschitz_bound", checkpoint.lipschitz_bound, proof.lipschitz_bound, _LIPSCHITZ_CLAIM),
         ("forward_error", checkpoint.forward_error, proof.forward_error, _ERROR_CLAIM),
     ):
@@ -257,6 +279,13 @@ def check_claims(checkpoint: Checkpoint, proof: NetworkProof) -> None:
                 f"{claim} {claimed!r} is claimed, but {proved!r} is proved; at most {times:g} "
                 f"times that is accepted, and at most {ceiling:g}"
             )
+
+
+def _claimed_scales(proof: NetworkProof) -> list[float] | None:
+    scales = proof.output_scales
+    if (scales == proof.lipschitz_bound).all():
+        return None
+    return [float(f"{scale * (1.0 + 2e-12):.12e}") for scale in scales.tolist()]
 
 
 def canonical_json(value: object) -> str:
@@ -291,7 +320,10 @@ def check_finite(weights: Weights) -> None:
 
 def _write(path: Path, checkpoint: Checkpoint) -> None:
     metadata = {name: value for name, value in vars(checkpoint).items() if name != "weights"}
-    metadata |= {"schema": SCHEMA, "config": config_to_json(checkpoint.config)}
+    schema = SCHEMA if checkpoint.output_scales is None else SCALES_SCHEMA
+    metadata |= {"schema": schema, "config": config_to_json(checkpoint.config)}
+    if checkpoint.output_scales is None:
+        del metadata["output_scales"]
     try:
         text = canonical_json(metadata)
     except (TypeError, ValueError) as exc:

@@ -8,9 +8,10 @@ from typing import cast
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
+from model.certificate.metric import output_scales
 from model.certificate.rounding import UNIT_ROUNDOFF_64
 from model.nets.error_propagation import (
     ActivationBounds,
@@ -21,7 +22,10 @@ from model.nets.error_propagation import (
 )
 from model.nets.presets import EmbedderConfig, PublishedConfig
 from model.nets.published import published_layers, published_specs
-from model.nets.wave import wave_layers, wave_specs
+from model.nets.wave import Head, wave_layers, wave_specs
+
+# A rotated head's largest scale is its norm, up to the rounding of how it is stored.
+_SLIGHTLY_MORE = 1.001
 
 
 @dataclass(frozen=True)
@@ -32,10 +36,14 @@ class NetworkProof:
         lipschitz_bound: upper bound of its Lipschitz constant, l2 to l2, in real arithmetic.
         forward_error: upper bound of the l2 distance between the executed and the real-arithmetic
             embedding, for every input in [0, 1], in the arithmetic it was asked for.
+        output_scales: s with <h(x') - h(x), D> <= |x' - x| |s o D| for every D, in real arithmetic,
+            (d,): `lipschitz_bound` throughout where the network ends in no head with rows that are
+            nearly orthogonal.
     """
 
     lipschitz_bound: float
     forward_error: float
+    output_scales: Float64[np.ndarray, " D"]
 
 
 class Network(nn.Module):
@@ -69,11 +77,27 @@ class Network(nn.Module):
         # A pass in float32 begins by rounding its float64 input.
         cut = 0.0 if unit_roundoff == UNIT_ROUNDOFF_64 else unit_roundoff * norm
         bounds = ActivationBounds(norm, cut, 1.0)
+        front = bounds
         for layer in self.layers:
-            bounds = bounds.with_underflow(unit_roundoff)
-            bounds = cast("Layer", layer).prove(bounds, unit_roundoff)
+            front = bounds.with_underflow(unit_roundoff)
+            bounds = cast("Layer", layer).prove(front, unit_roundoff)
         bounds = bounds.with_underflow(unit_roundoff)
-        return NetworkProof(bounds.lipschitz_bound, plain_bound(bounds.error))
+        return NetworkProof(
+            bounds.lipschitz_bound,
+            plain_bound(bounds.error),
+            self._output_scales(front.lipschitz_bound, bounds.lipschitz_bound),
+        )
+
+    def _output_scales(
+        self, front_bound: float, lipschitz_bound: float
+    ) -> Float64[np.ndarray, " D"]:
+        head = self.layers[-1]
+        if isinstance(head, Head):
+            scales = output_scales(head.weight_values, front_bound)
+            # Rows that are not nearly orthogonal would pay for each other.
+            if scales.max() <= _SLIGHTLY_MORE * lipschitz_bound:
+                return scales
+        return np.full(self.config.embedding_dim, lipschitz_bound)
 
 
 def tensor_specs(config: EmbedderConfig) -> dict[str, tuple[tuple[int, ...], str]]:

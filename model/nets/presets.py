@@ -61,13 +61,16 @@ class WaveConfig:
         maps: for each stage (one wavelet level each), the output channels of its channel maps.
         embedding_dim: rows of the head.
         input_size: side of the square input; divisible by 2 once a stage.
-        shift: pixels by which the four shifted copies are moved.
+        shift: pixels by which the four shifted copies are moved; 0 for no copies.
+        head_dtype: how the head's weights are stored. Half precision blurs a rotated head: its
+            output scales would be far above its rows' lengths.
     """
 
     maps: Annotated[tuple[Stage, ...], Field(min_length=1, max_length=12)]
     embedding_dim: Count
     input_size: Count
-    shift: Count
+    shift: Annotated[int, Field(strict=True, ge=0, le=100_000)]
+    head_dtype: Literal["float16", "float32"] = "float16"
     architecture: Literal["wave"] = "wave"
 
     def __post_init__(self) -> None:
@@ -103,8 +106,14 @@ PRESETS: Mapping[str, EmbedderConfig] = {
 
 
 def config_to_json(config: EmbedderConfig) -> dict[str, Any]:
-    """The config as plain JSON values, one member a field."""
-    return dataclasses.asdict(config)
+    """The config as plain JSON values, one member a field.
+
+    What older files do not say is left out at its default: it is part of their fingerprints.
+    """
+    members = dataclasses.asdict(config)
+    if members.get("head_dtype") == "float16":
+        del members["head_dtype"]
+    return members
 
 
 def config_from_json(value: object) -> EmbedderConfig:

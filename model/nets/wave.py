@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from model.certificate.bounds import (
@@ -31,6 +31,8 @@ _TAPS = 8
 class ShiftedCopies(nn.Module):
     """x - 1/2 and four copies of it moved right, left, down and up, zeros moved in.
 
+    With a shift of 0 it is x - 1/2 alone.
+
     Bound: 1, l2 to l2, for each copy. Proof: a constant shift, then a coordinate projection.
     Rounding: of the subtraction alone; nothing at all where a value is at least 1/4.
     """
@@ -40,9 +42,11 @@ class ShiftedCopies(nn.Module):
         self.shift = shift
 
     def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "3 N S S"]:
-        """The five copies of each image, copy-major in the second axis."""
+        """The copies of each image, copy-major in the second axis."""
         by, (images, channels, side, _) = self.shift, x.shape
         centred = (x - 0.5).transpose(0, 1)
+        if not by:
+            return centred.contiguous()
         copies = x.new_zeros(channels, _COPIES, images, side, side)
         copies[:, 0] = centred
         copies[:, 1, :, :, by:] = centred[..., :-by]
@@ -207,6 +211,22 @@ def _through_affine(
     )
 
 
+def rotate_head(
+    weight: Float[np.ndarray, "D N"], offset: Float[np.ndarray, " D"]
+) -> tuple[Float32[np.ndarray, "D N"], Float32[np.ndarray, " D"]]:
+    """The same head behind a rotation of the embedding after which its rows are orthogonal.
+
+    Norms, cosines and ranks of embeddings stay, up to the rounding to float32; rows come in the
+    order of their lengths, and the largest entry of each is positive.
+    """
+    left, lengths, rows = np.linalg.svd(weight.astype(np.float64), full_matrices=False)
+    largest = np.abs(rows).argmax(axis=1)
+    signs = np.sign(rows[np.arange(len(rows)), largest])
+    rotated = (lengths * signs)[:, None] * rows
+    moved = signs * (left.T @ offset.astype(np.float64))
+    return rotated.astype(np.float32), moved.astype(np.float32)
+
+
 def wave_specs(config: WaveConfig) -> dict[str, tuple[tuple[int, ...], str]]:
     """Shape and numpy dtype of every stored tensor, by name."""
     specs: dict[str, tuple[tuple[int, ...], str]] = {"wavelet.lowpass": ((_TAPS,), "float64")}
@@ -216,7 +236,7 @@ def wave_specs(config: WaveConfig) -> dict[str, tuple[tuple[int, ...], str]]:
             specs[f"stages.{s}.maps.{j}.weight"] = ((width, inputs), "float32")
             specs[f"stages.{s}.maps.{j}.bias"] = ((width - entering,), "float32")
             inputs = width
-    specs["head.weight"] = ((config.embedding_dim, config.head_inputs), "float16")
+    specs["head.weight"] = ((config.embedding_dim, config.head_inputs), config.head_dtype)
     specs["head.offset"] = ((config.embedding_dim,), "float32")
     return specs
 
@@ -232,7 +252,7 @@ def wave_layers(
         side //= 2
         for j in range(len(outputs)):
             is_last = (s, j) == (len(config.maps) - 1, len(outputs) - 1)
-            kind = MeanChannelMap if is_last else ChannelMap
+            kind = MeanChannelMap if is_last and config.shift else ChannelMap
             weight, bias = (weights[f"stages.{s}.maps.{j}.{part}"] for part in ("weight", "bias"))
             layers.append(kind(weight, bias, side**2, dtype))
     return [*layers, Head(weights["head.weight"], weights["head.offset"], dtype)]

@@ -9,6 +9,7 @@ from model.nets.wave import filter_matrix, quadrature_filters
 
 PUBLISHED = PublishedConfig(2, 4, 3, 2, 6, 3, input_size=16)
 WAVE = WaveConfig(((12, 12), (24,)), 5, input_size=16, shift=2)
+ONE_COPY = WaveConfig(((12, 12), (24,)), 5, input_size=16, shift=0, head_dtype="float32")
 
 # sym4, as published by Daubechies; rounded here to 16 digits.
 SYM4 = np.array(
@@ -83,12 +84,12 @@ def _published(config: PublishedConfig, wide: dict[str, np.ndarray], x: np.ndarr
 def _wave(config: WaveConfig, wide: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
     by, side = config.shift, config.input_size
     padded = np.pad(x - np.longdouble(0.5), ((0, 0), (by, by), (by, by)))
-    moves = ((0, 0), (-by, 0), (by, 0), (0, -by), (0, by))
+    moves = ((0, 0), (-by, 0), (by, 0), (0, -by), (0, by)) if by else ((0, 0),)
     mean = np.zeros(config.head_inputs, np.longdouble)
     for down, right in moves:
         window = (slice(None), slice(by + down, by + down + side), slice(by + right, None))
         mean = mean + _wave_features(config, wide, padded[window][:, :, :side]).ravel()
-    head = np.einsum("dn,n->d", wide["head.weight"], mean / 5)
+    head = np.einsum("dn,n->d", wide["head.weight"], mean / len(moves))
     return head - wide["head.offset"]
 
 

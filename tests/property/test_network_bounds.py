@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_networks import PUBLISHED, WAVE, random_weights, reference
+from small_networks import ONE_COPY, PUBLISHED, WAVE, random_weights, reference
 
 from model.certificate.bounds import lipschitz_estimate
 from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma
@@ -16,7 +16,7 @@ from model.nets.sll import ConvBlock, LinearBlock
 from model.nets.wave import ChannelMap, Head, WaveletLevel
 
 SEEDS = st.integers(0, 2**32 - 1)
-CONFIGS = st.sampled_from([PUBLISHED, WAVE])
+CONFIGS = st.sampled_from([PUBLISHED, WAVE, ONE_COPY])
 
 
 def run(network, x: np.ndarray) -> np.ndarray:
@@ -82,7 +82,7 @@ def test_a_float32_pass_stays_within_its_own_forward_error_and_outside_the_float
     assert wide.prove().lipschitz_bound == short.prove().lipschitz_bound
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_the_forward_error_is_small_enough_to_notice_a_wrong_weight(config):
     weights = random_weights(config, 3)
     error = build_network(config, weights).prove().forward_error
@@ -93,7 +93,7 @@ def test_the_forward_error_is_small_enough_to_notice_a_wrong_weight(config):
     assert np.linalg.norm(run(build_network(config, weights), x) - truth) > error
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_every_parameter_moves_the_output_but_q_of_a_convolution(config):
     weights = random_weights(config, 7)
     x = inputs(7)[0]
@@ -110,7 +110,7 @@ def test_every_parameter_moves_the_output_but_q_of_a_convolution(config):
         assert (moved == 0.0) == dead, name
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_the_differentiable_route_computes_the_same_embedding(config):
     network = build_network(config, random_weights(config, 11))
     x = inputs(11)[0]
@@ -127,7 +127,7 @@ def test_the_differentiable_route_computes_the_same_embedding(config):
     assert rise == pytest.approx(2e-6 * np.linalg.norm(gradient), rel=1e-4)
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_an_input_is_never_overwritten(config):
     network = build_network(config, random_weights(config, 1))
     x = torch.rand(2, 3, 16, 16, dtype=torch.float64)
@@ -138,7 +138,7 @@ def test_an_input_is_never_overwritten(config):
     assert torch.equal(x, kept)
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_no_activation_is_longer_than_the_norm_its_rounding_is_charged_to(config):
     """Biases far above the input: what a layer gives at 0 counts."""
     weights = random_weights(config, 13)
@@ -183,7 +183,7 @@ def worst_rounding(layer: torch.nn.Module, norm: float) -> float:
     return 0.0
 
 
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_each_layer_is_charged_at_least_the_textbook_rounding(config):
     """Observed errors are far below the worst case, so a missing constant would not show there."""
     network = build_network(config, random_weights(config, 17))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_networks import PUBLISHED, WAVE, random_weights, reference
+from small_networks import ONE_COPY, PUBLISHED, WAVE, random_weights, reference
 
 from model.certificate.rounding import UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64
 from model.errors import CertificateError
@@ -74,7 +74,7 @@ def test_a_sum_that_overflows_on_its_way_is_refused_before_relu_hides_it():
 
 
 @pytest.mark.parametrize("unit_roundoff", [UNIT_ROUNDOFF_32, UNIT_ROUNDOFF_64])
-@pytest.mark.parametrize("config", [PUBLISHED, WAVE])
+@pytest.mark.parametrize("config", [PUBLISHED, WAVE, ONE_COPY])
 def test_every_layer_is_charged_for_underflow(config, unit_roundoff):
     """The margin is there even where the sums happen not to underflow.
 

@@ -119,7 +119,7 @@ def test_a_measurement_above_the_bound_is_a_contradiction():
 
 def test_a_proof_that_measurement_contradicts_writes_nothing(tmp_path, monkeypatch):
     """As if the proof had a mistake: the power iteration does not know of it."""
-    monkeypatch.setattr(proof, "prove", lambda *_: NetworkProof(1e-3, 1e-9))
+    monkeypatch.setattr(proof, "prove", lambda *_: NetworkProof(1e-3, 1e-9, np.full(2, 1e-3)))
     with pytest.raises(CheckpointError, match=r"was found where 0\.001 is proved"):
         write(SllStudent.fresh(SMALL, 0), tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())
