@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from model.certificate.geometry import embedding_norm
 from model.certificate.match import MatchRule
@@ -19,6 +19,7 @@ from model.certificate.search import (
     Ranking,
     SearchCertificate,
     certify_ranking,
+    complete_items,
     rank_candidates,
 )
 from model.errors import RetrievalError
@@ -36,13 +37,24 @@ class SearchableIndex(Protocol):
     """What a certified search needs of an index: `index_builder.search.gallery.GalleryIndex`."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Number of rows."""
+        ...
+
+    @property
+    def most_views(self) -> int:
+        """The most rows that one item has."""
+        ...
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
         """The m best entries of each query, m < size, with a proved bound on the others."""
         ...
 
     def everything(self) -> Candidates: ...
+
+    def of_items(self, items: Int64[np.ndarray, " I"]) -> Candidates:
+        """Every row of these items."""
+        ...
 
 
 @runtime_checkable
@@ -65,7 +77,7 @@ class Answer:
     certificate: SearchCertificate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SearchQuestion:
     """What queries must have in common to be answered by one search.
 
@@ -75,6 +87,8 @@ class SearchQuestion:
         max_distance: results farther than this are left out; None keeps all.
         require_exact: search deeper until no radius is limited by the bound on unseen entries.
         rule: when a result counts as a match; None asks for no verdicts.
+        output_scales: proved bound of how the network moves embeddings along each coordinate, (D,);
+            None where nothing but `lipschitz_bound` is proved.
     """
 
     lipschitz_bound: float
@@ -82,6 +96,7 @@ class SearchQuestion:
     max_distance: float | None = None
     require_exact: bool = False
     rule: MatchRule | None = None
+    output_scales: Float64[np.ndarray, " D"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +120,7 @@ def certified_search(
     max_distance: float | None = None,
     require_exact: bool = False,
     rule: MatchRule | None = None,
+    output_scales: Float64[np.ndarray, " D"] | None = None,
 ) -> list[Answer]:
     """Answer each query, in order, with its proved top k and their radii.
 
@@ -113,10 +129,10 @@ def certified_search(
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
     """
-    question = SearchQuestion(lipschitz_bound, k, max_distance, require_exact, rule)
+    question = SearchQuestion(lipschitz_bound, k, max_distance, require_exact, rule, output_scales)
     queries = [Query(embedding) for embedding in embeddings]
     answers: dict[int, Answer] = {}
-    for place, answer in answer_queries(index, queries, question, search_depths(index.size, k)):
+    for place, answer in answer_queries(index, queries, question, search_depths(index, k)):
         if isinstance(answer, RetrievalError):
             raise answer
         answers[place] = answer
@@ -146,8 +162,8 @@ def answer_queries(
             yield place, error
             continue
         if is_zero:
-            first = _first_entries(index.everything(), question.k)
-            if (answer := _answer_or_error(query, first, question, is_last=True)) is not None:
+            first = _first_items(index.everything(), question.k)
+            if (answer := _answer_or_error(index, query, first, question)) is not None:
                 yield place, answer
         else:
             pending.append(place)
@@ -157,8 +173,7 @@ def answer_queries(
         vectors = [queries[place].embedding.vector for place in pending]
         unanswered: list[int] = []
         for place, candidates in zip(pending, _candidates(index, vectors, depth), strict=True):
-            is_last = depth == index.size
-            answer = _answer_or_error(queries[place], candidates, question, is_last=is_last)
+            answer = _answer_or_error(index, queries[place], candidates, question)
             if answer is None:
                 unanswered.append(place)
             else:
@@ -166,25 +181,30 @@ def answer_queries(
         pending = unanswered
 
 
-def search_depths(size: int, k: int) -> list[int]:
-    """Numbers of candidates to try in turn; `size` comes last and means all of them."""
-    first = max(_FIRST_DEPTH, k + k // 4) if size > _SMALL_GALLERY else size
+def search_depths(index: SearchableIndex, k: int) -> list[int]:
+    """Numbers of candidates to try in turn; `index.size` comes last and means all of them."""
+    size = index.size
+    wanted = (k + k // 4) * index.most_views
+    first = max(_FIRST_DEPTH, wanted) if size > _SMALL_GALLERY else size
     depths = (first, *(deeper for deeper in _DEEPER if deeper > first))
     return [*(depth for depth in depths if depth < size), size]
 
 
-def sees_everything(size: int, k: int) -> bool:
-    """Whether a search of a gallery of this size looks at every entry, whatever is asked."""
-    return search_depths(size, k)[0] == size
+def sees_everything(index: SearchableIndex, k: int) -> bool:
+    """Whether a search of this gallery looks at every row, whatever is asked."""
+    return search_depths(index, k)[0] == index.size
 
 
 def _answer_or_error(
-    query: Query, candidates: Candidates, question: SearchQuestion, *, is_last: bool
+    index: SearchableIndex, query: Query, candidates: Candidates, question: SearchQuestion
 ) -> Answer | RetrievalError | None:
     """One query's answer from these candidates; None where they do not prove it.
 
-    A ranking that they do not prove is not worth the comparison of pairs.
+    A ranking that they do not prove is not worth the comparison of pairs. The first items, the
+    answer to a zero query, and all rows prove whatever can be.
     """
+    is_zero = embedding_norm(query.embedding.vector).value == 0.0
+    is_last = candidates.are_all or is_zero
     try:
         query.check_deadline()
         ranking = rank_candidates(
@@ -192,6 +212,9 @@ def _answer_or_error(
         )
         if not (ranking.is_proved or is_last):
             return None
+        if candidates.items is not None and not is_last:
+            own = index.of_items(candidates.items[ranking.top])
+            ranking = complete_items(ranking, own, query.check_deadline)
         answer = _certify(query, ranking, question)
     except RetrievalError as error:
         return error
@@ -204,6 +227,7 @@ def _certify(query: Query, ranking: Ranking, question: SearchQuestion) -> Answer
         lipschitz_bound=question.lipschitz_bound,
         gain=query.embedding.gain,
         forward_error=query.embedding.forward_error,
+        output_scales=question.output_scales,
         max_distance=question.max_distance,
         rule=question.rule,
         check_deadline=query.check_deadline,
@@ -230,11 +254,15 @@ def _candidates(
     return index.search(np.stack(vectors), depth)
 
 
-def _first_entries(everything: Candidates, count: int) -> Candidates:
-    """The first entries by number: the answer to a zero query, which scores all entries 0."""
+def _first_items(everything: Candidates, count: int) -> Candidates:
+    """The first items by number: the answer to a zero query, which scores all items 0."""
+    first = slice(count)
+    if everything.items is not None:  # in order
+        first = slice(int(np.searchsorted(everything.items, count)))
     return replace(
         everything,
-        rows=everything.rows[:count],
-        vectors=everything.vectors[:count],
+        rows=everything.rows[first],
+        vectors=everything.vectors[first],
+        items=None if everything.items is None else everything.items[first],
         unseen_score=0.0,
     )

@@ -144,6 +144,11 @@ class GalleryIndex:
         return self.manifest.entries
 
     @property
+    def most_views(self) -> int:
+        """The most rows that one item has."""
+        return 1
+
+    @property
     def dim(self) -> int:
         """d, the length of a vector."""
         return self.manifest.dim
@@ -186,6 +191,10 @@ class GalleryIndex:
             size=self.size,
             norm_deviation=self.norm_deviation,
         )
+
+    def of_items(self, items: Int[np.ndarray, " I"]) -> Candidates:
+        """Every row of these items."""
+        return self._candidates(items, -np.inf)
 
     def entries(self, rows: Sequence[int] | Int[np.ndarray, " R"]) -> list[Entry]:
         """The entries of these rows, a list or an array, in the order asked."""

@@ -127,6 +127,7 @@ class Top1:
             everything,
             k=1,
             lipschitz_bound=_bound(metric),
+            output_scales=metric.output_scales,
             gain=metric.gain,
             forward_error=metric.forward_error,
         )

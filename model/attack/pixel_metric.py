@@ -43,6 +43,7 @@ class PixelMetric:
         lipschitz_bound: proved bound of the metric from its input; None where nothing is proved.
         gain: l2 norm of the way from the changeable pixels to the metric's input.
         forward_error: bound on the l2 error of a vector from `embed`.
+        output_scales: proved bounds along each coordinate of a vector, (D,); None for none.
         has_levels: only multiples of 1/255 exist, and others are never shown to the metric.
         device: where `network` runs.
     """
@@ -55,6 +56,7 @@ class PixelMetric:
     lipschitz_bound: float | None = None
     gain: float = 1.0
     forward_error: float = 0.0
+    output_scales: Float64[np.ndarray, " D"] | None = None
     has_levels: bool = False
     device: str = "cpu"
 
@@ -101,6 +103,7 @@ def metric_of_input(metric: Metric, *, name: str | None = None, device: str = "c
         embed=metric.embed_squares,
         lipschitz_bound=metric.lipschitz_bound,
         forward_error=metric.forward_error,
+        output_scales=metric.output_scales,
         device=device,
     )
 

@@ -22,14 +22,15 @@ from model.certificate.geometry import (
     pixel_scale,
     radius_in_pixels,
 )
-from model.certificate.pairs import Candidates, SignedRadii, score
+from model.certificate.pairs import Candidates, Scores, Slack, score
 from model.certificate.rounding import gamma
-from model.certificate.scan import KthSmallest, PairScan
+from model.certificate.scan import KthSmallest, PairBlock, PairScan
 from model.errors import CertificateError
 
-# In units of gamma(D + 8): the rounding of a margin beyond the slack that `signed_radii` charges.
-# The largest part is the Gram form's at a moved query, 2 / GRAM_FROM for the closest rows it takes.
-_COMMON_ROUNDING = 1e5
+# In units of gamma(D + 8): the rounding of a margin beyond that of the two scores and their next
+# comparison. The largest part is that of distances from products, here and at a moved query: 2 /
+# GRAM_FROM each for the closest rows that are compared so.
+_COMMON_ROUNDING = 2e5
 
 
 @dataclass(frozen=True)
@@ -100,12 +101,12 @@ def measure_margins(
     positions: Int64[np.ndarray, " K"],
     k: int,
 ) -> Margins:
-    """Margins of some candidates against all others, free of image size and brightness.
+    """Margins of some items against all others, free of image size and brightness.
 
     Args:
         query: raw embedding of the query, (D,); not zero.
-        candidates: what a search retrieved.
-        positions: those asked about, by their positions in the candidates.
+        candidates: what a search retrieved, with every row of the items asked about.
+        positions: one candidate of each item asked about.
         k: which competitor decides: the one that is the k-th to overtake.
 
     Raises:
@@ -115,11 +116,11 @@ def measure_margins(
     if norm.value == 0.0:
         raise CertificateError("a zero embedding has no margins")
     scores = score(candidates.vectors, query, candidates.norm_deviation)
-    scan = PairScan(candidates, scores, positions, k=k, norm=norm)
+    scan = _scan(candidates, scores, positions, k, norm)
     smallest = KthSmallest(k, positions.size)
-    for block in scan:
-        smallest.add(block.radii.value / norm.value)
-    return Margins(smallest.kth(), scan.rest / norm.high)
+    for block, _ in scan:
+        smallest.add(block.of_items(block.pairs.sines(norm.value)))
+    return Margins(smallest.kth(), scan.rest_isotropic / norm.high)
 
 
 def judge(
@@ -132,12 +133,13 @@ def judge(
     gain: float,
     forward_error: float,
 ) -> Verdicts:
-    """Decide entries of one's own choice; a search decides its results as it certifies them.
+    """Decide items of one's own choice; a search decides its results as it certifies them.
 
     Args:
         query: raw embedding of the query image, (D,).
-        candidates: what the search retrieved; any candidates give sound radii.
-        positions: the entries, by their positions in the candidates.
+        candidates: what the search retrieved, with every row of the items; any others give sound
+            radii.
+        positions: one candidate of each item.
         rule: when a result matches.
         lipschitz_bound: proved upper bound of the network's l2 Lipschitz constant, > 0.
         gain: l2 operator norm of this image's resize, rounded up, > 0.
@@ -151,15 +153,28 @@ def judge(
     if norm.value == 0.0:
         return Verdicts.of_zero_query(positions.size)
     scores = score(candidates.vectors, query, candidates.norm_deviation)
-    scan = PairScan(candidates, scores, positions, k=rule.k, norm=norm)
-    judging = Judging(rule, positions.size, norm, query.size)
-    for block in scan:
-        judging.add(block.radii)
-    return judging.verdicts(scan, scale=scale, forward_error=forward_error)
+    scan = _scan(candidates, scores, positions, rule.k, norm)
+    judging = Judging(rule, scan, norm, query.size)
+    for block, _ in scan:
+        judging.add(block)
+    return judging.verdicts(scale=scale, forward_error=forward_error)
+
+
+def _scan(
+    candidates: Candidates,
+    scores: Scores,
+    positions: Int64[np.ndarray, " K"],
+    k: int,
+    norm: Norm,
+) -> PairScan:
+    """A scan for margins alone, in which a metric's scales and the forward error have no part."""
+    deviation, dimension = candidates.norm_deviation, candidates.vectors.shape[1]
+    slack = Slack.of(norm.high, dimension=dimension, norm_deviation=deviation)
+    return PairScan(candidates, scores, positions, k=k, norm=norm, slack=slack)
 
 
 class Judging:
-    """What verdicts need of the pair radii as a scan goes by: three order statistics.
+    """What verdicts need of the pairs as a scan goes by: three order statistics.
 
     Each sine is compared with the threshold as it is computed now and as it will be after a turn;
     hence its error is taken off on both sides. The error holds at any query, since a sine does not
@@ -167,24 +182,28 @@ class Judging:
     no bound on the rest.
     """
 
-    def __init__(self, rule: MatchRule, count: int, norm: Norm, dimension: int) -> None:
-        self._rule, self._norm, self._unit = rule, norm, gamma(dimension + 8)
-        self._sines, self._staying, self._entering = (KthSmallest(rule.k, count) for _ in range(3))
+    def __init__(self, rule: MatchRule, scan: PairScan, norm: Norm, dimension: int) -> None:
+        self._rule, self._scan, self._norm, self._unit = rule, scan, norm, gamma(dimension + 8)
+        self._sines, self._staying, self._entering = (
+            KthSmallest(rule.k, scan.kept.count) for _ in range(3)
+        )
 
-    def add(self, radii: SignedRadii) -> None:
-        """Take in a block, (K, B)."""
-        threshold = self._rule.threshold
-        sines = radii.value / self._norm.value
-        errors = radii.slack / self._norm.value + _COMMON_ROUNDING * self._unit
-        self._sines.add(sines)
-        self._staying.add(_arcsin(sines - errors) - _arcsin(threshold + errors))
-        self._entering.add(_arcsin(sines + errors) - _arcsin(threshold - errors))
+    def add(self, block: PairBlock) -> None:
+        """Take in a block."""
+        threshold, pairs = self._rule.threshold, block.pairs
+        sines = pairs.sines(self._norm.value)
+        errors = self._unit * (8.0 / np.minimum(pairs.distance, 1.0) + _COMMON_ROUNDING)
+        self._sines.add(block.of_items(sines))
+        staying = _arcsin(sines - errors) - _arcsin(threshold + errors)
+        self._staying.add(block.of_items(staying))
+        entering = _arcsin(sines + errors) - _arcsin(threshold - errors)
+        self._entering.add(block.of_items(entering))
 
-    def verdicts(self, scan: PairScan, *, scale: float, forward_error: float) -> Verdicts:
+    def verdicts(self, *, scale: float, forward_error: float) -> Verdicts:
         """The verdicts, once the scan is through."""
-        margins = Margins(self._sines.kth(), scan.rest / self._norm.high)
+        margins = Margins(self._sines.kth(), self._scan.rest_isotropic / self._norm.high)
         matches = margins.value >= self._rule.threshold
-        staying = np.minimum(self._staying.kth(), self._slack_to_the_rest(scan))
+        staying = np.minimum(self._staying.kth(), self._slack_to_the_rest())
         slack = np.where(matches, staying, -self._entering.kth()) - ANGLE_ROUNDING
         radii = flip_radius(slack, self._norm.low).tolist()
         in_pixels = [
@@ -201,16 +220,18 @@ class Judging:
             radii=np.array(in_pixels),
         )
 
-    def _slack_to_the_rest(self, scan: PairScan) -> Float64[np.ndarray, " K"]:
+    def _slack_to_the_rest(self) -> Float64[np.ndarray, " K"]:
         """Angle to the threshold over all that was not compared; inf where there is nothing.
 
         Two rows are at least as far apart as their scores differ, over |g|: so close one of the
         rest may come, and so much rounding its margin may have when it is seen after the turn.
         """
-        nearest = np.clip(scan.rest_gap / self._norm.high, 1e-300, 1.0)
-        errors = self._unit * (8.0 / nearest + 2.0 * _COMMON_ROUNDING)
-        slack = _arcsin(scan.rest / self._norm.high) - _arcsin(self._rule.threshold + errors)
-        return np.where(scan.rest == np.inf, np.inf, slack)
+        scan, high = self._scan, self._norm.high
+        nearest = np.clip(scan.rest_gap / high, 1e-300, 1.0)
+        errors = self._unit * (8.0 / nearest + _COMMON_ROUNDING)
+        slack = _arcsin(scan.rest_of_rows / high) - _arcsin(self._rule.threshold + errors)
+        slack[scan.rest_of_rows == np.inf] = np.inf
+        return scan.kept.largest(slack)
 
 
 def _arcsin(sines: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:

@@ -1,39 +1,37 @@
-"""r_ij, the signed distance of a query to the change of order of two rows: formula, slack, scan.
+"""r_ij, how far a query must move to change the order of two rows: formula and slack.
 
-"i before j" is a half-space of the query's embedding g, so the signed distance to its boundary is
+"i before j" is a half-space of the query's embedding g. With D = f_i - f_j and c the relative
+scales of the metric, g crosses its boundary after a change of the input times gain times L of
 
-    r_ij = <g, f_i - f_j> / |f_i - f_j|
+    r_ij = <g, D> / |c o D|
 
-in embedding space. This module alone knows that formula, what rounding takes off it, what equal
-rows are worth, and the bound for rows that were not compared. `signed_radii` compares all of some
-rows with all of others, `radii_of_differences` pairs given one by one; `scan.py` takes a search
-through its candidates.
+at least, and of exactly that where g may move like the head lets it. This module alone knows that
+formula, what rounding and the forward error take off it, and what equal rows are worth. `tail.py`
+bounds it for rows that were not compared; `scan.py` takes a search through its candidates.
 
 Scores decide ranks, so equal rows must get bit-equal scores wherever they stand: each score is a
 product and NumPy's pairwise sum along its own row, never a BLAS call. Distances between rows may
 come from BLAS, as their rounding is in the slack.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
-from model.certificate.geometry import Norm, angles, cosine_error
-from model.certificate.rounding import gamma
+from model.certificate.distances import (
+    GRAM_FROM,
+    CentredRows,
+    rows_of_a_block,
+    slices,
+    squared_differences,
+    squared_distances,
+)
+from model.certificate.geometry import SMALLEST_NORM
+from model.certificate.rounding import UNIT_ROUNDOFF_64, gamma
 from model.errors import CertificateError
-
-# Float64 buffers of one block stay in the cache; larger ones triple the cost of a certificate.
-_BLOCK_BYTES = 2 << 20
-
-# A squared distance below this share of |a_i|^2 + |a_j|^2, which it is computed from, has lost too
-# many digits: it is computed from the rows' difference instead.
-GRAM_FROM = 0.5e-4
-
-# Up to so many near rows of one row are compared by differences; more are a cluster.
-_FEW_NEAR = 8
 
 # The widest deviation from unit norm for which the slack is proved, and the tail bound with it.
 LARGEST_NORM_DEVIATION = 0.1
@@ -45,15 +43,19 @@ def keep_on() -> None:
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Gallery entries retrieved for one query, and a bound on all that were not.
+    """Gallery vectors retrieved for one query, and a bound on all that were not.
 
     Attributes:
-        rows: entry numbers, (M,), each once; equal scores rank by them.
-        vectors: the entries' vectors as stored, (M, D); may be the memory map of a whole gallery.
-        unseen_score: upper bound in real arithmetic of <g, f> over the entries not in `rows`; -inf
+        rows: row numbers, (M,), each once.
+        vectors: the rows as stored, (M, D); may be the memory map of a whole gallery.
+        unseen_score: upper bound in real arithmetic of <g, f> over the rows not in `rows`; -inf
             when there are none.
-        size: number of entries in the gallery.
+        size: number of rows in the gallery.
         norm_deviation: bound on | |f| - 1 | over the gallery.
+        items: number of the item that each row is a view of, (M,); None where every row is an item
+            of its own, numbered as it is. Equal scores rank by item number.
+        item_count: number of items in the gallery; None where it is `size`.
+        scaled_norm: bound on |c o f| over the gallery, c the metric's relative scales; or inf.
     """
 
     rows: Int64[np.ndarray, " M"]
@@ -61,16 +63,28 @@ class Candidates:
     unseen_score: float
     size: int
     norm_deviation: float
+    items: Int64[np.ndarray, " M"] | None = None
+    item_count: int | None = None
+    scaled_norm: float = np.inf
 
     @property
     def are_all(self) -> bool:
-        """Whether no entry is left unseen."""
+        """Whether no row is left unseen."""
         return self.rows.size == self.size
 
     @property
     def ceiling(self) -> float:
-        """Upper bound of every unseen entry's score; -inf where none is unseen."""
+        """Upper bound of every unseen row's score; -inf where none is unseen."""
         return -np.inf if self.are_all else self.unseen_score
+
+    @property
+    def numbers(self) -> Int64[np.ndarray, " M"]:
+        """The item number of each row."""
+        return self.rows if self.items is None else self.items
+
+    @property
+    def items_in_gallery(self) -> int:
+        return self.size if self.item_count is None else self.item_count
 
 
 class Scores(NamedTuple):
@@ -84,21 +98,107 @@ class Scores(NamedTuple):
     rows: Float64[np.ndarray, "M D"] | None = None
 
 
-class SignedRadii(NamedTuple):
-    """Signed radii as computed, and the slack below which each is proved; of one shape."""
+class Slack(NamedTuple):
+    """What rounding and the forward error take off the radius of any pair of one query.
 
-    value: Float64[np.ndarray, "..."]
-    slack: Float64[np.ndarray, "..."]
+    With g~ the embedding as computed, P = 2 (1 + eta) >= |D|, u = gamma(D + 8) and a change that
+    moves the real embedding by t along |c o D|: |g~'| <= rho + 2E + t and <g~', D> >= <g~, D> -
+    2E |D| - t |c o D|. The program keeps i before j while <g~', D> > gamma_D |g~'| P, and its
+    scores in hand are rounded as well, which costs gamma_D rho P once more. Solved for t:
+
+        r = (gap - 2 u P (rho + E) - (2 E + z) |D|) / (|c o D| + u P).
+
+    z is the norm that counts as zero: while one pair keeps its order, |g~'| stays above it.
+
+    Attributes:
+        absolute: 2 u P (rho + E).
+        per_distance: 2 E + z.
+        divisor: u P.
+        rounding: u.
+    """
+
+    absolute: float | Float64[np.ndarray, "..."]
+    per_distance: float
+    divisor: float
+    rounding: float
+
+    @classmethod
+    def of(
+        cls,
+        norm: float | Float64[np.ndarray, "..."],
+        *,
+        dimension: int,
+        forward_error: float = 0.0,
+        norm_deviation: float = LARGEST_NORM_DEVIATION,
+    ) -> "Slack":
+        """The slack of queries of this norm, rounded up: one number, or one a row of gaps."""
+        unit = gamma(dimension + 8)
+        longest = 2.0 * (1.0 + norm_deviation)
+        absolute = 2.0 * unit * longest * (norm + forward_error) * _UP
+        return cls(
+            absolute, (2.0 * forward_error + SMALLEST_NORM) * _UP, unit * longest * _UP, unit
+        )
+
+
+# More than the roundings of a product of five factors.
+_UP = 1.0 + 16.0 * UNIT_ROUNDOFF_64
+
+
+class Pairs(NamedTuple):
+    """Some rows i against some rows j, all (K, M).
+
+    Attributes:
+        gap: <g, f_i> - <g, f_j> of scores as the program computes them; of equal rows inf, where
+            i stays before j for good, or -inf.
+        distance: |f_i - f_j|, rounded up; 1 of equal rows.
+        scaled: |c o (f_i - f_j)|, rounded up, at most `distance`; 1 of equal rows.
+    """
+
+    gap: Float64[np.ndarray, "..."]
+    distance: Float64[np.ndarray, "..."]
+    scaled: Float64[np.ndarray, "..."]
+
+    def lower(self, slack: Slack) -> Float64[np.ndarray, "..."]:
+        """Below these the order stays, in the program as it runs; what is not positive is none."""
+        return _less_slack(self.gap, self.distance, self.scaled, slack)
 
     @property
-    def lower(self) -> Float64[np.ndarray, "..."]:
-        """Below these the order stays, in the program as it runs."""
-        return self.value - self.slack
+    def unscaled(self) -> "Pairs":
+        """The same pairs had the metric no scales: their radii over |g| are margins."""
+        return self._replace(scaled=self.distance)
 
-    @property
-    def upper(self) -> Float64[np.ndarray, "..."]:
-        """Upper bounds of the true signed distances."""
-        return self.value + self.slack
+    def upper(self, slack: Slack) -> Float64[np.ndarray, "..."]:
+        """What no comparison of more rows, or with fewer roundings, could prove more than.
+
+        A distance as computed is above the true one by less than 2 / GRAM_FROM roundings.
+        """
+        radii = self.gap + slack.absolute
+        radii /= self.scaled
+        radii *= 1.0 + 8.0 / GRAM_FROM * slack.rounding
+        radii -= slack.per_distance * (2.0 - _UP)
+        return radii
+
+    def sines(self, norm: float) -> Float64[np.ndarray, "..."]:
+        """Margins: the cosine of the angle from g to f_i - f_j; 0 of equal rows."""
+        sines = self.gap / self.distance
+        sines /= norm
+        sines[np.isinf(sines)] = 0.0
+        return sines
+
+
+def _less_slack(
+    gap: Float64[np.ndarray, "..."],
+    distance: Float64[np.ndarray, "..."],
+    divisor: Float64[np.ndarray, "..."],
+    slack: Slack,
+) -> Float64[np.ndarray, "..."]:
+    # In place, as fresh memory costs more than the arithmetic.
+    radii = gap - slack.absolute
+    buffer = distance * slack.per_distance
+    radii -= buffer
+    radii /= np.add(divisor, slack.divisor, out=buffer)
+    radii *= 2.0 - _UP
+    return radii
 
 
 def score(
@@ -130,269 +230,59 @@ def score(
 
 
 def rank(
-    scores: Float64[np.ndarray, " M"], rows: Int64[np.ndarray, " M"], count: int
+    scores: Float64[np.ndarray, " M"], numbers: Int64[np.ndarray, " M"], count: int
 ) -> Int64[np.ndarray, " K"]:
-    """Positions of the `count` highest scores, best first; equal scores by entry number."""
+    """Positions of the `count` highest scores, best first; equal scores by number."""
     positions = np.arange(scores.size)
     if 0 < count < scores.size:
         last = np.partition(scores, scores.size - count)[scores.size - count]
         positions = np.flatnonzero(scores >= last)
-    order = np.lexsort((rows[positions], -scores[positions]))
+    order = np.lexsort((numbers[positions], -scores[positions]))
     return positions[order[:count]]
 
 
-class CentredRows(NamedTuple):
-    """Rows with a common centre taken off, so that squared distances of near rows keep digits.
-
-    Attributes:
-        vectors: the rows as they are, (M, D), float32 values as float32 or float64.
-        numbers: their entry numbers, (M,); of two equal rows the lower stays before for good.
-        centre: float32 values as float64, (D,); any is sound, one amid the rows is accurate.
-        offsets: the rows less the centre, (M, D).
-        squares: squared norms of the offsets, (M,).
-    """
-
-    vectors: Float[np.ndarray, "M D"]
-    numbers: Int64[np.ndarray, " M"]
-    centre: Float64[np.ndarray, " D"]
-    offsets: Float64[np.ndarray, "M D"]
-    squares: Float64[np.ndarray, " M"]
-
-    @classmethod
-    def of(
-        cls, vectors: Float[np.ndarray, "M D"], numbers: Int64[np.ndarray, " M"]
-    ) -> "CentredRows":
-        """Rows, at least one, around their mean."""
-        mean = vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-        return cls.around(mean.astype(np.float64), vectors, numbers)
-
-    @classmethod
-    def around(
-        cls,
-        centre: Float64[np.ndarray, " D"],
-        vectors: Float[np.ndarray, "M D"],
-        numbers: Int64[np.ndarray, " M"],
-    ) -> "CentredRows":
-        """Rows around a centre that others have too."""
-        offsets = np.subtract(vectors, centre, dtype=np.float64)
-        return cls(vectors, numbers, centre, offsets, np.einsum("md,md->m", offsets, offsets))
-
-    def take(self, positions: Int64[np.ndarray, " K"]) -> "CentredRows":
-        """Some of them, around the same centre."""
-        vectors = self.vectors[positions]
-        offsets = vectors if self.offsets is self.vectors else self.offsets[positions]
-        return CentredRows(
-            vectors, self.numbers[positions], self.centre, offsets, self.squares[positions]
-        )
-
-
-def signed_radii(
-    first: CentredRows,
-    second: CentredRows,
-    gap: Float64[np.ndarray, "K M"],
-    *,
-    norm: float | Float64[np.ndarray, "..."],
-) -> SignedRadii:
-    """r_ij of each row of `first` over each row of `second`, and its slack, (K, M).
-
-    Two rows of one entry number, or equal ones of which the first has the lower number, have inf;
-    equal ones the other way round -inf. Squared distances are |a_i|^2 + |a_j|^2 - 2 <a_i, a_j> of
-    the offsets a; those that have cancelled too much are formed from differences, in chunks.
+def compare(first: CentredRows, second: CentredRows, gap: Float64[np.ndarray, "K M"]) -> Pairs:
+    """Each row of `first` against each row of `second`, (K, M).
 
     Args:
         first: rows i, (K, D).
-        second: rows j, (M, D), around the same centre.
-        gap: <g, f_i> - <g, f_j> of scores as the program computes them, (K, M).
-        norm: |g|, rounded up; a number, or one a row of `gap`, (K, 1).
+        second: rows j, (M, D), around the same centre, with the same scales.
+        gap: <g, f_i> - <g, f_j> of scores as the program computes them, (K, M); overwritten.
     """
-    square, spread, is_near = _squares_of_offsets(first, second)
-    near, other = np.nonzero(is_near)
-    # No more near pairs than that of each row with itself are no cluster.
-    if near.size > first.numbers.size:
-        _part_clusters(first, second, square, spread, is_near)
-        near, other = np.nonzero(is_near)
-    exact = np.zeros(near.size)
-    differ = first.numbers[near] != second.numbers[other]
-    if differ.any():
-        exact[differ] = _squares_of_differences(
-            first.vectors, second.vectors, near[differ], other[differ]
-        )
-    equal = exact == 0.0
-    # Equal rows are decided below; any positive number will do here.
-    square[near, other] = np.where(equal, 1.0, exact)
-    spread[near, other] = 0.0
-    radii = _with_slack(gap, square, spread, norm=norm, dimension=first.centre.size)
-    near, other = near[equal], other[equal]
-    # Equal rows score equal at every query, so the lower entry number stays before for good.
+    squares = squared_distances(first, second)
+    near, other = squares.equal
+    # Equal rows score equal at every query, so the lower item number stays before for good.
     stays = first.numbers[near] <= second.numbers[other]
-    radii.value[near, other] = np.where(stays, np.inf, -np.inf)
-    return radii
+    gap[near, other] = np.where(stays, np.inf, -np.inf)
+    squares.plain[near, other] = squares.scaled[near, other] = 1.0
+    distance = np.sqrt(squares.plain, out=squares.plain)
+    distance *= _UP
+    if first.scales is None:
+        return Pairs(gap, distance, distance)
+    scaled = np.sqrt(squares.scaled, out=squares.scaled)
+    scaled *= _UP
+    return Pairs(gap, distance, np.minimum(scaled, distance, out=scaled))
 
 
-def radii_of_differences(
+def compare_pairs(
     gap: Float64[np.ndarray, " P"],
-    difference: Float64[np.ndarray, "P D"],
+    first: Float64[np.ndarray, "P D"],
+    second: Float64[np.ndarray, "P D"],
+    scales: Float64[np.ndarray, " D"] | None = None,
     *,
-    norm: float | Float64[np.ndarray, " P"],
-) -> SignedRadii:
-    """r_ij of pairs given one by one, and its slack, (P,); inf where the rows are equal.
+    stays: bool = True,
+) -> Pairs:
+    """Pairs of rows given one by one, all (P,).
 
     Args:
         gap: <g, f_i> - <g, f_j>, (P,).
-        difference: f_i - f_j, (P, D).
-        norm: |g|, rounded up; a number, or one a pair.
+        first: rows i, (P, D).
+        second: rows j, (P, D).
+        scales: c of the metric; None where it has none.
+        stays: whether the first of two equal rows is the one that ranks before.
     """
-    square = np.einsum("pd,pd->p", difference, difference)
-    equal = square == 0.0
-    square[equal] = 1.0
-    radii = _with_slack(gap, square, 0.0, norm=norm, dimension=difference.shape[1])
-    radii.value[equal] = np.inf
-    return radii
-
-
-def _with_slack(
-    gap: Float64[np.ndarray, "..."],
-    square: Float64[np.ndarray, "..."],
-    spread: Float64[np.ndarray, "..."] | float,
-    *,
-    norm: float | Float64[np.ndarray, "..."],
-    dimension: int,
-) -> SignedRadii:
-    """Gap / sqrt(square), and what rounding may take off it.
-
-    With u = gamma(D + 8): 2u |g| is the rounding of the two scores, 4u |g| that of the next
-    comparison at a moved query, the rest that of the distance and of the subtraction; all over the
-    distance where it is below 1. A distance |a_i|^2 + |a_j|^2 - 2 <a_i, a_j> errs besides by less
-    than u (|a_i|^2 + |a_j|^2) / square of itself, and twice that is charged: docs/certificate.md.
-
-    Args:
-        gap: differences of scores.
-        square: squared distances, > 0; overwritten.
-        spread: |a_i|^2 + |a_j|^2 of each square that was computed from them; 0 for the others.
-        norm: |g|, rounded up.
-        dimension: D.
-    """
-    unit = gamma(dimension + 8)
-    # In place, as fresh memory costs more than the arithmetic.
-    slack = np.sqrt(square)
-    value = gap / slack
-    np.minimum(slack, 1.0, out=slack)
-    np.divide(8.0 * unit * norm, slack, out=slack)
-    cancelled = np.divide(spread, square)
-    cancelled *= np.abs(value, out=square)
-    cancelled *= 2.0 * unit
-    slack += cancelled
-    return SignedRadii(value, slack)
-
-
-def _squares_of_offsets(
-    first: CentredRows, second: CentredRows
-) -> tuple[Float64[np.ndarray, "K M"], Float64[np.ndarray, "K M"], Bool[np.ndarray, "K M"]]:
-    """|a_i|^2 + |a_j|^2 - 2 <a_i, a_j>, the sum of the first two, and where too much cancelled."""
-    square = first.offsets @ second.offsets.T
-    square *= -2.0
-    square += first.squares[:, None]
-    square += second.squares
-    spread = first.squares[:, None] + second.squares
-    return square, spread, ~(square > GRAM_FROM * spread)
-
-
-def _part_clusters(
-    first: CentredRows,
-    second: CentredRows,
-    square: Float64[np.ndarray, "K M"],
-    spread: Float64[np.ndarray, "K M"],
-    is_near: Bool[np.ndarray, "K M"],
-) -> None:
-    """Compute again, around a centre of their own, the pairs of clusters far from the common one.
-
-    Each round takes the row with the most near pairs and moves the centre onto it: its own pairs
-    are then accurate, and so are those among the rows near it, at the price of a small product.
-    What is left is a few pairs a row, or equal rows.
-    """
-    counts = is_near.sum(axis=1)
-    while counts.max(initial=0) > _FEW_NEAR:
-        centre = int(counts.argmax())
-        columns = np.flatnonzero(is_near[centre])
-        rows = np.flatnonzero(is_near[:, columns].any(axis=1) & (counts >= 0))
-        part = np.ix_(rows, columns)
-        middle = first.vectors[centre].astype(np.float64)
-        around = CentredRows.around(middle, first.vectors[rows], first.numbers[rows])
-        found = _squares_of_offsets(
-            around,
-            CentredRows.around(middle, second.vectors[columns], second.numbers[columns]),
-        )
-        square[part], spread[part], is_near[part] = (
-            np.where(is_near[part], new, old)
-            for new, old in zip(found, (square[part], spread[part], is_near[part]), strict=True)
-        )
-        # Rows equal to the centre are done with it.
-        counts[rows] = np.where(around.squares == 0.0, -1, is_near[rows].sum(axis=1))
-
-
-def _squares_of_differences(
-    first: Float[np.ndarray, "K D"],
-    second: Float[np.ndarray, "M D"],
-    near: Int64[np.ndarray, " P"],
-    other: Int64[np.ndarray, " P"],
-) -> Float64[np.ndarray, " P"]:
-    """Squared distances of chosen pairs of rows, their differences formed first, in chunks."""
-    squares = np.empty(near.size)
-    for part in slices(near.size, rows_of_a_block(first.shape[1])):
-        difference = np.subtract(first[near[part]], second[other[part]], dtype=np.float64)
-        squares[part] = np.einsum("pd,pd->p", difference, difference)
-    return squares
-
-
-def tail_radii(
-    scores: Float64[np.ndarray, " K"],
-    squared_norms: Float64[np.ndarray, " K"],
-    *,
-    norm: Norm,
-    unseen_score: float,
-    norm_deviation: float,
-    dimension: int,
-    farthest: Float64[np.ndarray, " K"] | float = np.inf,
-) -> Float64[np.ndarray, " K"]:
-    """Lower bound of the embedding-space radius over all rows that were not compared.
-
-    Two directions at angles t_i and t_j from the query are at most 2 sin((t_i + t_j) / 2) apart,
-    and the bound grows with t_j, so the worst such row is one with the highest possible score.
-    Norms off 1 widen the angles and add 2 `norm_deviation` to the distance.
-
-    Args:
-        scores: scores of the kept entries, (K,).
-        squared_norms: their squared norms, (K,).
-        norm: norm of the query's embedding, positive.
-        unseen_score: upper bound of those rows' scores, in real arithmetic; -inf for none.
-        norm_deviation: bound on | |f| - 1 | over the gallery.
-        dimension: D.
-        farthest: upper bound of the distance from each kept entry to any of those rows, (K,).
-
-    Returns:
-        Radii, (K,); 0 where the gap is not proved positive, inf where there are no such rows.
-    """
-    if unseen_score == -np.inf:
-        return np.full(scores.shape, np.inf)
-    longest = 1.0 + norm_deviation
-    rounding = 8.0 * gamma(dimension + 8) * longest * norm.high
-    gap = scores - unseen_score - rounding
-    error = cosine_error(dimension)
-    widest = longest if unseen_score >= 0.0 else 1.0 - norm_deviation
-    unseen_cosine = max(-1.0, unseen_score / (norm.value * widest))
-    cosines = scores / (norm.value * np.sqrt(squared_norms))
-    angle_sum = angles(1.0 - cosines + error) + angles(np.array([1.0 - unseen_cosine + error]))
-    chord = 2.0 * np.sin(np.minimum(angle_sum, np.pi) / 2.0) + 2.0 * norm_deviation + 1e-14
-    radii = np.zeros(scores.shape)
-    np.divide(gap, np.minimum(chord, farthest), out=radii, where=gap > 0.0)
-    return radii * (1.0 - 1e-14)
-
-
-def rows_of_a_block(numbers: int) -> int:
-    """How many rows of so many float64 numbers a block has."""
-    return max(1, _BLOCK_BYTES // (8 * max(1, numbers)))
-
-
-def slices(count: int, length: int) -> Iterator[slice]:
-    for start in range(0, count, length):
-        yield slice(start, min(start + length, count))
+    squares = squared_differences(first, second, scales)
+    equal = squares[0] == 0.0
+    plain, scaled = (np.where(equal, 1.0, np.sqrt(square) * _UP) for square in squares)
+    forever = np.inf if stays else -np.inf
+    return Pairs(np.where(equal, forever, gap), plain, np.minimum(plain, scaled))

@@ -1,26 +1,17 @@
 """The pair radii that a certificate needs, a block at a time, without those that cannot count."""
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from model.certificate.distances import CentredRows, rows_of_a_block
 from model.certificate.geometry import Norm
-from model.certificate.pairs import (
-    Candidates,
-    CentredRows,
-    Scores,
-    SignedRadii,
-    keep_on,
-    rows_of_a_block,
-    signed_radii,
-    slices,
-    tail_radii,
-)
+from model.certificate.items import ItemRows
+from model.certificate.pairs import Candidates, Pairs, Scores, Slack, compare, keep_on
 from model.certificate.rounding import gamma
-
-Columns = slice | Int64[np.ndarray, " B"]
+from model.certificate.tail import Tail
 
 # Fewer rows a block are not worth a round, however many entries they are compared with.
 _FEWEST = 64
@@ -82,172 +73,300 @@ class KthSmallest:
         return seen
 
 
-class PairBlock(NamedTuple):
-    """Signed radii of the kept entries over some candidates, (K, B).
+@dataclass(frozen=True, eq=False)
+class PairBlock:
+    """Some items against the items of a block of candidates, (K, Q).
 
     Attributes:
-        columns: which candidates.
-        radii: inf of an entry over itself, and where a pair was not needed; with slack 0 there.
-        lower: the radii with the slack off.
+        pairs: the rows compared, (A, B).
+        kept: the items whose rows are the first axis of `pairs`.
+        columns: the items whose rows are the second.
+        is_needed: which of the K items those of `kept` are; None for all.
+        own: rank and column of the items that are on both sides.
     """
 
-    columns: Columns
-    radii: SignedRadii
-    lower: Float64[np.ndarray, "K B"]
+    pairs: Pairs
+    kept: ItemRows
+    columns: ItemRows
+    is_needed: Bool[np.ndarray, " K"] | None
+    own: tuple[Int64[np.ndarray, " O"], Int64[np.ndarray, " O"]]
+
+    @property
+    def positions(self) -> Int64[np.ndarray, " Q"]:
+        """Of one candidate of each item of the block."""
+        return self.columns.first
+
+    def of_items(self, values: Float64[np.ndarray, "A B"]) -> Float64[np.ndarray, "K Q"]:
+        """From numbers of pairs of rows to those of pairs of items; may be in place.
+
+        inf of an item over itself, and where no comparison was needed.
+        """
+        found = self.columns.smallest(self.kept.largest(values))
+        if self.is_needed is not None:
+            whole = np.full((self.is_needed.size, found.shape[1]), np.inf)
+            whole[self.is_needed] = found
+            found = whole
+        found[self.own] = np.inf
+        return found
 
 
 class PairScan:
-    """Some entries of a ranking against all candidates, a block at a time, best scores first.
+    """Some items of a ranking against all candidates, a block at a time, best scores first.
 
-    To push entry i out of the top k, k others must come before it; those ahead already count with
-    their negative radii, hence the k-th smallest signed one. Once k are known, a block whose bound
-    of `tail_radii` lies above them is left out: with the distance through the common centre,
-    |f_i - f_j| <= |a_i| + |a_j|, as the farthest where rows have a centre. So the numbers are those
-    of all pairs, or lower bounds of them where what was left out decides; `rest` says which.
+    To push item p out of the top k, k others must come before it; those ahead already count with
+    their negative radii, hence the k-th smallest signed one. Once k are known, a block whose tail
+    bound lies above them is left out: with the distance through the common centre, |f_i - f_j| <=
+    |a_i| + |a_j|, as the farthest where rows have a centre. So the numbers are those of all pairs,
+    or lower bounds of them where what was left out decides; `rest` says which.
 
     Attributes:
-        lower: the k smallest radii with the slack off, of each entry over all others.
-        upper: the same with the slack added.
-        rest: lower bound of each one's radius over all that was not compared, (K,): entries unseen
-            by the search, and blocks left out. inf where there is nothing.
+        lower: the k smallest radii with the slack off, of each item over all others.
+        upper: upper bounds of the same.
+        isotropic: as `lower`, had the metric no scales.
+        kept: the items' rows.
+        slack: as given.
+        scales: as given.
     """
 
     def __init__(
         self,
         candidates: Candidates,
         scores: Scores,
-        positions: Int64[np.ndarray, " K"],
+        top: Int64[np.ndarray, " K"],
         *,
         k: int,
         norm: Norm,
+        slack: Slack,
+        scales: Float64[np.ndarray, " D"] | None = None,
         check_deadline: Callable[[], None] = keep_on,
     ) -> None:
-        self._candidates, self._scores, self._norm = candidates, scores, norm
-        self._positions, self._check_deadline = positions, check_deadline
-        self._kept_scores = scores.values[positions]
-        self._kept_squares = scores.squared_norms[positions]
-        self.lower, self.upper = (KthSmallest(k, positions.size) for _ in range(2))
-        self.rest = self._tail(candidates.ceiling, np.inf)
-        self._rest_scores: Float64[np.ndarray, " K"] | float = candidates.ceiling
+        """A scan for the items of some candidates, `top`.
+
+        Args:
+            candidates: what a search retrieved.
+            scores: of each.
+            top: one position of each item, (K,).
+            k: the largest order statistic that will be asked for.
+            norm: of the query, positive.
+            slack: what rounding and the forward error take off a pair's radius.
+            scales: c of the metric; None where it has none.
+            check_deadline: called between blocks of work; raises where nobody waits any more.
+        """
+        self._candidates, self._scores, self._norm, self.slack = candidates, scores, norm, slack
+        self.scales, self._check_deadline = scales, check_deadline
+        self._rank_of = np.full(candidates.rows.size, -1)
+        self.kept = self._rows_of_items(top)
+        rows = self.kept.positions
+        self._tail = Tail(
+            scores=scores.values[rows],
+            squared_norms=scores.squared_norms[rows],
+            scaled_reach=self._scaled_reach(rows),
+            norm=norm,
+            norm_deviation=candidates.norm_deviation,
+            dimension=candidates.vectors.shape[1],
+            slack=slack,
+        )
+        count = self.kept.count
+        self.lower, self.upper = KthSmallest(k, count), KthSmallest(k, count)
+        self.isotropic, self._isotropic_upper = self.lower, self.upper
+        if scales is not None:
+            self.isotropic, self._isotropic_upper = KthSmallest(k, count), KthSmallest(k, count)
+        self.rest_of_rows, self._rest = self._tail.bounds(candidates.ceiling)
+        self._rest_scores: Float64[np.ndarray, " A"] | float = candidates.ceiling
 
     @property
-    def rest_gap(self) -> Float64[np.ndarray, " K"]:
-        """Lower bound of each one's lead in score over all that was not compared, (K,)."""
+    def rest(self) -> Float64[np.ndarray, " K"]:
+        """Lower bound of each item's radius over all that was not compared, slack off, (K,).
+
+        These are rows unseen by the search, and blocks left out; inf where there are none.
+        """
+        return self.kept.largest(self._rest)
+
+    @property
+    def rest_isotropic(self) -> Float64[np.ndarray, " K"]:
+        """The same had the metric no scales, before the forward error, (K,).
+
+        `rest_of_rows` has it of each row, (A,).
+        """
+        return self.kept.largest(self.rest_of_rows)
+
+    @property
+    def rest_gap(self) -> Float64[np.ndarray, " A"]:
+        """Lower bound of each row's lead in score over all that was not compared, (A,)."""
         unit = gamma(self._candidates.vectors.shape[1] + 8)
         rounding = 8.0 * unit * (1.0 + self._candidates.norm_deviation) * self._norm.high
-        return self._kept_scores - self._rest_scores - rounding
+        return self._tail.scores - self._rest_scores - rounding
 
-    def __iter__(self) -> Iterator[PairBlock]:
-        if self._positions.size == 0:
+    def __iter__(self) -> Iterator[tuple[PairBlock, Float64[np.ndarray, "K Q"]]]:
+        """Blocks, and the radii of pairs of items with the slack off."""
+        if self.kept.count == 0:
             return
         vectors, rows = self._candidates.vectors, self._scores.rows
-        length = max(_FEWEST, rows_of_a_block(max(vectors.shape[1], self._positions.size)))
+        length = max(_FEWEST, rows_of_a_block(max(vectors.shape[1], self.kept.positions.size)))
         if rows is not None and len(vectors) <= length:
             # Clusters among few candidates get their own centre where they need one.
-            everything = self._around_zero(slice(None), rows)
+            everything = self._around_zero(None, rows)
             self._check_deadline()
-            yield self._compare(everything.take(self._positions), everything, slice(None))
+            columns = self._grouped()
+            block = everything if columns.starts is None else everything.take(columns.positions)
+            yield self._compare(everything.take(self.kept.positions), block, columns)
             return
-        order = np.argsort(-self._scores.values, kind="stable")
-        kept, is_central = self._kept_rows(order)
-        for part in slices(order.size, length):
+        order = self._best_first()
+        kept, is_central = self._kept_rows(order.positions)
+        for part in order.blocks(length):
             self._check_deadline()
-            columns = order[part]
+            columns = part.positions
+            best = float(self._scores.values[columns].max())
             # No later block has a better score, so what bounds this one bounds them all.
-            if self._leave_out(columns, np.inf, all_or_none=True).all():
+            if self._leave_out(best, all_or_none=True).all():
                 return
             if is_central:
                 block = self._around_zero(columns, vectors[columns].astype(np.float64))
-                yield self._compare(kept, block, columns)
+                yield self._compare(kept, block, part)
                 continue
-            block = CentredRows.around(
-                kept.centre, vectors[columns], self._candidates.rows[columns]
-            )
-            left_out = self._leave_out(columns, self._farthest(kept.squares, block.squares))
+            numbers = self._candidates.numbers[columns]
+            block = CentredRows.around(kept.centre, vectors[columns], numbers, self.scales)
+            left_out = self._leave_out(best, kept, block)
             if not left_out.all():
-                yield self._compare(kept, block, columns, left_out)
+                yield self._compare(kept, block, part, left_out)
 
-    def _around_zero(self, columns: Columns, rows: Float64[np.ndarray, "B D"]) -> CentredRows:
+    def _rows_of_items(self, top: Int64[np.ndarray, " K"]) -> ItemRows:
+        """All rows of the items that have these, in their order; notes whose each row is."""
+        items = self._candidates.items
+        if items is None:
+            self._rank_of[top] = np.arange(top.size)
+            return ItemRows(top, None)
+        by_number = np.argsort(items[top])
+        place = np.searchsorted(items[top][by_number], items)
+        found = by_number[np.minimum(place, top.size - 1)] if top.size else place
+        is_kept = items[top][found] == items if top.size else np.zeros(items.size, dtype=np.bool_)
+        self._rank_of[is_kept] = found[is_kept]
+        rows = np.flatnonzero(is_kept)
+        return ItemRows.sorted_by(self._rank_of[rows], rows)
+
+    def _grouped(self) -> ItemRows:
+        """All candidates, by item."""
+        everything = np.arange(self._candidates.rows.size)
+        if self._candidates.items is None:
+            return ItemRows(everything, None)
+        return ItemRows.sorted_by(self._candidates.items, everything)
+
+    def _best_first(self) -> ItemRows:
+        """All candidates by item, those of the best scores first."""
+        grouped, scores = self._grouped(), self._scores.values
+        if grouped.starts is None:
+            return ItemRows(np.argsort(-scores, kind="stable"), None)
+        order = np.argsort(-grouped.largest(scores[grouped.positions]), kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(order.size)
+        return ItemRows.sorted_by(grouped.spread(rank), grouped.positions)
+
+    def _scaled_reach(self, rows: Int64[np.ndarray, " A"]) -> Float64[np.ndarray, " A"] | None:
+        """Upper bound of |c o f_i| + |c o f_j| for these rows i and any row j of the gallery."""
+        if self.scales is None:
+            return None
+        scaled = self._candidates.vectors[rows] * self.scales
+        up = 1.0 + 2.0 * self.slack.rounding
+        own = np.sqrt(np.einsum("md,md->m", scaled, scaled)) * up
+        return (own + min(self._candidates.scaled_norm, self._longest_scaled())) * up
+
+    def _longest_scaled(self) -> float:
+        """|c o f| <= max c |f|, and <= |f| as L bounds the whole network."""
+        longest = 1.0 + self._candidates.norm_deviation
+        return longest * min(1.0, float(self.scales.max())) if self.scales is not None else longest
+
+    def _around_zero(
+        self, columns: Int64[np.ndarray, " B"] | None, rows: Float64[np.ndarray, "B D"]
+    ) -> CentredRows:
         """Candidates around 0, which costs nothing: their squares are known."""
-        origin = np.zeros(rows.shape[1])
-        squares = self._scores.squared_norms[columns]
-        return CentredRows(rows, self._candidates.rows[columns], origin, rows, squares)
+        numbers, squares = self._candidates.numbers, self._scores.squared_norms
+        if columns is not None:
+            numbers, squares = numbers[columns], squares[columns]
+        return CentredRows.around_zero(rows, numbers, squares, self.scales)
 
     def _kept_rows(self, order: Int64[np.ndarray, " M"]) -> tuple[CentredRows, bool]:
-        """The kept entries around 0, or the mean of the best candidates, and whether it is 0.
+        """The kept rows around 0, or the mean of the best candidates, and whether it is 0.
 
-        A centre costs each candidate a subtraction; it pays where there are many entries to compare
+        A centre costs each candidate a subtraction; it pays where there are many rows to compare
         it with or leave out, and where near rows need its digits.
         """
-        vectors, numbers = self._candidates.vectors, self._candidates.rows
-        best = vectors[order[: max(_SAMPLE, self._positions.size)]]
+        positions = self.kept.positions
+        vectors, numbers = self._candidates.vectors, self._candidates.numbers
+        best = vectors[order[: max(_SAMPLE, positions.size)]]
         centre = best.mean(axis=0, dtype=np.float64).astype(np.float32).astype(np.float64)
-        if self._positions.size < _MANY and centre @ centre < _CLOSE:
-            rows = vectors[self._positions].astype(np.float64)
-            return self._around_zero(self._positions, rows), True
-        kept = vectors[self._positions]
-        return CentredRows.around(centre, kept, numbers[self._positions]), False
+        if positions.size < _MANY and centre @ centre < _CLOSE:
+            return self._around_zero(positions, vectors[positions].astype(np.float64)), True
+        kept = vectors[positions]
+        return CentredRows.around(centre, kept, numbers[positions], self.scales), False
 
     def _compare(
         self,
         kept: CentredRows,
-        block: CentredRows,
-        columns: Columns,
+        rows: CentredRows,
+        columns: ItemRows,
         left_out: Bool[np.ndarray, " K"] | None = None,
-    ) -> PairBlock:
-        """Compare the kept entries with a block, but for those that need not be."""
-        scores = self._scores.values[columns]
-        if left_out is None or not left_out.any():
-            gap = self._kept_scores[:, None] - scores
-            radii = signed_radii(kept, block, gap, norm=self._norm.high)
-        else:
-            some = np.flatnonzero(~left_out)
-            gap = self._kept_scores[some, None] - scores
-            found = signed_radii(kept.take(some), block, gap, norm=self._norm.high)
-            shape = (left_out.size, scores.size)
-            radii = SignedRadii(np.full(shape, np.inf), np.zeros(shape))
-            radii.value[some], radii.slack[some] = found
-        lower = radii.lower
+    ) -> tuple[PairBlock, Float64[np.ndarray, "K Q"]]:
+        """Compare the kept items with a block, but for those that need not be."""
+        is_needed = None if left_out is None or not left_out.any() else ~left_out
+        items = self.kept
+        if is_needed is not None:
+            kept = kept.take(np.flatnonzero(items.spread(is_needed)))
+            items = items.take(is_needed)
+        ranks = self._rank_of[columns.first]
+        own = np.flatnonzero(ranks >= 0)
+        scores = self._scores.values
+        gap = scores[items.positions, None] - scores[columns.positions]
+        block = PairBlock(compare(kept, rows, gap), items, columns, is_needed, (ranks[own], own))
+        lower = block.of_items(block.pairs.lower(self.slack))
         self.lower.add(lower)
-        self.upper.add(radii.upper)
-        return PairBlock(columns, radii, lower)
+        self.upper.add(block.of_items(block.pairs.upper(self.slack)))
+        if self.scales is not None:
+            plain = block.pairs.unscaled
+            self.isotropic.add(block.of_items(plain.lower(self.slack)))
+            self._isotropic_upper.add(block.of_items(plain.upper(self.slack)))
+        return block, lower
 
     def _leave_out(
         self,
-        columns: Int64[np.ndarray, " B"],
-        farthest: Float64[np.ndarray, " K"] | float,
+        best: float,
+        kept: CentredRows | None = None,
+        block: CentredRows | None = None,
         *,
         all_or_none: bool = False,
     ) -> Bool[np.ndarray, " K"]:
-        """Which entries need no comparison with these candidates, best first, so far away, (K,)."""
-        none = np.zeros(self._positions.size, dtype=np.bool_)
+        """Which items need no comparison with candidates of at most this score, (K,).
+
+        Args:
+            best: the best score among the candidates.
+            kept: the items' rows around a centre, for the distance through it; None for none.
+            block: the candidates around the same centre.
+            all_or_none: whether to leave out all items or none.
+        """
+        none = np.zeros(self.kept.count, dtype=np.bool_)
         if not np.isfinite(self.upper.limit).any():
             return none
-        best = float(self._scores.values[columns[0]])
-        tail = self._tail(best, farthest)
-        out = (tail > 0.0) & (tail >= self.upper.limit)
+        farthest = scaled = np.inf
+        if kept is not None and block is not None:
+            farthest = self._farthest(kept.plain.squares, block.plain.squares)
+            scaled = self._farthest(kept.scaled.squares, block.scaled.squares)
+        isotropic, tail = self._tail.bounds(best, farthest, scaled)
+        of_items = self.kept.largest(tail)
+        out = (of_items > 0.0) & (of_items >= self.upper.limit)
+        if self.scales is not None:
+            out &= self.kept.largest(isotropic) >= self._isotropic_upper.limit
         if all_or_none and not out.all():
             return none
-        self.rest = np.where(out, np.minimum(self.rest, tail), self.rest)
-        self._rest_scores = np.where(out, np.maximum(self._rest_scores, best), self._rest_scores)
+        rows = self.kept.spread(out)
+        self._rest = np.where(rows, np.minimum(self._rest, tail), self._rest)
+        self.rest_of_rows = np.where(
+            rows, np.minimum(self.rest_of_rows, isotropic), self.rest_of_rows
+        )
+        self._rest_scores = np.where(rows, np.maximum(self._rest_scores, best), self._rest_scores)
         return out
 
     def _farthest(
-        self, kept: Float64[np.ndarray, " K"], block: Float64[np.ndarray, " B"]
-    ) -> Float64[np.ndarray, " K"]:
+        self, kept: Float64[np.ndarray, " A"], block: Float64[np.ndarray, " B"]
+    ) -> Float64[np.ndarray, " A"]:
         """Upper bound of each kept row's distance to any row of a block, through the centre."""
         unit = gamma(self._candidates.vectors.shape[1] + 8)
         return (np.sqrt(kept) + np.sqrt(block.max())) * (1.0 + unit)
-
-    def _tail(
-        self, unseen_score: float, farthest: Float64[np.ndarray, " K"] | float
-    ) -> Float64[np.ndarray, " K"]:
-        return tail_radii(
-            self._kept_scores,
-            self._kept_squares,
-            norm=self._norm,
-            unseen_score=unseen_score,
-            norm_deviation=self._candidates.norm_deviation,
-            dimension=self._candidates.vectors.shape[1],
-            farthest=farthest,
-        )

@@ -9,7 +9,7 @@ the first entries by number, and every radius is 0, whatever k is.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -24,15 +24,17 @@ from model.certificate.geometry import (
     embedding_norm,
     flip_radius,
     pixel_scale,
-    radius_in_pixels,
+    radii_in_pixels,
 )
 from model.certificate.match import Judging, MatchRule, Verdicts
+from model.certificate.metric import relative_scales
 from model.certificate.pairs import (
     LARGEST_NORM_DEVIATION,
     Candidates,
     Scores,
+    Slack,
+    compare_pairs,
     keep_on,
-    radii_of_differences,
     rank,
     score,
 )
@@ -53,15 +55,17 @@ class SearchCertificate:
 
     Attributes:
         is_proved: the ranking itself is proved; if not, the caller must bring more candidates.
-        positions: the answer's positions in the candidates, best first, (K,), K <= k.
+        positions: the answer's positions in the candidates, best first, (K,), K <= k: of each item
+            the row that won.
         distances: 1 - similarity, in [0, 2], (K,).
         similarities: cosine, in [-1, 1], (K,).
         certified_radii: below which each result stays in the answer, (K,).
         exact: whether a comparison with every entry would prove the same radius, to a millionth,
             (K,): the bound on the unseen was not the smaller, and rounding took next to nothing.
-            The radius is then the true distance of the embedding from an eviction where one pair
-            decides (k = 1); with more results it stays a lower bound of it.
-        margins: the radius in embedding space over the embedding's norm, (K,); free of image size.
+            It is the true distance to an eviction only where one pair decides: k = 1, items of one
+            row, and a network that can move the embedding by as much as is proved.
+        margins: the radius that the Lipschitz bound alone proves, in embedding space over the
+            embedding's norm, (K,); free of image size.
         top1_radius: below which the first result stays first; None for an empty answer.
         set_radius: below which the answer keeps the same entries.
         order_radius: below which it keeps them in the same order.
@@ -89,9 +93,10 @@ class Ranking(NamedTuple):
         norm: its norm.
         candidates: what was ranked.
         scores: of each.
-        top: positions of the k best, best first; of a zero query the first by entry number.
+        top: positions of the k best, of each item the best row, best first; of a zero query the
+            first by item number.
         k: number of results asked for.
-        is_proved: no unseen entry, as scored by this program, can reach the last of the top k.
+        is_proved: no unseen row, as scored by this program, can reach the last of the top k.
     """
 
     query: Float64[np.ndarray, " D"]
@@ -118,13 +123,65 @@ def rank_candidates(
     norm = embedding_norm(query)
     if norm.value == 0.0:
         count = candidates.rows.size
-        top = np.argsort(candidates.rows, kind="stable")[:k]
-        first = np.arange(min(k, candidates.size))
-        is_proved = np.array_equal(candidates.rows[top], first)
         scores = Scores(np.zeros(count), np.ones(count))
     else:
         scores = score(candidates.vectors, query, candidates.norm_deviation, check_deadline)
-        top = rank(scores.values, candidates.rows, k)
+    return _ranking(query, norm, candidates, scores, k)
+
+
+def complete_items(
+    ranking: Ranking, own: Candidates, check_deadline: Callable[[], None] = keep_on
+) -> Ranking:
+    """The same ranking with more rows of its items among the candidates.
+
+    Radii are larger for it, and verdicts need every row of an item.
+
+    Args:
+        ranking: whose answer is proved.
+        own: rows of its items, those that it has may be among them.
+        check_deadline: called between blocks of work.
+    """
+    candidates, norm = ranking.candidates, ranking.norm
+    new = np.flatnonzero(~np.isin(own.rows, candidates.rows))
+    if new.size == 0 or norm.value == 0.0:
+        return ranking
+    vectors = own.vectors[new]
+    scores = score(vectors, ranking.query, candidates.norm_deviation, check_deadline)
+    rows = None
+    if ranking.scores.rows is not None:
+        rows = np.concatenate((ranking.scores.rows, vectors))
+    return _ranking(
+        ranking.query,
+        norm,
+        replace(
+            candidates,
+            rows=np.concatenate((candidates.rows, own.rows[new])),
+            items=np.concatenate((candidates.numbers, own.numbers[new])),
+            vectors=np.concatenate((candidates.vectors, vectors)),
+        ),
+        Scores(
+            np.concatenate((ranking.scores.values, scores.values)),
+            np.concatenate((ranking.scores.squared_norms, scores.squared_norms)),
+            rows,
+        ),
+        ranking.k,
+    )
+
+
+def _ranking(
+    query: Float64[np.ndarray, " D"], norm: Norm, candidates: Candidates, scores: Scores, k: int
+) -> Ranking:
+    numbers = candidates.numbers
+    if candidates.items is None:
+        top = rank(scores.values, numbers, k)
+    else:
+        order = np.lexsort((candidates.rows, -scores.values, numbers))
+        is_first = np.append(True, numbers[order][1:] != numbers[order][:-1])[: order.size]
+        winners = order[is_first]
+        top = winners[rank(scores.values[winners], numbers[winners], k)]
+    if norm.value == 0.0:
+        is_proved = np.array_equal(numbers[top], np.arange(min(k, candidates.items_in_gallery)))
+    else:
         is_proved = _beats_the_unseen(candidates, scores.values[top], norm, k)
     return Ranking(query, norm, candidates, scores, top, k, is_proved)
 
@@ -137,6 +194,7 @@ def certify_search(
     lipschitz_bound: float,
     gain: float,
     forward_error: float,
+    output_scales: Float64[np.ndarray, " D"] | None = None,
     max_distance: float | None = None,
     rule: MatchRule | None = None,
 ) -> SearchCertificate:
@@ -149,6 +207,7 @@ def certify_search(
         lipschitz_bound: see `certify_ranking`, as for all that follow.
         gain: of the resize.
         forward_error: of the embedding.
+        output_scales: of the network's head.
         max_distance: results farther than this are left out; None keeps all.
         rule: when a result is a match; None asks for no verdicts.
 
@@ -160,6 +219,7 @@ def certify_search(
         lipschitz_bound=lipschitz_bound,
         gain=gain,
         forward_error=forward_error,
+        output_scales=output_scales,
         max_distance=max_distance,
         rule=rule,
     )
@@ -171,6 +231,7 @@ def certify_ranking(
     lipschitz_bound: float,
     gain: float,
     forward_error: float,
+    output_scales: Float64[np.ndarray, " D"] | None = None,
     max_distance: float | None = None,
     rule: MatchRule | None = None,
     check_deadline: Callable[[], None] = keep_on,
@@ -178,8 +239,9 @@ def certify_ranking(
     """Prove how far the query may move before the answer changes.
 
     A result leaves the top k when k others overtake it, so its radius is the k-th smallest signed
-    distance to the hyperplanes that part it from the candidates, or the bound on all unseen
-    entries where that is smaller, or its distance to `max_distance`.
+    distance to the hyperplanes that part it from the candidates, or the bound on all unseen rows
+    where that is smaller, or its distance to `max_distance`. Of items of several rows it is the
+    k-th smallest of the least, over the rows of another, of the largest over its own.
 
     Args:
         ranking: what `rank_candidates` found.
@@ -187,14 +249,17 @@ def certify_ranking(
         gain: l2 operator norm of this image's resize, rounded up, > 0.
         forward_error: bound on the l2 error of a computed embedding of an image of this size; it
             counts twice, for the query's own and for the changed image's.
+        output_scales: proved bound of how the network moves embeddings along each coordinate
+            (`model.certificate.metric`), (D,); None where nothing but `lipschitz_bound` is proved.
         max_distance: results farther than this are left out; None keeps all.
-        rule: when a result is a match; None asks for no verdicts.
+        rule: when a result is a match; None asks for no verdicts. Every row of the results' items
+            must be among the candidates then (`complete_items`).
         check_deadline: called between blocks of work; raises where nobody waits any more.
 
     Returns:
-        The answer and its radii. With k >= size nothing can be displaced and, without a
-        `max_distance`, radii are inf. An empty gallery gives an empty answer with set and order
-        radius inf, as nothing can enter. A zero query gives 0 everywhere before all of that.
+        The answer and its radii. With k >= the number of items nothing can be displaced and,
+        without a `max_distance`, radii are inf. An empty gallery gives an empty answer with set and
+        order radius inf, as nothing can enter. A zero query gives 0 everywhere before all of that.
 
     Raises:
         CertificateError: a number is NaN, infinite, or outside what can carry a proof.
@@ -229,138 +294,177 @@ def certify_ranking(
             order_radius=0.0,
             verdicts=None if rule is None else Verdicts.of_zero_query(top.size),
         )
-    # A query moved onto zero is answered as zero, so no radius leads there.
-    in_pixels = partial(radius_in_pixels, limit=norm.low, scale=scale, forward_error=forward_error)
+    dimension = ranking.query.size
+    slack = Slack.of(
+        norm.high,
+        dimension=dimension,
+        forward_error=forward_error,
+        norm_deviation=ranking.candidates.norm_deviation,
+    )
     scan = PairScan(
         ranking.candidates,
         ranking.scores,
         top,
         k=ranking.k if rule is None else max(ranking.k, rule.k),
         norm=norm,
+        slack=slack,
+        scales=relative_scales(lipschitz_bound, output_scales),
         check_deadline=check_deadline,
     )
-    judging = None if rule is None else Judging(rule, top.size, norm, ranking.query.size)
-    radii = _embedding_radii(ranking, top, scan, judging, max_distance)
+    judging = None if rule is None else Judging(rule, scan, norm, dimension)
+    radii = _input_radii(ranking, top, scan, judging, max_distance)
+    pixels = radii_in_pixels(
+        np.append(radii.membership, [radii.top1, radii.set, radii.order]), scale=scale
+    )
+    top1, whole_set, order = pixels[-3:].tolist()
     return answer(
-        certified_radii=np.array([in_pixels(radius) for radius in radii.membership.tolist()]),
+        certified_radii=pixels[:-3],
         exact=radii.exact,
-        margins=np.maximum(0.0, radii.membership - 2.0 * forward_error) / norm.high,
-        top1_radius=in_pixels(radii.top1) if top.size else None,
-        set_radius=in_pixels(radii.set) if ranking.is_proved else 0.0,
-        order_radius=in_pixels(radii.order) if ranking.is_proved else 0.0,
-        verdicts=judging and judging.verdicts(scan, scale=scale, forward_error=forward_error),
+        margins=np.maximum(0.0, radii.isotropic) / norm.high,
+        top1_radius=top1 if top.size else None,
+        set_radius=whole_set if ranking.is_proved else 0.0,
+        order_radius=order if ranking.is_proved else 0.0,
+        verdicts=judging and judging.verdicts(scale=scale, forward_error=forward_error),
     )
 
 
-class _EmbeddingRadii(NamedTuple):
-    """Embedding-space radii of one answer, before pixels; `exact` as in the certificate."""
+class _InputRadii(NamedTuple):
+    """Radii of one answer times gain and L, all slack off; `exact` as in the certificate.
+
+    `isotropic` are those of `membership` had the metric no scales.
+    """
 
     membership: Float64[np.ndarray, " K"]
+    isotropic: Float64[np.ndarray, " K"]
     exact: Bool[np.ndarray, " K"]
     top1: float
     set: float
     order: float
 
 
-def _embedding_radii(
+def _input_radii(
     ranking: Ranking,
     top: Int64[np.ndarray, " K"],
     scan: PairScan,
     judging: Judging | None,
     max_distance: float | None,
-) -> _EmbeddingRadii:
+) -> _InputRadii:
     """Put pairs, the rest and the threshold together."""
     # inf among the answer's own: they do not enter.
     floor = np.full(ranking.candidates.rows.size, -np.inf)
-    floor[top] = np.inf
+    floor[scan.kept.positions] = np.inf
     outside, first = np.full(top.size, np.inf), np.inf
-    for block in scan:
-        first = min(first, float(block.lower[0].min()))
-        entering = np.maximum(block.lower, floor[block.columns])
+    for block, lower in scan:
+        first = min(first, float(lower[0].min()))
+        entering = np.maximum(lower, floor[block.positions])
         outside = np.minimum(outside, entering.min(axis=1))
         if judging is not None:
-            judging.add(block.radii)
-    pairs = scan.lower.kth(ranking.k)
-    pairs_above = scan.upper.kth(ranking.k)
-    exits = _threshold_radii(ranking, top, max_distance)
-    known = np.minimum(pairs, exits.kept)
-    known_above = np.minimum(pairs_above, exits.kept_above)
+            judging.add(block)
+    exits = _threshold_radii(ranking, scan, max_distance)
+    known = np.minimum(scan.lower.kth(ranking.k), exits.kept)
+    # An exit is of the result's own rows alone: more candidates leave it as it is.
+    known_above = np.minimum(scan.upper.kth(ranking.k), exits.kept)
     is_tight = (known >= known_above * (1.0 - _EXACT)) | (known_above <= 0.0)
+    rest = scan.rest
     # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
     is_full = top.size == ranking.k or max_distance is None
-    change = _least(np.minimum(outside, scan.rest)) if is_full else exits.entry
-    top1 = min(first, _least(scan.rest[:1]), _least(exits.kept[:1]))
+    change = _least(np.minimum(outside, rest)) if is_full else exits.entry
+    top1 = min(first, _least(rest[:1]), _least(exits.kept[:1]))
     whole_set = min(change, _least(exits.kept))
-    return _EmbeddingRadii(
-        membership=np.minimum(known, scan.rest),
-        exact=(known <= scan.rest) & is_tight,
+    isotropic = np.minimum(scan.isotropic.kth(ranking.k), exits.kept)
+    return _InputRadii(
+        membership=np.minimum(known, rest),
+        isotropic=np.minimum(isotropic, scan.rest_isotropic),
+        exact=(known <= rest) & is_tight,
         top1=top1,
         set=whole_set,
-        order=min(whole_set, top1, _least(_radii_to_the_next(ranking, top))),
+        order=min(whole_set, top1, _least(_radii_to_the_next(ranking, scan))),
     )
 
 
-def _radii_to_the_next(ranking: Ranking, top: Int64[np.ndarray, " K"]) -> Float64[np.ndarray, " J"]:
+def _radii_to_the_next(ranking: Ranking, scan: PairScan) -> Float64[np.ndarray, " J"]:
     """Signed radii of each result over the one behind it, slack off."""
-    if top.size < 2:
+    kept = scan.kept
+    if kept.count < 2:
         return np.zeros(0)
-    vectors = ranking.candidates.vectors[top].astype(np.float64)
-    gap = -np.diff(ranking.scores.values[top])
-    return radii_of_differences(gap, vectors[:-1] - vectors[1:], norm=ranking.norm.high).lower
+    vectors = ranking.candidates.vectors[kept.positions].astype(np.float64)
+    scores = ranking.scores.values[kept.positions]
+    numbers = ranking.candidates.numbers[kept.first]
+    if kept.starts is None:
+        pairs = compare_pairs(-np.diff(scores), vectors[:-1], vectors[1:], scan.scales)
+        return pairs.lower(scan.slack)
+    bounds = [*kept.starts.tolist(), scores.size]
+    radii = np.empty(kept.count - 1)
+    for t in range(kept.count - 1):
+        start, middle, end = bounds[t : t + 3]
+        own, next_ = np.divmod(np.arange((middle - start) * (end - middle)), end - middle)
+        first, second = start + own, middle + next_
+        gap = scores[first] - scores[second]
+        pairs = compare_pairs(
+            gap, vectors[first], vectors[second], scan.scales, stays=numbers[t] < numbers[t + 1]
+        )
+        table = pairs.lower(scan.slack).reshape(middle - start, end - middle)
+        radii[t] = table.max(axis=0).min()
+    return radii
 
 
 class _ThresholdRadii(NamedTuple):
-    """Embedding-space radii around the query below which verdicts on the threshold stay.
+    """Radii around the query below which verdicts on the threshold stay, times gain and L.
 
     Attributes:
         kept: of each result, until it leaves, (K,); inf without a threshold.
-        kept_above: upper bounds of the same, (K,).
-        entry: until the first other entry comes in; inf where there is no other, or no threshold.
+        entry: until the first other item comes in; inf where there is no other, or no threshold.
     """
 
     kept: Float64[np.ndarray, " K"]
-    kept_above: Float64[np.ndarray, " K"]
     entry: float
+
+    def less(self, amount: float) -> "_ThresholdRadii":
+        return _ThresholdRadii(self.kept - amount, self.entry - amount)
 
 
 def _threshold_radii(
-    ranking: Ranking, kept: Int64[np.ndarray, " K"], max_distance: float | None
+    ranking: Ranking, scan: PairScan, max_distance: float | None
 ) -> _ThresholdRadii:
     """Distances to the threshold of what is within it, and of the nearest that is not.
 
     Scores are of rows as stored, whose norms f are not quite 1: 1 - s / |g| <= t is a threshold on
-    the angle only as 1 - s / (|g| f) <= 1 - (1 - t) / f. The unseen entries stand behind the
+    the angle only as 1 - s / (|g| f) <= 1 - (1 - t) / f. The unseen rows stand behind the
     candidates as two more, with the shortest and the longest norm they may have: the angle left
     falls or grows with the norm throughout, so one of the ends is the worst.
 
+    An item stays while one of its rows does, and enters with the first. These are cones, in which
+    the metric's scales gain nothing.
+
     Args:
         ranking: the candidates' scores and squared norms.
-        kept: positions of the results, (K,), all within the threshold.
+        scan: what is kept, all of it within the threshold, and the forward error.
         max_distance: the threshold; None for none. Outside [0, 2) no distance crosses it, and only
             the zero embedding, which has no direction, is a limit.
     """
+    kept, error = scan.kept, scan.slack.per_distance
     if max_distance is None:
-        never = np.full(kept.size, np.inf)
-        return _ThresholdRadii(never, never, np.inf)
+        never = np.full(kept.count, np.inf)
+        return _ThresholdRadii(never, np.inf)
     scores, norm, deviation = ranking.scores, ranking.norm, ranking.candidates.norm_deviation
     if not 0.0 <= max_distance < 2.0:
-        limit = flip_radius(np.full(max(kept.size, 1), np.pi), norm.low)
+        limit = flip_radius(np.full(max(kept.count, 1), np.pi), norm.low)
         may_enter = max_distance < 0.0 and scores.values.size > 0
         entry = float(limit[0]) if may_enter else np.inf
-        return _ThresholdRadii(limit[: kept.size], limit[: kept.size], entry)
+        return _ThresholdRadii(limit[: kept.count], entry).less(error)
     ceiling = ranking.candidates.ceiling
     inside = np.zeros(scores.values.size + 2, dtype=np.bool_)
-    inside[kept] = True
+    inside[kept.positions] = True
     norms = np.append(np.sqrt(scores.squared_norms), [1.0 - deviation, 1.0 + deviation])
     unseen = min(max(ceiling, -2.0 * norm.high), 2.0 * norm.high)
     cosines = np.append(scores.values, [unseen, unseen]) / norm.value / norms
-    error = cosine_error(ranking.query.size)
+    rounding = cosine_error(ranking.query.size)
     distances, limits = 1.0 - cosines, 1.0 - (1.0 - max_distance) / norms
-    radii = flip_radius(angular_slack(distances, limits, inside=inside, error=error), norm.low)
-    above = angular_slack(distances[kept], limits[kept], inside=True, error=-error)
+    radii = flip_radius(angular_slack(distances, limits, inside=inside, error=rounding), norm.low)
     outside = ~inside
     outside[-2:] = ceiling > -np.inf
-    return _ThresholdRadii(radii[kept], flip_radius(above, norm.high), _least(radii[outside]))
+    own = kept.largest(radii[kept.positions])
+    return _ThresholdRadii(own, _least(radii[outside])).less(error)
 
 
 def _least(radii: Float64[np.ndarray, " K"]) -> float:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from model.certificate.pairs import CentredRows, signed_radii
+from model.certificate.distances import CentredRows
+from model.certificate.pairs import Slack, compare
 from model.metrics.metric import first_equal, norms_of, unit_rows
 
 _BLOCK_NUMBERS = 1 << 21
@@ -156,10 +157,11 @@ class Gallery:
         scores = self._scores(queries)
         own = scores[np.arange(len(queries)), chosen]
         gap = own[:, None] - scores
-        radii = signed_radii(self._centred.take(chosen), self._centred, gap, norm=norms[:, None])
         numbers = np.arange(len(self))
         before = (gap < 0.0) | ((gap == 0.0) & (numbers < chosen[:, None]))
-        return own, radii.lower, before
+        slack = Slack.of(norms[:, None], dimension=queries.shape[1])
+        pairs = compare(self._centred.take(chosen), self._centred, gap)
+        return own, pairs.lower(slack), before
 
     def _blocks(self, count: int) -> Iterator[slice]:
         """Slices of the queries small enough that a block of scores stays small."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from model.certificate.pairs import radii_of_differences
+from model.certificate.pairs import Slack, compare_pairs
 from model.data.triplets import Triplet
 from model.evaluate.curves import RadiusCurve
 from model.evaluate.embedding import Embedded
@@ -48,8 +48,8 @@ def decide(
     # Summed along each row alone, so that equal pictures get bitwise equal scores: a tie.
     scores = [(reference * unit).sum(axis=1) for unit in units]
     gap = scores[0] - scores[1]
-    difference = units[0] - units[1]
-    lower = radii_of_differences(np.abs(gap), difference, norm=norms).lower
+    slack = Slack.of(norms, dimension=reference.shape[1])
+    lower = compare_pairs(np.abs(gap), *units).lower(slack)
     apart = lower < np.inf
     radii = np.where(apart & (norms > 0.0), np.maximum(0.0, lower), 0.0)
     return Decisions(apart & (gap > 0.0), apart & (gap < 0.0), radii)

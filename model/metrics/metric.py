@@ -32,6 +32,8 @@ class Metric(ABC):
         forward_error: proved upper bound of the l2 distance between the computed vector of a
             square in [0, 1] and its vector in real arithmetic; 0 and without a meaning where
             lipschitz_bound is None.
+        output_scales: proved bounds along each coordinate of a vector (`model.certificate.metric`),
+            (dim,); None where nothing beyond lipschitz_bound is proved.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Metric(ABC):
     input_size: int | None = None
     lipschitz_bound: float | None = None
     forward_error: float = 0.0
+    output_scales: Float64[np.ndarray, " D"] | None = None
 
     @abstractmethod
     def embed(self, pictures: Sequence[Pixels]) -> Float64[np.ndarray, "N D"]:

@@ -20,6 +20,7 @@ class EmbedderMetric(DifferentiableMetric):
         self.input_size = embedder.input_size
         self.lipschitz_bound = embedder.lipschitz_bound
         self.forward_error = embedder.forward_error
+        self.output_scales = embedder.output_scales
 
     def network(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Raw embeddings of network inputs; x must be float64."""

@@ -1,7 +1,6 @@
 """A recorded question asked again, with a look at every entry, and the answer as it should read."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -44,12 +43,15 @@ class Tolerances:
         norm: of the embedding as recomputed.
         forward_error: E.
         scale: Lipschitz bound times gain: how far an embedding moves per unit of pixel change.
+        least_scale: smallest of the output scales, times gain: along it an error of the embedding
+            is worth the most pixels. `scale` where there are none.
         norm_deviation: bound on | |f| - 1 | over the gallery.
     """
 
     norm: float
     forward_error: float
     scale: float
+    least_scale: float
     norm_deviation: float
 
     @property
@@ -81,7 +83,7 @@ class Tolerances:
     @property
     def radius(self) -> float:
         """Of a radius, in uploaded pixels."""
-        return 2.0 * self.forward_error / self.scale
+        return 2.0 * self.forward_error / self.least_scale
 
     @property
     def match_radius(self) -> float:
@@ -101,7 +103,7 @@ class Recomputation:
     @property
     def saw_everything(self) -> bool:
         """Whether the answer must have come from a look at all entries, as this one does."""
-        return sees_everything(self.index.size, self.options.k)
+        return sees_everything(self.index, self.options.k)
 
     @cached_property
     def tolerances(self) -> Tolerances:
@@ -110,6 +112,7 @@ class Recomputation:
             norm=self.query.norm,
             forward_error=embedding.forward_error,
             scale=self.embedder.lipschitz_bound * embedding.gain,
+            least_scale=float(self.embedder.output_scales.min()) * embedding.gain,
             norm_deviation=self.index.norm_deviation,
         )
 
@@ -178,7 +181,10 @@ class Recomputation:
             k=min(options.k, self.index.size + 1),
             max_distance=options.max_distance,
             rule=find_point(self.index, options.operating_point)[0],
-            **self._proving,
+            lipschitz_bound=self.embedder.lipschitz_bound,
+            output_scales=self.embedder.output_scales,
+            gain=self.query.embedded.gain,
+            forward_error=self.query.embedded.forward_error,
         )
         return Answer(self.index.everything(), certificate)
 
@@ -187,15 +193,15 @@ class Recomputation:
         if rule is None:
             return None
         vector, everything = self.query.embedded.vector, self.index.everything()
-        return judge(vector, everything, positions, rule, **self._proving)
-
-    @property
-    def _proving(self) -> Mapping[str, float]:
-        return {
-            "lipschitz_bound": self.embedder.lipschitz_bound,
-            "gain": self.query.embedded.gain,
-            "forward_error": self.query.embedded.forward_error,
-        }
+        return judge(
+            vector,
+            everything,
+            positions,
+            rule,
+            lipschitz_bound=self.embedder.lipschitz_bound,
+            gain=self.query.embedded.gain,
+            forward_error=self.query.embedded.forward_error,
+        )
 
     def _results(self, answer: Answer) -> list[SearchResult]:
         return build_results(answer, self.index, self.query, self.options)

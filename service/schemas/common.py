@@ -101,6 +101,11 @@ class ModelInfo(Wire):
         "resize of this image (the larger of the two in a comparison); already subtracted twice."
     )
     arithmetic: Literal["float64", "float32"]
+    metric: Literal["isotropic", "head-aware"] = Field(
+        default="isotropic",
+        description="What radii of rank divide by: the Lipschitz bound alone, or, where the head "
+        "is rotated, a bound for each direction, which gives larger radii.",
+    )
     claim: Literal["program", "real-arithmetic"] = Field(
         description="program: radii hold for this service as it runs; real-arithmetic: for the "
         "network in exact arithmetic only."

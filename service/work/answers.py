@@ -60,6 +60,7 @@ def build_model(embedder: Embedder, forward_error: float) -> ModelInfo:
         lipschitz_bound=embedder.lipschitz_bound,
         forward_error=forward_error,
         arithmetic=embedder.arithmetic,
+        metric=embedder.metric,
         claim=embedder.claim,
     )
 

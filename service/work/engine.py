@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from index_builder.search.certified import (
     Answer,
@@ -120,13 +120,14 @@ class Engine:
         try:
             with self.registry.lease(key.index) as index:
                 rule, point = find_point(index, key.operating_point)
-                *shallow, whole = search_depths(index.size, key.k)
+                *shallow, whole = search_depths(index, key.k)
                 is_postponed = any(search.task.is_postponed for search in group)
                 answers = answer_queries(
                     TimedIndex(index, open_searches),
                     [Query(search.query.embedded, search.task.check_deadline) for search in group],
                     SearchQuestion(
                         lipschitz_bound=self.embedder.lipschitz_bound,
+                        output_scales=self.embedder.output_scales,
                         k=key.k,
                         max_distance=key.max_distance,
                         require_exact=key.require_exact,
@@ -245,9 +246,16 @@ class TimedIndex:
         self._lap("search")
         return found
 
+    def of_items(self, items: Int64[np.ndarray, " I"]) -> Candidates:
+        return self._index.of_items(items)
+
     @property
     def size(self) -> int:
         return self._index.size
+
+    @property
+    def most_views(self) -> int:
+        return self._index.most_views
 
     def _lap(self, stage: Stage) -> None:
         for search in self._searches.values():

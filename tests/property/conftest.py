@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from model.certificate import pairs
+from model.certificate import distances
 
 settings.register_profile("property", deadline=None)
 settings.load_profile("property")
@@ -18,5 +18,5 @@ settings.load_profile("property")
 @pytest.fixture(autouse=True, scope="module")
 def _small_blocks() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pairs, "_BLOCK_BYTES", 1 << 14)
+        patch.setattr(distances, "_BLOCK_BYTES", 1 << 14)
         yield

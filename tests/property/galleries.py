@@ -1,5 +1,7 @@
 """Synthetic galleries of every kind a certificate must survive, and exact retrieval from them."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from model.certificate.pairs import Candidates
@@ -102,19 +104,21 @@ def norm_deviation(gallery):
     return float(np.abs(norms - 1.0).max()) + gamma(gallery.shape[1] + 8)
 
 
-def everything(gallery):
+def everything(gallery, items=None):
     return Candidates(
         rows=np.arange(gallery.shape[0]),
         vectors=gallery,
         unseen_score=-np.inf,
         size=gallery.shape[0],
         norm_deviation=norm_deviation(gallery),
+        items=items,
+        item_count=None if items is None else int(items.max(initial=-1)) + 1,
     )
 
 
-def retrieve(query, gallery, m):
+def retrieve(query, gallery, m, items=None):
     """The m best rows of a float32 scan, with a bound on the others' scores in real arithmetic."""
-    whole = everything(gallery)
+    whole = everything(gallery, items)
     if m >= whole.size:
         return whole
     dimension, deviation = gallery.shape[1], whole.norm_deviation
@@ -125,4 +129,10 @@ def retrieve(query, gallery, m):
     lost = np.linalg.norm(query - single.astype(np.float64))
     rounding = gamma(dimension, UNIT_ROUNDOFF_32) * length + lost
     bound = float(scores[order[-1]]) + 1.0001 * (1.0 + deviation) * rounding
-    return Candidates(order, gallery[order], bound, whole.size, deviation)
+    return replace(
+        whole,
+        rows=order,
+        vectors=gallery[order],
+        unseen_score=bound,
+        items=None if items is None else items[order],
+    )

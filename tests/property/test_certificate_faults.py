@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from bruteforce import World
 from checker import violations
 from galleries import KINDS, everything, retrieve
 
@@ -74,10 +75,10 @@ def caught(fault):
     """For each case, what the checker says of the honest certificate and of the faulty one."""
     for query, gallery, candidates in cases():
         certificate = honest(query, candidates)
-        asked = {"rows": candidates.rows, "k": K, "scale": SCALE}
+        asked = {"numbers": candidates.rows, "k": K, "scale": SCALE}
         yield (
-            violations(certificate, query, gallery, **asked),
-            violations(fault(certificate), query, gallery, **asked),
+            violations(certificate, query, World(gallery), **asked),
+            violations(fault(certificate), query, World(gallery), **asked),
         )
 
 

@@ -21,14 +21,18 @@ SCALE = 2.0
 
 
 def sines(query, gallery, entry):
-    """<g, u> / |g| for each plane between an entry and another, in extended precision, (N,)."""
+    """<g, u> / |g| for each plane between an entry and another, in extended precision, (N,).
+
+    inf at itself; 0 for another that is equal, from which it stands clear in no direction.
+    """
     wide = query.astype(np.longdouble)
     difference = gallery[entry].astype(np.longdouble) - gallery.astype(np.longdouble)
     apart = np.sqrt((difference * difference).sum(axis=1))
     with np.errstate(invalid="ignore", divide="ignore"):
         found = (difference @ wide / apart / np.sqrt((wide * wide).sum())).astype(np.float64)
     equal = (gallery == gallery[entry]).all(axis=1)
-    found[equal] = np.where(np.flatnonzero(equal) >= entry, np.inf, -np.inf)
+    found[equal] = 0.0
+    found[entry] = np.inf
     return found
 
 
@@ -105,8 +109,9 @@ def test_a_margin_of_candidates_brackets_the_margin_of_the_whole_gallery(kind):
                 margins = measure_margins(query, candidates, positions, k)
                 for place, entry in enumerate(candidates.rows[positions]):
                     real = true_margin(query, gallery, entry, k)
-                    assert margins.value[place] <= real + 1e-12
-                    assert margins.seen[place] >= real - 1e-12
+                    # Of distances that are rounded up; what is negative is none.
+                    assert margins.value[place] <= max(real, 0.0) + 1e-12
+                    assert margins.seen[place] >= real - 1e-8
                     narrowed += margins.unseen[place] < margins.seen[place]
     assert narrowed, "the tail never mattered: the test says nothing about it"
 
@@ -116,9 +121,9 @@ def flipping_steps(rng, query, gallery, entry, rule):
     along = query / np.linalg.norm(query)
     values = sines(query, gallery, entry)
     for other in np.argsort(values)[: rule.k + 4]:
-        if not np.isfinite(values[other]):
-            continue
         normal = gallery[entry].astype(np.float64) - gallery[other].astype(np.float64)
+        if not normal.any():
+            continue
         normal /= np.linalg.norm(normal)
         side = normal - (normal @ along) * along
         length = np.linalg.norm(side)
@@ -228,11 +233,15 @@ class Flat:
     def __init__(self, gallery):
         self._gallery = gallery
         self.size = gallery.shape[0]
+        self.most_views = 1
         self.depths = []
 
     def search(self, queries, m):
         self.depths.append(m)
         return [retrieve(query, self._gallery, m) for query in queries]
+
+    def of_items(self, items):
+        raise AssertionError(f"every row is an item, got {items}")
 
     def everything(self) -> Candidates:
         self.depths.append(self.size)

@@ -94,7 +94,7 @@ def test_a_request_given_up_frees_its_thread(
 
     monkeypatch.setattr("service.work.engine.Query", query)
     # Some hundred looks a search: a thread that did not look would be held for many seconds.
-    monkeypatch.setattr("model.certificate.pairs._BLOCK_BYTES", 1 << 13)
+    monkeypatch.setattr("model.certificate.distances._BLOCK_BYTES", 1 << 13)
     timeout = 1.0 if how == "timeout" else 600.0
     settings = Settings(
         data_dir=near_dir, workers=1, request_timeout_s=timeout, queue_timeout_s=60.0

@@ -32,6 +32,10 @@ class ArrayIndex:
     def size(self):
         return self.vectors.shape[0]
 
+    @property
+    def most_views(self):
+        return 1
+
     def search(self, queries, m):
         assert m < self.size
         self.depths.append((queries.shape[0], m))
@@ -42,6 +46,9 @@ class ArrayIndex:
         order = np.argsort(-scores, kind="stable")[:m]
         unseen = float(scores[order[-1]]) + 1e-12 * float(np.linalg.norm(query))
         return Candidates(order, self.vectors[order], unseen, self.size, self.deviation)
+
+    def of_items(self, items):
+        raise AssertionError(f"every row is an item, got {items}")
 
     def everything(self):
         self.depths.append("everything")

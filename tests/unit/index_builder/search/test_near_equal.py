@@ -8,7 +8,8 @@ from near_equal import near_equal_rows, unit_rows
 from test_certified import ArrayIndex, Embedding
 
 from index_builder.search.certified import certified_search
-from model.certificate import pairs
+from model.certificate import distances, scan
+from model.certificate.pairs import compare
 
 COUNT, DIMENSION, K = 5000, 512, 400
 RNG = np.random.default_rng(3)
@@ -42,20 +43,20 @@ def test_few_pairs_are_compared_and_hardly_any_by_their_differences(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ):
     differences = compared = 0
-    form, compare = pairs._squares_of_differences, pairs._with_slack
+    form = distances.squared_differences
 
-    def counting_form(first, second, near, other):
+    def counting_form(first, second, scales):
         nonlocal differences
-        differences += near.size
-        return form(first, second, near, other)
+        differences += len(first)
+        return form(first, second, scales)
 
-    def counting_compare(gap, *arguments, **options):
+    def counting_compare(first, second, gap):
         nonlocal compared
         compared += gap.size
-        return compare(gap, *arguments, **options)
+        return compare(first, second, gap)
 
-    monkeypatch.setattr(pairs, "_squares_of_differences", counting_form)
-    monkeypatch.setattr(pairs, "_with_slack", counting_compare)
+    monkeypatch.setattr(distances, "squared_differences", counting_form)
+    monkeypatch.setattr(scan, "compare", counting_compare)
     cpu_seconds(NEAR[kind])
     # All pairs would be K x COUNT, each of them near; an entry and itself is one of each K.
     assert compared < 0.6 * K * COUNT
@@ -64,18 +65,18 @@ def test_few_pairs_are_compared_and_hardly_any_by_their_differences(
 
 def test_many_copies_of_a_row_take_one_round_together(monkeypatch: pytest.MonkeyPatch):
     rounds = 0
-    form = pairs._squares_of_offsets
+    form = distances._by_products
 
     def counting(first, second):
         nonlocal rounds
         rounds += 1
         return form(first, second)
 
-    monkeypatch.setattr(pairs, "_squares_of_offsets", counting)
+    monkeypatch.setattr(distances, "_by_products", counting)
     vectors = np.repeat(near_equal_rows(5, 64), 60, axis=0)
-    rows = pairs.CentredRows.around(np.zeros(64), vectors, np.arange(300))
-    radii = pairs.signed_radii(rows, rows, np.zeros((300, 300)), norm=1.0)
+    rows = distances.CentredRows.around(np.zeros(64), vectors, np.arange(300))
+    gap = compare(rows, rows, np.zeros((300, 300))).gap
     assert rounds <= 1 + 5
-    assert (radii.value[:60, 60:] == 0.0).all()
+    assert (gap[:60, 60:] == 0.0).all()
     before = np.arange(60) >= np.arange(60)[:, None]
-    assert (radii.value[:60, :60] == np.where(before, np.inf, -np.inf)).all()
+    assert (gap[:60, :60] == np.where(before, np.inf, -np.inf)).all()

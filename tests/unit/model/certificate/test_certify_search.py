@@ -303,3 +303,14 @@ def test_a_memory_map_of_many_blocks_gives_what_one_block_gives(tmp_path):
     assert whole.top1_radius == pytest.approx(few.top1_radius, rel=1e-9)
     assert whole.set_radius == pytest.approx(few.set_radius, rel=1e-9)
     assert whole.order_radius == pytest.approx(few.order_radius, rel=1e-9)
+
+
+def test_a_query_equal_to_an_entry_is_exact_within_a_threshold_too():
+    """Its angle is lost in rounding, which no more candidates would bring back."""
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(40, 512))
+    rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    for limit in (0.05, 0.1, 0.3):
+        certificate = certify(rows[7].astype(float), gallery_of(rows), k=1, max_distance=limit)
+        assert certificate.certified_radii[0] > 0.0
+        assert certificate.exact.all()

@@ -24,6 +24,7 @@ from model.certificate.bounds import (
     product_bound,
     wavelet_norm_bound,
 )
+from model.certificate.distances import CentredRows
 from model.certificate.geometry import (
     Norm,
     angular_slack,
@@ -34,17 +35,11 @@ from model.certificate.geometry import (
     pixel_scale,
     radius_in_pixels,
 )
-from model.certificate.pairs import (
-    Candidates,
-    CentredRows,
-    radii_of_differences,
-    score,
-    signed_radii,
-    tail_radii,
-)
+from model.certificate.pairs import Candidates, Slack, compare, compare_pairs, score
 from model.certificate.scan import PairScan
 from model.certificate.search import certify_search
 from model.certificate.similarity import certify_pair
+from model.certificate.tail import Tail
 
 U = Fraction(1, 2**53)
 D = 512
@@ -103,65 +98,74 @@ LEAST_NORM = Fraction(304, 100)  # below |(3, 1/2)| = 3.0414
         (2.0**-20, 1.0, True),
     ],
 )
-def test_a_pair_radius_is_lowered_by_all_of_its_slack(step, centre, is_gram):
+@pytest.mark.parametrize("error", [0.0, 2.0**-20])
+@pytest.mark.parametrize("scale", [None, 0.25])
+def test_a_pair_radius_is_lowered_by_all_of_its_slack(step, centre, is_gram, error, scale):
     """Of squared distances formed from offsets, by what they cancelled; of differences, without."""
     vectors, norm = near_rows(step), embedding_norm(QUERY).high
     assert norm >= LEAST_NORM
-    rows = CentredRows.around(long(centre), vectors, np.arange(3))
+    scales = None if scale is None else np.full(D, scale)
+    rows = CentredRows.around(long(centre), vectors, np.arange(3), scales)
     scores = score(vectors, QUERY, 0.1).values
     # Ranks: (1, -step), (1, 0), (1, step). Each is step * 0.5 ahead of the next: a radius of 1/2.
     gap = scores[2] - scores[[0]]
-    found = signed_radii(rows.take(np.array([2])), rows.take(np.array([0])), gap[None], norm=norm)
-    unit, distance = gamma(D + 8), Fraction(step)
-    slack = difference = 8 * unit * LEAST_NORM / min(distance, 1)
-    if is_gram:
-        spread = 2 * Fraction(1 - centre) ** 2 + distance**2
-        slack += 2 * unit * Fraction(1, 2) * spread / distance**2
-    assert ALMOST * slack <= Fraction(float(found.slack[0, 0])) <= Fraction(1001, 1000) * slack
-    assert Fraction(float(found.lower[0, 0])) <= Fraction(1, 2) - ALMOST * slack
-    assert Fraction(float(found.upper[0, 0])) >= Fraction(1, 2)
-    apart = vectors[2].astype(float) - vectors[0]
-    alone = radii_of_differences(gap, apart[None], norm=norm)
-    assert Fraction(float(alone.lower[0])) <= Fraction(1, 2) - ALMOST * difference
+    pairs = compare(rows.take(np.array([2])), rows.take(np.array([0])), gap[None].copy())
+    unit, apart = gamma(D + 8), Fraction(step)
+    c = Fraction(1 if scale is None else scale)
+    spread = 2 * Fraction(1 - centre) ** 2 + apart**2 if is_gram else Fraction(0)
+    distance, scaled = Fraction(float(pairs.distance[0, 0])), Fraction(float(pairs.scaled[0, 0]))
+    least = apart**2 + ALMOST * 2 * unit * spread
+    assert least <= distance**2 <= least * (1 + 3 * unit) + 2 * unit * spread
+    assert c**2 * least <= scaled**2 <= c**2 * (least * (1 + 3 * unit) + 2 * unit * spread)
+    taken = slack_of(apart / 2, distance, error)
+    slack = Slack.of(norm, dimension=D, forward_error=error, norm_deviation=0.1)
+    assert Fraction(float(pairs.lower(slack)[0, 0])) <= taken / (scaled + unit * LONGEST)
+    assert Fraction(float(pairs.lower(slack)[0, 0])) >= taken / scaled * (1 - 40 * unit / apart)
+    real = (apart / 2 - 2 * Fraction(error) * apart) / (c * apart)
+    assert Fraction(float(pairs.upper(slack)[0, 0])) >= real
+    alone = compare_pairs(gap, vectors[[2]].astype(float), vectors[[0]].astype(float), scales)
+    assert Fraction(float(alone.lower(slack)[0])) <= slack_of(apart / 2, apart, error) / (
+        c * apart + unit * LONGEST
+    )
 
 
-def test_a_distance_from_offsets_errs_by_less_than_is_charged_for_it():
+LONGEST = 2 * (1 + Fraction(0.1))
+
+
+def slack_of(gap: Fraction, distance: Fraction, error: float) -> Fraction:
+    """The numerator of a radius: what is left of a gap, docs/certificate.md."""
+    e = Fraction(error)
+    return gap - ALMOST * 2 * gamma(D + 8) * LONGEST * (LEAST_NORM + e) - 2 * e * distance
+
+
+def test_a_distance_from_offsets_is_never_below_the_real_one():
     """However much cancels: rows of random distance and centre against exact arithmetic."""
     random = np.random.default_rng(1)
-    seen = set()
     for _ in range(300):
         row = random.normal(size=16)
         pair = np.stack([row, row + 10.0 ** random.uniform(-8, 0) * random.normal(size=16)])
         pair = (pair / np.linalg.norm(pair, axis=1, keepdims=True)).astype(np.float32)
         centre = (row / np.linalg.norm(row) * random.choice([0.0, 0.9, 1.0])).astype(np.float32)
-        rows = CentredRows.around(centre.astype(np.float64), pair, np.arange(2))
+        scales = 10.0 ** random.uniform(-6, 0, size=16)
+        rows = CentredRows.around(centre.astype(np.float64), pair, np.arange(2), scales)
         if (pair[0] == pair[1]).all():
             continue
-        found = signed_radii(
-            rows.take(np.array([0])), rows.take(np.array([1])), np.ones((1, 1)), norm=0.0
-        )
-        square = sum(
-            (Fraction(float(a)) - Fraction(float(b))) ** 2 for a, b in zip(*pair, strict=True)
-        )
-        value, slack = Fraction(float(found.value[0, 0])), Fraction(float(found.slack[0, 0]))
-        # With norm 0 the slack is what is charged for the cancellation alone.
-        rounding = (value + slack) * (D + 8) * U / 16
-        assert (
-            (value - slack - rounding) ** 2 * square
-            <= 1
-            <= (value + slack + rounding) ** 2 * square
-        )
-        seen.add(slack > 0)
-    assert seen == {True, False}
+        found = compare(rows.take(np.array([0])), rows.take(np.array([1])), np.ones((1, 1)))
+        differences = [Fraction(float(a)) - Fraction(float(b)) for a, b in zip(*pair, strict=True)]
+        plain = sum(d**2 for d in differences)
+        scaled = sum((d * Fraction(c)) ** 2 for d, c in zip(differences, scales, strict=True))
+        assert plain <= Fraction(float(found.distance[0, 0])) ** 2 <= plain * (1 + Fraction(1e-8))
+        assert scaled <= Fraction(float(found.scaled[0, 0])) ** 2 <= scaled * (1 + Fraction(1e-8))
 
 
-def test_a_scan_lowers_and_raises_each_pair_by_its_slack():
+def test_a_scan_keeps_the_order_statistics_of_both_bounds():
     vectors = near_rows(2.0**-6)
     scores, norm = score(vectors, QUERY, 0.1), embedding_norm(QUERY)
     candidates = Candidates(np.arange(3), vectors, -math.inf, 3, 0.1)
-    scan = PairScan(candidates, scores, np.array([2, 0]), k=2, norm=norm)
-    (block,) = list(scan)
-    lower, upper = block.radii.lower, block.radii.upper
+    slack = Slack.of(norm.high, dimension=D)
+    scan = PairScan(candidates, scores, np.array([2, 0]), k=2, norm=norm, slack=slack)
+    ((block, lower),) = list(scan)
+    upper = block.of_items(block.pairs.upper(slack))
     assert (scan.lower.kth() == np.sort(lower, axis=1)[:, 1]).all()
     assert (scan.upper.kth() == np.sort(upper, axis=1)[:, 1]).all()
     assert (scan.lower.kth() < scan.upper.kth()).all()
@@ -178,24 +182,25 @@ def test_the_slack_reaches_the_published_radius(step):
         gain=1.0,
         forward_error=0.0,
     )
-    wanted = Fraction(1, 2) - ALMOST * 8 * gamma(D + 8) * LEAST_NORM / Fraction(step)
+    longest = 2 * (1 + Fraction(0.05))
+    wanted = Fraction(1, 2) - ALMOST * 2 * gamma(D + 8) * longest * LEAST_NORM / Fraction(step)
     assert 0 < Fraction(float(found.certified_radii[0])) <= wanted
     assert Fraction(found.set_radius) <= wanted
     assert Fraction(found.order_radius) <= wanted
 
 
 def tail(gap: Fraction, deviation: float, score_of: float = 2.0) -> float:
-    query = long(2.0)
-    return float(
-        tail_radii(
-            np.array([score_of]),
-            np.array([1.0]),
-            norm=Norm(2.0, 2.0, 2.0),
-            unseen_score=float(Fraction(score_of) - gap),
-            norm_deviation=deviation,
-            dimension=query.size,
-        )[0]
+    norm, dimension = Norm(2.0, 2.0, 2.0), D
+    bounds = Tail(
+        scores=np.array([score_of]),
+        squared_norms=np.array([1.0]),
+        scaled_reach=None,
+        norm=norm,
+        norm_deviation=deviation,
+        dimension=dimension,
+        slack=Slack.of(norm.high, dimension=dimension, norm_deviation=deviation),
     )
+    return float(bounds.bounds(float(Fraction(score_of) - gap)).isotropic[0])
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.1])

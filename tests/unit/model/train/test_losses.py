@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.certificate.pairs import radii_of_differences
+from model.certificate.pairs import Slack, compare_pairs
 from model.train.finetune import certified_share
 from model.train.losses import (
     cosine_hinge,
@@ -91,11 +91,14 @@ def test_the_radius_grows_with_the_reference_and_not_with_the_others():
 @given(st.integers(0, 10**6))
 def test_the_differentiable_radius_is_the_certificates(seed):
     reference, left, right = triplet(seed)
-    across = unit(right.numpy()) - unit(left.numpy())
-    gap, norm = (reference.numpy() * across).sum(axis=1), np.linalg.norm(reference, axis=1)
-    expected = radii_of_differences(gap, across, norm=norm)
-    found = signed_radius(reference, left, right).numpy()
-    assert np.all(np.abs(found - expected.value) <= expected.slack)
+    units = unit(right.numpy()), unit(left.numpy())
+    gap = (reference.numpy() * (units[0] - units[1])).sum(axis=1)
+    slack = Slack.of(np.linalg.norm(reference, axis=1), dimension=reference.shape[1])
+    pairs = compare_pairs(np.abs(gap), *units)
+    found = signed_radius(reference, left, right).numpy() * np.sign(gap)
+    assert np.all(found >= pairs.lower(slack))
+    assert np.all(found <= pairs.upper(slack))
+    np.testing.assert_allclose(pairs.lower(slack), found, rtol=1e-9, atol=1e-9)
 
 
 def test_left_and_right_alike_have_no_radius_and_harm_no_gradient():
