@@ -1,0 +1,93 @@
+"""Views of a gallery picture: the fixed changes that people make to a copy, embedded beside it.
+
+A view is a window on the picture, white where it reaches beyond, then mirrored or turned. Only the
+gallery is seen so; a query is one embedding, or its radii would be halved. A view's name is in
+indexes and answers: a window that changes needs a new name.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+
+WHITE = 255
+
+
+class View(NamedTuple):
+    """A window on a picture, in shares of its width and height, then what is done to it.
+
+    Attributes:
+        left, top, right, bottom: of the window; outside [0, 1] it is white.
+        is_mirrored: left and right change places.
+        quarter_turns: anticlockwise, after that.
+    """
+
+    left: float = 0.0
+    top: float = 0.0
+    right: float = 1.0
+    bottom: float = 1.0
+    is_mirrored: bool = False
+    quarter_turns: int = 0
+
+    def of(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture so seen, at least one pixel of it; the picture itself is not copied."""
+        height, width = pixels.shape[:2]
+        left, right = _ends(self.left, self.right, width)
+        top, bottom = _ends(self.top, self.bottom, height)
+        inside = pixels[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
+        seen = inside
+        if inside.shape[:2] != (bottom - top, right - left):
+            seen = np.full((bottom - top, right - left, 3), WHITE, np.uint8)
+            down, across = max(-top, 0), max(-left, 0)
+            seen[down : down + inside.shape[0], across : across + inside.shape[1]] = inside
+        if self.is_mirrored:
+            seen = seen[:, ::-1]
+        return np.ascontiguousarray(np.rot90(seen, self.quarter_turns))
+
+
+def _ends(low: float, high: float, length: int) -> tuple[int, int]:
+    """First pixel and end of a window, one pixel of the picture inside at least."""
+    first = min(math.floor(low * length + 0.5), length - 1)
+    return first, max(math.floor(high * length + 0.5), first + 1, 1)
+
+
+def _shifted(across: float, down: float) -> View:
+    return View(-across, -down, 1.0 - across, 1.0 - down)
+
+
+def _grown(share: float) -> View:
+    """The middle share of a picture; of more than 1, the picture on a white border."""
+    edge = (1.0 - share) / 2.0
+    return View(edge, edge, 1.0 - edge, 1.0 - edge)
+
+
+_SHIFT = 0.085
+VIEWS: Mapping[str, View] = {
+    "whole": View(),
+    "shift-left-up": _shifted(-_SHIFT, -_SHIFT),
+    "shift-right-up": _shifted(_SHIFT, -_SHIFT),
+    "shift-left-down": _shifted(-_SHIFT, _SHIFT),
+    "shift-right-down": _shifted(_SHIFT, _SHIFT),
+    "middle-85": _grown(0.85),
+    "middle-72": _grown(0.72),
+    "corner-left-top": View(0.0, 0.0, 0.8, 0.8),
+    "corner-right-top": View(0.2, 0.0, 1.0, 0.8),
+    "corner-left-bottom": View(0.0, 0.2, 0.8, 1.0),
+    "corner-right-bottom": View(0.2, 0.2, 1.0, 1.0),
+    "border-116": _grown(1.16),
+    "mirror": View(is_mirrored=True),
+    "turn-90": View(quarter_turns=1),
+    "turn-180": View(quarter_turns=2),
+    "turn-270": View(quarter_turns=3),
+}
+
+_SHIFTS = tuple(name for name in VIEWS if name.startswith("shift-"))
+VIEW_SETS: Mapping[str, Sequence[str]] = {
+    "none": ("whole",),
+    "shift": ("whole", *_SHIFTS),
+    "crop": ("whole", *_SHIFTS, "middle-85"),
+    "mirror": ("whole", *_SHIFTS, "middle-85", "mirror"),
+    "full": tuple(VIEWS),
+}

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model.pixels.views import VIEW_SETS, VIEWS, WHITE, View
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height * width).integers(0, 255, (height, width, 3), np.uint8)
+
+
+def test_the_whole_picture_is_seen_as_it_is():
+    pixels = picture(7, 5)
+    assert np.array_equal(VIEWS["whole"].of(pixels), pixels)
+
+
+def test_a_shifted_view_holds_what_stays_and_is_white_where_the_picture_left():
+    pixels = picture(200, 100)
+    seen = VIEWS["shift-right-down"].of(pixels)
+    assert seen.shape == pixels.shape
+    assert np.array_equal(seen[17:, 8:], pixels[:-17, :-8])
+    assert (seen[:17] == WHITE).all()
+    assert (seen[:, :8] == WHITE).all()
+
+
+def test_a_crop_is_the_middle_and_a_border_puts_the_picture_there():
+    pixels = picture(100, 200)
+    assert np.array_equal(View(0.1, 0.2, 0.9, 0.8).of(pixels), pixels[20:80, 20:180])
+    grown = VIEWS["border-116"].of(pixels)
+    assert grown.shape == (116, 232, 3)
+    assert np.array_equal(grown[8:108, 16:216], pixels)
+    assert (grown == WHITE).sum() >= 3 * (116 * 232 - 100 * 200)
+
+
+def test_mirror_and_turns():
+    pixels = picture(4, 6)
+    assert np.array_equal(VIEWS["mirror"].of(pixels), pixels[:, ::-1])
+    assert VIEWS["turn-90"].of(pixels).shape == (6, 4, 3)
+    assert np.array_equal(VIEWS["turn-180"].of(pixels), pixels[::-1, ::-1])
+
+
+@pytest.mark.parametrize("name", VIEWS)
+@given(height=st.integers(1, 40), width=st.integers(1, 40))
+def test_every_view_of_the_smallest_pictures_holds_a_pixel_of_them(
+    name: str, height: int, width: int
+):
+    pixels = np.full((height, width, 3), 7, np.uint8)
+    seen = VIEWS[name].of(pixels)
+    assert seen.dtype == np.uint8
+    assert seen.flags.c_contiguous
+    assert (seen == 7).any()
+
+
+def test_sets_name_views_that_there_are_and_see_the_whole_picture_first():
+    for names in VIEW_SETS.values():
+        assert names[0] == "whole"
+        assert set(names) <= set(VIEWS)
+        assert len(set(names)) == len(names)
