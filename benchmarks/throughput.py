@@ -194,8 +194,13 @@ def serve_offline(data_dir: Path, folder: Path) -> None:
             numbers = range(first, first + BATCH)
             images = [decode_image(files[number % len(files)]) for number in numbers]
             embeddings = embedder.embed_images(images)
-            bound = embedder.lipschitz_bound
-            answers = certified_search(index, embeddings, lipschitz_bound=bound, k=10)
+            answers = certified_search(
+                index,
+                embeddings,
+                lipschitz_bound=embedder.lipschitz_bound,
+                output_scales=embedder.output_scales,
+                k=10,
+            )
             for answer in answers:
                 index.entries(answer.candidates.rows[answer.certificate.positions].tolist())
 

@@ -24,20 +24,6 @@ GRAM_FROM = 0.5e-4
 _FEW_NEAR = 8
 
 
-class Offsets(NamedTuple):
-    """Rows less a centre, (M, D), and their squared norms, (M,)."""
-
-    rows: Float64[np.ndarray, "M D"]
-    squares: Float64[np.ndarray, " M"]
-
-    @classmethod
-    def of(cls, rows: Float64[np.ndarray, "M D"]) -> "Offsets":
-        return cls(rows, _squares(rows))
-
-    def take(self, positions: Int64[np.ndarray, " K"]) -> "Offsets":
-        return Offsets(self.rows[positions], self.squares[positions])
-
-
 class CentredRows(NamedTuple):
     """Rows with a common centre taken off, so that squared distances of near rows keep digits.
 
@@ -46,16 +32,18 @@ class CentredRows(NamedTuple):
         numbers: their item numbers, (M,).
         centre: float32 values as float64, (D,); any is sound, one amid the rows is accurate.
         scales: c of the metric, (D,); None where it has none.
-        plain: the rows less the centre.
-        scaled: the same times the scales; `plain` where there are none.
+        offsets: a, the rows less the centre, (M, D).
+        squares: |a|^2, (M,).
+        scaled_squares: |c o a|^2, (M,); `squares` where the metric has no scales.
     """
 
     vectors: Float[np.ndarray, "M D"]
     numbers: Int64[np.ndarray, " M"]
     centre: Float64[np.ndarray, " D"]
     scales: Float64[np.ndarray, " D"] | None
-    plain: Offsets
-    scaled: Offsets
+    offsets: Float64[np.ndarray, "M D"]
+    squares: Float64[np.ndarray, " M"]
+    scaled_squares: Float64[np.ndarray, " M"]
 
     @classmethod
     def of(
@@ -77,8 +65,10 @@ class CentredRows(NamedTuple):
         scales: Float64[np.ndarray, " D"] | None = None,
     ) -> "CentredRows":
         """Rows around a centre that others have too."""
-        plain = Offsets.of(np.subtract(vectors, centre, dtype=np.float64))
-        return cls(vectors, numbers, centre, scales, plain, _scale(plain, scales))
+        offsets = np.subtract(vectors, centre, dtype=np.float64)
+        squares = _squares(offsets)
+        scaled = squares if scales is None else _scaled_squares(offsets, scales)
+        return cls(vectors, numbers, centre, scales, offsets, squares, scaled)
 
     @classmethod
     def around_zero(
@@ -89,19 +79,20 @@ class CentredRows(NamedTuple):
         scales: Float64[np.ndarray, " D"] | None,
     ) -> "CentredRows":
         """Rows around 0, which costs nothing where their squared norms are known."""
-        plain = Offsets(vectors, squares)
         origin = np.zeros(vectors.shape[1])
-        return cls(vectors, numbers, origin, scales, plain, _scale(plain, scales))
+        scaled = squares if scales is None else _scaled_squares(vectors, scales)
+        return cls(vectors, numbers, origin, scales, vectors, squares, scaled)
 
     def take(self, positions: Int64[np.ndarray, " K"]) -> "CentredRows":
         """Some of them, around the same centre."""
-        plain = self.plain.take(positions)
-        is_centred = self.plain.rows is not self.vectors
+        offsets, squares = self.offsets[positions], self.squares[positions]
+        is_centred = self.offsets is not self.vectors
         return self._replace(
-            vectors=self.vectors[positions] if is_centred else plain.rows,
+            vectors=self.vectors[positions] if is_centred else offsets,
             numbers=self.numbers[positions],
-            plain=plain,
-            scaled=plain if self.scales is None else self.scaled.take(positions),
+            offsets=offsets,
+            squares=squares,
+            scaled_squares=squares if self.scales is None else self.scaled_squares[positions],
         )
 
 
@@ -111,7 +102,8 @@ class SquaredDistances(NamedTuple):
     Attributes:
         plain: (K, M).
         scaled: (K, M); the same array where the metric has no scales.
-        equal: positions of equal rows, as `np.nonzero` has them; both squares are 0 there.
+        equal: positions of equal rows, as `np.nonzero` has them, and of near rows of one item,
+            which nobody compares; the squares there say nothing.
     """
 
     plain: Float64[np.ndarray, "K M"]
@@ -130,11 +122,12 @@ def squared_distances(first: CentredRows, second: CentredRows) -> SquaredDistanc
     if near.size > first.numbers.size:
         _part_clusters(first, second, squares)
         near, other = np.nonzero(squares.is_near)
-    is_equal = np.zeros(near.size, dtype=np.bool_)
-    for part in slices(near.size, rows_of_a_block(first.centre.size)):
-        i, j = near[part], other[part]
+    is_equal = first.numbers[near] == second.numbers[other]
+    pairs = np.flatnonzero(~is_equal)
+    for part in slices(pairs.size, rows_of_a_block(first.centre.size)):
+        i, j = near[pairs[part]], other[pairs[part]]
         exact, scaled = squared_differences(first.vectors[i], second.vectors[j], first.scales)
-        is_equal[part] = exact == 0.0
+        is_equal[pairs[part]] = exact == 0.0
         squares.plain[i, j], squares.scaled[i, j] = exact, scaled
     return SquaredDistances(squares.plain, squares.scaled, (near[is_equal], other[is_equal]))
 
@@ -173,32 +166,48 @@ class _Products(NamedTuple):
 
 
 def _by_products(first: CentredRows, second: CentredRows) -> _Products:
-    plain, is_near = _product_squares(first.plain, second.plain)
+    plain, is_near = _product_squares(first.offsets, first.squares, second.offsets, second.squares)
     if first.scales is None:
         return _Products(plain, plain, is_near)
-    scaled, is_near_scaled = _product_squares(first.scaled, second.scaled)
+    # The scales of both sides on the first, which is the shorter one.
+    weighted = first.offsets * (first.scales * first.scales)
+    scaled, is_near_scaled = _product_squares(
+        weighted, first.scaled_squares, second.offsets, second.scaled_squares
+    )
     is_near |= is_near_scaled
     return _Products(plain, scaled, is_near)
 
 
 def _product_squares(
-    first: Offsets, second: Offsets
+    first: Float64[np.ndarray, "K D"],
+    first_squares: Float64[np.ndarray, " K"],
+    second: Float64[np.ndarray, "M D"],
+    second_squares: Float64[np.ndarray, " M"],
 ) -> tuple[Float64[np.ndarray, "K M"], Bool[np.ndarray, "K M"]]:
     """|a_i|^2 + |a_j|^2 - 2 <a_i, a_j> rounded up, and where too much of it has cancelled.
 
     The products, the sums and the offsets themselves err by less than 2 gamma(D + 8) of the first
     two summands together: docs/certificate.md.
     """
-    up = 1.0 + 2.0 * gamma(first.rows.shape[1] + 8)
-    own, other = first.squares * up, second.squares * up
-    squares = (-2.0 * first.rows) @ second.rows.T
-    squares += own[:, None]
-    squares += other
-    return squares, ~(squares > GRAM_FROM * own[:, None] + GRAM_FROM * other)
+    up = 1.0 + 2.0 * gamma(first.shape[1] + 8)
+    squares = (-2.0 * first) @ second.T
+    summands = np.add.outer(first_squares * up, second_squares * up)
+    squares += summands
+    summands *= GRAM_FROM
+    return squares, ~(squares > summands)
 
 
-def _scale(plain: Offsets, scales: Float64[np.ndarray, " D"] | None) -> Offsets:
-    return plain if scales is None else Offsets.of(plain.rows * scales)
+def _scaled_squares(
+    rows: Float64[np.ndarray, "M D"], scales: Float64[np.ndarray, " D"]
+) -> Float64[np.ndarray, " M"]:
+    squares = np.empty(len(rows))
+    length = rows_of_a_block(rows.shape[1])
+    buffer = np.empty((min(len(rows), length), rows.shape[1]))
+    for part in slices(len(rows), length):
+        block = rows[part]
+        scaled = np.multiply(block, scales, out=buffer[: len(block)])
+        np.einsum("md,md->m", scaled, scaled, out=squares[part])
+    return squares
 
 
 def _part_clusters(first: CentredRows, second: CentredRows, squares: _Products) -> None:
@@ -224,7 +233,7 @@ def _part_clusters(first: CentredRows, second: CentredRows, squares: _Products) 
         for old, new in zip(squares, _by_products(around, others), strict=True):
             old[part] = np.where(was_near, new, old[part])
         # Rows equal to the centre are done with it.
-        counts[rows] = np.where(around.plain.squares == 0.0, -1, is_near[rows].sum(axis=1))
+        counts[rows] = np.where(around.squares == 0.0, -1, is_near[rows].sum(axis=1))
 
 
 def _squares(rows: Float64[np.ndarray, "M D"]) -> Float64[np.ndarray, " M"]:

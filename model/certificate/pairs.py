@@ -36,6 +36,9 @@ from model.errors import CertificateError
 # The widest deviation from unit norm for which the slack is proved, and the tail bound with it.
 LARGEST_NORM_DEVIATION = 0.1
 
+# Rows of so many blocks are kept as float64: to convert them again would cost as much.
+_FEW_BLOCKS = 4
+
 
 def keep_on() -> None:
     """The look at the clock of a caller that has none: never gives up."""
@@ -90,7 +93,7 @@ class Candidates:
 class Scores(NamedTuple):
     """Each candidate's score <g, f> and squared norm |f|^2 in float64, both (M,).
 
-    `rows` are the candidates' rows as float64, where they are few; else None.
+    `rows` are the candidates' rows as float64, where they are few, (M, D); else None.
     """
 
     values: Float64[np.ndarray, " M"]
@@ -214,15 +217,19 @@ def score(
     """
     count, dimension = vectors.shape
     values, squares = np.empty(count), np.empty(count)
-    rows = None
-    for part in slices(count, rows_of_a_block(dimension)):
+    length = rows_of_a_block(dimension)
+    rows = np.empty((count, dimension)) if count <= _FEW_BLOCKS * length else None
+    # Buffers, as fresh memory costs more than the arithmetic.
+    block, products = np.empty((2, min(count, length), dimension))
+    for part in slices(count, length):
         check_deadline()
-        block = vectors[part].astype(np.float64, order="C")
-        rows = block if len(block) == count else None
-        values[part] = (block * query).sum(axis=1)
-        squares[part] = np.einsum("md,md->m", block, block)
+        size = part.stop - part.start
+        block = block[:size] if rows is None else rows[part]
+        block[...] = vectors[part]
+        np.multiply(block, query, out=products[:size]).sum(axis=1, out=values[part])
+        np.einsum("md,md->m", block, block, out=squares[part])
     allowed = norm_deviation + gamma(dimension + 8)
-    if not np.all(np.abs(np.sqrt(squares) - 1.0) <= allowed):
+    if count and not np.abs(np.sqrt(squares) - 1.0).max() <= allowed:
         raise CertificateError(
             f"gallery vectors must have norms within {norm_deviation} of 1, and some have not"
         )

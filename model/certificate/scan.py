@@ -171,6 +171,7 @@ class PairScan:
         self.isotropic, self._isotropic_upper = self.lower, self.upper
         if scales is not None:
             self.isotropic, self._isotropic_upper = KthSmallest(k, count), KthSmallest(k, count)
+        self._to_next = np.full(max(0, count - 1), np.nan)
         self.rest_of_rows, self._rest = self._tail.bounds(candidates.ceiling)
         self._rest_scores: Float64[np.ndarray, " A"] | float = candidates.ceiling
 
@@ -191,6 +192,11 @@ class PairScan:
         return self.kept.largest(self.rest_of_rows)
 
     @property
+    def to_next(self) -> Float64[np.ndarray, " J"]:
+        """Each item's radius over the one behind it, slack off, (K - 1,); for when all is seen."""
+        return np.where(np.isnan(self._to_next), self.rest[:-1], self._to_next)
+
+    @property
     def rest_gap(self) -> Float64[np.ndarray, " A"]:
         """Lower bound of each row's lead in score over all that was not compared, (A,)."""
         unit = gamma(self._candidates.vectors.shape[1] + 8)
@@ -202,8 +208,8 @@ class PairScan:
         if self.kept.count == 0:
             return
         vectors, rows = self._candidates.vectors, self._scores.rows
-        length = max(_FEWEST, rows_of_a_block(max(vectors.shape[1], self.kept.positions.size)))
-        if rows is not None and len(vectors) <= length:
+        kept_count = self.kept.positions.size
+        if rows is not None and len(vectors) <= rows_of_a_block(kept_count):
             # Clusters among few candidates get their own centre where they need one.
             everything = self._around_zero(None, rows)
             self._check_deadline()
@@ -211,6 +217,7 @@ class PairScan:
             block = everything if columns.starts is None else everything.take(columns.positions)
             yield self._compare(everything.take(self.kept.positions), block, columns)
             return
+        length = max(_FEWEST, rows_of_a_block(max(vectors.shape[1], kept_count)))
         order = self._best_first()
         kept, is_central = self._kept_rows(order.positions)
         for part in order.blocks(length):
@@ -318,6 +325,7 @@ class PairScan:
         gap = scores[items.positions, None] - scores[columns.positions]
         block = PairBlock(compare(kept, rows, gap), items, columns, is_needed, (ranks[own], own))
         lower = block.of_items(block.pairs.lower(self.slack))
+        self._look_at_next(lower, *block.own, is_needed)
         self.lower.add(lower)
         self.upper.add(block.of_items(block.pairs.upper(self.slack)))
         if self.scales is not None:
@@ -325,6 +333,18 @@ class PairScan:
             self.isotropic.add(block.of_items(plain.lower(self.slack)))
             self._isotropic_upper.add(block.of_items(plain.upper(self.slack)))
         return block, lower
+
+    def _look_at_next(
+        self,
+        lower: Float64[np.ndarray, "K Q"],
+        ranks: Int64[np.ndarray, " O"],
+        columns: Int64[np.ndarray, " O"],
+        is_needed: Bool[np.ndarray, " K"] | None,
+    ) -> None:
+        """Keep the radii of items over those behind them, of those that were compared."""
+        follows = ranks > 0 if is_needed is None else (ranks > 0) & is_needed[ranks - 1]
+        before = ranks[follows] - 1
+        self._to_next[before] = lower[before, columns[follows]]
 
     def _leave_out(
         self,
@@ -347,8 +367,8 @@ class PairScan:
             return none
         farthest = scaled = np.inf
         if kept is not None and block is not None:
-            farthest = self._farthest(kept.plain.squares, block.plain.squares)
-            scaled = self._farthest(kept.scaled.squares, block.scaled.squares)
+            farthest = self._farthest(kept.squares, block.squares)
+            scaled = self._farthest(kept.scaled_squares, block.scaled_squares)
         isotropic, tail = self._tail.bounds(best, farthest, scaled)
         of_items = self.kept.largest(tail)
         out = (of_items > 0.0) & (of_items >= self.upper.limit)

@@ -33,7 +33,6 @@ from model.certificate.pairs import (
     Candidates,
     Scores,
     Slack,
-    compare_pairs,
     keep_on,
     rank,
     score,
@@ -378,34 +377,8 @@ def _input_radii(
         exact=(known <= rest) & is_tight,
         top1=top1,
         set=whole_set,
-        order=min(whole_set, top1, _least(_radii_to_the_next(ranking, scan))),
+        order=min(whole_set, top1, _least(scan.to_next)),
     )
-
-
-def _radii_to_the_next(ranking: Ranking, scan: PairScan) -> Float64[np.ndarray, " J"]:
-    """Signed radii of each result over the one behind it, slack off."""
-    kept = scan.kept
-    if kept.count < 2:
-        return np.zeros(0)
-    vectors = ranking.candidates.vectors[kept.positions].astype(np.float64)
-    scores = ranking.scores.values[kept.positions]
-    numbers = ranking.candidates.numbers[kept.first]
-    if kept.starts is None:
-        pairs = compare_pairs(-np.diff(scores), vectors[:-1], vectors[1:], scan.scales)
-        return pairs.lower(scan.slack)
-    bounds = [*kept.starts.tolist(), scores.size]
-    radii = np.empty(kept.count - 1)
-    for t in range(kept.count - 1):
-        start, middle, end = bounds[t : t + 3]
-        own, next_ = np.divmod(np.arange((middle - start) * (end - middle)), end - middle)
-        first, second = start + own, middle + next_
-        gap = scores[first] - scores[second]
-        pairs = compare_pairs(
-            gap, vectors[first], vectors[second], scan.scales, stays=numbers[t] < numbers[t + 1]
-        )
-        table = pairs.lower(scan.slack).reshape(middle - start, end - middle)
-        radii[t] = table.max(axis=0).min()
-    return radii
 
 
 class _ThresholdRadii(NamedTuple):

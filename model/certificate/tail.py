@@ -87,7 +87,8 @@ class Tail:
         widest = longest if unseen_score >= 0.0 else 1.0 - self.norm_deviation
         unseen_cosine = max(-1.0, unseen_score / (norm.value * widest))
         cosines = self.scores / (norm.value * np.sqrt(self.squared_norms))
-        angle_sum = angles(1.0 - cosines + error) + angles(np.array([1.0 - unseen_cosine + error]))
+        both = angles(1.0 - np.append(cosines, unseen_cosine) + error)
+        angle_sum = both[:-1] + both[-1]
         chord = 2.0 * np.sin(np.minimum(angle_sum, np.pi) / 2.0) + 2.0 * self.norm_deviation + 1e-14
         radii = np.zeros(self.scores.shape)
         np.divide(gap, np.minimum(chord, farthest), out=radii, where=gap > 0.0)

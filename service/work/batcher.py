@@ -17,6 +17,40 @@ AnswerT = TypeVar("AnswerT")
 
 log = structlog.stdlib.get_logger()
 
+# An answer waits so long for others of its batch: each wake of the event loop interrupts the work.
+HOLD_S = 0.02
+
+
+class Outbox:
+    """What one thread has for the event loop, handed over together."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._steps: list[Callable[[], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._due = math.inf
+
+    def add(self, loop: asyncio.AbstractEventLoop, step: Callable[[], None]) -> None:
+        """Have a step run on the loop, within HOLD_S if somebody asks `flush_if_due`."""
+        if not self._steps:
+            self._loop, self._due = loop, self._clock() + HOLD_S
+        self._steps.append(step)
+
+    def flush_if_due(self) -> None:
+        if self._clock() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over, unless the loop has ended and nobody waits any more."""
+        steps, self._steps, self._due = self._steps, [], math.inf
+        if steps and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(_run_all, steps)
+
+
+def _run_all(steps: Sequence[Callable[[], None]]) -> None:
+    for step in steps:
+        step()
+
 
 class Task(Generic[JobT, AnswerT]):
     """A job, who waits for its answer, and until when.
@@ -35,7 +69,8 @@ class Task(Generic[JobT, AnswerT]):
         self.future: asyncio.Future[AnswerT] = self._loop.create_future()
         self._timer = self._loop.call_later(patience_s, self._give_up)
         self._deadline = math.inf
-        self.is_handed_over = False
+        self._outbox = Outbox(clock)
+        self.is_answered = False
 
     def check_deadline(self) -> None:
         """Called by a worker between pieces of work: whether to go on.
@@ -43,20 +78,23 @@ class Task(Generic[JobT, AnswerT]):
         Raises:
             DeadlineError: the time is up, or whoever waited has gone.
         """
+        self._outbox.flush_if_due()
         if self.future.done() or self._clock() >= self._deadline:
             raise self._too_long()
 
     def answer(self, answer: AnswerT | Exception) -> None:
         """Hand over the answer, or the error in its place; the first call counts."""
-        if not self.is_handed_over:
-            self.is_handed_over = True
-            self._on_loop(self._finish, answer)
+        if not self.is_answered:
+            self.is_answered = True
+            self._outbox.add(self._loop, lambda: self._finish(answer))
+            self._outbox.flush_if_due()
 
-    def begin(self) -> None:
-        """Called by a worker at the first touch: the wait is over, the work's own time runs."""
+    def begin(self, outbox: Outbox) -> None:
+        """Called by a worker that takes it: the wait is over, the work's own time runs."""
+        self._outbox = outbox
         if self._deadline == math.inf:
             self._deadline = self._clock() + self._work_timeout_s
-            self._on_loop(self._restart_timer)
+            outbox.add(self._loop, self._restart_timer)
 
     def end(self) -> None:
         """On the event loop: nobody waits any more."""
@@ -83,11 +121,6 @@ class Task(Generic[JobT, AnswerT]):
             self.future.set_exception(answer)
         else:
             self.future.set_result(answer)
-
-    def _on_loop(self, step: Callable[..., None], *arguments: object) -> None:
-        """Run a step on the event loop, unless that has ended and nobody waits any more."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(step, *arguments)
 
 
 class Batcher(Generic[JobT, AnswerT]):
@@ -172,8 +205,16 @@ class Batcher(Generic[JobT, AnswerT]):
     def _run(self) -> None:
         try:
             self._prepare_thread()
+            outbox = Outbox(self._clock)
             while batch := self._take():
-                self._postpone(self._answer(batch))
+                for task in batch:
+                    task.begin(outbox)
+                outbox.flush()
+                again = self._answer([task for task in batch if not task.is_postponed])
+                outbox.flush()
+                self._answer([task for task in batch if task.is_postponed])
+                outbox.flush()
+                self._postpone(again)
         except BaseException as error:
             self.failure = error
             log.critical("worker_died", exc_info=error)
@@ -196,8 +237,6 @@ class Batcher(Generic[JobT, AnswerT]):
                         break
                     self._changed.wait()
             self._free -= 1
-        for task in batch:
-            task.begin()
         return batch
 
     def _next(self, tasks: deque[Task[JobT, AnswerT]], count: int) -> list[Task[JobT, AnswerT]]:
@@ -211,13 +250,15 @@ class Batcher(Generic[JobT, AnswerT]):
 
     def _answer(self, batch: Sequence[Task[JobT, AnswerT]]) -> Sequence[Task[JobT, AnswerT]]:
         """Answer a batch; gives those to be put back."""
+        if not batch:
+            return ()
         try:
             return self._work(batch)
         except Exception as error:  # Whatever it is, it is the callers' to hear.
             if len(batch) == 1:
                 batch[0].answer(error)
                 return ()
-            alone = [task for task in batch if not task.is_handed_over]
+            alone = [task for task in batch if not task.is_answered]
             return [again for task in alone for again in self._answer([task])]
 
     def _postpone(self, tasks: Sequence[Task[JobT, AnswerT]]) -> None:

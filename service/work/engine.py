@@ -78,17 +78,8 @@ class Engine:
         Raises:
             EmbeddingError: the embedding of one of the images is not usable.
         """
-        again: list[JobTask] = []
-        fresh = [task for task in tasks if not task.is_postponed]
-        if fresh:
-            self.metrics.batch_size.observe(len(fresh))
-            again = self._answer(fresh)
-        for task in tasks:
-            if task.is_postponed:
-                self._answer([task])
-        return again
-
-    def _answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
+        if not tasks[0].is_postponed:
+            self.metrics.batch_size.observe(len(tasks))
         searches: defaultdict[BatchKey, list[_Search]] = defaultdict(list)
         self._embed([task.job for task in tasks])
         for task in tasks:
