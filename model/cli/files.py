@@ -22,7 +22,8 @@ def write_aside(path: Path) -> Generator[Path]:
         aside = Path(folder) / path.name
         yield aside
         for written in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
-            _flush(written)
+            if not written.is_symlink():  # it lies in its folder, and may lead nowhere
+                _flush(written)
         aside.replace(path)
     _flush(path.parent)
 

@@ -41,6 +41,13 @@ def test_a_folder_appears_when_it_is_whole(tmp_path: Path):
     assert (tmp_path / "corpus" / "train" / "a.webp").read_bytes() == b"picture"
 
 
+def test_a_folder_may_hold_a_link_that_leads_nowhere(tmp_path: Path):
+    with write_aside(tmp_path / "folder") as aside:
+        aside.mkdir()
+        (aside / "link").symlink_to(tmp_path / "nowhere")
+    assert (tmp_path / "folder" / "link").is_symlink()
+
+
 def test_a_folder_with_something_in_it_is_never_replaced(tmp_path: Path):
     (tmp_path / "corpus").mkdir()
     (tmp_path / "corpus" / "mine").write_bytes(b"mine")
