@@ -90,7 +90,9 @@ def radius_in_pixels(
     return max(0.0, round_down(remaining / scale)) if remaining > 0.0 else 0.0
 
 
-def radii_in_pixels(radii: Float64[np.ndarray, " K"], *, scale: float) -> Float64[np.ndarray, " K"]:
+def radii_in_pixels(
+    radii: Float64[np.ndarray, " K"], *, scale: float | Float64[np.ndarray, " K"]
+) -> Float64[np.ndarray, " K"]:
     """`radius_in_pixels` of each radius, (K,), the forward error being off already."""
     # NaN proves nothing, and what overflows is above any float.
     proved = np.where((radii > 0.0) & (radii < np.inf), radii, 0.0)

@@ -181,7 +181,7 @@ class Pairs(NamedTuple):
         radii -= slack.per_distance * (2.0 - _UP)
         return radii
 
-    def sines(self, norm: float) -> Float64[np.ndarray, "..."]:
+    def sines(self, norm: float | Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
         """Margins: the cosine of the angle from g to f_i - f_j; 0 of equal rows."""
         sines = self.gap / self.distance
         sines /= norm

@@ -36,15 +36,18 @@ def query_of(pixels: Pixels, kind: str, *, seed: int, number: int) -> Pixels:
     return edit(pixels, kind, np.random.default_rng([seed, number, EDIT_KINDS.index(kind)]))
 
 
-def query_kinds(index: int) -> tuple[str, str]:
-    """The two kinds that the picture at this place of an evaluation set is queried with.
+def query_kinds(index: int, count: int = 2) -> tuple[str, ...]:
+    """The kinds, up to twelve, that the picture at this place of an evaluation set is queried with.
 
-    Over any 132 pictures in a row each ordered pair of kinds stands once, so kinds are balanced.
+    Over any 132 pictures in a row each ordered pair of kinds comes first once, so kinds are
+    balanced.
     """
-    count = len(EDIT_KINDS)
-    first = index % count
-    second = (first + 1 + index // count % (count - 1)) % count
-    return EDIT_KINDS[first], EDIT_KINDS[second]
+    kinds = len(EDIT_KINDS)
+    first = index % kinds
+    second = first + 1 + index // kinds % (kinds - 1)
+    others = (place % kinds for place in range(second, second + kinds))
+    places = [first, *(place for place in others if place != first)]
+    return tuple(EDIT_KINDS[place] for place in places[:count])
 
 
 def _jpeg(image: Image.Image, rng: np.random.Generator) -> Image.Image:

@@ -14,15 +14,24 @@ import typer
 from model.cli.budgets import parse_budget
 from model.cli.console import Output
 from model.cli.progress import Progress
+from model.data.edits import EDIT_KINDS
 from model.errors import EvaluationError
 from model.evaluate.curves import draw_plots, figure_class
 from model.evaluate.expectations import as_line, check_expectations, read_expectations
 from model.evaluate.record import write_folder
 from model.evaluate.report import markdown, summary
+from model.pixels.views import VIEW_SETS
 
 EXIT_UNMET = 3
 
-_EPSILONS = (36 / 255, 72 / 255, 108 / 255, 0.5, 1.0, 2.0, 4.0)
+_EPSILONS = (36 / 255, 72 / 255, 108 / 255, 0.5, 1.0, 2.0, 3.0, 4.0)
+
+
+def _view_set(text: str) -> str:
+    if text not in VIEW_SETS:
+        raise ValueError(f"one of {', '.join(VIEW_SETS)} was wanted, got {text!r}")
+    return text
+
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -58,6 +67,17 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
         str | None, typer.Option(help="Part of the data; test, else val, if not given.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the edits' strengths.")] = 0,
+    copies: Annotated[
+        int, typer.Option(min=1, max=len(EDIT_KINDS), help="Edited copies of each picture.")
+    ] = 2,
+    views: Annotated[
+        str,
+        typer.Option(
+            parser=_view_set,
+            metavar="|".join(VIEW_SETS),
+            help="Views of each picture in the gallery, for every metric; of retrieval and copies.",
+        ),
+    ] = "none",
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly spread.")] = None,
     epsilon: Annotated[
         list[float] | None,
@@ -100,6 +120,8 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
             split=split,
             limit=limit,
             hashes=hashes,
+            copies=copies,
+            views=views,
             counting=Progress(sys.stderr).counter,
         )
         if task == "2afc":
@@ -115,7 +137,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
         if expectations:
             first = next(iter(evaluation.metrics))
             record["expectations"] = check_expectations(expectations, rows, first)
-        files = draw_plots(evaluation.curves) if plots else {}
+        files = draw_plots(evaluation.curves, rows) if plots else {}
         files["report.md"] = markdown(record, rows, list(files)).encode()
         files |= {f"{what}.sha256.txt": one.text() for what, one in evaluation.files.items()}
         write_folder(out, record, rows, files)

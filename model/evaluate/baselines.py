@@ -46,10 +46,13 @@ def load_metrics(
 
 def describe(name: str, metric: Metric) -> dict[str, Any]:
     """What a report says of a metric beside its numbers."""
+    embedder = metric.embedder if isinstance(metric, EmbedderMetric) else None
+    radii = None if metric.lipschitz_bound is None else "isotropic"
     return {
         "name": name,
         "model": metric.name,
-        "fingerprint": metric.embedder.fingerprint if isinstance(metric, EmbedderMetric) else None,
+        "fingerprint": None if embedder is None else embedder.fingerprint,
+        "radii": radii if embedder is None else embedder.metric,
         "dim": metric.dim,
         "input_size": metric.input_size,
         "lipschitz_bound": metric.lipschitz_bound,

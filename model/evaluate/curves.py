@@ -1,9 +1,9 @@
 # pyright: basic
 # matplotlib's types are loose.
-"""Certified shares against radius: the curves, and plots of them and of the radii themselves."""
+"""Certified shares against radius: the curves, plots of them and of what is found by edit."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Float64
 
 from model.cli.libraries import import_foreign
 from model.evaluate.radii import PROVED
-from model.evaluate.rows import Row
+from model.evaluate.rows import Row, chosen, values
 
 _TITLES = {"retrieval": "Certified recall@1", "2afc": "Certified 2AFC score"}
 _POINTS = 400
@@ -65,20 +65,35 @@ def figure_class() -> Any:
     return import_foreign("matplotlib.figure", needed_by, "matplotlib", "train").Figure
 
 
-def draw_plots(curves: Sequence[RadiusCurve]) -> dict[str, bytes]:
-    """PNG files, by name, of what there are curves for."""
+def draw_plots(curves: Sequence[RadiusCurve], rows: Sequence[Row]) -> dict[str, bytes]:
+    """PNG files, by name, of what there are curves for and of what was measured by edit."""
     files: dict[str, bytes] = {}
     for task in dict.fromkeys(curve.task for curve in curves):
-        chosen = [curve for curve in curves if curve.task == task]
+        of_task = [curve for curve in curves if curve.task == task]
         for name, draw in (("certified", _draw_shares), ("radii", _draw_histogram)):
-            figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
-            draw(axes := figure.subplots(), chosen, _TITLES[task])
-            axes.legend()
-            buffer = io.BytesIO()
-            # Without its date the file depends on the numbers alone.
-            figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-            files[f"{task}-{name}.png"] = buffer.getvalue()
+            files[f"{task}-{name}.png"] = _png(draw, of_task, _TITLES[task])
+    by_edit = chosen(rows, by="edit")
+    for task, title, found in (
+        ("retrieval", "Found first", chosen(by_edit, figure="recall")),
+        ("copies", "Copies at 1 % false positives, by margin", _copies(by_edit)),
+    ):
+        if found:
+            files[f"{task}-edits.png"] = _png(_draw_bars, found, title)
     return files
+
+
+def _copies(rows: Sequence[Row]) -> list[Row]:
+    return chosen(rows, figure="copy_recall", statistic="margin", rate=0.01)
+
+
+def _png(draw: Callable[..., None], what: Sequence[Any], title: str) -> bytes:
+    figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
+    draw(figure.subplots(), what, title)
+    figure.legend(loc="outside upper center", ncols=3)
+    buffer = io.BytesIO()
+    # Without its date the file depends on the numbers alone.
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _end(curves: Sequence[RadiusCurve]) -> float:
@@ -94,6 +109,19 @@ def _draw_shares(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:
     axes.set(xlabel="radius, l2 over the network's input", ylabel=f"{title}, %", ylim=(0, 100))
     axes.set_xlim(0.0, radii[-1])
     axes.grid(alpha=0.3)
+
+
+def _draw_bars(axes: Any, rows: Sequence[Row], title: str) -> None:
+    edits, metrics = values(rows, "group"), values(rows, "metric")
+    width = 0.8 / len(metrics)
+    for place, metric in enumerate(metrics):
+        shares, errors = (
+            [100.0 * row[of] for row in chosen(rows, metric=metric)] for of in ("value", "error")
+        )
+        left = np.arange(len(edits)) + (place - (len(metrics) - 1) / 2) * width
+        axes.bar(left, shares, width, yerr=errors, label=metric)
+    axes.set_xticks(np.arange(len(edits)), edits, rotation=45)
+    axes.set(ylabel=f"{title}, %", ylim=(0, 100))
 
 
 def _draw_histogram(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:

@@ -6,20 +6,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float64, Int64, UInt8
 
+from model.certificate.bounds import product_bound
+from model.certificate.rounding import round_up
 from model.cli.progress import Advance
 from model.data.edits import query_kinds, query_of
 from model.data.pictures import Picture, PictureSet, evenly
 from model.data.triplets import Triplet, load_triplet_pixels
 from model.errors import DataError, EvaluationError
-from model.evaluate.radii import Proof, Resizes
+from model.evaluate.radii import Proof
 from model.metrics.metric import Metric
 from model.pixels.resize import resize_operator
+from model.pixels.views import VIEWS
 
 _PIXELS_PER_PASS = 16
 _READERS = min(8, os.cpu_count() or 1)
@@ -54,16 +57,17 @@ class Embedded:
     """What one metric makes of a set of pictures and of their edited copies.
 
     Attributes:
-        pictures: raw embeddings, (N, D).
+        pictures: raw embeddings, (R, D), R a multiple of the number of pictures.
         queries: those of the copies, (Q, D).
         proof: what is proved of the metric; None where nothing is.
-        resizes: of the queries; None where the metric's resize is not ours or nothing is proved.
+        gains: l2 operator norms of the resizes of the queries, rounded up, (Q,); None where the
+            metric's resize is not ours or nothing is proved.
     """
 
-    pictures: Float64[np.ndarray, "N D"]
+    pictures: Float64[np.ndarray, "R D"]
     queries: Float64[np.ndarray, "Q D"]
     proof: Proof | None = None
-    resizes: Resizes | None = None
+    gains: Float64[np.ndarray, " Q"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,12 +79,14 @@ class EmbeddedSet:
         originals: number of the picture that each copy was made of, (Q,).
         edits: how.
         metrics: embeddings, by the metric's name.
+        views: rows that each picture has there, side by side, the picture as it is first.
     """
 
     facts: Sequence[Facts]
     originals: Int64[np.ndarray, " Q"]
     edits: Sequence[str]
     metrics: Mapping[str, Embedded]
+    views: int = 1
 
     @property
     def origins(self) -> list[str]:
@@ -104,12 +110,13 @@ def embed_pictures(
     *,
     seed: int,
     limit: int | None = None,
-    with_queries: bool = True,
+    copies: int = 2,
+    views: Sequence[str] = ("whole",),
 ) -> EmbeddedSet:
-    """Read a set once: its pictures, two edited copies of each, and every metric's embeddings.
+    """Read a set once: its pictures, edited copies of each, and every metric's embeddings.
 
     The seed is of the edits' strengths; kinds depend on a picture's place only. With a limit so
-    many pictures are taken, evenly spread; without queries there are no copies.
+    many pictures are taken, evenly spread. Views are names of `model.pixels.views`.
 
     Raises:
         EvaluationError: there are no pictures.
@@ -119,18 +126,19 @@ def embed_pictures(
     if not places:
         raise EvaluationError(f"{pictures.name} holds no pictures")
 
-    each = 2 if with_queries else 0
-    edits = [kind for number in range(len(places)) for kind in query_kinds(number)[:each]]
+    edits = [kind for number in range(len(places)) for kind in query_kinds(number, copies)]
 
     def read(number: int) -> tuple[Facts, list[Pixels]]:
         picture = pictures[places[number]]
-        pixels, kinds = picture.pixels(), query_kinds(number)[:each]
-        copies = [query_of(pixels, kind, seed=seed, number=number) for kind in kinds]
-        return _facts_of(picture), [pixels, *copies]
+        pixels, kinds = picture.pixels(), query_kinds(number, copies)
+        edited = [query_of(pixels, kind, seed=seed, number=number) for kind in kinds]
+        return _facts_of(picture), [*(VIEWS[name].of(pixels) for name in views), *edited]
 
     with counting(f"embedding {pictures.name}", len(places)) as advance:
-        facts, embedded = _embed_all(read, len(places), metrics, advance, (1, each))
-    return EmbeddedSet(facts, np.repeat(np.arange(len(places)), each), edits, embedded)
+        each = len(views), copies
+        facts, embedded = _embed_all(read, len(places), metrics, advance, each)
+    originals = np.repeat(np.arange(len(places)), copies)
+    return EmbeddedSet(facts, originals, edits, embedded, len(views))
 
 
 def embed_triplets(
@@ -182,8 +190,9 @@ def _embed_all(
     """
     pictures, queries = each
     out = {name: _room_for(metric, count, each) for name, metric in metrics.items()}
+    input_errors = dict.fromkeys(metrics, 0.0)
     kept: list[T] = []
-    for part in _read_ahead(read, count, _PIXELS_PER_PASS // max(each)):
+    for part in _read_ahead(read, count, max(1, _PIXELS_PER_PASS // max(each))):
         done, rows = len(kept), slice(len(kept) * queries, (len(kept) + len(part)) * queries)
         firsts = [pixels for _, them in part for pixels in them[:pictures]]
         copies = [pixels for _, them in part for pixels in them[pictures:]]
@@ -192,23 +201,35 @@ def _embed_all(
             vectors, mine = metric.embed(firsts + copies), out[name]
             mine.pictures[done * pictures :][: len(firsts)] = vectors[: len(firsts)]
             mine.queries[rows] = vectors[len(firsts) :]
-            if mine.resizes is not None and metric.input_size is not None:
-                for row, (height, width, _) in zip(mine.resizes[rows], shapes, strict=True):
-                    # Just used by the metric, so it comes from the cache.
-                    one = resize_operator(height, width, metric.input_size)
-                    row[:] = one.gain, one.input_error
+            if mine.gains is not None and metric.input_size is not None:
+                # Just used by the metric, so they come from the cache.
+                side = metric.input_size
+                resizes = [resize_operator(height, width, side) for height, width, _ in shapes]
+                mine.gains[rows] = [resize.gain for resize in resizes]
+                errors = [input_errors[name], *(resize.input_error for resize in resizes)]
+                input_errors[name] = max(errors)
         for known, _ in part:
             kept.append(known)
             advance()
-    return kept, out
+    return kept, {name: _with_input_error(one, input_errors[name]) for name, one in out.items()}
+
+
+def _with_input_error(embedded: Embedded, error: float) -> Embedded:
+    """The same, proved for inputs that are off by so much: each radius pays for the worst."""
+    proof = embedded.proof
+    if proof is None or error == 0.0:
+        return embedded
+    whole = round_up(proof.forward_error + product_bound(proof.lipschitz_bound, error))
+    return replace(embedded, proof=replace(proof, forward_error=whole))
 
 
 def _room_for(metric: Metric, count: int, each: tuple[int, int]) -> Embedded:
     pictures, queries = (np.empty((count * of_one, metric.dim)) for of_one in each)
     if metric.lipschitz_bound is None:
         return Embedded(pictures, queries)
-    resizes = None if metric.input_size is None else np.empty((len(queries), 2))
-    return Embedded(pictures, queries, Proof(metric.lipschitz_bound, metric.forward_error), resizes)
+    proof = Proof(metric.lipschitz_bound, metric.forward_error, metric.output_scales)
+    gains = None if metric.input_size is None else np.empty(len(queries))
+    return Embedded(pictures, queries, proof, gains)
 
 
 def _read_ahead(read: Callable[[int], T], count: int, size: int) -> Iterator[list[T]]:

@@ -17,6 +17,7 @@ from model.evaluate.embedding import Counting, EmbeddedSet, embed_pictures, embe
 from model.evaluate.record import SCHEMA, FileList, check_hashes, versions
 from model.evaluate.rows import Row
 from model.metrics.metric import Metric
+from model.pixels.views import VIEW_SETS
 
 PICTURE_TASKS = frozenset({retrieval.TASK, copies.TASK, labels.TASK})
 _LABELS = frozenset({labels.TASK})
@@ -38,6 +39,8 @@ class Evaluation:
         seed: of the edits.
         split: the part of the data; None for test where there is one, else val, else everything.
         limit: take at most so many pictures or triplets, evenly spread; None for all.
+        copies: edited copies of each picture.
+        views: name of the set of views that each picture of a gallery has.
         hashes: list of the sha256 that the pictures must have; None for any pictures. Triplets
             are outside it.
         counting: opens a progress bar.
@@ -52,6 +55,8 @@ class Evaluation:
     split: str | None
     limit: int | None
     hashes: Path | None
+    copies: int
+    views: str
     counting: Counting
     rows: list[Row] = field(default_factory=list[Row])
     curves: list[RadiusCurve] = field(default_factory=list[RadiusCurve])
@@ -65,6 +70,8 @@ class Evaluation:
             "seed": self.seed,
             "limit": self.limit,
             "split": self.split,
+            "copies": self.copies,
+            "views": self.views,
             "versions": versions(),
             "data": {what: files.record() for what, files in self.files.items()},
             "metrics": [describe(name, metric) for name, metric in self.metrics.items()],
@@ -140,7 +147,8 @@ class Evaluation:
             self.counting,
             seed=self.seed,
             limit=self.limit,
-            with_queries=with_queries,
+            copies=self.copies if with_queries else 0,
+            views=VIEW_SETS[self.views if with_queries else "none"],
         )
         digests, origins = [one.digest for one in embedded.facts], embedded.origins
         if self.hashes is not None and what != _TRAINING:

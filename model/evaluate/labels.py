@@ -33,9 +33,10 @@ def measure_labels(metric: str, pictures: EmbeddedSet, epsilons: Sequence[float]
             names = [pictures.facts[int(number)].label for number in chosen]
             labels = np.unique(np.array(names), return_inverse=True)[1].astype(np.int64)
             by = {"by": "source", "group": source} if source else {"by": "all"}
-            group = (by, np.ones(chosen.size, dtype=np.bool_))
+            group = groups_of({}, np.arange(chosen.size))[0]._replace(fields=by)
             fields = {"task": TASK, "metric": metric, "k": 1}
-            found, claims = _nearest_is_right(pictures.metrics[metric], chosen, labels)
+            embedded, places = pictures.metrics[metric], chosen * pictures.views
+            found, claims = _nearest_is_right(embedded, places, labels)
             rows += mean_rows({**fields, "figure": "label_accuracy"}, found, [group])
             certified = {**fields, "figure": "certified_label_accuracy"}
             rows += certified_rows(certified, found, claims, epsilons, [group])
@@ -53,16 +54,17 @@ def _labelled(facts: Sequence[Facts], source: str) -> Int64[np.ndarray, " M"]:
 def _nearest_is_right(
     embedded: Embedded, chosen: Int64[np.ndarray, " M"], labels: Int64[np.ndarray, " M"]
 ) -> tuple[Bool[np.ndarray, " M"], list[Claim]]:
-    """Whether each chosen picture's nearest has its label, and within which radii that stays."""
+    """Whether each chosen row's nearest has its label, and within which radii that stays."""
     vectors, numbers = embedded.pictures[chosen], np.arange(len(chosen))
-    gallery, itself = Gallery(vectors), LeftOut(numbers, numbers)
+    gallery, itself = Gallery(vectors, proof=embedded.proof), LeftOut(numbers, numbers)
     nearest = gallery.nearest(vectors, [itself])
     is_right = np.asarray(labels[nearest] == labels, dtype=np.bool_)
     if embedded.proof is None:
         return is_right, []
     same_label = LeftOut(labels, labels[nearest])
-    radii = gallery.stand(vectors, nearest, without=[itself, same_label]).radii[:, 0]
-    return is_right, claims_of(radii, vectors, embedded.proof, None)
+    standing = gallery.stand(vectors, nearest, without=[itself, same_label])
+    radii, margins = standing.radii[:, 0], standing.margins[:, 0]
+    return is_right, claims_of(radii, margins, embedded.proof, None)
 
 
 def measure_votes(metric: str, train: EmbeddedSet, test: EmbeddedSet) -> list[Row]:
@@ -89,7 +91,7 @@ def measure_votes(metric: str, train: EmbeddedSet, test: EmbeddedSet) -> list[Ro
             mine = votes[np.arange(len(votes)), wanted[part]][:, None]
             earlier = np.arange(len(names)) < wanted[part][:, None]
             places[k][part] = ((votes > mine) | ((votes == mine) & earlier)).sum(axis=1)
-    fields, all_of_them = {"task": TASK, "metric": metric}, groups_of({}, len(wanted))
+    fields, all_of_them = {"task": TASK, "metric": metric}, groups_of({}, np.arange(len(wanted)))
     return [
         row
         for k in ks

@@ -1,93 +1,57 @@
-"""From embedding-space radii to radii in pixels, and what the paper's formula would claim."""
+"""From radii over a gallery to radii in pixels, and what the paper's formula would claim."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
 
-from model.certificate.bounds import product_bound
-from model.certificate.geometry import embedding_norm, pixel_scale, radius_in_pixels
-from model.certificate.rounding import round_up
+from model.certificate.geometry import pixel_scale, radii_in_pixels
 from model.evaluate.rows import Claim
-from model.metrics.metric import norms_of
 
 PROVED = {"unit": "input", "formula": "ours"}
 UPLOAD = {"unit": "upload", "formula": "ours"}
 NORMALISED = {"unit": "input", "formula": "normalised"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Proof:
-    """What is proved of a metric: how fast its vectors move, and how far off they are computed."""
+    """What is proved of a metric and of the vectors it computed.
+
+    Attributes:
+        lipschitz_bound: from the metric's square to its vector, l2 to l2.
+        forward_error: bound on the l2 error of any of the vectors, that of their resize included.
+        output_scales: proved bounds along each coordinate (`model.certificate.metric`), (D,).
+    """
 
     lipschitz_bound: float
     forward_error: float
-
-
-Resizes = Float64[np.ndarray, "Q 2"]
-"""Of the resize of each query its gain, the l2 operator norm rounded up, and a bound on the l2
-rounding error of the input that it computes."""
+    output_scales: Float64[np.ndarray, " D"] | None = None
 
 
 def claims_of(
     radii: Float64[np.ndarray, " Q"],
-    queries: Float64[np.ndarray, "Q D"],
+    margins: Float64[np.ndarray, " Q"],
     proof: Proof,
-    resizes: Resizes | None,
+    gains: Float64[np.ndarray, " Q"] | None,
 ) -> list[Claim]:
-    """What may be said of embedding-space radii, ours in the network's pixels first.
+    """What may be said of the radii of queries, ours in the network's pixels first.
 
-    The radii have their slack off. Without resizes uploads are left out.
-    """
-    claims: list[Claim] = [
-        (PROVED, input_radii(radii, queries, proof)),
-        (NORMALISED, normalised_radii(radii, queries)),
-    ]
-    if resizes is not None:
-        claims.append((UPLOAD, upload_radii(radii, queries, proof, resizes)))
-    return claims
+    `radii` are times gain and Lipschitz bound, with all slack off; a margin is what the paper's
+    formula claims: the radius in embedding space over the embedding's norm. It normalises all
+    embeddings, so it is unsound where the norm is below 1, and smaller than need be above. It takes
+    the constant as 1 and rounding as nothing.
 
-
-def input_radii(
-    radii: Float64[np.ndarray, " Q"], queries: Float64[np.ndarray, "Q D"], proof: Proof
-) -> Float64[np.ndarray, " Q"]:
-    """Embedding-space radii as l2 changes of the network's input in [0, 1], rounded down, (Q,)."""
-    return upload_radii(radii, queries, proof, np.tile([1.0, 0.0], (len(radii), 1)))
-
-
-def upload_radii(
-    radii: Float64[np.ndarray, " Q"],
-    queries: Float64[np.ndarray, "Q D"],
-    proof: Proof,
-    resizes: Resizes,
-) -> Float64[np.ndarray, " Q"]:
-    """Embedding-space radii as l2 changes of the uploaded pixels in [0, 1], rounded down, (Q,).
-
-    The forward error counts twice, for the query's own embedding and for the changed image's; a
-    radius stops where the embedding could become zero, which has no direction.
-    """
-    out = np.zeros(len(radii))
-    numbers = zip(radii.tolist(), queries, resizes.tolist(), strict=True)
-    for place, (radius, query, (gain, input_error)) in enumerate(numbers):
-        norm = embedding_norm(query)
-        error = proof.forward_error
-        if input_error > 0.0:
-            error = round_up(error + product_bound(proof.lipschitz_bound, input_error))
-        if norm.value > 0.0:
-            scale = pixel_scale(proof.lipschitz_bound, gain, error)
-            out[place] = radius_in_pixels(radius, scale=scale, forward_error=error, limit=norm.low)
-    return out
-
-
-def normalised_radii(
-    radii: Float64[np.ndarray, " Q"], queries: Float64[np.ndarray, "Q D"]
-) -> Float64[np.ndarray, " Q"]:
-    """What the paper's formula claims, (Q,): the embedding-space radius over the norm.
-
-    It normalises all embeddings, so it is unsound where the norm is below 1, and smaller than need
-    be above. It takes the constant as 1 and rounding as nothing.
+    `gains` are those of each query's resize; without them uploads are left out.
 
     Source: Ghazanfari et al. 2024, arXiv:2310.18274, as its public code computes it.
     """
-    norms = norms_of(queries)
-    return np.divide(radii, norms, out=np.zeros(len(radii)), where=norms > 0.0)
+
+    def in_pixels(gains: Float64[np.ndarray, " Q"]) -> Float64[np.ndarray, " Q"]:
+        bound, error = proof.lipschitz_bound, proof.forward_error
+        scales = np.array([pixel_scale(bound, gain, error) for gain in gains.tolist()])
+        return radii_in_pixels(radii, scale=scales)
+
+    claims: list[Claim] = [(PROVED, in_pixels(np.ones(len(radii)))), (NORMALISED, margins)]
+    if gains is not None:
+        claims.append((UPLOAD, in_pixels(gains)))
+    return claims

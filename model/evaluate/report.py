@@ -67,8 +67,7 @@ def _main_columns(whole: Sequence[Row], rows: Sequence[Row]) -> Columns:
     proved = chosen(whole, task="2afc", figure="certified_score", **PROVED)
     columns: Columns = [
         ("recall@1", chosen(whole, task="retrieval", figure="recall", k=1)),
-        ("certified at 0.5", chosen(certified, epsilon=0.5)),
-        ("certified at 1", chosen(certified, epsilon=1.0)),
+        *((f"certified at {at:g}", chosen(certified, epsilon=at)) for at in (0.5, 1.0, 2.0, 3.0)),
         ("copies by margin, 1 % FP", chosen(copied, statistic="margin")),
         ("copies by cosine, 1 % FP", chosen(copied, statistic="cosine")),
         *(
@@ -83,16 +82,18 @@ def _main_columns(whole: Sequence[Row], rows: Sequence[Row]) -> Columns:
 
 
 def _origin(record: Row) -> str:
-    lines = [f"- command: `{record['command']}`", f"- seed: {record['seed']}"]
+    lines = [
+        f"- command: `{record['command']}`",
+        f"- seed: {record['seed']}; copies of each picture: {record['copies']}; views in the"
+        f" gallery: `{record['views']}`",
+    ]
     lines += [
         f"- {what}: {one['files']} files of `{one['name']}`;"
         f" sha256 of their sorted hashes `{one['sha256']}`"
         for what, one in record["data"].items()
     ]
     lines += [f"- {metric['name']}: {_about(metric)}" for metric in record["metrics"]]
-    lines.append(
-        "- shares are in percent; a share p of n cases has a standard error of sqrt(p (1 - p) / n)"
-    )
+    lines.append("- shares are in percent, ± a standard error by bootstrap over pictures")
     return "\n".join(lines)
 
 
@@ -103,7 +104,7 @@ def _about(metric: Row) -> str:
     if metric["lipschitz_bound"] is None:
         facts.append("nothing is proved of it")
     else:
-        facts.append(f"Lipschitz bound {metric['lipschitz_bound']:.9f}")
+        facts.append(f"Lipschitz bound {metric['lipschitz_bound']:.9f}, {metric['radii']} radii")
     if metric["fingerprint"]:
         facts.append(f"fingerprint `{metric['fingerprint']}`")
     return ", ".join(facts)
@@ -241,4 +242,7 @@ def _expectations(checked: Iterable[Row]) -> str:
 
 
 def _percent(row: Row | None) -> str:
-    return "-" if row is None else f"{100.0 * row['value']:.1f}"
+    if row is None:
+        return "-"
+    error = f" ± {100.0 * row['error']:.1f}" if "error" in row else ""
+    return f"{100.0 * row['value']:.1f}{error}"

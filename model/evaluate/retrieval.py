@@ -25,8 +25,9 @@ def measure_retrieval(
     The curve is of each copy's radius at k = 1; there is none without a certificate.
     """
     embedded = pictures.metrics[metric]
-    standing = Gallery(embedded.pictures).stand(embedded.queries, pictures.originals, KS)
-    groups = groups_of(pictures.divisions(), len(standing.ranks))
+    gallery = Gallery(embedded.pictures, pictures.views, embedded.proof)
+    standing = gallery.stand(embedded.queries, pictures.originals, KS)
+    groups = groups_of(pictures.divisions(), pictures.originals)
     rows: list[Row] = []
     curve: RadiusCurve | None = None
     for place, k in enumerate(KS):
@@ -36,8 +37,8 @@ def measure_retrieval(
         rows += mean_rows(recall, found, shown)
         if embedded.proof is None:
             continue
-        radii = standing.radii[:, place]
-        claims = claims_of(radii, embedded.queries, embedded.proof, embedded.resizes)
+        radii, margins = standing.radii[:, place], standing.margins[:, place]
+        claims = claims_of(radii, margins, embedded.proof, embedded.gains)
         # The divided tables are about what is proved at the network's input: the first claim.
         rows += certified_rows(certified, found, claims[:1], epsilons, shown)
         rows += certified_rows(certified, found, claims[1:], epsilons, groups[:1])

@@ -4,17 +4,24 @@ A certified search proves as much of one query at a time, from candidates. An ev
 thousands of queries, always about one known entry each, with the whole gallery at hand: the same
 radii and the same slack as `model.certificate.pairs`, in large matrix products.
 
-Radii here are of the embedding space; `model.evaluate.radii` carries them to pixels.
+An entry is a picture, and owns as many rows as it has views: it scores by the best, and is before
+another while for each row of that some row of its own is ahead.
+
+Radii here are times gain and Lipschitz bound; `model.evaluate.radii` carries them to pixels.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 
 from model.certificate.distances import CentredRows
-from model.certificate.pairs import Slack, compare
+from model.certificate.geometry import SMALLEST_NORM
+from model.certificate.metric import relative_scales
+from model.certificate.pairs import Pairs, Slack, compare
+from model.certificate.rounding import gamma
+from model.evaluate.radii import Proof
 from model.metrics.metric import first_equal, norms_of, unit_rows
 
 _BLOCK_NUMBERS = 1 << 21
@@ -29,14 +36,18 @@ class Standing:
     Attributes:
         ranks: number of entries before it, (Q,): it is in the top k where this is below k.
         similarities: its cosine with the query, (Q,); 0 for a zero query.
-        radii: for each k asked for, the embedding-space radius below which it provably stays in
-            the top k, (Q, K). Never positive for one that is not in it; 0 for a zero query; inf
-            where fewer than k others could ever come before it.
+        radii: for each k asked for, the radius below which it provably stays in the top k, (Q, K).
+            Never positive for one that is not in it; 0 for a zero query; inf where fewer than k
+            others could ever come before it.
+        margins: for each k, what a verdict compares with its threshold, (Q, K): the distance in
+            embedding space to the k-th plane over the norm, whatever the metric's scales; as
+            computed, 0 where equal rows decide and for a zero query.
     """
 
     ranks: Entries
     similarities: Float64[np.ndarray, " Q"]
     radii: Float64[np.ndarray, "Q K"]
+    margins: Float64[np.ndarray, "Q K"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,18 +67,31 @@ class Gallery:
     """The entries of a gallery as the service stores them: unit float32 rows, ties by number.
 
     Args:
-        embeddings: raw embeddings, (N, D), N >= 1. A zero one stays zero and scores 0.
+        embeddings: raw embeddings, (N V, D), N >= 1, those of one entry side by side. A zero one
+            stays zero and scores 0.
+        views: rows of each entry, V.
+        proof: of the metric, for radii by its scales with its forward error off; without, they are
+            those of an exact embedding that moves alike in all directions.
     """
 
-    def __init__(self, embeddings: Float64[np.ndarray, "N D"]) -> None:
-        self.vectors = unit_rows(embeddings)
+    def __init__(
+        self,
+        embeddings: Float64[np.ndarray, "R D"],
+        views: int = 1,
+        proof: Proof | None = None,
+    ) -> None:
+        self.vectors, self._views = unit_rows(embeddings), views
         self._rows = self.vectors.astype(np.float64)
-        self._centred = CentredRows.of(self.vectors, np.arange(len(self.vectors)))
+        numbers = np.arange(len(self.vectors))
+        proof = proof or Proof(1.0, 0.0)
+        self._error = proof.forward_error
+        scales = relative_scales(proof.lipschitz_bound, proof.output_scales)
+        self._centred = CentredRows.of(self.vectors, numbers // views, scales)
         self._first_equal = first_equal(self.vectors)
-        self._has_equal = bool((self._first_equal != np.arange(len(self.vectors))).any())
+        self._has_equal = bool((self._first_equal != numbers).any())
 
     def __len__(self) -> int:
-        return len(self.vectors)
+        return len(self.vectors) // self._views
 
     def nearest(
         self, queries: Float64[np.ndarray, "Q D"], without: Sequence[LeftOut] = ()
@@ -75,7 +99,7 @@ class Gallery:
         """The entry that each query finds first, (Q,), among those that count for it."""
         found = np.empty(len(queries), dtype=np.int64)
         for part in self._blocks(len(queries)):
-            scores = self._scores(queries[part])
+            scores = self._by_entry(self._scores(queries[part])).max(axis=2)
             _leave_out(scores, part, without, -np.inf)
             found[part] = scores.argmax(axis=1)
         return found
@@ -107,8 +131,8 @@ class Gallery:
         """How the chosen entry of each query stands against each group of entries alone.
 
         Returns:
-            As `stand`, with a column of radii of staying before all others of a group; inf for a
-            group without others. Ranks are those in the whole gallery.
+            As `stand`, with a column for staying before all others of a group; inf for a group
+            without others. Ranks are those in the whole gallery.
         """
 
         def of_each_group(lower: Float64[np.ndarray, "B N"]) -> Float64[np.ndarray, "B G"]:
@@ -130,42 +154,64 @@ class Gallery:
         A zero query, which has no direction, has no radius.
         """
         norms = norms_of(queries)
-        ranks = np.empty(len(queries), dtype=np.int64)
-        cosines, radii = np.zeros(len(queries)), np.zeros((len(queries), columns))
+        is_pointed = norms >= SMALLEST_NORM
+        norms = np.where(is_pointed, norms, 1.0)
+        ranks, cosines = np.empty(len(queries), dtype=np.int64), np.empty(len(queries))
+        radii, margins = np.empty((2, len(queries), columns))
         for part in self._blocks(len(queries)):
-            scores, lower, before = self._against(queries[part], norms[part], chosen[part])
-            _leave_out(lower, part, without, np.inf)
+            mine = chosen[part]
+            scores = self._scores(queries[part])
+            best = self._by_entry(scores).max(axis=2)
+            own = best[np.arange(len(mine)), mine][:, None]
+            before = (best > own) | ((best == own) & (np.arange(len(self)) < mine[:, None]))
             _leave_out(before, part, without, False)
-            ranks[part] = before.sum(axis=1)
-            is_pointed = norms[part] > 0.0
-            np.divide(scores, norms[part], out=cosines[part], where=is_pointed)
-            radii[part] = np.where(is_pointed[:, None], least(lower), 0.0)
-        return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii)
+            ranks[part], cosines[part] = before.sum(axis=1), own[:, 0] / norms[part]
+            pairs, norm = self._pairs(scores, mine), norms[part, None, None]
+            for out, values in (
+                (radii, pairs.lower(self._slack(norm))),
+                (margins, pairs.sines(norm)),
+            ):
+                of_entries = self._by_entry(values.max(axis=1)).min(axis=2)
+                # Its own rows never compete.
+                of_entries[np.arange(len(mine)), mine] = np.inf
+                _leave_out(of_entries, part, without, np.inf)
+                out[part] = least(of_entries)
+        for out in (cosines, radii, margins):
+            out[~is_pointed] = 0.0
+        return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii, margins)
 
     def _scores(self, queries: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B N"]:
         """Scores of all entries, equal where rows are: a matrix product promises no such."""
         scores = queries @ self._rows.T
         return scores[:, self._first_equal] if self._has_equal else scores
 
-    def _against(
-        self,
-        queries: Float64[np.ndarray, "B D"],
-        norms: Float64[np.ndarray, " B"],
-        chosen: Int64[np.ndarray, " B"],
-    ) -> tuple[Float64[np.ndarray, " B"], Float64[np.ndarray, "B N"], Bool[np.ndarray, "B N"]]:
-        """The chosen entries' scores, their signed radii with the slack off, and who is ahead."""
-        scores = self._scores(queries)
-        own = scores[np.arange(len(queries)), chosen]
-        gap = own[:, None] - scores
-        numbers = np.arange(len(self))
-        before = (gap < 0.0) | ((gap == 0.0) & (numbers < chosen[:, None]))
-        slack = Slack.of(norms[:, None], dimension=queries.shape[1])
-        pairs = compare(self._centred.take(chosen), self._centred, gap)
-        return own, pairs.lower(slack), before
+    def _pairs(self, scores: Float64[np.ndarray, "B R"], chosen: Int64[np.ndarray, " B"]) -> Pairs:
+        """The rows of each query's chosen entry against all rows, (B, V, R)."""
+        # Many queries are about one entry, whose distances are the dear part.
+        entries, of = np.unique(chosen, return_inverse=True)
+        rows = entries[:, None] * self._views + np.arange(self._views)
+        flat = rows.ravel()
+        at_zero = compare(
+            self._centred.take(flat), self._centred, np.zeros((flat.size, scores.shape[1]))
+        )
+        gap, distance, scaled = (part.reshape(*rows.shape, -1)[of] for part in at_zero)
+        own = np.take_along_axis(scores, rows[of], axis=1)
+        # The infinite ones, of equal rows, stay.
+        gap += own[:, :, None]
+        gap -= scores[:, None]
+        return Pairs(gap, distance, scaled)
+
+    def _slack(self, norms: Float64[np.ndarray, "B 1 1"]) -> Slack:
+        dimension = self.vectors.shape[1]
+        longest = norms * (1.0 + gamma(dimension + 8))
+        return Slack.of(longest, dimension=dimension, forward_error=self._error)
+
+    def _by_entry(self, values: Float64[np.ndarray, "B R"]) -> Float64[np.ndarray, "B N V"]:
+        return values.reshape(len(values), -1, self._views)
 
     def _blocks(self, count: int) -> Iterator[slice]:
         """Slices of the queries small enough that a block of scores stays small."""
-        rows = max(1, _BLOCK_NUMBERS // max(1, len(self)))
+        rows = max(1, _BLOCK_NUMBERS // (len(self.vectors) * self._views))
         for start in range(0, count, rows):
             yield slice(start, min(start + rows, count))
 

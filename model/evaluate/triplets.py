@@ -2,7 +2,7 @@
 
 Only the reference moves; left and right are fixed. With u = e_left - e_right, the unit embeddings'
 difference, left is closer exactly while <h, u> > 0, whatever the norm of h: the reference is
-|<h, u>| / |u| away from the flip in embedding space.
+|<h, u>| / |u| away from the flip in embedding space, |<h, u>| / |c o u| by the metric's scales.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from model.certificate.geometry import SMALLEST_NORM
+from model.certificate.metric import relative_scales
 from model.certificate.pairs import Slack, compare_pairs
+from model.certificate.rounding import gamma
 from model.data.triplets import Triplet
 from model.evaluate.curves import RadiusCurve
 from model.evaluate.embedding import Embedded
-from model.evaluate.radii import claims_of
+from model.evaluate.radii import Proof, claims_of
 from model.evaluate.rows import Row, certified_rows, groups_of, mean_rows
 from model.metrics.metric import norms_of, units_of
 
@@ -29,30 +32,42 @@ class Decisions:
     Attributes:
         left_closer: whether d(reference, left) < d(reference, right), (T,).
         right_closer: the opposite; neither on a tie, (T,).
-        radii: embedding-space distance of the reference to the flip, slack off, (T,); 0 on a tie.
+        radii: how far the reference may move, times gain and Lipschitz bound, slack off, (T,); 0 on
+            a tie.
+        margins: its distance to the flip in embedding space, over its norm, (T,).
     """
 
     left_closer: Bool[np.ndarray, " T"]
     right_closer: Bool[np.ndarray, " T"]
     radii: Float64[np.ndarray, " T"]
+    margins: Float64[np.ndarray, " T"]
 
 
 def decide(
     reference: Float64[np.ndarray, "T D"],
     left: Float64[np.ndarray, "T D"],
     right: Float64[np.ndarray, "T D"],
+    proof: Proof | None = None,
 ) -> Decisions:
-    """Decisions of a metric from raw embeddings, each (T, D); a zero embedding ties."""
+    """Decisions of a metric from raw embeddings, each (T, D); a zero embedding ties.
+
+    Without a proof radii are those of exact embeddings that move alike in all directions.
+    """
+    proof = proof or Proof(1.0, 0.0)
     norms = norms_of(reference)
     units = [units_of(side) for side in (left, right)]
     # Summed along each row alone, so that equal pictures get bitwise equal scores: a tie.
     scores = [(reference * unit).sum(axis=1) for unit in units]
     gap = scores[0] - scores[1]
-    slack = Slack.of(norms, dimension=reference.shape[1])
-    lower = compare_pairs(np.abs(gap), *units).lower(slack)
-    apart = lower < np.inf
-    radii = np.where(apart & (norms > 0.0), np.maximum(0.0, lower), 0.0)
-    return Decisions(apart & (gap > 0.0), apart & (gap < 0.0), radii)
+    dimension = reference.shape[1]
+    longest = norms * (1.0 + gamma(dimension + 8))
+    slack = Slack.of(longest, dimension=dimension, forward_error=proof.forward_error)
+    scales = relative_scales(proof.lipschitz_bound, proof.output_scales)
+    pairs = compare_pairs(np.abs(gap), *units, scales=scales)
+    apart, is_pointed = pairs.gap < np.inf, norms >= SMALLEST_NORM
+    radii = np.where(apart & is_pointed, np.maximum(0.0, pairs.lower(slack)), 0.0)
+    margins = np.where(is_pointed, pairs.sines(np.where(is_pointed, norms, 1.0)), 0.0)
+    return Decisions(apart & (gap > 0.0), apart & (gap < 0.0), radii, margins)
 
 
 def natural_scores(
@@ -95,14 +110,15 @@ def measure_triplets(
     The curve is of each reference's radius; there is none without a certificate.
     """
     references, left, right = embedded.queries, embedded.pictures[::2], embedded.pictures[1::2]
-    decisions, groups = decide(references, left, right), groups_of(divisions, len(votes))
+    decisions = decide(references, left, right, embedded.proof)
+    groups = groups_of(divisions, np.arange(len(votes)))
     fields = {"task": TASK, "metric": metric}
     rows = mean_rows({**fields, "figure": "score"}, natural_scores(decisions, votes), groups)
     if embedded.proof is None:
         return rows, None
     agreed, is_small = agreement(decisions, votes), norms_of(references) < 1.0
     rows += mean_rows({**fields, "figure": "norm_below_1"}, is_small, groups[:1])
-    claims = claims_of(decisions.radii, references, embedded.proof, embedded.resizes)
+    claims = claims_of(decisions.radii, decisions.margins, embedded.proof, embedded.gains)
     certified = {**fields, "figure": "certified_score"}
     rows += certified_rows(certified, agreed, claims, epsilons, groups)
     return rows, RadiusCurve(TASK, metric, claims[0][1], agreed)

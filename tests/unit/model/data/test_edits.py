@@ -51,6 +51,11 @@ def test_query_kinds_are_balanced_and_differ():
     pairs = Counter(query_kinds(index) for index in range(132))
     assert len(pairs) == 132
     assert all(first != second for first, second in pairs)
+    for count in (5, 12):
+        kinds = [query_kinds(index, count) for index in range(132)]
+        assert [of_one[:2] for of_one in kinds] == list(pairs)
+        assert all(len(set(of_one)) == count for of_one in kinds)
+        assert set(Counter(kind for of_one in kinds for kind in of_one).values()) == {11 * count}
 
 
 def test_an_unknown_kind_is_refused_by_name():

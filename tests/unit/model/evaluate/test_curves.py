@@ -29,9 +29,17 @@ def test_plots_depend_on_the_numbers_alone(rng):
     radii[0] = np.inf
     curves = [RadiusCurve(task, "m", radii, np.ones(50)) for task in ("retrieval", "2afc")]
     curves.append(RadiusCurve("2afc", "nothing right", radii, np.zeros(50)))
-    files = draw_plots(curves)
+    edited = {"task": "retrieval", "figure": "recall", "k": 1, "by": "edit", "error": 0.1}
+    rows = [
+        {**edited, "metric": metric, "group": kind, "value": 0.5}
+        for metric in "mn" for kind in ("blur", "crop")
+    ]  # fmt: skip
+    files = draw_plots(curves, rows)
     assert list(files) == [
         "retrieval-certified.png", "retrieval-radii.png", "2afc-certified.png", "2afc-radii.png",
+        "retrieval-edits.png",
     ]  # fmt: skip
     assert all(data.startswith(b"\x89PNG") for data in files.values())
-    assert draw_plots(curves) == files
+    assert draw_plots(curves, rows) == files
+    rows[0]["value"] = 0.25
+    assert draw_plots(curves, rows)["retrieval-edits.png"] != files["retrieval-edits.png"]

@@ -13,6 +13,7 @@ from model.errors import DataError
 from model.evaluate.embedding import embed_pictures, embed_triplets
 from model.metrics.load import load_metric
 from model.pixels.resize import resize_operator
+from model.pixels.views import VIEW_SETS, VIEWS
 
 
 @contextmanager
@@ -58,15 +59,14 @@ def test_every_metric_sees_the_same_pictures_and_copies(folder, metrics):
                 copy = query_of(pixels, kind, seed=3, number=number)
                 assert (found.metrics[name].queries[query] == metric.embed([copy])[0]).all()
                 operator = resize_operator(*copy.shape[:2], 64)
-                gain, input_error = found.metrics["block"].resizes[query]
-                assert (gain, input_error) == (operator.gain, operator.input_error)
-    assert found.metrics["hash"].resizes is None
+                assert found.metrics["block"].gains[query] == operator.gain
+    assert found.metrics["hash"].gains is None
     assert counts == [20] + [1] * 20
 
 
 def test_facts_are_what_the_set_knows(folder, metrics):
     pictures = open_pictures(folder)
-    facts = embed_pictures(pictures, metrics, counting, seed=0, with_queries=False).facts
+    facts = embed_pictures(pictures, metrics, counting, seed=0, copies=0).facts
     assert facts[0].label == "class0"
     assert facts[0].source == facts[0].kind == ""
     data = (folder / pictures.ids[5]).read_bytes()
@@ -83,7 +83,7 @@ def test_a_seed_is_a_set_of_queries(folder, metrics):
 
 def test_a_limit_takes_evenly_and_asks_each_picture_twice(folder, metrics):
     found = embed_pictures(open_pictures(folder), metrics, counting, seed=0, limit=5)
-    every = embed_pictures(open_pictures(folder), metrics, counting, seed=0, with_queries=False)
+    every = embed_pictures(open_pictures(folder), metrics, counting, seed=0, copies=0)
     assert found.facts == [every.facts[place] for place in (0, 4, 8, 12, 16)]
     assert len(found.edits) == 10
     assert found.metrics["hash"].queries.shape == (10, 64)
@@ -91,7 +91,7 @@ def test_a_limit_takes_evenly_and_asks_each_picture_twice(folder, metrics):
 
 
 def test_without_queries_there_are_none(folder, metrics):
-    found = embed_pictures(open_pictures(folder), metrics, counting, seed=0, with_queries=False)
+    found = embed_pictures(open_pictures(folder), metrics, counting, seed=0, copies=0)
     assert found.metrics["block"].queries.shape == (0, 192)
     assert found.originals.size == 0
     assert found.metrics["block"].pictures.shape == (20, 192)
@@ -111,7 +111,7 @@ def test_triplets_are_embedded_in_their_order_and_a_bad_file_is_named(folder, me
             assert (found[name].pictures[2 * number] == left).all()
             assert (found[name].pictures[2 * number + 1] == right).all()
     size = load_triplet_pixels(triplets[9])[0].shape[:2]
-    assert found["block"].resizes[9, 0] == resize_operator(*size, 64).gain
+    assert found["block"].gains[9] == resize_operator(*size, 64).gain
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"\x89PNG no more")
     with pytest.raises(DataError, match=r"bad\.png"):
@@ -139,3 +139,29 @@ def test_a_source_is_a_package_without_the_file_in_it(tmp_path, metrics):
         writer.add("a", encoded(photo(), "PNG"), "png", {"source": "clipart 0.18: animals/cat.png"})
     found = embed_pictures(open_pictures(tmp_path), metrics, counting, seed=0)
     assert found.divisions()["source"] == ["clipart 0.18"] * 2
+
+
+def test_a_picture_has_its_views_side_by_side_and_the_picture_itself_first(folder, metrics):
+    pictures, names = open_pictures(folder), VIEW_SETS["mirror"]
+    found = embed_pictures(pictures, metrics, counting, seed=3, copies=1, views=names)
+    plain = embed_pictures(pictures, metrics, counting, seed=3, copies=1)
+    assert found.views == len(names)
+    for name, metric in metrics.items():
+        rows = found.metrics[name].pictures
+        assert (rows[:: len(names)] == plain.metrics[name].pictures).all()
+        assert (found.metrics[name].queries == plain.metrics[name].queries).all()
+        seen = [VIEWS[view].of(pictures[7].pixels()) for view in names]
+        assert (rows[7 * len(names) :][: len(names)] == metric.embed(seen)).all()
+
+
+def test_the_forward_error_is_that_of_the_worst_resize_too(folder, metrics):
+    found = embed_pictures(open_pictures(folder), metrics, counting, seed=3)
+    errors = [resize_operator(30 + n, 40, 64).input_error for n in range(20)]
+    proof, metric = found.metrics["block"].proof, metrics["block"]
+    assert proof.forward_error >= metric.forward_error + metric.lipschitz_bound * max(errors)
+
+
+def test_more_copies_are_more_kinds(folder, metrics):
+    found = embed_pictures(open_pictures(folder), metrics, counting, seed=3, copies=12)
+    assert len(found.edits) == 240
+    assert all(set(found.edits[n : n + 12]) == set(EDIT_KINDS) for n in range(0, 240, 12))

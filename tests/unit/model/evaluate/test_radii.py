@@ -3,35 +3,22 @@ import math
 import numpy as np
 import pytest
 
-from model.evaluate.radii import Proof, input_radii, normalised_radii, upload_radii
+from model.evaluate.radii import NORMALISED, PROVED, UPLOAD, Proof, claims_of
 
 
-def test_a_radius_loses_two_forward_errors_and_is_divided_by_bound_and_gain():
-    queries = np.array([[3.0, 4.0], [3.0, 4.0]])
-    radii = np.array([1.0, 2.0])
-    proof = Proof(2.0, 0.25)
-    assert input_radii(radii, queries, proof) == pytest.approx([0.25, 0.75])
-    resizes = np.array([[0.5, 0.0], [0.25, 0.125]])
-    # The second input is off by 0.125, which the network stretches to 0.25.
-    assert upload_radii(radii, queries, proof, resizes) == pytest.approx([0.5, 2.0])
-    assert (input_radii(radii, queries, proof) < np.array([0.25, 0.75])).all()
+def test_a_radius_is_divided_by_bound_and_gain_and_a_margin_by_nothing():
+    radii, margins = np.array([1.0, 2.0]), np.array([0.25, 0.5])
+    claims = claims_of(radii, margins, Proof(2.0, 0.25), np.array([0.5, 0.25]))
+    assert [claim for claim, _ in claims] == [PROVED, NORMALISED, UPLOAD]
+    proved, normalised, upload = (numbers for _, numbers in claims)
+    assert proved == pytest.approx([0.5, 1.0])
+    assert (proved < np.array([0.5, 1.0])).all()
+    assert normalised.tolist() == margins.tolist()
+    assert upload == pytest.approx([1.0, 4.0])
+    assert (upload < np.array([1.0, 4.0])).all()
 
 
-def test_a_radius_stops_where_the_embedding_could_be_zero_but_for_infinity():
-    queries = np.array([[3.0, 4.0], [3.0, 4.0], [0.0, 0.0]])
-    radii = input_radii(np.array([50.0, math.inf, math.inf]), queries, Proof(1.0, 0.0))
-    assert radii[0] == pytest.approx(5.0)
-    assert radii[0] < 5.0
-    assert radii[1] == math.inf
-    assert radii[2] == 0.0
-
-
-def test_negative_radii_are_0():
-    queries = np.ones((2, 2))
-    assert input_radii(np.array([-1.0, -np.inf]), queries, Proof(1.0, 0.0)).tolist() == [0.0, 0.0]
-
-
-def test_the_papers_formula_divides_by_the_norm_alone():
-    queries = np.array([[3.0, 4.0], [0.0, 0.5], [0.0, 0.0]])
-    claimed = normalised_radii(np.array([1.0, 1.0, 0.0]), queries)
-    assert claimed == pytest.approx([0.2, 2.0, 0.0])
+def test_infinity_stays_and_what_is_not_positive_is_no_radius():
+    radii = np.array([math.inf, 0.0, -1.0, -math.inf, math.nan])
+    ((_, proved), _) = claims_of(radii, radii, Proof(1.0, 0.0), None)
+    assert proved.tolist() == [math.inf, 0.0, 0.0, 0.0, 0.0]

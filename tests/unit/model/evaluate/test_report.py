@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 
 from model.evaluate.radii import NORMALISED, PROVED
@@ -5,12 +7,21 @@ from model.evaluate.report import markdown, summary
 from model.evaluate.rows import certified_rows, chosen, groups_of, values
 
 METRICS = [
-    {"name": "ours", "dim": 8, "input_size": 64, "lipschitz_bound": 0.5, "fingerprint": "f" * 64},
+    {
+        "name": "ours",
+        "dim": 8,
+        "input_size": 64,
+        "lipschitz_bound": 0.5,
+        "radii": "head-aware",
+        "fingerprint": "f" * 64,
+    },
     {"name": "hash", "dim": 8, "input_size": None, "lipschitz_bound": None, "fingerprint": None},
 ]
 RECORD = {
     "command": "the command",
     "seed": 0,
+    "copies": 2,
+    "views": "shift",
     "data": {"triplets": {"name": "d", "files": 3, "sha256": "e" * 64}},
     "metrics": METRICS,
 }
@@ -30,7 +41,7 @@ def triplet_rows():
         np.ones(4),
         [(PROVED, radii), (NORMALISED, radii)],
         (36 / 255, 0.5, 1.0),
-        groups_of({}, 4),
+        groups_of({}, np.arange(4)),
     )
 
 
@@ -53,7 +64,11 @@ def test_rows_are_chosen_by_every_field_and_numbers_exactly():
 def test_a_certified_share_is_only_shown_where_something_is_proved():
     rows = table_rows(markdown(RECORD, triplet_rows(), []))
     assert "| metric | score | 0.141 (36/255) | 0.5 | 1 |" in rows
-    assert "| ours | 75.0 | 75.0 | 50.0 | 25.0 |" in rows
+    (ours,) = [line for line in rows if line.startswith("| ours |")][1:2]
+    shares = [
+        re.fullmatch(r"([0-9.]+)( ± [0-9.]+)?", cell.strip())[1] for cell in ours.split("|")[2:-1]
+    ]
+    assert shares == ["75.0", "75.0", "50.0", "25.0"]
     assert "| hash | 75.0 | - | - | - |" in rows
 
 
@@ -107,6 +122,8 @@ def test_a_report_says_what_was_run_on_what():
         "`the command`",
         "`" + "f" * 64 + "`",
         "nothing is proved of it",
+        "head-aware radii",
+        "views in the gallery: `shift`",
         "![a.png](a.png)",
         "3 files of `d`",
         "`" + "e" * 64 + "`",

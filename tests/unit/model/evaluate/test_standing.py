@@ -5,9 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.certificate.pairs import Candidates
-from model.certificate.search import certify_search
-from model.evaluate.radii import Proof, input_radii
 from model.evaluate.standing import Gallery, LeftOut
 from model.metrics.metric import unit_rows
 
@@ -51,24 +48,6 @@ def test_ranks_and_radii_are_those_of_the_definition_and_never_above(rng):
             assert standing.ranks[number] == rank
             assert standing.radii[number, place] <= max(radius, 0.0)
             assert standing.radii[number, place] == pytest.approx(radius, rel=1e-9, abs=1e-9)
-
-
-def test_radii_are_those_of_the_search_certificate(rng):
-    raw = gallery_of(rng, duplicates=3)
-    queries = rng.normal(size=(30, 6))
-    gallery, proof = Gallery(raw), Proof(1.25, 1e-6)
-    candidates = Candidates(np.arange(40), gallery.vectors, -np.inf, 40, 1e-6)
-    for query in queries:
-        found = certify_search(
-            query, candidates, k=3, lipschitz_bound=1.25, gain=1.0, forward_error=1e-6
-        )
-        repeated = np.repeat(query[None], 3, axis=0)
-        standing = gallery.stand(repeated, found.positions, (3,))
-        assert (standing.ranks < 3).all()
-        assert standing.similarities == pytest.approx(found.similarities, abs=1e-12)
-        radii = input_radii(standing.radii[:, 0], repeated, proof)
-        assert radii == pytest.approx(found.certified_radii, rel=1e-9, abs=1e-12)
-        assert gallery.nearest(query[None])[0] == found.positions[0]
 
 
 def test_a_step_below_the_radius_changes_nothing_and_one_above_it_does(rng):
@@ -117,7 +96,9 @@ def test_of_equal_entries_the_first_is_never_overtaken_and_the_second_never_ahea
     gallery = Gallery(raw)
     queries = rng.normal(size=(40, 33))
     assert (gallery.nearest(queries) == 0).all()
-    assert (gallery.stand(queries, np.zeros(40, np.int64)).radii == np.inf).all()
+    first = gallery.stand(queries, np.zeros(40, np.int64))
+    assert (first.radii == np.inf).all()
+    assert (first.margins == 0.0).all()
     second = gallery.stand(queries, np.ones(40, np.int64), (1, 2))
     assert (second.ranks == 1).all()
     assert (second.radii[:, 0] == -np.inf).all()
@@ -129,6 +110,7 @@ def test_nothing_is_proved_of_a_zero_query():
     assert standing.ranks.tolist() == [0]
     assert standing.similarities.tolist() == [0.0]
     assert (standing.radii == 0.0).all()
+    assert (standing.margins == 0.0).all()
 
 
 def test_with_as_many_results_as_entries_nothing_can_be_displaced(rng):
@@ -162,6 +144,7 @@ def test_the_least_over_groups_is_that_over_all(rng):
     whole = Gallery(raw).stand(queries, chosen)
     parts = Gallery(raw).stand_by_group(queries, chosen, groups, 6)
     assert (parts.radii.min(axis=1) == whole.radii[:, 0]).all()
+    assert (parts.margins.min(axis=1) == whole.margins[:, 0]).all()
     assert (parts.ranks == whole.ranks).all()
     assert (parts.similarities == whole.similarities).all()
     others = parts.radii[np.arange(30) != 3]
@@ -208,3 +191,32 @@ def test_blocks_of_queries_change_nothing(rng, monkeypatch):
         assert mine.radii == pytest.approx(theirs.radii, rel=1e-12)
     assert (once[2] == again[2]).all()
     assert (once[2] != own.of).all()
+
+
+def test_an_entry_has_the_best_of_its_views_and_any_may_be_ahead():
+    """Two pictures of two views each; ours are along x and y, theirs on either side of them."""
+    ours, theirs = np.eye(2), np.array([[0.6, 0.8], [0.8, -0.6]])
+    gallery = Gallery(np.concatenate((theirs, ours)), views=2)
+    assert len(gallery) == 2
+    queries = np.array([[2.0, 0.2], [0.1, 2.0], [2.0, 2.0]])
+    assert gallery.nearest(queries).tolist() == [1, 1, 0]
+    standing = gallery.stand(queries, np.ones(3, np.int64))
+    assert standing.ranks.tolist() == [0, 0, 1]
+    assert standing.similarities == pytest.approx([2.0, 2.0, 2.0] / np.linalg.norm(queries, axis=1))
+    # Of each of their views the better of our two, and the worse of what is left.
+    for query, radius in zip(queries, standing.radii[:, 0], strict=True):
+        leads = [
+            max((own - other) @ query / np.linalg.norm(own - other) for own in ours)
+            for other in theirs
+        ]
+        assert radius == pytest.approx(min(leads))
+
+
+def test_views_that_are_all_equal_are_one_view(rng):
+    raw, queries = gallery_of(rng), rng.normal(size=(30, 6))
+    chosen = rng.integers(0, 40, 30)
+    once = Gallery(raw).stand(queries, chosen, KS)
+    again = Gallery(np.repeat(raw, 3, axis=0), views=3).stand(queries, chosen, KS)
+    assert (once.ranks == again.ranks).all()
+    for mine, theirs in ((once.radii, again.radii), (once.margins, again.margins)):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)

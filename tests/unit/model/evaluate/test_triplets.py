@@ -25,9 +25,9 @@ def papers_formula(reference, left, right):
     return np.array(out)
 
 
-def measured(reference, left, right, votes, *, proof=PROOF, groups=None, resizes=None):
+def measured(reference, left, right, votes, *, proof=PROOF, groups=None, gains=None):
     pictures = np.stack((left, right), axis=1).reshape(-1, left.shape[1])
-    embedded = Embedded(pictures, reference, proof, resizes)
+    embedded = Embedded(pictures, reference, proof, gains)
     return measure_triplets("m", embedded, votes, groups or {}, EPSILONS)
 
 
@@ -154,10 +154,32 @@ def test_a_metric_without_a_bound_has_no_certified_score(rng):
 def test_uploads_count_by_their_gain(rng):
     reference, left, right = sides(rng, count=300)
     gains = rng.uniform(0.1, 0.3, 300)
-    resizes = np.stack([gains, np.zeros(300)], axis=1)
-    rows, _ = measured(reference, left, right, np.ones(300), resizes=resizes)
+    rows, _ = measured(reference, left, right, np.ones(300), gains=gains)
     decisions = decide(reference, left, right)
     for epsilon in EPSILONS:
         found = value(rows, figure="certified_score", epsilon=epsilon, **UPLOAD)
         wanted = decisions.right_closer & (decisions.radii / gains > epsilon)
         assert found == pytest.approx(wanted.mean(), abs=1e-9)
+
+
+def test_a_heads_scales_make_radii_larger_and_the_worst_move_that_it_allows_flips(rng):
+    """h moves by s o x for a change x of the input, so <h, u> by <x, s o u>: all of it is paid."""
+    reference, left, right = sides(rng, count=80)
+    scales = rng.uniform(0.05, 1.0, 5)
+    plain, aware = (decide(reference, left, right, Proof(1.0, 0.0, one)) for one in (None, scales))
+    assert (aware.radii > plain.radii).all()
+    assert (aware.margins == plain.margins).all()
+    units = [side / np.linalg.norm(side, axis=1)[:, None] for side in (left, right)]
+    worst = scales * (units[1] - units[0])
+    worst *= (np.sign(aware.left_closer - 0.5) / np.linalg.norm(worst, axis=1))[:, None]
+    moves = scales * worst * aware.radii[:, None]
+    kept = decide(reference + (1.0 - 1e-9) * moves, left, right)
+    assert (kept.left_closer == aware.left_closer).all()
+    flipped = decide(reference + (1.0 + 1e-6) * moves, left, right)
+    assert (flipped.left_closer != aware.left_closer).all()
+
+
+def test_the_forward_error_counts_twice_at_the_reference(rng):
+    reference, left, right = sides(rng)
+    exact, computed = (decide(reference, left, right, Proof(1.0, e)) for e in (0.0, 0.01))
+    assert computed.radii == pytest.approx(np.maximum(0.0, exact.radii - 0.02), abs=1e-9)
