@@ -1,6 +1,7 @@
 """Attack certified results in pixels: below the radius nothing may fall, at 3 x much should.
 
     python benchmarks/attack.py [--queries 200] [--steps 50] [--workers 2] [--gallery SOURCE]
+        [--views SET] [--checkpoint FILE]
 
 Queries are edited copies of gallery pictures (recompressed, resized, cropped, noisy, ...). For each
 query three results are attacked: the first, the last of k, and the one with the smallest radius.
@@ -49,6 +50,7 @@ from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
 from model.pixels.resize import Resize, resize_operator
+from model.pixels.views import VIEW_SETS
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery" / "index.jsonl"
 EDITS = ("jpeg", "resize", "crop", "noise", "dim", "blur")
@@ -82,6 +84,7 @@ class Setting:
     url: str
     k: int
     steps: int
+    checkpoint: Path | None
 
 
 def edited(picture: Image.Image, kind: str, rng: np.random.Generator) -> Image.Image:
@@ -121,6 +124,7 @@ def certify(
         index.everything(),
         k=k,
         lipschitz_bound=embedder.lipschitz_bound,
+        output_scales=embedder.output_scales,
         gain=resize.gain,
         forward_error=embedder.forward_error + embedder.lipschitz_bound * resize.input_error,
     )
@@ -138,21 +142,24 @@ def attack_query(setting: Setting, embedder: Embedder, index: GalleryIndex, data
     ranks = [rank for rank in ranks if 0.0 < radii[rank] < np.inf]
     if not ranks:
         return tally
-    rows = [int(answer.positions[rank]) for rank in ranks]
+    found = index.rows.entries[answer.positions]
+    entries = [int(found[rank]) for rank in ranks]
     objective = eviction_objective(
         embedder.network,
         resize,
         x,
         gallery=index.vectors.astype(np.float64),
-        entries=rows,
+        starts=index.rows.starts,
+        entries=entries,
         k=k,
+        scales=embedder.output_scales,
     )
     below, above, shortest = attacks(objective, x, radii[ranks], setting.steps)
-    for i, (rank, row) in enumerate(zip(ranks, rows, strict=True)):
+    for i, (rank, number) in enumerate(zip(ranks, entries, strict=True)):
 
-        def is_evicted(delta: np.ndarray, row: int = row) -> bool:
+        def is_evicted(delta: np.ndarray, number: int = number) -> bool:
             moved = certify(embedder, index, resize, x + delta, k)
-            return row not in moved.positions
+            return number not in index.rows.entries[moved.positions]
 
         def smallest_norm(delta: np.ndarray) -> float:
             (scale,) = smallest_scales(lambda s: np.array([is_evicted(s[0] * delta)]), 1)
@@ -164,7 +171,7 @@ def attack_query(setting: Setting, embedder: Embedder, index: GalleryIndex, data
         norms = [smallest_norm(one) for one in (above[i], shortest[i]) if is_evicted(one)]
         if norms:
             tally.ratios.append(min(norms) / float(radii[rank]))
-        entry = index.entries([row])[0]
+        entry = index.entries([number])[0]
         attack_over_http(setting, tally, pixels, shortest[i] if norms else above[i], entry.id)
     return tally
 
@@ -220,7 +227,9 @@ def start_worker(setting: Setting) -> None:
     """Open model and index once a worker process."""
     torch.set_num_threads(1)
     _worker.update(
-        setting=setting, embedder=Embedder.load(), index=GalleryIndex.open(setting.data_dir)
+        setting=setting,
+        embedder=Embedder.load(setting.checkpoint),
+        index=GalleryIndex.open(setting.data_dir),
     )
 
 
@@ -230,12 +239,14 @@ def work(data: bytes) -> Tally:
 
 
 @contextlib.contextmanager
-def serving(data_dir: Path) -> Iterator[str]:
+def serving(data_dir: Path, checkpoint: Path | None) -> Iterator[str]:
     """A real server over the data directory; gives its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {**os.environ, "LIPSIM_DATA_DIR": str(data_dir)}
+    if checkpoint is not None:
+        environment["LIPSIM_CHECKPOINT"] = str(checkpoint)
     command = [sys.executable, "-m", "service", "--host", "127.0.0.1", "--port", str(port)]
     with (
         tempfile.TemporaryFile() as log,
@@ -264,21 +275,21 @@ def wait_until_ready(server: subprocess.Popen, url: str) -> None:
 def queries_from(index: GalleryIndex, source: Path, count: int) -> list[bytes]:
     """Edited copies of gallery pictures, the same ones in each run."""
     rng = np.random.default_rng(20261122)
-    rows = rng.permutation(index.size)[:count]
+    numbers = rng.permutation(index.size)[:count]
     return [
         png(np.asarray(edited(picture, EDITS[i % len(EDITS)], rng)))
-        for i, picture in enumerate(pictures_of(index, source, rows))
+        for i, picture in enumerate(pictures_of(index, source, numbers))
     ]
 
 
-def pictures_of(index: GalleryIndex, source: Path, rows: np.ndarray) -> Iterator[Image.Image]:
+def pictures_of(index: GalleryIndex, source: Path, numbers: np.ndarray) -> Iterator[Image.Image]:
     """The pictures of these entries, decoded by our own policy."""
     paths: dict[str, str] = {}
     if source.is_file():
         lines = [json.loads(line) for line in source.read_text().splitlines() if line.strip()]
         paths = {line["id"]: line["path"] for line in lines}
     folder = source.parent if source.is_file() else source
-    for entry in index.entries(rows.tolist()):
+    for entry in index.entries(numbers):
         data = (folder / paths.get(entry.id, entry.id)).read_bytes()
         yield Image.fromarray(decode_image(data).pixels)
 
@@ -290,18 +301,22 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--gallery", type=Path, default=GALLERY)
+    parser.add_argument("--views", default="none", choices=VIEW_SETS)
+    parser.add_argument("--checkpoint", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data_dir = Path(folder)
-        subprocess.run(
-            [sys.executable, "-m", "index_builder", "build", options.gallery, "--data-dir", folder],
-            check=True,
-        )
+        build = [sys.executable, "-m", "index_builder", "build", options.gallery]
+        build += ["--data-dir", folder, "--views", options.views]
+        if options.checkpoint is not None:
+            build += ["--checkpoint", options.checkpoint]
+        subprocess.run(build, check=True)
         with GalleryIndex.open(data_dir) as index:
             queries = queries_from(index, options.gallery, options.queries)
-            print(f"{len(queries)} queries, gallery of {index.size}, k = {options.k}")
-        with serving(data_dir) as url:
-            setting = Setting(data_dir, url, options.k, options.steps)
+            size = f"{index.size} entries, {index.vector_count} vectors"
+            print(f"{len(queries)} queries, gallery of {size}, k = {options.k}")
+        with serving(data_dir, options.checkpoint) as url:
+            setting = Setting(data_dir, url, options.k, options.steps, options.checkpoint)
             total = attack_all(setting, queries, options.workers)
     report(total)
 

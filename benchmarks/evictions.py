@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Int64, UInt8
 from torch import Tensor
 
 from model.attack.descent import Objective
@@ -16,40 +16,53 @@ def eviction_objective(
     resize: Resize,
     pixels: Float64[np.ndarray, "H W 3"],
     *,
-    gallery: Float64[np.ndarray, "N D"],
+    gallery: Float64[np.ndarray, "R D"],
+    starts: Int64[np.ndarray, " N1"],
     entries: Sequence[int],
     k: int,
+    scales: Float64[np.ndarray, " D"],
 ) -> Objective:
     """How far a query's changed pixels are from an answer of k without an entry, in float64.
 
-    The sum of the k smallest signed distances r_ij that are still positive: the half-spaces that
-    must be crossed for k entries to stand before entry i.
+    The sum of the k smallest signed radii over the other entries that are still positive: what must
+    be crossed for k entries to stand before this one.
 
     Args:
         network: network input (B, 3, S, S) float64 to raw embeddings (B, D), differentiable.
         resize: the resize of this picture's size.
         pixels: the query's pixels in [0, 1], (H, W, 3).
-        gallery: stored rows, (N, D); N must exceed k, else nothing can displace an entry.
-        entries: for each perturbation the row to evict, T.
+        gallery: stored rows, (R, D).
+        starts: the first row of each entry, and R, (N + 1,); N must exceed k, else nothing can
+            displace an entry.
+        entries: for each perturbation the entry to evict, T.
         k: number of results.
+        scales: of the network's output, (D,).
     """
     rows, columns = torch.from_numpy(resize.rows), torch.from_numpy(resize.columns)
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-    planes = torch.stack([_planes(gallery, entry) for entry in entries])
+    vectors, of_entries = torch.from_numpy(gallery), torch.from_numpy(_padded(starts))
+    evicted = torch.tensor(entries)
+    own = of_entries[evicted]
+    apart = torch.cdist(vectors[own] * torch.from_numpy(scales), vectors * torch.from_numpy(scales))
+    apart[apart == 0.0] = 1.0
 
     def objective(delta: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        embeddings = network(rows @ (image + delta) @ columns.T)
-        distances = (planes[places] @ embeddings[:, :, None])[:, :, 0]
-        left = distances.topk(k, dim=1, largest=False).values.clamp_min(0.0).sum(dim=1)
+        scores = network(rows @ (image + delta) @ columns.T) @ vectors.T
+        mine = scores.gather(1, own[places])
+        radii = ((mine[:, :, None] - scores[:, None, :]) / apart[places]).amax(dim=1)
+        over = radii[:, of_entries].amin(dim=2)
+        over = over.scatter(1, evicted[places, None], torch.inf)
+        left = over.topk(k, dim=1, largest=False).values.clamp_min(0.0).sum(dim=1)
         return left, left
 
     return objective
 
 
-def _planes(gallery: Float64[np.ndarray, "N D"], entry: int) -> Float[Tensor, "M D"]:
-    """Unit normals of the half-spaces in which an entry stands before each other one."""
-    difference = gallery[entry] - np.delete(gallery, entry, axis=0)
-    return torch.from_numpy(difference / np.linalg.norm(difference, axis=1, keepdims=True))
+def _padded(starts: Int64[np.ndarray, " N1"]) -> Int64[np.ndarray, "N V"]:
+    """The rows of each entry, its first again where it has fewer than others."""
+    counts = np.diff(starts)
+    steps = np.arange(counts.max())
+    return starts[:-1, None] + np.where(steps < counts[:, None], steps, 0)
 
 
 def round_to_levels(

@@ -27,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from index_builder.search.certified import certified_search
 from index_builder.search.faiss_flat import CpuFlatSearch, load_faiss
 from index_builder.search.gallery import GalleryIndex
-from index_builder.store.manifest import norm_deviation
+from index_builder.store.vectors import Rows, norm_deviation
+from model.certificate.pairs import Candidates
 
 K = 10
 BLOCK = 1 << 16
@@ -63,10 +64,18 @@ class ArrayIndex(GalleryIndex):
         self.name = "benchmark"
         self.vectors = vectors
         self.norm_deviation = norm_deviation(vectors)
+        self.rows = Rows.of_old(len(vectors))
         self._cpu = self._search = CpuFlatSearch(vectors)
+        self._everything = Candidates(
+            rows=np.arange(len(vectors)),
+            vectors=vectors,
+            unseen_score=-np.inf,
+            size=len(vectors),
+            norm_deviation=self.norm_deviation,
+        )
 
     @property
-    def size(self) -> int:
+    def vector_count(self) -> int:
         """Number of rows."""
         return self.vectors.shape[0]
 

@@ -31,7 +31,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.smoothed_search import SmoothedSearch, largest_radius
-from index_builder.store.manifest import norm_deviation
+from index_builder.store.vectors import norm_deviation
 from model.certificate.pairs import Candidates
 from model.certificate.search import certify_search
 from model.cli.threads import limit_threads

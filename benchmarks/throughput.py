@@ -202,7 +202,7 @@ def serve_offline(data_dir: Path, folder: Path) -> None:
                 k=10,
             )
             for answer in answers:
-                index.entries(answer.candidates.rows[answer.certificate.positions].tolist())
+                index.entries(answer.candidates.numbers[answer.certificate.positions])
 
         batch(0)
         print("ready", flush=True)

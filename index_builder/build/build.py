@@ -25,6 +25,7 @@ from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
+from model.pixels.views import WHOLE
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class _Run:
         return seal_version(
             self.paths,
             model=self.model,
+            views=self.ingest.views,
             planned=self.ingest.plan.sorted(),
             embedded=self.ingest.embedded,
             quarantined=quarantined,
@@ -123,6 +125,7 @@ def build_index(
     *,
     source_name: str,
     union: bool = False,
+    views: Sequence[str] | None = None,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
     max_errors: int | None = None,
     allow_empty: bool = False,
@@ -133,11 +136,14 @@ def build_index(
     Embeddings of unchanged content by the same model under the same decode policy are taken from
     the served version, or from the journal of a build that was interrupted. In a union, an id that
     is there already takes the new content; a file that cannot be used leaves the old item in place.
+    `views` name the views that pictures are embedded in; None: those of the served version, or the
+    whole picture alone.
     Where the served version holds just that already, it stays and nothing is written. It stops when
     more than `max_errors` files are bad, and never becomes empty but with `allow_empty`.
 
     Raises:
-        SourceError: the collection breaks off, is empty, or has too many bad files.
+        SourceError: the collection breaks off, is empty, or has too many bad files; or a union
+            with an index of other views.
         IndexModelMismatchError: a union with an index made by another model.
         IndexFormatError: a union with an index that is damaged.
     """
@@ -145,7 +151,8 @@ def build_index(
     progress = progress or Progress()
     model = ModelIdentity(embedder.name, embedder.fingerprint, embedder.decode_policy, embedder.dim)
     paths = layout.index_paths(data_dir, name)
-    with _run(data_dir, paths, model, max_errors, union=union, progress=progress) as run:
+    wanted = None if views is None else tuple(views)
+    with _run(data_dir, paths, model, wanted, max_errors, union=union, progress=progress) as run:
         found = run.ingest
         found.read(source, embedder, limits, progress)
         if union and found.plan.size() == 0 and not found.quarantined:
@@ -197,6 +204,7 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
         manifest = seal_version(
             paths,
             model=ModelIdentity.of(old),
+            views=old.view_names,
             planned=(_planned(item) for item in previous.items.items() if item.id not in gone),
             embedded=embedded,
             quarantined=read_quarantine(paths.version(old.version) / QUARANTINE),
@@ -218,6 +226,7 @@ def _run(
     data_dir: Path,
     paths: layout.IndexPaths,
     model: ModelIdentity,
+    wanted: tuple[str, ...] | None,
     max_errors: int | None,
     *,
     union: bool,
@@ -227,12 +236,24 @@ def _run(
     with (
         writing(paths),
         _open_previous(data_dir, paths, model if union else None, progress) as previous,
-        contextlib.closing(Journal(paths.journal, model=model.key, dim=model.dim)) as journal,
         contextlib.closing(Plan()) as plan,
     ):
-        is_same = previous is not None and ModelIdentity.of(previous.manifest).key == model.key
-        ingest = Ingest(plan, journal, previous if is_same else None, max_errors)
-        yield _Run(paths, model, previous, ingest)
+        served = None if previous is None else previous.manifest
+        views = wanted or ((WHOLE,) if served is None else served.view_names)
+        if union and served is not None and served.view_names != views:
+            raise SourceError(
+                f"index {paths.root.name!r} holds the views {', '.join(served.view_names)} of each "
+                f"picture, not {', '.join(views)}: add in those, or build it anew"
+            )
+        key = f"{model.key} {' '.join(views)}"
+        with contextlib.closing(Journal(paths.journal, model=key, dim=model.dim)) as journal:
+            is_same = (
+                served is not None
+                and ModelIdentity.of(served).key == model.key
+                and served.view_names == views
+            )
+            ingest = Ingest(plan, journal, previous if is_same else None, views, max_errors)
+            yield _Run(paths, model, previous, ingest)
 
 
 def _open_previous(

@@ -9,7 +9,7 @@ than the threads of one pass waiting for each other.
 import io
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -31,9 +31,13 @@ from model.errors import (
 )
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
 from model.pixels.resize import resize_operator
+from model.pixels.views import VIEWS, WHOLE, View, reduce_pixels
 
 # Embedding costs 5 ms of one core, a thumbnail of 96 pixels 0.2 (benchmarks/build_index.py).
 THUMBNAIL_SIDE = 96
+# Views but the whole are taken of a picture of this many times the network's side: to resize all of
+# a photograph for each would take longer than to embed it.
+_VIEW_PIXELS = 4
 _BATCH = 16
 _MAX_THREADS = 8
 _PROBLEM_CODES: dict[type[ImageError], str] = {
@@ -61,13 +65,15 @@ class EmbedderLike(Protocol):
     def input_size(self) -> int: ...
     @property
     def forward_error(self) -> float: ...
+    @property
+    def output_scales(self) -> Float64[np.ndarray, " D"]: ...
     def embed_pixels(self, x: Float64[np.ndarray, "B 3 S S"], /) -> Float64[np.ndarray, "B D"]: ...
 
 
 class _Prepared(NamedTuple):
-    """An image ready for the network."""
+    """An image ready for the network, in all views."""
 
-    pixels: np.ndarray
+    inputs: Float64[np.ndarray, "V 3 S S"]
     width: int
     height: int
     format: str
@@ -96,12 +102,14 @@ class EmbeddingPipeline:
         embedder: EmbedderLike,
         *,
         limits: DecodeLimits,
+        views: Sequence[str] = (WHOLE,),
         threads: int | None = None,
         max_bytes_ahead: int = 64 << 20,
     ) -> None:
         workers = threads or min(_MAX_THREADS, os.cpu_count() or 1)
         self._embedder = embedder
         self._limits = limits
+        self._views = [VIEWS[name] for name in views]
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
         self._tasks: list[_Task] = []
         self._batches: deque[Future[list[EmbeddedImage | Rejected]]] = deque()
@@ -110,7 +118,8 @@ class EmbeddingPipeline:
         self._max_bytes_ahead = max_bytes_ahead
 
     def submit(self, content_sha256: str, data: bytes) -> None:
-        future = self._pool.submit(_prepare, data, self._limits, self._embedder.input_size)
+        size = self._embedder.input_size
+        future = self._pool.submit(_prepare, data, self._limits, self._views, size)
         task = _Task(content_sha256, len(data), future)
         self._tasks.append(task)
         self._undecoded.append(task)
@@ -149,23 +158,37 @@ class EmbeddingPipeline:
     def _embed(self, tasks: list[_Task]) -> list[EmbeddedImage | Rejected]:
         """One pass over the images that could be prepared; results in the order of the tasks."""
         outcomes = [task.future.result() for task in tasks]
-        inputs = [image.pixels for image in outcomes if isinstance(image, _Prepared)]
-        embeddings = iter(self._embedder.embed_pixels(np.stack(inputs)) if inputs else ())
+        inputs = [image.inputs for image in outcomes if isinstance(image, _Prepared)]
+        embeddings = self._embedder.embed_pixels(np.concatenate(inputs)) if inputs else np.empty(0)
+        of_images = iter(np.split(embeddings, len(inputs)) if inputs else ())
         return [
-            self._embedded(task.content_sha256, outcome, next(embeddings))
+            self._embedded(task.content_sha256, outcome, next(of_images))
             if isinstance(outcome, _Prepared)
             else Rejected(task.content_sha256, outcome)
             for task, outcome in zip(tasks, outcomes, strict=True)
         ]
 
     def _embedded(
-        self, content_sha256: str, image: _Prepared, embedding: Float64[np.ndarray, " D"]
+        self, content_sha256: str, image: _Prepared, embeddings: Float64[np.ndarray, "V D"]
     ) -> EmbeddedImage | Rejected:
-        vector = unit_vector(embedding, self._embedder.forward_error)
-        if isinstance(vector, Problem):
-            return Rejected(content_sha256, vector)
+        """The vectors of the views that have one, each once; the whole picture must have one."""
+        found: dict[bytes, int] = {}
+        for view, embedding in enumerate(embeddings):
+            vector = unit_vector(embedding, self._embedder.forward_error)
+            if not isinstance(vector, Problem):
+                found.setdefault(vector, view)
+            elif view == 0:
+                return Rejected(content_sha256, vector)
+        views = list(found.values())
         return EmbeddedImage(
-            content_sha256, vector, image.width, image.height, image.format, image.thumbnail
+            content_sha256=content_sha256,
+            vectors=b"".join(found),
+            views=bytes(views),
+            norms=np.linalg.norm(embeddings[views], axis=1).astype("<f8").tobytes(),
+            width=image.width,
+            height=image.height,
+            format=image.format,
+            thumbnail=image.thumbnail,
         )
 
 
@@ -202,11 +225,20 @@ def draw_thumbnail(image: DecodedImage) -> bytes:
     return file.getvalue()
 
 
-def _prepare(data: bytes, limits: DecodeLimits, size: int) -> _Prepared | Problem:
+def _prepare(
+    data: bytes, limits: DecodeLimits, views: Sequence[View], size: int
+) -> _Prepared | Problem:
     try:
         image = decode_image(data, limits)
-        pixels = resize_operator(image.height, image.width, size).apply(image.pixels)
+        whole, *others = views
+        shown = [whole.of(image.pixels)]
+        if others:
+            small = reduce_pixels(image.pixels, _VIEW_PIXELS * size)
+            shown += [view.of(small) for view in others]
+        inputs = [resize_operator(one.shape[0], one.shape[1], size).apply(one) for one in shown]
     except ImageError as exc:
         return image_problem(exc)
     stored_format = image.format + TRUNCATED * image.is_truncated
-    return _Prepared(pixels, image.width, image.height, stored_format, draw_thumbnail(image))
+    return _Prepared(
+        np.stack(inputs), image.width, image.height, stored_format, draw_thumbnail(image)
+    )

@@ -5,6 +5,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from index_builder.build.embedding import EmbedderLike, EmbeddingPipeline, Rejected
 from index_builder.build.journal import EmbeddedImage, Journal
 from index_builder.build.plan import Plan
@@ -38,7 +40,8 @@ class Ingest:
     """Where embeddings come from, and what became of each file.
 
     Attributes:
-        reusable: the served version, if it is by the same model.
+        reusable: the served version, if it is by the same model, in the same views.
+        views: names of the views that pictures are embedded in.
         max_errors: stop when more files than this are bad; None never stops.
         skipped: the first files that were passed over, by name.
     """
@@ -46,6 +49,7 @@ class Ingest:
     plan: Plan
     journal: Journal
     reusable: GalleryIndex | None
+    views: tuple[str, ...]
     max_errors: int | None
     counts: Counts = field(default_factory=Counts)
     quarantined: list[Quarantined] = field(default_factory=list[Quarantined])
@@ -56,7 +60,7 @@ class Ingest:
         self, source: Source, embedder: EmbedderLike, limits: DecodeLimits, progress: Progress
     ) -> None:
         """Read the collection through: plan every item and embed what is not known yet."""
-        pipeline = EmbeddingPipeline(embedder, limits=limits)
+        pipeline = EmbeddingPipeline(embedder, limits=limits, views=self.views)
         counter = progress.counter("embedding", source.size, "files")
         with contextlib.closing(pipeline), counter as count:
             for item in source.items():
@@ -150,9 +154,12 @@ def stored_image(index: GalleryIndex, content_sha256: str) -> EmbeddedImage | No
     item = index.items.by_content(content_sha256)
     if item is None:
         return None
+    rows = index.rows.of_entries(np.array([item.number]))
     return EmbeddedImage(
         content_sha256=content_sha256,
-        vector=index.vectors[item.row].tobytes(),
+        vectors=index.vectors[rows].tobytes(),
+        views=index.rows.views[rows].tobytes(),
+        norms=index.rows.embedding_norms[rows].astype("<f8").tobytes(),
         width=item.width,
         height=item.height,
         format=item.format,

@@ -1,24 +1,27 @@
 """The journal of a build: embeddings already computed, kept so that a killed build need not repeat.
 
-It is a cache keyed by content, model fingerprint and decode policy. Every record carries a digest
-of itself; one that does not match is as good as absent. A file that SQLite cannot read, or that
-fills the disk, is started anew. After a build is sealed the journal is deleted.
+It is a cache keyed by content, model fingerprint, decode policy and views. Every record carries a
+digest of itself; one that does not match is as good as absent. A file that SQLite cannot read, or
+that fills the disk, is started anew. After a build is sealed the journal is deleted.
 """
 
 import hashlib
 import shutil
 import sqlite3
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from index_builder.store.items import TRUNCATED, sqlite_errors
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS embedded(
+CREATE TABLE IF NOT EXISTS embedded_views(
     content_sha256 TEXT NOT NULL,
     model TEXT NOT NULL,
-    vector BLOB NOT NULL,
+    vectors BLOB NOT NULL,
+    views BLOB NOT NULL,
+    norms BLOB NOT NULL,
     width INTEGER NOT NULL,
     height INTEGER NOT NULL,
     format TEXT NOT NULL,
@@ -27,22 +30,36 @@ CREATE TABLE IF NOT EXISTS embedded(
     PRIMARY KEY (content_sha256, model)
 ) WITHOUT ROWID
 """
-_MEMBERS = "content_sha256, vector, width, height, format, thumbnail"
+_MEMBERS = "content_sha256, vectors, views, norms, width, height, format, thumbnail"
 
 
 @dataclass(frozen=True)
 class EmbeddedImage:
-    """What a build keeps of one image file, as an `Item` has it, with its vector and thumbnail.
+    """What a build keeps of one image file, as an `Item` has it, with its vectors and thumbnail.
 
-    The vector is of norm 1, as d little-endian float32; the thumbnail is a small JPEG file.
+    Attributes:
+        vectors: of norm 1, all different, one after the other, each d little-endian float32.
+        views: the number of the view that each is of, a byte each; the first is 0.
+        norms: of the raw embeddings, little-endian float64; NaN where not known.
+        thumbnail: a small JPEG file.
     """
 
     content_sha256: str
-    vector: bytes
+    vectors: bytes
+    views: bytes
+    norms: bytes
     width: int
     height: int
     format: str
     thumbnail: bytes
+
+    def rows(self) -> Iterator[tuple[bytes, int, float]]:
+        """Each vector, the number of its view, and the embedding's norm."""
+        length = len(self.vectors) // len(self.views)
+        for number, (view, (norm,)) in enumerate(
+            zip(self.views, struct.iter_unpack("<d", self.norms), strict=True)
+        ):
+            yield self.vectors[number * length : (number + 1) * length], view, norm
 
     @property
     def is_truncated(self) -> bool:
@@ -50,9 +67,10 @@ class EmbeddedImage:
 
 
 class Journal:
-    """Embeddings of one model under one decode policy, on disk after each `add`."""
+    """Embeddings of one model under one decode policy, in some views; on disk after each `add`."""
 
     def __init__(self, path: Path, *, model: str, dim: int) -> None:
+        """Open or begin it; `model` names the model, the policy and the views."""
         self._path = path
         self._model = model
         self._vector_bytes = 4 * dim
@@ -78,7 +96,7 @@ class Journal:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
-            connection.execute("SELECT count(*) FROM embedded").fetchone()
+            connection.execute("SELECT count(*) FROM embedded_views").fetchone()
         except sqlite3.Error:
             connection.close()
             raise
@@ -90,8 +108,8 @@ class Journal:
         with sqlite_errors(self._path.name):
             self._connection.execute("BEGIN")
             self._connection.executemany(
-                f"INSERT OR REPLACE INTO embedded({_MEMBERS}, model, digest) "  # noqa: S608 (fixed text)
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT OR REPLACE INTO embedded_views({_MEMBERS}, model, digest) "  # noqa: S608 (fixed text)
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 rows,
             )
             self._connection.execute("COMMIT")
@@ -100,7 +118,7 @@ class Journal:
         """The kept embedding of a file of these bytes, if its record is whole."""
         try:
             found = self._connection.execute(
-                f"SELECT {_MEMBERS}, digest FROM embedded "  # noqa: S608 (fixed text)
+                f"SELECT {_MEMBERS}, digest FROM embedded_views "  # noqa: S608 (fixed text)
                 "WHERE content_sha256 = ? AND model = ?",
                 (content_sha256, self._model),
             ).fetchone()
@@ -109,7 +127,10 @@ class Journal:
         if found is None:
             return None
         image = EmbeddedImage(*found[:-1])
-        is_whole = len(image.vector) == self._vector_bytes and self._digest(image) == found[-1]
+        is_whole = (
+            len(image.vectors) == self._vector_bytes * len(image.views) > 0
+            and self._digest(image) == found[-1]
+        )
         return image if is_whole else None
 
     def delete(self) -> None:
@@ -124,8 +145,8 @@ class Journal:
     def _digest(self, image: EmbeddedImage) -> bytes:
         head = (image.content_sha256, self._model, image.width, image.height, image.format)
         digest = hashlib.sha256(repr(head).encode())
-        digest.update(image.vector)
-        digest.update(image.thumbnail)
+        for part in (image.vectors, image.views, image.norms, image.thumbnail):
+            digest.update(part)
         return digest.digest()
 
     def _delete_files(self) -> None:

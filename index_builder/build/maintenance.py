@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from index_builder.build.embedding import EmbedderLike
 from index_builder.build.writer import check_version, writing
 from index_builder.errors import GalleryIndexError, IndexFormatError, IndexNotFoundError
 from index_builder.search.gallery import GalleryIndex
@@ -108,14 +109,36 @@ def item_ids(data_dir: Path, name: str) -> list[str]:
         return [item.id for item in index.items.items()]
 
 
-def export_vectors(data_dir: Path, name: str, out: Path) -> int:
-    """Write the served version's ids and vectors to a .npz file that loads without pickle.
+def export_vectors(
+    data_dir: Path, name: str, out: Path, embedder: EmbedderLike
+) -> dict[str, object]:
+    """Write what radii are computed from to a .npz file that loads without pickle.
 
-    Arrays: `ids`, fixed-width unicode (N,), the first id of each entry; `vectors`, float32 (N, d);
-    both in the order of rows, which is the order of ids by code point. Returns N.
+    Arrays: `ids`, fixed-width unicode (N,), the first id of each entry, in the order of ids by code
+    point; `vectors`, float32 (R, d), those of one entry together; `items`, int64 (R,), the place in
+    `ids` of each; `views`, fixed-width unicode (R,), the view that each is of; `embedding_norms`,
+    float64 (R,), NaN where not known; `output_scales`, float64 (d,), where the embedder is of the
+    model that made the index.
+
+    Returns:
+        The numbers of entries and vectors, and whether `output_scales` are there.
     """
     with GalleryIndex.open(data_dir, name) as index:
-        ids = np.array(index.items.first_ids(), dtype=np.str_).reshape(index.size)
+        has_scales = embedder.fingerprint == index.manifest.model_fingerprint
+        rows = index.rows
+        arrays = {
+            "ids": np.array(index.items.first_ids(), dtype=np.str_).reshape(index.size),
+            "vectors": np.asarray(index.vectors),
+            "items": rows.entries,
+            "views": np.array(index.manifest.view_names)[rows.views],
+            "embedding_norms": rows.embedding_norms,
+        }
+        if has_scales:
+            arrays["output_scales"] = embedder.output_scales
         with write_aside(out) as aside, aside.open("wb") as file:
-            np.savez(file, ids=ids, vectors=np.asarray(index.vectors))
-        return index.size
+            np.savez(file, allow_pickle=False, **arrays)
+        return {
+            "entries": index.size,
+            "vectors": index.vector_count,
+            "output_scales": has_scales,
+        }

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import secrets
 import shutil
@@ -26,20 +27,25 @@ from index_builder.store.manifest import (
     MANIFEST,
     METRIC,
     QUARANTINE,
+    SCHEMA,
     THUMBNAILS,
-    VECTORS,
     Manifest,
     Quarantined,
-    VectorsWriter,
     check_files,
     file_record,
-    map_vectors,
-    norm_deviation,
     read_manifest,
-    schema_for,
+    rows_of,
     write_quarantine,
 )
 from index_builder.store.operating_points import Calibration
+from index_builder.store.vectors import (
+    ROWS,
+    VECTORS,
+    Rows,
+    VectorsWriter,
+    map_vectors,
+    norm_deviation,
+)
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -113,6 +119,7 @@ def seal_version(
     paths: layout.IndexPaths,
     *,
     model: ModelIdentity,
+    views: tuple[str, ...],
     planned: Iterable[Planned],
     embedded: Callable[[str], EmbeddedImage],
     quarantined: Iterable[Quarantined],
@@ -127,7 +134,7 @@ def seal_version(
     The operating points of the version served go on.
     """
     with _version_aside(paths) as (version, aside):
-        ids, entries = _write_items(aside, model.dim, planned, embedded)
+        ids, entries, vectors = _write_items(aside, model.dim, planned, embedded)
         write_quarantine(aside / QUARANTINE, quarantined)
         for name in DATA_FILES:
             layout.fsync(aside / name)
@@ -136,7 +143,7 @@ def seal_version(
         if served is not None and ModelIdentity.of(served).key == model.key:
             calibration = _carried(served, entries, files[VECTORS] == served.files[VECTORS])
         manifest = Manifest(
-            schema=schema_for(calibration),
+            schema=SCHEMA,
             version=version,
             model_name=model.name,
             model_fingerprint=model.fingerprint,
@@ -145,12 +152,14 @@ def seal_version(
             entries=entries,
             ids=ids,
             dim=model.dim,
-            norm_deviation=norm_deviation(map_vectors(aside / VECTORS, entries, model.dim)),
+            norm_deviation=norm_deviation(map_vectors(aside / VECTORS, vectors, model.dim)),
             source=source,
             counts={**counts, "duplicates": ids - entries},
             **_writer(),
             files=files,
             calibration=calibration,
+            vectors=vectors,
+            views=views,
         )
         _publish(paths, aside, manifest)
     return manifest
@@ -177,12 +186,9 @@ def seal_calibration(
     """
     source = paths.version(served.version)
     with _version_aside(paths) as (version, aside):
-        for name in DATA_FILES:
+        for name in served.files:
             _link_or_copy(source / name, aside / name)
-        schema = schema_for(calibration)
-        manifest = replace(
-            served, schema=schema, version=version, calibration=calibration, **_writer()
-        )
+        manifest = replace(served.calibrated(calibration), version=version, **_writer())
         _publish(paths, aside, manifest)
     return manifest
 
@@ -232,22 +238,26 @@ def check_version(directory: Path, *, deep: bool = False) -> Manifest:
     """
     manifest = read_manifest(directory)
     check_files(directory, manifest)
-    vectors = map_vectors(directory / VECTORS, manifest.entries, manifest.dim)
+    vectors = map_vectors(directory / VECTORS, manifest.vector_count, manifest.dim)
     norm_deviation(vectors)
+    rows = rows_of(directory, manifest)
     with contextlib.closing(ItemsReader(directory / ITEMS, directory / THUMBNAILS)) as reader:
         reader.check(entries=manifest.entries, ids=manifest.ids)
         if deep:
             reader.check_deeply()
-            _check_distinct(vectors)
+            _check_distinct(vectors, rows)
     return manifest
 
 
-def _check_distinct(vectors: Float[np.ndarray, "N D"]) -> None:
+def _check_distinct(vectors: Float[np.ndarray, "R D"], rows: Rows) -> None:
     seen: set[bytes] = set()
-    for row, vector in enumerate(vectors):
-        digest = hashlib.sha256(vector.tobytes()).digest()
+    for entry, (first, end) in enumerate(itertools.pairwise(rows.starts.tolist())):
+        own = np.asarray(vectors[first:end])
+        if len({vector.tobytes() for vector in own}) < len(own):
+            raise IndexFormatError(f"{VECTORS}: entry {entry} has a vector twice")
+        digest = hashlib.sha256(rows.views[first:end].tobytes() + own.tobytes()).digest()
         if digest in seen:
-            raise IndexFormatError(f"{VECTORS}: row {row} equals an earlier one")
+            raise IndexFormatError(f"{VECTORS}: entry {entry} equals an earlier one")
         seen.add(digest)
 
 
@@ -256,27 +266,31 @@ def _write_items(
     dim: int,
     planned: Iterable[Planned],
     embedded: Callable[[str], EmbeddedImage],
-) -> tuple[int, int]:
-    """Write vectors, items and thumbnails; gives the numbers of ids and of entries.
+) -> tuple[int, int, int]:
+    """Write vectors, items and thumbnails; gives the numbers of ids, entries and vectors.
 
     Items come sorted by id, so each entry is numbered by its first id.
     """
-    row_of: dict[bytes, int] = {}
+    number_of: dict[bytes, int] = {}
     ids = 0
     items = ItemsWriter(directory / ITEMS, directory / THUMBNAILS)
-    with contextlib.closing(items), (directory / VECTORS).open("wb") as file:
-        vectors = VectorsWriter(file, dim)
+    with (
+        contextlib.closing(items),
+        (directory / VECTORS).open("wb") as file,
+        (directory / ROWS).open("wb") as rows,
+    ):
+        vectors = VectorsWriter(file, rows, dim)
         for plan in planned:
             image = embedded(plan.content_sha256)
-            # sha256 stands for the vector: no two different ones with equal digests are known.
-            digest = hashlib.sha256(image.vector).digest()
-            if digest not in row_of:
-                row_of[digest] = vectors.append(image.vector)
+            # sha256 stands for the vectors: no two different ones with equal digests are known.
+            digest = hashlib.sha256(image.views + image.vectors).digest()
+            if digest not in number_of:
+                number_of[digest] = vectors.append(image.rows())
             size = (plan.bytes, image.width, image.height)
-            row, content = row_of[digest], plan.content_sha256
-            items.add(Item(plan.id, row, content, *size, image.format, plan.metadata))
+            number, content = number_of[digest], plan.content_sha256
+            items.add(Item(plan.id, number, content, *size, image.format, plan.metadata))
             items.add_thumbnail(image.content_sha256, image.thumbnail)
             ids += 1
         vectors.finish()
         items.finish()
-    return ids, vectors.entries
+    return ids, vectors.entries, vectors.count

@@ -34,9 +34,9 @@ from index_builder.store.operating_points import (
 )
 from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
 from model.certificate.geometry import embedding_norm
-from model.certificate.match import measure_margins
-from model.certificate.pairs import Candidates, rank, score
-from model.certificate.rounding import gamma
+from model.certificate.match import Margins, measure_margins
+from model.certificate.pairs import Candidates
+from model.certificate.search import rank_candidates
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
 
@@ -79,13 +79,13 @@ class _Outcome:
     Attributes:
         hit: margin of its original, as far as proved; None if it has none in the gallery.
         alarm: the largest margin of any other entry with the original left out, from above.
-        alarm_row: that entry.
+        alarm_entry: number of that entry.
     """
 
     label: Label
     hit: float | None
     alarm: float
-    alarm_row: int
+    alarm_entry: int
 
 
 def calibrate_index(
@@ -147,7 +147,8 @@ def calibrate_index(
             left_out=tuple(left_out),
         )
         alarms = _worst(index, outcomes)
-        own = self_matches(index.vectors, k, {one.name: one.threshold for one in points})
+        thresholds = {one.name: one.threshold for one in points}
+        own = self_matches(index.vectors, index.rows.starts, k, thresholds)
         progress.step("writing and verifying the version")
         manifest = seal_calibration(paths, index.manifest, calibration)
     return CalibrationReport(manifest, calibration, alarms, own, time.monotonic() - started)
@@ -265,7 +266,7 @@ def _count(outcomes: list[_Outcome], threshold: float) -> dict[str, Measured]:
 
 def _worst(index: GalleryIndex, outcomes: list[_Outcome]) -> list[Alarm]:
     worst = sorted(outcomes, key=lambda one: -one.alarm)[:_SHOWN_ALARMS]
-    entries = index.entries([one.alarm_row for one in worst])
+    entries = index.entries([one.alarm_entry for one in worst])
     return [
         Alarm(one.label.name, entry.id, one.alarm)
         for one, entry in zip(worst, entries, strict=True)
@@ -276,59 +277,83 @@ def _measure(index: GalleryIndex, queries: Sequence[Query], k: int) -> Iterator[
     """The margins of a batch of queries, deeper where more candidates say more."""
     found: dict[int, _Outcome] = {}
     pending: list[int] = list(range(len(queries)))
-    for depth in (*(depth for depth in _DEPTHS if depth < index.size), index.size):
+    rows = index.vector_count
+    for depth in (*(depth for depth in _DEPTHS if depth < rows), rows):
         if not pending:
             break
         vectors = np.stack([queries[i].vector for i in pending])
         for i, candidates in zip(pending, index.search(vectors, depth), strict=True):
-            outcome = _outcome(queries[i], candidates, k, is_last=depth >= _DEPTHS[-1])
+            outcome = _outcome(index, queries[i], candidates, k, is_last=depth >= _DEPTHS[-1])
             if outcome is not None:
                 found[i] = outcome
         pending = [i for i in pending if i not in found]
     yield from (found[i] for i in range(len(queries)))
 
 
-def _outcome(query: Query, candidates: Candidates, k: int, *, is_last: bool) -> _Outcome | None:
+def _outcome(
+    index: GalleryIndex, query: Query, candidates: Candidates, k: int, *, is_last: bool
+) -> _Outcome | None:
     """A query's margins, or None where more candidates are needed."""
     label = query.label
     if embedding_norm(query.vector).value == 0.0:
-        return _Outcome(label, None if label.row is None else 0.0, 0.0, 0)
+        return _Outcome(label, None if label.entry is None else 0.0, 0.0, 0)
     hit, is_tight = None, True
     without = candidates
-    if label.row is not None:
-        is_own = candidates.rows == label.row
+    if label.entry is not None:
+        is_own = candidates.numbers == label.entry
         hit = 0.0  # who is not even among the candidates has no positive margin
         if is_own.any():
-            own = measure_margins(query.vector, candidates, np.flatnonzero(is_own), k)
+            own = _margins(index, query, candidates, np.flatnonzero(is_own)[:1], k)
             hit = float(max(0.0, own.value[0]))
             is_tight = bool(own.seen[0] <= own.unseen[0])
-        without = replace(
-            candidates,
-            rows=candidates.rows[~is_own],
-            vectors=np.asarray(candidates.vectors)[~is_own],
-            size=candidates.size - 1,
-        )
+        without = _without(index, candidates, is_own, label.entry)
     top, is_proved = _top(query.vector, without, k)
-    others = measure_margins(query.vector, without, top, k)
+    others = _margins(index, query, without, top, k)
     is_tight &= bool((others.seen <= others.unseen).all())
     if not (is_proved and (is_tight or is_last)):
         return None
     worst = int(np.argmax(others.seen))
     alarm = float(np.clip(others.seen[worst], 0.0, 1.0))
-    return _Outcome(label, hit, alarm, int(without.rows[top[worst]]))
+    return _Outcome(label, hit, alarm, int(without.numbers[top[worst]]))
+
+
+def _without(
+    index: GalleryIndex, candidates: Candidates, is_own: np.ndarray, entry: int
+) -> Candidates:
+    """The same candidates of a gallery that has not this entry."""
+    rows = index.rows.of_entries(np.array([entry])).size
+    return replace(
+        candidates,
+        rows=candidates.rows[~is_own],
+        vectors=np.asarray(candidates.vectors)[~is_own],
+        items=None if candidates.items is None else candidates.items[~is_own],
+        size=candidates.size - rows,
+        item_count=candidates.items_in_gallery - 1,
+    )
+
+
+def _margins(
+    index: GalleryIndex, query: Query, candidates: Candidates, positions: np.ndarray, k: int
+) -> Margins:
+    """Margins of the entries of some candidates, with every row of theirs."""
+    if candidates.items is not None:
+        own = index.of_items(candidates.items[positions])
+        is_new = ~np.isin(own.rows, candidates.rows)
+        candidates = replace(
+            candidates,
+            rows=np.concatenate((candidates.rows, own.rows[is_new])),
+            items=np.concatenate((candidates.items, own.numbers[is_new])),
+            vectors=np.concatenate((candidates.vectors, own.vectors[is_new])),
+        )
+    return measure_margins(query.vector, candidates, positions, k)
 
 
 def _top(
     vector: Float64[np.ndarray, " D"], candidates: Candidates, k: int
 ) -> tuple[np.ndarray, bool]:
-    """The k best candidates, and whether no unseen entry can be among the true ones.
+    """The best candidate of each of the k best entries; whether no unseen one is among the true.
 
     Nothing below rank k has a positive margin: k others stand before it.
     """
-    scores = score(candidates.vectors, vector, candidates.norm_deviation).values
-    top = rank(scores, candidates.rows, k)
-    rounding = gamma(vector.size + 8) * 1.1 * embedding_norm(vector).high
-    is_proved = candidates.are_all or (
-        top.size == k and bool(scores[top[-1]] > candidates.unseen_score + rounding)
-    )
-    return top, is_proved
+    ranking = rank_candidates(vector, candidates, k)
+    return ranking.top, ranking.is_proved

@@ -47,14 +47,14 @@ class Label:
         group: what it must not be parted from; empty until its file was seen, where neither
             original nor bytes are known.
         kind: of edit, or what a list calls it.
-        row: the entry it is a copy of; None if its original is not in the gallery.
+        entry: number of the entry it is a copy of; None if its original is not in the gallery.
         name: for people: the file, and how it was edited.
         pixels: name of the decoded pixels that it was made from; empty until they are decoded.
     """
 
     group: str
     kind: str
-    row: int | None
+    entry: int | None
     name: str
     pixels: str = ""
 
@@ -107,7 +107,7 @@ class SyntheticPairs:
         progress: Progress,
     ) -> Listing:
         """Choose pictures by hash, so that the choice depends on the gallery and the seed only."""
-        rows = {item.content_sha256: item.row for item in index.items.items()}
+        entries = {item.content_sha256: item.number for item in index.items.items()}
         source = self._open_source()
         found: set[str] = set()
         told = progress.counter("looking for pictures of the index", source.size, "files")
@@ -116,7 +116,7 @@ class SyntheticPairs:
                 found.add(content)
                 advance()
         # Of the files of an entry the one of the smallest hash: it comes last and stays.
-        pictures = {rows[content]: content for content in sorted(found & rows.keys(), reverse=True)}
+        pictures = {entries[one]: one for one in sorted(found & entries.keys(), reverse=True)}
         chosen = sorted(pictures.values(), key=lambda content: _hash(seed, content))
         if not chosen:
             raise SourceError(
@@ -125,15 +125,17 @@ class SyntheticPairs:
             )
         kinds = _kinds_of(chosen, self._queries)
         total = sum(map(len, kinds.values()))
-        return Listing(self._jobs(rows, kinds, seed), total, list(kinds))
+        return Listing(self._jobs(entries, kinds, seed), total, list(kinds))
 
-    def _jobs(self, rows: dict[str, int], kinds: dict[str, list[str]], seed: int) -> Iterator[_Job]:
+    def _jobs(
+        self, entries: dict[str, int], kinds: dict[str, list[str]], seed: int
+    ) -> Iterator[_Job]:
         waiting = set(kinds)
         for content, path, data in _contents(self._open_source()):
             if content in waiting:
                 waiting.remove(content)
                 labels = [
-                    Label(content, kind, rows[content], f"{path} ({kind})")
+                    Label(content, kind, entries[content], f"{path} ({kind})")
                     for kind in kinds[content]
                 ]
                 yield _Job(data, labels, seed)
@@ -284,7 +286,7 @@ def _label(fields: dict[str, str], where: str, index: GalleryIndex) -> Label:
     if not item_id:
         return Label("", kind, None, path)
     try:
-        row = index.entry_by_id(item_id).row
+        entry = index.entry_by_id(item_id).number
     except ItemNotFoundError as exc:
         raise SourceError(f"{where}: {exc}") from exc
-    return Label(f"row {row}", kind, row, path)
+    return Label(f"entry {entry}", kind, entry, path)

@@ -9,7 +9,7 @@ products: no certificate is made of them.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
 
 # So many pictures tell the share to half a percent; all of a large gallery would take hours.
 MOST_LOOKED_AT = 10_000
@@ -25,27 +25,36 @@ class SelfMatches:
 
 
 def self_matches(
-    vectors: Float32[np.ndarray, "N D"], k: int, thresholds: dict[str, float]
+    vectors: Float32[np.ndarray, "R D"],
+    starts: Int64[np.ndarray, " N1"],
+    k: int,
+    thresholds: dict[str, float],
 ) -> SelfMatches:
     """Count the entries that a copy of themselves would not match.
 
-    Vectors have norm 1 or 0, and there are at least k + 1; thresholds are on the margin.
+    Vectors have norm 1 or 0; entry i owns rows starts[i] to starts[i + 1], the whole picture first,
+    and there are at least k + 1 entries. Thresholds are on the margin.
     """
-    count = min(len(vectors), MOST_LOOKED_AT)
-    margins = own_margins(vectors, np.arange(count) * len(vectors) // count, k)
+    size = len(starts) - 1
+    count = min(size, MOST_LOOKED_AT)
+    margins = own_margins(vectors, starts, np.arange(count) * size // count, k)
     below = {name: int((margins < value).sum()) for name, value in thresholds.items()}
     return SelfMatches(count, below)
 
 
 def own_margins(
-    vectors: Float32[np.ndarray, "N D"], rows: np.ndarray, k: int
-) -> Float64[np.ndarray, " R"]:
+    vectors: Float32[np.ndarray, "R D"],
+    starts: Int64[np.ndarray, " N1"],
+    entries: np.ndarray,
+    k: int,
+) -> Float64[np.ndarray, " E"]:
     """The margin that each of some entries would have as a query; 0 of one without a direction."""
-    margins = np.empty(len(rows))
-    for start in range(0, len(rows), _ROWS_PER_PASS):
-        part = rows[start : start + _ROWS_PER_PASS]
-        own = np.asarray(vectors[part])
-        cosines = (own @ np.asarray(vectors).T).astype(np.float64)
+    margins = np.empty(len(entries))
+    for start in range(0, len(entries), _ROWS_PER_PASS):
+        part = entries[start : start + _ROWS_PER_PASS]
+        own = np.asarray(vectors[starts[part]])
+        products = own @ np.asarray(vectors).T
+        cosines = np.maximum.reduceat(products, starts[:-1], axis=1).astype(np.float64)
         cosines[np.arange(len(part)), part] = -np.inf
         kth = -np.partition(-cosines, k - 1, axis=1)[:, k - 1]
         found = np.sqrt(np.clip((1.0 - kth) / 2.0, 0.0, 1.0))

@@ -31,6 +31,7 @@ from index_builder.sources.open_source import name_of, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
 from model.cli.progress import Progress
+from model.pixels.views import VIEW_SETS
 
 # Of as many pictures, each half has the 2995 negatives that a claim of 0.1 % takes.
 _DEFAULT_QUERIES = 6400
@@ -80,6 +81,7 @@ def _build(
         options.embedder(),
         source_name=name_of(source),
         union=union,
+        views=None if options.views is None else VIEW_SETS[options.views],
         limits=limits,
         max_errors=options.max_errors,
         allow_empty=allow_empty,
@@ -165,12 +167,17 @@ def prune_command(
 
 @command()
 def export(
-    out: Annotated[Path, typer.Argument(help="The .npz file to write.")], *, options: IndexOptions
+    out: Annotated[Path, typer.Argument(help="The .npz file to write.")],
+    *,
+    options: taken.ModelOptions,
 ) -> None:
-    """Write ids and vectors to a .npz file, one row an entry, loadable without pickle."""
-    entries = export_vectors(options.data_dir, options.index, out)
-    fields = {"index": options.index, "out": str(out), "entries": entries}
-    options.output.show(fields, f"{entries} entries in {out}")
+    """Write ids, vectors and what radii are made of to a .npz file, loadable without pickle."""
+    written = export_vectors(options.data_dir, options.index, out, options.embedder())
+    fields = {"index": options.index, "out": str(out), **written}
+    text = f"{written['entries']} entries, {written['vectors']} vectors in {out}"
+    if not written["output_scales"]:
+        text += "; no output_scales: another model made the index, name its --checkpoint"
+    options.output.show(fields, text)
 
 
 @command()

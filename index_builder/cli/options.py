@@ -16,6 +16,7 @@ from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 EXIT_QUARANTINED = 3
 
 _LIMITS = DecodeLimits()
+ViewSet = Literal["none", "shift", "crop", "mirror", "full"]
 SourceArgument = Annotated[
     list[Path],
     typer.Argument(
@@ -49,8 +50,8 @@ class IndexOptions(DataOptions):
 
 
 @dataclass(frozen=True)
-class PictureOptions(IndexOptions):
-    """Beside that, what embeds pictures, and which ones are accepted."""
+class ModelOptions(IndexOptions):
+    """Beside that, the model."""
 
     checkpoint: Annotated[
         Path | None,
@@ -61,6 +62,22 @@ class PictureOptions(IndexOptions):
             metavar="FILE",
         ),
     ] = None
+
+    def embedder(self) -> EmbedderLike:
+        """The model of the checkpoint, or the default one."""
+        # torch takes seconds to import, and most commands do without it.
+        from model.cli.threads import limit_threads  # noqa: PLC0415
+        from model.embedder import Embedder  # noqa: PLC0415
+
+        # The pipeline runs passes side by side.
+        limit_threads(1)
+        return Embedder.load(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class PictureOptions(ModelOptions):
+    """Beside that, which pictures are accepted."""
+
     allowed_formats: Annotated[
         str,
         typer.Option(
@@ -110,20 +127,19 @@ class PictureOptions(IndexOptions):
             accept_truncated=self.truncated == "accept",
         )
 
-    def embedder(self) -> EmbedderLike:
-        """The model of the checkpoint, or the default one."""
-        # torch takes seconds to import, and most commands do without it.
-        from model.cli.threads import limit_threads  # noqa: PLC0415
-        from model.embedder import Embedder  # noqa: PLC0415
-
-        # The pipeline runs passes side by side.
-        limit_threads(1)
-        return Embedder.load(self.checkpoint)
-
 
 @dataclass(frozen=True)
 class BuildOptions(PictureOptions):
-    """Beside that, when to give up."""
+    """Beside that, how pictures are seen, and when to give up."""
+
+    views: Annotated[
+        ViewSet | None,
+        typer.Option(
+            "--views",
+            help="Also embed none, shift, crop, mirror or full.",
+            metavar="SET",
+        ),
+    ] = None
 
     max_errors: Annotated[
         int | None,

@@ -147,6 +147,8 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
 
 def summary(manifest: Manifest) -> str:
     told = f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids"
+    if len(manifest.view_names) > 1:
+        told += f", {manifest.vector_count} vectors"
     if manifest.operating_points:
         stale = "stale " if is_stale(manifest) else ""
         told += f", {stale}operating points {', '.join(manifest.operating_points)}"
@@ -157,6 +159,7 @@ def counts_of(manifest: Manifest) -> dict[str, Any]:
     return {
         "version": manifest.version,
         "entries": manifest.entries,
+        "vectors": manifest.vector_count,
         "ids": manifest.ids,
         "counts": manifest.counts,
         "operating_points": manifest.operating_points,

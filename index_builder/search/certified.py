@@ -37,7 +37,7 @@ class SearchableIndex(Protocol):
     """What a certified search needs of an index: `index_builder.search.gallery.GalleryIndex`."""
 
     @property
-    def size(self) -> int:
+    def vector_count(self) -> int:
         """Number of rows."""
         ...
 
@@ -47,7 +47,7 @@ class SearchableIndex(Protocol):
         ...
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
-        """The m best entries of each query, m < size, with a proved bound on the others."""
+        """The m best rows of each query, m < vector_count, with a proved bound on the others."""
         ...
 
     def everything(self) -> Candidates: ...
@@ -182,8 +182,8 @@ def answer_queries(
 
 
 def search_depths(index: SearchableIndex, k: int) -> list[int]:
-    """Numbers of candidates to try in turn; `index.size` comes last and means all of them."""
-    size = index.size
+    """Numbers of candidates to try in turn; `vector_count` comes last and means all of them."""
+    size = index.vector_count
     wanted = (k + k // 4) * index.most_views
     first = max(_FIRST_DEPTH, wanted) if size > _SMALL_GALLERY else size
     depths = (first, *(deeper for deeper in _DEEPER if deeper > first))
@@ -192,7 +192,7 @@ def search_depths(index: SearchableIndex, k: int) -> list[int]:
 
 def sees_everything(index: SearchableIndex, k: int) -> bool:
     """Whether a search of this gallery looks at every row, whatever is asked."""
-    return search_depths(index, k)[0] == index.size
+    return search_depths(index, k)[0] == index.vector_count
 
 
 def _answer_or_error(
@@ -249,7 +249,7 @@ def _candidates(
     index: SearchableIndex, vectors: list[Float64[np.ndarray, " D"]], depth: int
 ) -> list[Candidates]:
     """Candidates of each query at a depth; one view of the whole gallery serves them all."""
-    if depth == index.size:
+    if depth == index.vector_count:
         return [index.everything()] * len(vectors)
     return index.search(np.stack(vectors), depth)
 

@@ -8,6 +8,7 @@ import fcntl
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,13 +27,12 @@ from index_builder.store.manifest import (
     ITEMS,
     MANIFEST,
     THUMBNAILS,
-    VECTORS,
     Manifest,
     check_files,
-    map_vectors,
-    norm_deviation,
     read_manifest,
+    rows_of,
 )
+from index_builder.store.vectors import VECTORS, Rows, map_vectors, norm_deviation
 from model.certificate.pairs import Candidates
 from model.errors import EmbeddingError
 
@@ -62,7 +62,8 @@ class GalleryIndex:
     Attributes:
         version: like "v000001".
         norm_deviation: proved bound on | |f| - 1 | over the stored rows.
-        vectors: the rows as stored, memory-mapped, (N, d) float32.
+        vectors: the rows as stored, memory-mapped, (R, d) float32.
+        rows: whose view each of them is.
     """
 
     def __init__(self, directory: Path, name: str, manifest_file: int) -> None:
@@ -76,10 +77,20 @@ class GalleryIndex:
                 f"{self.version}/{MANIFEST} describes {self.manifest.version}: it was moved"
             )
         check_files(directory, self.manifest)
-        self.vectors: Float32[np.ndarray, "N D"] = map_vectors(
-            directory / VECTORS, self.manifest.entries, self.manifest.dim
+        self.vectors: Float32[np.ndarray, "R D"] = map_vectors(
+            directory / VECTORS, self.manifest.vector_count, self.manifest.dim
         )
+        self.rows: Rows = rows_of(directory, self.manifest)
         self.norm_deviation = max(self.manifest.norm_deviation, norm_deviation(self.vectors))
+        self._everything = Candidates(
+            rows=np.arange(self.vector_count),
+            vectors=self.vectors,
+            unseen_score=-np.inf,
+            size=self.vector_count,
+            norm_deviation=self.norm_deviation,
+            items=None if self.most_views == 1 else self.rows.entries,
+            item_count=self.size,
+        )
         self.items = ItemsReader(directory / ITEMS, directory / THUMBNAILS)
         with contextlib.ExitStack() as on_error:
             on_error.callback(self.items.close)
@@ -140,13 +151,18 @@ class GalleryIndex:
 
     @property
     def size(self) -> int:
-        """N, the number of entries after collapsing equal vectors."""
+        """N, the number of entries after collapsing ids of equal vectors."""
         return self.manifest.entries
 
     @property
+    def vector_count(self) -> int:
+        """R, the number of rows: each entry has one or more."""
+        return self.manifest.vector_count
+
+    @property
     def most_views(self) -> int:
-        """The most rows that one item has."""
-        return 1
+        """The most rows that one entry has."""
+        return self.rows.most_views
 
     @property
     def dim(self) -> int:
@@ -154,10 +170,10 @@ class GalleryIndex:
         return self.manifest.dim
 
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
-        """The m entries of largest float32 score for each query, and a bound on all others.
+        """The m rows of largest float32 score for each query, and a bound on all others.
 
-        Exact flat search: the bound is proved, whatever order FAISS sums in. With m >= N all
-        entries come back and nothing is unseen. A zero query gets the first m entries; queries are
+        Exact flat search: the bound is proved, whatever order FAISS sums in. With m >= R all
+        rows come back and nothing is unseen. A zero query gets the first m rows; queries are
         raw embeddings of any length. Candidates come best first by the float32 score.
 
         Raises:
@@ -167,14 +183,14 @@ class GalleryIndex:
         if m < 1:
             raise ValueError(f"wanted at least 1 candidate, got m = {m}")
         self._check_queries(queries)
-        if m >= self.size or len(queries) == 0:
+        if m >= self.vector_count or len(queries) == 0:
             return [self.everything() for _ in queries]
         scaled = [float32_query(query) for query in queries]
         backend = self._search if m <= self._search.max_depth else self._cpu
         scores, rows = backend.search(np.stack([q.vector for q in scaled]), m)
         return [
             self.everything()
-            if found.min() < 0  # FAISS's mark for "no more": not expected below N, never trusted
+            if found.min() < 0  # FAISS's mark for "no more": not expected below R, never trusted
             else self._candidates(
                 np.arange(m) if query.is_zero else found,
                 unseen_bound(query, float(score.min()), self.norm_deviation),
@@ -183,22 +199,21 @@ class GalleryIndex:
         ]
 
     def everything(self) -> Candidates:
-        """All entries: a full scan, with nothing unseen."""
-        return Candidates(
-            rows=np.arange(self.size),
-            vectors=self.vectors,
-            unseen_score=-np.inf,
-            size=self.size,
-            norm_deviation=self.norm_deviation,
-        )
+        """All rows: a full scan, with nothing unseen."""
+        return self._everything
 
     def of_items(self, items: Int[np.ndarray, " I"]) -> Candidates:
-        """Every row of these items."""
-        return self._candidates(items, -np.inf)
+        """Every row of these entries."""
+        return self._candidates(self.rows.of_entries(items), -np.inf)
 
-    def entries(self, rows: Sequence[int] | Int[np.ndarray, " R"]) -> list[Entry]:
-        """The entries of these rows, a list or an array, in the order asked."""
-        return self.items.entries([int(row) for row in rows])
+    def entries(self, numbers: Sequence[int] | Int[np.ndarray, " E"]) -> list[Entry]:
+        """The entries of these numbers, a list or an array, in the order asked."""
+        return self.items.entries([int(number) for number in numbers])
+
+    def views(self, rows: Int[np.ndarray, " A"]) -> list[str]:
+        """The name of the view that each of these rows is of."""
+        names = self.manifest.view_names
+        return [names[view] for view in self.rows.views[rows]]
 
     def entry_by_id(self, item_id: str) -> Entry:
         """The item of that id and the other ids with an equal vector."""
@@ -223,12 +238,13 @@ class GalleryIndex:
         self.close()
 
     def _candidates(self, rows: np.ndarray, unseen_score: float) -> Candidates:
-        return Candidates(
-            rows=rows.astype(np.int64),
+        rows = rows.astype(np.int64)
+        return replace(
+            self._everything,
+            rows=rows,
             vectors=np.asarray(self.vectors[rows]),
+            items=None if self.most_views == 1 else self.rows.entries[rows],
             unseen_score=unseen_score,
-            size=self.size,
-            norm_deviation=self.norm_deviation,
         )
 
     def _check_queries(self, queries: np.ndarray) -> None:

@@ -1,10 +1,10 @@
 """The two SQLite files of a version: items (ids, rows, metadata) and thumbnails; writer and reader.
 
 Readers open them read-only and immutable, so no lock or journal file ever appears beside them.
-Rows are ordered by the first id of each, ids by code point: the content of an index depends only
-on what is in it, never on the order in which it was read.
+Entries are numbered (column `row`) by the first id of each, ids by code point: the content of an
+index depends only on what is in it, never on the order in which it was read.
 
-What does not fit is an IndexFormatError, an id or a row that is not there an ItemNotFoundError.
+What does not fit is an IndexFormatError, an id or an entry that is not there an ItemNotFoundError.
 """
 
 import json
@@ -38,7 +38,7 @@ _THUMBNAILS_SCHEMA = """
 CREATE TABLE thumbnails(content_sha256 TEXT PRIMARY KEY NOT NULL, jpeg BLOB NOT NULL)
 """
 _COLUMNS = "id, row, content_sha256, bytes, width, height, format, metadata"
-_ROWS_A_QUERY = 500
+_NUMBERS_A_QUERY = 500
 # Ends the stored format of a picture that was cut and accepted so: "JPEG (truncated)".
 TRUNCATED = " (truncated)"
 # A full disk; a quota or limit reached; no room for the index of a write-ahead log.
@@ -51,7 +51,7 @@ class Item:
 
     Attributes:
         id: unique in the index.
-        row: number of its entry, the row of the vectors file.
+        number: of its entry, which may have several rows of the vectors file.
         content_sha256: of the file's bytes; 64 hex digits.
         bytes: size of the file.
         width: of the decoded, upright image, in pixels.
@@ -61,7 +61,7 @@ class Item:
     """
 
     id: str
-    row: int
+    number: int
     content_sha256: str
     bytes: int
     width: int
@@ -82,8 +82,8 @@ class Entry:
         return self.item.id
 
     @property
-    def row(self) -> int:
-        return self.item.row
+    def number(self) -> int:
+        return self.item.number
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -198,15 +198,15 @@ class ItemsReader:
         self._thumbnails = _ReadOnlyDatabase(thumbnails)
 
     def check(self, *, entries: int, ids: int) -> None:
-        """Hold the tables against the manifest's numbers: each row has an id, none is outside."""
+        """Hold the tables against the manifest's numbers: each entry has an id, and no other."""
         found = self._items.all(
             "SELECT count(*), count(DISTINCT row), coalesce(min(row), 0), coalesce(max(row), -1) "
             "FROM items"
         )[0]
         if found != (ids, entries, 0, entries - 1):
             raise IndexFormatError(
-                f"items.sqlite is damaged: wanted {ids} ids over rows 0 to {entries - 1}, got "
-                f"{found[0]} ids over {found[1]} rows"
+                f"items.sqlite is damaged: wanted {ids} ids over entries 0 to {entries - 1}, got "
+                f"{found[0]} ids over {found[1]} entries"
             )
 
     def check_deeply(self) -> None:
@@ -220,7 +220,7 @@ class ItemsReader:
             "SELECT row, min(id) FROM items GROUP BY row ORDER BY row"
         ):
             if row > 0 and not previous_first < first:
-                raise IndexFormatError(f"row {row} is out of order: {first!r}")
+                raise IndexFormatError(f"entry {row} is out of order: {first!r}")
             previous_first = first
         for item in self.items():
             if self.thumbnail_by_content(item.content_sha256) is None:
@@ -233,33 +233,33 @@ class ItemsReader:
             yield from map(_item, self._items.iterate(query))
 
     def first_ids(self) -> list[str]:
-        """The first id of every row, in the order of rows."""
+        """The first id of every entry, in their order."""
         query = "SELECT min(id) FROM items GROUP BY row ORDER BY row"
         return [first for (first,) in self._items.iterate(query)]
 
-    def entries(self, rows: Sequence[int]) -> list[Entry]:
-        """The entries of these rows, in the order asked."""
+    def entries(self, numbers: Sequence[int]) -> list[Entry]:
+        """The entries of these numbers, in the order asked."""
         found: dict[int, list[tuple[Any, ...]]] = {}
-        for start in range(0, len(rows), _ROWS_A_QUERY):
-            chunk = list(rows[start : start + _ROWS_A_QUERY])
+        for start in range(0, len(numbers), _NUMBERS_A_QUERY):
+            chunk = list(numbers[start : start + _NUMBERS_A_QUERY])
             marks = ",".join("?" * len(chunk))
             query = f"SELECT {_COLUMNS} FROM items WHERE row IN ({marks}) ORDER BY row, id"  # noqa: S608 (marks are "?")
             for columns in self._items.all(query, chunk):
                 found.setdefault(columns[1], []).append(columns)
-        missing = [row for row in rows if row not in found]
+        missing = [number for number in numbers if number not in found]
         if missing:
-            raise ItemNotFoundError(f"no row {missing[0]} in the index")
+            raise ItemNotFoundError(f"no entry {missing[0]} in the index")
         with sqlite_errors("items.sqlite"):
             return [
-                Entry(_item(found[row][0]), [columns[0] for columns in found[row][1:]])
-                for row in rows
+                Entry(_item(found[number][0]), [columns[0] for columns in found[number][1:]])
+                for number in numbers
             ]
 
     def entry_by_id(self, item_id: str) -> Entry:
-        """The item of that id; its duplicates are all other ids of its row."""
+        """The item of that id; its duplicates are all other ids of its entry."""
         item = self._by_id(item_id)
         others = self._items.all(
-            "SELECT id FROM items WHERE row = ? AND id <> ? ORDER BY id", (item.row, item.id)
+            "SELECT id FROM items WHERE row = ? AND id <> ? ORDER BY id", (item.number, item.id)
         )
         return Entry(item, [other for (other,) in others])
 

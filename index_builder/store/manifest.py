@@ -1,4 +1,4 @@
-"""The files of a sealed version: manifest, vectors, quarantine list; written and read side by side.
+"""The manifest and the quarantine list of a sealed version; written and read side by side.
 
 docs/index-format.md is the specification. The manifest is the root of trust: it lists every other
 file with its size and sha256, carries the hash of its own content, and is accepted only byte for
@@ -10,36 +10,32 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import numpy as np
-from jaxtyping import Float
+from typing import Any
 
 from index_builder.errors import IndexFormatError
 from index_builder.store.layout import open_regular, reading
 from index_builder.store.operating_points import Calibration, calibration_from, stored_fields
-from model.certificate.rounding import gamma, round_up
+from index_builder.store.vectors import MAX_NORM_DEVIATION, ROWS, VECTORS, Rows, read_rows
+from model.pixels.views import VIEWS, WHOLE
 
-SCHEMA = "lipsim-index-1"
-# The same with a `calibration`, and with one that is stale: a reader that does not know it says so,
-# not "damaged".
-CALIBRATED_SCHEMA = "lipsim-index-2"
-STALE_SCHEMA = "lipsim-index-2.1"
+SCHEMA = "lipsim-index-3"
+# Of versions whose entries have one vector each and no `rows.npy`: plain, with a `calibration`, and
+# with one that is stale. They are read, and calibrated, but not built any more.
+OLD_SCHEMA = "lipsim-index-1"
+OLD_CALIBRATED_SCHEMA = "lipsim-index-2"
+OLD_STALE_SCHEMA = "lipsim-index-2.1"
+_OLD_SCHEMAS = (OLD_SCHEMA, OLD_CALIBRATED_SCHEMA, OLD_STALE_SCHEMA)
 METRIC = "cosine"
 MANIFEST = "manifest.json"
-VECTORS = "vectors.npy"
 ITEMS = "items.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
 QUARANTINE = "quarantine.jsonl"
-DATA_FILES = (VECTORS, ITEMS, THUMBNAILS, QUARANTINE)
+DATA_FILES = (VECTORS, ROWS, ITEMS, THUMBNAILS, QUARANTINE)
+_OLD_DATA_FILES = (VECTORS, ITEMS, THUMBNAILS, QUARANTINE)
 
-# Rounding a unit float64 vector to float32 moves its norm by about 6e-8; ten times that is damage.
-MAX_NORM_DEVIATION = 1e-6
-_HEADER_BYTES = 128
-_BLOCK_BYTES = 1 << 22
 _MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -65,13 +61,13 @@ class Manifest:
     """A version's description of itself.
 
     Attributes:
-        schema: the format's name and number, which follows from `calibration`.
+        schema: the format's name and number.
         version: the version's own name; equals its directory's.
         model_name: what the operator calls the model.
         model_fingerprint: sha256 of weights, config and decode policy; 64 hex digits.
         decode_policy: version string of the rules from bytes to pixels.
         metric: "cosine".
-        entries: N, rows of the vectors file, equal vectors collapsed.
+        entries: N, ids whose vectors are all equal collapsed.
         ids: number of ids; at least N.
         dim: d, length of a vector.
         norm_deviation: proved bound on | |f| - 1 | over all rows.
@@ -82,6 +78,9 @@ class Manifest:
         tool_version: version of this project that wrote it.
         files: size and sha256 of every other file.
         calibration: measured thresholds; None if there are none.
+        vectors: rows of the vectors file, at least N; None in old versions, where it is N.
+        views: names of the views that each picture was embedded in, in the order in which
+            `rows.npy` counts them; None in old versions: the whole picture alone.
     """
 
     schema: str
@@ -100,6 +99,17 @@ class Manifest:
     tool_version: str
     files: dict[str, FileRecord]
     calibration: Calibration | None = None
+    vectors: int | None = None
+    views: tuple[str, ...] | None = None
+
+    @property
+    def vector_count(self) -> int:
+        """Rows of the vectors file, R."""
+        return self.entries if self.vectors is None else self.vectors
+
+    @property
+    def view_names(self) -> tuple[str, ...]:
+        return (WHOLE,) if self.views is None else self.views
 
     @property
     def operating_points(self) -> list[str]:
@@ -117,16 +127,18 @@ class Manifest:
         """Read a manifest back."""
         try:
             fields: dict[str, Any] = json.loads(raw)
-            if fields.get("schema") not in (SCHEMA, CALIBRATED_SCHEMA, STALE_SCHEMA):
+            if fields.get("schema") not in (SCHEMA, *_OLD_SCHEMAS):
                 raise IndexFormatError(
-                    f"{MANIFEST}: wanted schema {SCHEMA!r}, {CALIBRATED_SCHEMA!r} or "
-                    f"{STALE_SCHEMA!r}, got {str(fields.get('schema'))[:80]!r}; "
+                    f"{MANIFEST}: wanted schema {SCHEMA!r} or {', '.join(_OLD_SCHEMAS)}, got "
+                    f"{str(fields.get('schema'))[:80]!r}; "
                     "rebuild the index with this version of the index builder"
                 )
             seal = fields.pop("seal")
             files = {str(k): FileRecord(**v) for k, v in fields.pop("files").items()}
             if "calibration" in fields:
                 fields["calibration"] = calibration_from(fields["calibration"])
+            if "views" in fields:
+                fields["views"] = tuple(fields["views"])
             manifest = cls(**fields, files=files)
             is_whole = manifest.seal() == seal and manifest.to_bytes() == raw
             manifest.check_values()
@@ -137,10 +149,8 @@ class Manifest:
         return manifest
 
     def _fields(self) -> dict[str, Any]:
-        fields = asdict(self)
-        if self.calibration is None:
-            del fields["calibration"]
-        else:
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.calibration is not None:
             fields["calibration"] = stored_fields(self.calibration)
         return fields
 
@@ -152,20 +162,42 @@ class Manifest:
             and self.dim > 0
             and (self.entries > 0 or self.ids == 0)
             and 0.0 <= self.norm_deviation <= MAX_NORM_DEVIATION
-            and set(self.files) == set(DATA_FILES)
-            and self.schema == schema_for(self.calibration)
+            and self._is_of_schema()
             # Fewer entries have no k-th competitor: everything would match.
             and (self.calibration is None or self.entries > self.calibration.k)
         )
         if not is_sane:
             raise IndexFormatError(f"{MANIFEST} states values that no build writes")
 
+    def _is_of_schema(self) -> bool:
+        views = self.views
+        if views is None:
+            return (
+                self.vectors is None
+                and set(self.files) == set(_OLD_DATA_FILES)
+                and self.schema == _old_schema(self.calibration)
+            )
+        return (
+            self.schema == SCHEMA
+            and set(self.files) == set(DATA_FILES)
+            and views[:1] == (WHOLE,)
+            and len(set(views)) == len(views)
+            and set(views) <= set(VIEWS)
+            and self.vectors is not None
+            and self.entries <= self.vectors <= self.entries * len(views)
+        )
 
-def schema_for(calibration: Calibration | None) -> str:
-    """The schema of a manifest with this calibration."""
+    def calibrated(self, calibration: Calibration) -> "Manifest":
+        """The same gallery with these operating points."""
+        schema = self.schema if self.views is not None else _old_schema(calibration)
+        return replace(self, schema=schema, calibration=calibration)
+
+
+def _old_schema(calibration: Calibration | None) -> str:
+    """The schema of an old version with this calibration."""
     if calibration is None:
-        return SCHEMA
-    return STALE_SCHEMA if calibration.stale else CALIBRATED_SCHEMA
+        return OLD_SCHEMA
+    return OLD_STALE_SCHEMA if calibration.stale else OLD_CALIBRATED_SCHEMA
 
 
 def _canonical(fields: dict[str, Any]) -> bytes:
@@ -217,79 +249,16 @@ def check_files(directory: Path, manifest: Manifest) -> None:
             )
 
 
-def vectors_header(entries: int, dim: int) -> bytes:
-    """The 128 bytes before the rows: a .npy header, version 1.0, padded to a fixed length.
-
-    A fixed length lets a writer fill it in last, when N is known, and lets a reader compare it
-    byte for byte instead of parsing it.
-    """
-    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({entries}, {dim}), }}"
-    prefix = b"\x93NUMPY\x01\x00" + (_HEADER_BYTES - 10).to_bytes(2, "little")
-    return prefix + fields.ljust(_HEADER_BYTES - 11).encode("ascii") + b"\n"
-
-
-class VectorsWriter:
-    """Appends float32 rows to a vectors file whose length is known only at the end."""
-
-    def __init__(self, file: BinaryIO, dim: int) -> None:
-        self._file = file
-        self._dim = dim
-        self.entries = 0
-        file.write(vectors_header(0, dim))
-
-    def append(self, row: bytes) -> int:
-        """Write one row of little-endian float32 and give its number."""
-        if len(row) != 4 * self._dim:
-            raise IndexFormatError(f"wanted a row of {4 * self._dim} bytes, got {len(row)}")
-        self._file.write(row)
-        self.entries += 1
-        return self.entries - 1
-
-    def finish(self) -> None:
-        """Write the true number of rows into the header."""
-        self._file.seek(0)
-        self._file.write(vectors_header(self.entries, self._dim))
-        self._file.flush()
-
-
-def map_vectors(path: Path, entries: int, dim: int) -> Float[np.ndarray, "N D"]:
-    """Memory-map the rows of a vectors file, read-only; (N, d) float32."""
-    wanted = _HEADER_BYTES + 4 * entries * dim
-    with reading(path) as file:
-        header = file.read(_HEADER_BYTES)
-        size = os.fstat(file.fileno()).st_size
-        if header != vectors_header(entries, dim) or size != wanted:
-            raise IndexFormatError(
-                f"{path.name} is damaged: wanted {wanted} bytes for {entries} rows of {dim} "
-                f"float32, got {size}, or another header"
-            )
-        if entries == 0:  # an empty map is refused by the system
-            return np.empty((0, dim), dtype=np.float32)
-        return np.memmap(file, dtype="<f4", mode="r", offset=_HEADER_BYTES, shape=(entries, dim))
-
-
-def norm_deviation(vectors: Float[np.ndarray, "N D"]) -> float:
-    """Proved bound on | |f| - 1 | over all rows; 0 if there are none.
-
-    The squares of float32 values are exact in float64; summing d of them and the root are off by
-    at most gamma(d + 2), relatively.
-    """
-    entries, dim = vectors.shape
-    step = max(1, _BLOCK_BYTES // (8 * dim))
-    worst = 0.0
-    for start in range(0, entries, step):
-        block = np.asarray(vectors[start : start + step], dtype=np.float64)
-        deviation = np.abs(np.sqrt(np.einsum("nd,nd->n", block, block)) - 1.0)
-        if not np.isfinite(deviation).all():
-            row = start + int(np.argmin(np.isfinite(deviation)))
-            raise IndexFormatError(f"{VECTORS} is damaged: row {row} holds NaN or infinity")
-        worst = max(worst, float(deviation.max()))
-    if entries == 0:
-        return 0.0
-    bound = round_up(round_up(worst) + round_up(gamma(dim + 4) * (1.0 + 2.0 * worst)))
-    if not bound <= MAX_NORM_DEVIATION:
-        raise IndexFormatError(f"{VECTORS}: wanted unit vectors, one is off by {worst:.3g}")
-    return bound
+def rows_of(directory: Path, manifest: Manifest) -> Rows:
+    """Whose view each row of a version's vectors is."""
+    if manifest.views is None:
+        return Rows.of_old(manifest.entries)
+    return read_rows(
+        directory / ROWS,
+        manifest.vector_count,
+        entries=manifest.entries,
+        views=len(manifest.views),
+    )
 
 
 def write_quarantine(path: Path, quarantined: Iterable[Quarantined]) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 WHITE = 255
 
@@ -47,6 +48,14 @@ class View(NamedTuple):
         return np.ascontiguousarray(np.rot90(seen, self.quarter_turns))
 
 
+def reduce_pixels(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A picture by whole factors smaller, by means of blocks; no side below `side` for it."""
+    factor = min(pixels.shape[:2]) // side
+    if factor < 2:
+        return pixels
+    return np.array(Image.fromarray(pixels).reduce(factor))
+
+
 def _ends(low: float, high: float, length: int) -> tuple[int, int]:
     """First pixel and end of a window, one pixel of the picture inside at least."""
     first = min(math.floor(low * length + 0.5), length - 1)
@@ -63,9 +72,10 @@ def _grown(share: float) -> View:
     return View(edge, edge, 1.0 - edge, 1.0 - edge)
 
 
+WHOLE = "whole"
 _SHIFT = 0.085
 VIEWS: Mapping[str, View] = {
-    "whole": View(),
+    WHOLE: View(),
     "shift-left-up": _shifted(-_SHIFT, -_SHIFT),
     "shift-right-up": _shifted(_SHIFT, -_SHIFT),
     "shift-left-down": _shifted(-_SHIFT, _SHIFT),
@@ -85,9 +95,9 @@ VIEWS: Mapping[str, View] = {
 
 _SHIFTS = tuple(name for name in VIEWS if name.startswith("shift-"))
 VIEW_SETS: Mapping[str, Sequence[str]] = {
-    "none": ("whole",),
-    "shift": ("whole", *_SHIFTS),
-    "crop": ("whole", *_SHIFTS, "middle-85"),
-    "mirror": ("whole", *_SHIFTS, "middle-85", "mirror"),
+    "none": (WHOLE,),
+    "shift": (WHOLE, *_SHIFTS),
+    "crop": (WHOLE, *_SHIFTS, "middle-85"),
+    "mirror": (WHOLE, *_SHIFTS, "middle-85", "mirror"),
     "full": tuple(VIEWS),
 }

@@ -66,7 +66,7 @@ class MemoryGallery:
         self._deviation = 2.0 * float(np.abs(norms - 1.0).max()) + 1e-12
 
     @property
-    def size(self) -> int:
+    def vector_count(self) -> int:
         return len(self.vectors)
 
     @property
@@ -79,10 +79,10 @@ class MemoryGallery:
 
     def everything(self) -> Candidates:
         return Candidates(
-            rows=np.arange(self.size),
+            rows=np.arange(len(self.vectors)),
             vectors=self.vectors,
             unseen_score=-np.inf,
-            size=self.size,
+            size=len(self.vectors),
             norm_deviation=self._deviation,
         )
 

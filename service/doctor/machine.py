@@ -189,7 +189,7 @@ def _manifests(data_dir: Path) -> Iterator[Manifest]:
 
 
 def _vectors_bytes(data_dir: Path) -> list[int]:
-    return [4 * manifest.entries * manifest.dim for manifest in _manifests(data_dir)]
+    return [4 * manifest.vector_count * manifest.dim for manifest in _manifests(data_dir)]
 
 
 def _free_memory() -> float:

@@ -141,16 +141,26 @@ class Recomputation:
     def results(self) -> list[SearchResult]:
         return self._results(self._full)
 
+    def similarity(self, item_id: str, view: str) -> float:
+        """That of one view of an entry; -1 where there is none of that name."""
+        rows = self.index.rows.of_entries(np.array([self.index.entry_by_id(item_id).number]))
+        named = [row for row in rows if self.index.views(np.array([row])) == [view]]
+        vector = self.query.embedded.vector
+        scores = self.index.vectors[named].astype(np.float64) @ vector
+        return float(scores.max(initial=-np.inf)) / self.query.norm if self.query.norm else -1.0
+
     def outsider(self, item_id: str) -> SearchResult | None:
         """What is to be said of an entry that is not in the answer; None if there is none such."""
         try:
-            row = self.index.entry_by_id(item_id).row
+            number = self.index.entry_by_id(item_id).number
         except ItemNotFoundError:
             return None
-        if self.index.entries([row])[0].id != item_id:
+        if self.index.entries([number])[0].id != item_id:
             return None
         vector, norm = self.query.embedded.vector, self.query.norm
-        score = float(self.index.vectors[row].astype(np.float64) @ vector)
+        rows = self.index.rows.of_entries(np.array([number]))
+        scores = self.index.vectors[rows].astype(np.float64) @ vector
+        row, score = rows[scores.argmax()], float(scores.max())
         similarity = max(-1.0, min(1.0, score / norm)) if norm > 0.0 else 0.0
         none = np.zeros(1)
         certificate = SearchCertificate(

@@ -88,6 +88,8 @@ def status_of(entry: IndexEntry) -> IndexStatus:
         status="refused" if index is None else "serving",
         version=index and index.version,
         size=index and index.size,
+        vectors=index and index.vector_count,
+        views=list(index.manifest.view_names) if index is not None else [],
         dim=index and index.dim,
         fingerprint=index and index.manifest.model_fingerprint,
         created=index and index.manifest.created,

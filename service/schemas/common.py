@@ -87,7 +87,13 @@ class IndexInfo(Wire):
 
     name: str
     version: str
-    size: int = Field(description="Entries, after equal vectors are collapsed.")
+    size: int = Field(description="Entries: ids whose vectors are all equal are one.")
+    items: int | None = Field(
+        default=None, description="What ranks, k and null radii count: the entries."
+    )
+    vectors: int | None = Field(
+        default=None, description="Vectors of all items: each has one for each different view."
+    )
 
 
 class ModelInfo(Wire):

@@ -76,6 +76,8 @@ class IndexStatus(Wire):
     )
     version: str | None = Field(description="The version that answers.")
     size: int | None
+    vectors: int | None = Field(default=None, description="Vectors of all entries.")
+    views: list[str] = Field(default=[], description="The views that each picture was embedded in.")
     dim: int | None
     fingerprint: str | None
     created: str | None

@@ -19,7 +19,9 @@ from service.schemas.common import (
 )
 from service.schemas.indexes import OperatingPoint
 
-RECORD: Final = "lipsim-audit-1"
+RECORD: Final = "lipsim-audit-2"
+# Of releases that did not say `metric`, `view` and the counts of items and vectors.
+OLD_RECORD: Final = "lipsim-audit-1"
 
 PROMISE = (
     "Let x be the decoded image sent (upright RGB, H x W x 3, values / 255) and x' any other "
@@ -88,6 +90,10 @@ class SearchResult(Wire):
 
     rank: int = Field(description="1 is the nearest.")
     id: str
+    view: str = Field(
+        default="whole",
+        description="The view of the entry that is nearest to the query; nothing is proved of it.",
+    )
     distance: float = Field(description="1 - cosine of the embeddings, 0 to 2.")
     similarity: float = Field(description="Cosine of the embeddings.")
     certified_radius: Radius = Field(description=PROMISE)
@@ -167,7 +173,7 @@ class AuditedOptions(Wire):
 class Audit(Wire):
     """What, beside the answer, `python -m service.replay` holds its own work against."""
 
-    record: Literal["lipsim-audit-1"]
+    record: Literal["lipsim-audit-2", "lipsim-audit-1"]
     pixels_sha256: str = Field(
         description="SHA-256 of the decoded upright RGB pixels, H x W x 3 bytes, row by row, hex: "
         "what every radius of this answer is about."

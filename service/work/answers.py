@@ -49,7 +49,13 @@ def image_fields(image: QueryImage) -> dict[str, object]:
 
 
 def build_index(index: GalleryIndex) -> IndexInfo:
-    return IndexInfo(name=index.name, version=index.version, size=index.size)
+    return IndexInfo(
+        name=index.name,
+        version=index.version,
+        size=index.size,
+        items=index.size,
+        vectors=index.vector_count,
+    )
 
 
 def build_model(embedder: Embedder, forward_error: float) -> ModelInfo:
@@ -93,7 +99,8 @@ def build_results(
     answer: Answer, index: GalleryIndex, query: QueryImage, options: SearchOptions
 ) -> list[SearchResult]:
     proof = answer.certificate
-    entries = index.entries(answer.candidates.rows[proof.positions].tolist())
+    entries = index.entries(answer.candidates.numbers[proof.positions])
+    views = index.views(answer.candidates.rows[proof.positions])
     values = 3 * query.embedded.height * query.embedded.width
     results: list[SearchResult] = []
     for place, entry in enumerate(entries):
@@ -101,6 +108,7 @@ def build_results(
         result: dict[str, object] = {
             "rank": place + 1,
             "id": entry.id,
+            "view": views[place],
             "distance": float(proof.distances[place]),
             "similarity": float(proof.similarities[place]),
             "certified_radius": radius,

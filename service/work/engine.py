@@ -241,8 +241,8 @@ class TimedIndex:
         return self._index.of_items(items)
 
     @property
-    def size(self) -> int:
-        return self._index.size
+    def vector_count(self) -> int:
+        return self._index.vector_count
 
     @property
     def most_views(self) -> int:

@@ -222,9 +222,9 @@ class IndexRegistry:
             embedder_fingerprint=self.fingerprint,
             decode_policy=self.decode_policy,
         )
-        if index.size > 1:
+        if index.vector_count > 1:
             # Warm: the pages are read and the search structure is built before the first request.
-            index.search(np.ones((1, index.dim)), min(index.size - 1, 128))
+            index.search(np.ones((1, index.dim)), min(index.vector_count - 1, 128))
         return index
 
     def _put(self, name: str, opened: _Opened | None) -> None:

@@ -232,7 +232,7 @@ class Flat:
 
     def __init__(self, gallery):
         self._gallery = gallery
-        self.size = gallery.shape[0]
+        self.vector_count = gallery.shape[0]
         self.most_views = 1
         self.depths = []
 
@@ -244,7 +244,7 @@ class Flat:
         raise AssertionError(f"every row is an item, got {items}")
 
     def everything(self) -> Candidates:
-        self.depths.append(self.size)
+        self.depths.append(self.vector_count)
         return everything(self._gallery)
 
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,9 @@ from PIL.PngImagePlugin import PngInfo
 from index_builder.build.build import BuildReport, build_index
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.open_source import open_source
+from index_builder.store import layout
 from index_builder.store.items import Item
+from index_builder.store.manifest import Manifest, read_manifest
 
 MAX_BYTES = 1 << 20
 
@@ -34,6 +37,7 @@ class TinyEmbedder:
 
     def __init__(self, seed: int = 0, seconds_a_batch: float = 0.0) -> None:
         self.fingerprint = f"{seed:064x}"
+        self.output_scales = np.ones(self.dim)
         self._weights = np.random.default_rng(seed).standard_normal((192, self.dim)) / 14
         self._seconds_a_batch = seconds_a_batch
 
@@ -122,6 +126,25 @@ def build_slowly(data_dir: Path, source: Path, seconds_a_batch: float) -> None:
         TinyEmbedder(seconds_a_batch=seconds_a_batch),
         source_name=str(source),
     )
+
+
+def make_old(data_dir: Path, name: str = "default") -> Manifest:
+    """Turn the served version, of one vector an entry, into what releases before views wrote."""
+    paths = layout.index_paths(data_dir, name)
+    version = layout.read_current(paths).version
+    directory = paths.version(version)
+    now = read_manifest(directory)
+    assert now.view_names == ("whole",)
+    calibration = now.calibration
+    schema = "lipsim-index-1"
+    if calibration is not None:
+        schema = "lipsim-index-2.1" if calibration.stale else "lipsim-index-2"
+    files = {file: record for file, record in now.files.items() if file != "rows.npy"}
+    old = replace(now, schema=schema, files=files, vectors=None, views=None)
+    (directory / "rows.npy").unlink()
+    (directory / "manifest.json").write_bytes(old.to_bytes())
+    layout.write_current(paths, layout.Current(version, old.seal()))
+    return old
 
 
 if __name__ == "__main__":

@@ -33,7 +33,9 @@ def seal_rows(data_dir: Path, name: str, embedder: Embedder, rows: np.ndarray) -
     ]
 
     def embedded(content: str) -> EmbeddedImage:
-        return EmbeddedImage(content, by_content[content], 8, 8, "PNG", b"")
+        return EmbeddedImage(
+            content, by_content[content], b"\0", np.ones(1).tobytes(), 8, 8, "PNG", b""
+        )
 
     model = ModelIdentity(
         embedder.name, embedder.fingerprint, embedder.decode_policy, rows.shape[1]
@@ -43,6 +45,7 @@ def seal_rows(data_dir: Path, name: str, embedder: Embedder, rows: np.ndarray) -
         seal_version(
             paths,
             model=model,
+            views=("whole",),
             planned=planned,
             embedded=embedded,
             quarantined=[],

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from service_helpers import draw_picture, encode
+from service_helpers import draw_picture, encode, open_client, run_builder
 
 from benchmarks.evictions import eviction_objective, round_to_levels
 from index_builder.search.gallery import GalleryIndex
@@ -20,6 +20,7 @@ from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
 from model.pixels.decode import decode_image
 from model.pixels.resize import resize_operator
+from service.settings import Settings
 
 K, STEPS, SEEDS = 5, 12, (3, 20, 41, 58)
 
@@ -29,9 +30,23 @@ def embedder() -> Embedder:
     return Embedder.load()
 
 
+@pytest.fixture(scope="module", params=["none", "mirror"])
+def built(request, gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The gallery's index with one vector an entry, and with seven."""
+    directory = tmp_path_factory.mktemp(request.param)
+    run_builder("build", gallery, "--data-dir", directory, "--views", request.param)
+    return directory
+
+
 @pytest.fixture(scope="module")
-def index(data_dir: Path):
-    with GalleryIndex.open(data_dir) as opened:
+def index(built: Path):
+    with GalleryIndex.open(built) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def client(built: Path):
+    with open_client(Settings(data_dir=built)) as opened:
         yield opened
 
 
@@ -48,14 +63,16 @@ class AttackedQuery:
         radii = self.answer.certified_radii
         self.ranks = sorted({0, K - 1, int(np.argmin(radii))})
         self.radii = radii[self.ranks]
-        self.rows = self.answer.positions[self.ranks].tolist()
+        self.entries = index.rows.entries[self.answer.positions[self.ranks]].tolist()
         self.objective = eviction_objective(
             embedder.network,
             self.resize,
             self.pixels / 255.0,
             gallery=index.vectors.astype(np.float64),
-            entries=self.rows,
+            starts=index.rows.starts,
+            entries=self.entries,
             k=K,
+            scales=embedder.output_scales,
         )
 
     def ask(self, x: np.ndarray) -> SearchCertificate:
@@ -65,6 +82,7 @@ class AttackedQuery:
             self.index.everything(),
             k=K,
             lipschitz_bound=embedder.lipschitz_bound,
+            output_scales=embedder.output_scales,
             gain=resize.gain,
             forward_error=embedder.forward_error + embedder.lipschitz_bound * resize.input_error,
         )
@@ -85,8 +103,9 @@ class AttackedQuery:
         found = shorten(self.objective, ball.zeros(), ball, steps=STEPS)
         return found.permute(0, 2, 3, 1).numpy()
 
-    def is_evicted(self, row: int, delta: np.ndarray) -> bool:
-        return row not in self.ask(self.pixels / 255.0 + delta).positions
+    def is_evicted(self, entry: int, delta: np.ndarray) -> bool:
+        moved = self.ask(self.pixels / 255.0 + delta).positions
+        return entry not in self.index.rows.entries[moved]
 
 
 @pytest.fixture(scope="module", params=SEEDS)
@@ -98,20 +117,20 @@ def test_no_attack_below_the_radius_evicts_and_at_three_times_some_do(query: Att
     assert (query.radii > 0.0).all()
     below, above = query.attack(0.999), query.attack(3.0)
     evicted = []
-    for row, radius, delta, far in zip(query.rows, query.radii, below, above, strict=True):
+    for entry, radius, delta, far in zip(query.entries, query.radii, below, above, strict=True):
         assert np.linalg.norm(delta) <= 0.999 * radius * (1 + 1e-9)
-        assert not query.is_evicted(row, delta)
-        evicted.append(query.is_evicted(row, far))
+        assert not query.is_evicted(entry, delta)
+        evicted.append(query.is_evicted(entry, far))
     assert any(evicted), "the attack is too weak to mean anything"
 
 
 def test_the_attack_radius_is_never_below_the_certified_radius(query: AttackedQuery):
     found = 0
-    for row, radius, delta in zip(query.rows, query.radii, query.shortest(), strict=True):
-        if query.is_evicted(row, delta):
+    for entry, radius, delta in zip(query.entries, query.radii, query.shortest(), strict=True):
+        if query.is_evicted(entry, delta):
             found += 1
             (scale,) = smallest_scales(
-                lambda s, d=delta, r=row: np.array([query.is_evicted(r, s[0] * d)]), 1
+                lambda s, d=delta, e=entry: np.array([query.is_evicted(e, s[0] * d)]), 1
             )
             assert scale * np.linalg.norm(delta) >= radius
     assert found > 0
@@ -126,8 +145,8 @@ def test_no_file_below_the_radius_evicts_over_http(query: AttackedQuery, client:
 
     published = results(query.pixels)
     sent = 0
-    for row, delta in zip(query.rows, query.attack(3.0), strict=True):
-        wanted = query.index.entries([row])[0].id
+    for entry, delta in zip(query.entries, query.attack(3.0), strict=True):
+        wanted = query.index.entries([entry])[0].id
         moved = round_to_levels(query.pixels, delta, published[wanted])
         norm = np.linalg.norm((moved.astype(np.float64) - query.pixels) / 255.0)
         assert norm < published[wanted]

@@ -27,7 +27,7 @@ def brute_force(index, queries, k):
     """Each query's margin of its original, and the largest of any other entry without it."""
     gallery = index.vectors.astype(np.float64)
     for query in queries:
-        own = query.label.row
+        own = query.label.entry
         scores = gallery @ query.vector
 
         length = np.linalg.norm(query.vector)
@@ -184,7 +184,7 @@ def labels_of(data_dir, source, queries=PICTURES):
     with GalleryIndex.open(data_dir) as index:
         jobs, total, _ = copies(source, queries).jobs(index, 0, LIMITS, Progress())
         found = {
-            (label.group, label.kind, label.row): job.data for job in jobs for label in job.labels
+            (label.group, label.kind, label.entry): job.data for job in jobs for label in job.labels
         }
     assert len(found) == total
     return found

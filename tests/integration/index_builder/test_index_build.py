@@ -40,8 +40,10 @@ def test_a_folder_becomes_an_index_whose_rows_are_the_embeddings(tmp_path):
             pixels = resize_operator(image.height, image.width, 8).apply(image.pixels)
             raw = embedder.embed_pixels(pixels[None])[0]
             assert np.array_equal(
-                index.vectors[entry.row], (raw / np.linalg.norm(raw)).astype("f4")
-            ) or np.allclose(index.vectors[entry.row], raw / np.linalg.norm(raw), atol=6e-8, rtol=0)
+                index.vectors[entry.number], (raw / np.linalg.norm(raw)).astype("f4")
+            ) or np.allclose(
+                index.vectors[entry.number], raw / np.linalg.norm(raw), atol=6e-8, rtol=0
+            )
             assert entry.item.content_sha256 == hashlib.sha256(data).hexdigest()
             assert (entry.item.width, entry.item.height, entry.item.format) == (12, 12, "PNG")
             assert index.thumbnail(entry.id)[:3] == b"\xff\xd8\xff"
@@ -99,9 +101,9 @@ def test_equal_files_are_embedded_once_and_equal_vectors_become_one_entry(tmp_pa
         assert (index.size, index.manifest.ids) == (6, 9)
         entry = index.entry_by_id("sub/copy.png")
         assert entry.duplicates == ["000.png", "0003.png", "0009.png"]
-        [named] = index.entries([entry.row])
+        [named] = index.entries([entry.number])
         assert (named.id, named.duplicates) == ("000.png", ["0003.png", "0009.png", "sub/copy.png"])
-        assert named.row == 0
+        assert named.number == 0
         assert [e.id for e in index.entries(range(6))] == sorted(index.items.first_ids())
 
 
@@ -196,7 +198,11 @@ def test_a_source_without_items_does_not_empty_an_index_by_accident(tmp_path):
         assert index.size == 0
         [candidates] = index.search(np.ones((1, 24)), 5)
         assert (candidates.rows.size, candidates.unseen_score) == (0, -np.inf)
-    assert export_vectors(tmp_path, "default", tmp_path / "e.npz") == 0
+    assert export_vectors(tmp_path, "default", tmp_path / "e.npz", TinyEmbedder()) == {
+        "entries": 0,
+        "vectors": 0,
+        "output_scales": True,
+    }
     assert np.load(tmp_path / "e.npz", allow_pickle=False)["vectors"].shape == (0, 24)
 
 
@@ -254,9 +260,11 @@ def test_an_export_holds_every_entry_in_order_and_loads_without_pickle(tmp_path)
     folder = write_folder(tmp_path / "in", 7)
     shutil.copy(folder / "0002.png", folder / "z\u00e9\u4e2d.png")
     build(tmp_path, folder)
-    assert export_vectors(tmp_path, "default", tmp_path / "out.npz") == 7
+    exported = export_vectors(tmp_path, "default", tmp_path / "out.npz", TinyEmbedder())
+    assert exported == {"entries": 7, "vectors": 7, "output_scales": True}
     arrays = np.load(tmp_path / "out.npz", allow_pickle=False)
-    assert sorted(arrays) == ["ids", "vectors"]
+    names = ["embedding_norms", "ids", "items", "output_scales", "vectors", "views"]
+    assert sorted(arrays) == names
     assert arrays["ids"].dtype.kind == "U"
     assert arrays["ids"].tolist() == [f"{n:04d}.png" for n in range(7)]
     assert arrays["vectors"].dtype == np.float32

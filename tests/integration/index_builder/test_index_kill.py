@@ -92,7 +92,7 @@ def _kept(journal):
         return 0
     connection = sqlite3.connect(journal)
     try:
-        return connection.execute("SELECT count(*) FROM embedded").fetchone()[0]
+        return connection.execute("SELECT count(*) FROM embedded_views").fetchone()[0]
     except sqlite3.OperationalError:
         return 0
     finally:

@@ -83,7 +83,8 @@ def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Pa
         "embedding_norm": answer["query"]["embedding_norm"],
         "gain": answer["query"]["gain"],
     }
-    assert answer["index"] == {"name": "default", "version": "v000001", "size": 60}
+    counts = {"size": 60, "items": 60, "vectors": 60}
+    assert answer["index"] == {"name": "default", "version": "v000001", **counts}
     assert answer["model"]["claim"] == "program"
     assert answer["model"]["arithmetic"] == "float64"
     assert len(answer["model"]["fingerprint"]) == 64
@@ -96,7 +97,7 @@ def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Pa
     assert set(first) == {
         *("rank", "id", "distance", "similarity", "certified_radius", "certified_rms_8bit"),
         *("margin", "match", "match_margin", "match_radius"),
-        *("exact", "duplicates", "certified", "metadata"),
+        *("view", "exact", "duplicates", "certified", "metadata"),
     }
     assert [first[name] for name in ("match", "match_margin", "match_radius")] == [None] * 3
     assert first["certified"] is (first["certified_radius"] > 0.25)

@@ -6,7 +6,9 @@ import pytest
 
 from index_builder.build.journal import EmbeddedImage, Journal
 
-IMAGE = EmbeddedImage("cc" * 32, b"\0\0\x80\x3f" * 3, 5, 6, "PNG", b"thumbnail")
+IMAGE = EmbeddedImage(
+    "cc" * 32, b"\0\0\x80\x3f" * 6, b"\0\2", b"norm-onenorm-two", 5, 6, "PNG", b"thumbnail"
+)
 
 
 def opened(path, model="m", dim=3):
@@ -36,7 +38,11 @@ def test_another_model_or_dimension_does_not_see_it(tmp_path):
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("vector", b"\0\0\x80\x40" * 3),
+        ("vectors", b"\0\0\x80\x40" * 6),
+        ("vectors", b"\0\0\x80\x3f" * 3),
+        ("views", b"\0\1"),
+        ("views", b""),
+        ("norms", b"norm-twonorm-one"),
         ("width", 7),
         ("format", "JPEG"),
         ("thumbnail", b""),
@@ -50,7 +56,7 @@ def test_a_record_that_was_changed_is_as_good_as_absent(tmp_path, column, value)
     connection = sqlite3.connect(tmp_path / "j")
     with connection:
         connection.execute(
-            f"UPDATE embedded SET {column} = ? WHERE content_sha256 = ?",
+            f"UPDATE embedded_views SET {column} = ? WHERE content_sha256 = ?",
             (value, IMAGE.content_sha256),
         )
     connection.close()

@@ -29,7 +29,7 @@ class ArrayIndex:
         self.deviation = float(np.abs(norms - 1.0).max(initial=0.0)) + 1e-12
 
     @property
-    def size(self):
+    def vector_count(self):
         return self.vectors.shape[0]
 
     @property
@@ -37,7 +37,7 @@ class ArrayIndex:
         return 1
 
     def search(self, queries, m):
-        assert m < self.size
+        assert m < self.vector_count
         self.depths.append((queries.shape[0], m))
         return [self.best(query, m) for query in queries]
 
@@ -45,15 +45,15 @@ class ArrayIndex:
         scores = self.vectors.astype(np.float64) @ query
         order = np.argsort(-scores, kind="stable")[:m]
         unseen = float(scores[order[-1]]) + 1e-12 * float(np.linalg.norm(query))
-        return Candidates(order, self.vectors[order], unseen, self.size, self.deviation)
+        return Candidates(order, self.vectors[order], unseen, self.vector_count, self.deviation)
 
     def of_items(self, items):
         raise AssertionError(f"every row is an item, got {items}")
 
     def everything(self):
         self.depths.append("everything")
-        rows = np.arange(self.size)
-        return Candidates(rows, self.vectors, -math.inf, self.size, self.deviation)
+        rows = np.arange(self.vector_count)
+        return Candidates(rows, self.vectors, -math.inf, self.vector_count, self.deviation)
 
 
 def unit(rows):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from index_builder.search.faiss_flat import CpuFlatSearch
 from index_builder.search.unseen import Float32Query, float32_query, unseen_bound
-from index_builder.store.manifest import norm_deviation
+from index_builder.store.vectors import norm_deviation
 
 
 def exact_dot(a, b):

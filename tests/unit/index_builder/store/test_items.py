@@ -44,11 +44,11 @@ def test_items_come_back_whatever_their_names_and_metadata(tmp_path_factory, wan
     reader = written(tmp_path_factory.mktemp("items"), items)
     assert list(reader.items()) == items
     for one in items:
-        others = sorted(i.id for i in items if i.row == one.row and i.id != one.id)
+        others = sorted(i.id for i in items if i.number == one.number and i.id != one.id)
         entry = reader.entry_by_id(one.id)
         assert (entry.item, entry.duplicates) == (one, others)
-    for row in {i.row for i in items}:
-        same = sorted(i.id for i in items if i.row == row)
+    for row in {i.number for i in items}:
+        same = sorted(i.id for i in items if i.number == row)
         [entry] = reader.entries([row])
         assert [entry.id, *entry.duplicates] == same
     reader.close()
@@ -57,14 +57,14 @@ def test_items_come_back_whatever_their_names_and_metadata(tmp_path_factory, wan
 def test_entries_come_in_the_order_asked_however_many(tmp_path):
     reader = written(tmp_path, [item(f"{n:05d}", n) for n in range(1200)])
     rows = [1199, 0, 700, 0, *range(1200)]
-    assert [entry.row for entry in reader.entries(rows)] == rows
+    assert [entry.number for entry in reader.entries(rows)] == rows
     assert reader.first_ids() == [f"{n:05d}" for n in range(1200)]
     reader.close()
 
 
 def test_what_is_not_there_is_named(tmp_path):
     reader = written(tmp_path, [item("a")])
-    with pytest.raises(ItemNotFoundError, match="no row 1 in the index"):
+    with pytest.raises(ItemNotFoundError, match="no entry 1 in the index"):
         reader.entries([0, 1])
     for unknown in ("b", "A", "a'; DROP TABLE items; --", "\ud800", ""):
         with pytest.raises(ItemNotFoundError, match="no item"):
@@ -79,7 +79,7 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_counts_that_do_not_fit_the_manifest_are_refused(tmp_path):
     reader = written(tmp_path, [item("a", 0), item("b", 2)])
     with pytest.raises(
-        IndexFormatError, match="wanted 2 ids over rows 0 to 1, got 2 ids over 2 rows"
+        IndexFormatError, match="wanted 2 ids over entries 0 to 1, got 2 ids over 2 entries"
     ):
         reader.check(entries=2, ids=2)
     reader.close()
@@ -87,7 +87,7 @@ def test_counts_that_do_not_fit_the_manifest_are_refused(tmp_path):
 
 def test_the_deep_check_sees_rows_out_of_order_and_missing_thumbnails(tmp_path):
     reader = written(tmp_path, [item("a", 1), item("b", 0)])
-    with pytest.raises(IndexFormatError, match="row 1 is out of order: 'a'"):
+    with pytest.raises(IndexFormatError, match="entry 1 is out of order: 'a'"):
         reader.check_deeply()
     reader.close()
     writer = ItemsWriter(tmp_path / "i.sqlite", tmp_path / "t.sqlite")
