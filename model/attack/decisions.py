@@ -38,9 +38,11 @@ class Top1:
     alternatives of a triplet it is two-alternative forced choice, and only the reference moves.
 
     Args:
-        galleries: unit vectors, (G, N, D), as an index stores them; G is 1 or one a question.
+        galleries: unit vectors, (G, N V, D), as an index stores them, those of one entry side by
+            side; G is 1 or one a question.
         entries: the entry that is right for each question, (Q,).
         clean: vectors of the unchanged questions, (Q, D).
+        views: vectors of each entry, V, which scores by the best.
         device: where `scores` runs.
     """
 
@@ -48,16 +50,17 @@ class Top1:
 
     def __init__(
         self,
-        galleries: Float32[np.ndarray, "G N D"],
+        galleries: Float32[np.ndarray, "G R D"],
         entries: Int64[np.ndarray, " Q"],
         clean: Float64[np.ndarray, "Q D"],
         *,
+        views: int = 1,
         device: str = "cpu",
     ) -> None:
-        self._galleries, self._entries = galleries, entries
+        self._galleries, self._entries, self._views = galleries, entries, views
         self._deviation = _norm_deviation(galleries)
         self._columns = torch.from_numpy(galleries).to(device).transpose(1, 2).contiguous()
-        self._equal = torch.from_numpy(_equal_to_entry(galleries, entries)).to(device)
+        self._equal = torch.from_numpy(_equal_to_entry(galleries, entries, views)).to(device)
         self._right = torch.from_numpy(entries).to(device)
         self._scales = torch.ones(len(entries), device=device)
         cosines = self.scores(torch.from_numpy(clean).to(self._columns), torch.arange(len(entries)))
@@ -73,6 +76,7 @@ class Top1:
             cosines = directions @ self._columns[0]
         else:
             cosines = (directions[:, None] @ self._columns[rows])[:, 0]
+        cosines = cosines.unflatten(1, (-1, self._views)).amax(dim=2)
         right = cosines.gather(1, self._right[rows, None])
         # Cosines end at -1, so no attack is drawn to these.
         others = cosines.masked_fill(self._equal[rows], -2.0)
@@ -95,9 +99,12 @@ class Top1:
         return out
 
     def _is_first(self, vector: Vector, row: int) -> bool:
-        scores = score(self._of(row), vector, self._deviation)
-        numbers = np.arange(scores.values.size)
-        return int(rank(scores.values, numbers, 1)[0]) == int(self._entries[row])
+        best = self._best(score(self._of(row), vector, self._deviation).values)
+        return int(rank(best, np.arange(best.size), 1)[0]) == int(self._entries[row])
+
+    def _best(self, scores: Float64[np.ndarray, "... R"]) -> Float64[np.ndarray, "... N"]:
+        """The score of each entry: that of the best of its vectors."""
+        return scores.reshape(*scores.shape[:-1], -1, self._views).max(axis=-1)
 
     def _leads(
         self, vectors: Float64[np.ndarray, "B D"], rows: Int64[np.ndarray, " B"]
@@ -107,7 +114,7 @@ class Top1:
             scores = vectors @ self._galleries[0].astype(np.float64).T
         else:
             scores = np.einsum("bd,bnd->bn", vectors, self._galleries[rows].astype(np.float64))
-        places = np.arange(len(rows))
+        scores, places = self._best(scores), np.arange(len(rows))
         own = scores[places, self._entries[rows]]
         scores[places, self._entries[rows]] = -np.inf
         return own - scores.max(axis=1)
@@ -121,6 +128,8 @@ class Top1:
             unseen_score=-np.inf,
             size=len(gallery),
             norm_deviation=self._deviation,
+            items=None if self._views == 1 else np.arange(len(gallery)) // self._views,
+            item_count=len(gallery) // self._views,
         )
         answer = certify_search(
             vector,
@@ -133,7 +142,7 @@ class Top1:
         )
         return float(answer.certified_radii[0])
 
-    def _of(self, row: int) -> Float32[np.ndarray, "N D"]:
+    def _of(self, row: int) -> Float32[np.ndarray, "R D"]:
         return self._galleries[row if len(self._galleries) > 1 else 0]
 
 
@@ -218,16 +227,17 @@ def _bound(metric: PixelMetric) -> float:
     return metric.lipschitz_bound
 
 
-def _norm_deviation(galleries: Float32[np.ndarray, "G N D"]) -> float:
+def _norm_deviation(galleries: Float32[np.ndarray, "G R D"]) -> float:
     """Bound on | |f| - 1 | over all rows, with room for its own rounding."""
     lengths = np.linalg.norm(galleries.astype(np.float64), axis=2)
     return min(LARGEST_NORM_DEVIATION, float(np.abs(lengths - 1.0).max()) * 1.01 + 1e-12)
 
 
 def _equal_to_entry(
-    galleries: Float32[np.ndarray, "G N D"], entries: Int64[np.ndarray, " Q"]
+    galleries: Float32[np.ndarray, "G R D"], entries: Int64[np.ndarray, " Q"], views: int
 ) -> np.ndarray:
-    """Whether a row is, bit for bit, the right entry's: these rank by number for good, (Q, N)."""
-    numbers = np.stack([first_equal(gallery) for gallery in galleries])
+    """Whether an entry is, bit for bit, the right one: these rank by number for good, (Q, N)."""
+    of_entries = galleries.reshape(len(galleries), -1, views * galleries.shape[2])
+    numbers = np.stack([first_equal(gallery) for gallery in of_entries])
     of = np.arange(len(entries)) if len(galleries) > 1 else np.zeros(len(entries), dtype=np.int64)
     return numbers[of] == numbers[of, entries][:, None]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from model.cli.budgets import parse_budget
+from model.pixels.views import VIEW_SETS, view_set
 
 MEDIAN = "median"
 """Stands for the median certified radius of the questions answered right."""
@@ -49,6 +50,14 @@ class Plan:
         Literal["input", "upload"],
         typer.Option(help="input (the metric's square) or upload (pixels before the resize)."),
     ] = "input"
+    views: Annotated[
+        str,
+        typer.Option(
+            parser=view_set,
+            metavar="|".join(VIEW_SETS),
+            help="Views of each picture in the gallery, for eviction.",
+        ),
+    ] = "none"
     split: Annotated[str | None, typer.Option(help="Part of the data; test, else val.")] = None
     threshold: Annotated[float, typer.Option(help="Match distance, for distance; in (0, 2).")] = 0.1
     seed: Annotated[int, typer.Option(min=0, help="Of queries and attacks.")] = 0
@@ -93,7 +102,7 @@ class Plan:
 
     def setting(self) -> dict[str, Any]:
         """What is the same for all metrics, by name, in plain types."""
-        names = ("objective", "space", "split", "threshold", "grid", "seed", "device")
+        names = ("objective", "space", "views", "split", "threshold", "grid", "seed", "device")
         chosen = {name: getattr(self, name) for name in names}
         if self.objective != "distance":
             chosen["threshold"] = None

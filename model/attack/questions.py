@@ -21,6 +21,7 @@ from model.data.triplets import load_triplet_pixels, read_triplets
 from model.errors import AttackError
 from model.metrics.metric import Pixels, squares, unit_rows
 from model.pixels.resize import resize_operator
+from model.pixels.views import VIEW_SETS, VIEWS
 
 _PICTURES_PER_PASS = 16
 
@@ -81,7 +82,9 @@ def _edited_copies(
             f"nothing was attacked: eviction needs at least two pictures, {len(pictures)} came"
         )
     numbers = progress.counting("gallery", range(len(pictures)), len(pictures))
-    gallery = _rows(metric, (pictures[i].pixels() for i in numbers))
+    names = VIEW_SETS[plan.views]
+    whole = (pictures[i].pixels() for i in numbers)
+    gallery = _rows(metric, (VIEWS[name].of(pixels) for pixels in whole for name in names))
     chosen = _draw(2 * len(pictures), plan)
     ids: list[str] = []
     copies: list[Pixels] = []
@@ -93,7 +96,9 @@ def _edited_copies(
     return _Asked(
         ids,
         copies,
-        lambda places, vectors: Top1(gallery[None], entries[places], vectors, device=plan.device),
+        lambda places, vectors: Top1(
+            gallery[None], entries[places], vectors, views=len(names), device=plan.device
+        ),
     )
 
 

@@ -20,18 +20,11 @@ from model.evaluate.curves import draw_plots, figure_class
 from model.evaluate.expectations import as_line, check_expectations, read_expectations
 from model.evaluate.record import write_folder
 from model.evaluate.report import markdown, summary
-from model.pixels.views import VIEW_SETS
+from model.pixels.views import VIEW_SETS, view_set
 
 EXIT_UNMET = 3
 
 _EPSILONS = (36 / 255, 72 / 255, 108 / 255, 0.5, 1.0, 2.0, 3.0, 4.0)
-
-
-def _view_set(text: str) -> str:
-    if text not in VIEW_SETS:
-        raise ValueError(f"one of {', '.join(VIEW_SETS)} was wanted, got {text!r}")
-    return text
-
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -73,7 +66,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
     views: Annotated[
         str,
         typer.Option(
-            parser=_view_set,
+            parser=view_set,
             metavar="|".join(VIEW_SETS),
             help="Views of each picture in the gallery, for every metric; of retrieval and copies.",
         ),

@@ -101,3 +101,14 @@ VIEW_SETS: Mapping[str, Sequence[str]] = {
     "mirror": (WHOLE, *_SHIFTS, "middle-85", "mirror"),
     "full": tuple(VIEWS),
 }
+
+
+def view_set(text: str) -> str:
+    """A set's name, as an option of a command line has it.
+
+    Raises:
+        ValueError: no set is called that.
+    """
+    if text not in VIEW_SETS:
+        raise ValueError(f"one of {', '.join(VIEW_SETS)} was wanted, got {text!r:.40}")
+    return text

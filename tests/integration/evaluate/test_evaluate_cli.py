@@ -139,6 +139,35 @@ def test_one_pass_measures_all_of_it(corpus, nights, tmp_path):
     assert "report.md" in result.stdout
 
 
+def test_views_are_in_the_gallery_of_every_metric_and_copies_of_all_kinds(corpus, tmp_path):
+    found = {}
+    for views in ("none", "mirror"):
+        out = tmp_path / views
+        result = run(
+            "all", corpus, "--metric", "blockmean8", "--metric", "phash", "--views", views,
+            "--copies", 12, "--out", out,
+        )  # fmt: skip
+        assert result.exit_code == 0, result.output
+        record, _ = measured(out)
+        assert (record["views"], record["copies"]) == (views, 12)
+        assert f"views in the gallery: `{views}`" in (out / "report.md").read_text()
+        assert {"retrieval-edits.png", "copies-edits.png"} <= {file.name for file in out.iterdir()}
+        found[views] = {
+            (row["metric"], row.get("group")): row
+            for row in rows_of(out)
+            if row["figure"] == "recall" and row["k"] == 1 and row["by"] in ("all", "edit")
+        }
+        labels = [row for row in rows_of(out) if row["task"] == "knn"]
+        # Labels are of the pictures themselves.
+        assert labels == found.setdefault("labels", labels)
+    for metric in ("blockmean8", "phash"):
+        plain, viewed = (found[views][metric, None] for views in ("none", "mirror"))
+        assert viewed["value"] > plain["value"]
+        assert 0.0 < viewed["error"] < 0.1
+        assert viewed["count"] == 12 * PICTURES
+        assert found["mirror"][metric, "crop"]["count"] == PICTURES
+
+
 def test_the_same_command_writes_the_same_results(corpus, tmp_path):
     files = []
     for name in ("a", "b"):
@@ -312,6 +341,12 @@ def test_what_cannot_be_measured_is_one_line_and_writes_nothing(
     assert lines[0].startswith("error: ")
     assert message in lines[0]
     assert not out.exists()
+
+
+def test_views_that_do_not_exist_are_a_wrong_command_line(corpus, tmp_path):
+    result = run("retrieval", corpus, "--views", "sideways", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "sideways" in result.stderr
 
 
 def test_a_budget_that_is_none_is_a_wrong_command_line(corpus, tmp_path):

@@ -95,19 +95,22 @@ def test_the_radius_is_the_certificate_of_a_search(block: Block, metric: PixelMe
         assert radius == pytest.approx(answer.certified_radii[0], rel=1e-12)
 
 
-def test_a_decision_is_that_of_a_search_to_the_last_bit():
+@pytest.mark.parametrize("views", [1, 4])
+def test_a_decision_is_that_of_a_search_to_the_last_bit(views):
     rng = np.random.default_rng(8)
     gallery = unit_rows(rng.integers(-1, 2, (40, 8)).astype(np.float64) + 1e-9)
     # Whole numbers tie all the time, and a tie is decided by number.
     vectors = rng.integers(-2, 3, (300, 8)).astype(np.float64)
-    entries = rng.integers(0, 40, 300)
-    decision = Top1(gallery[None], entries, vectors)
-    everything = Candidates(np.arange(40), gallery, -np.inf, 40, 1e-6)
+    items = np.arange(40) // views
+    entries = rng.integers(0, 40 // views, 300)
+    decision = Top1(gallery[None], entries, vectors, views=views)
+    everything = Candidates(np.arange(40), gallery, -np.inf, 40, 1e-6, items, 40 // views)
     held = decision.holds(vectors, np.arange(300))
     ones = {"k": 1, "lipschitz_bound": 1.0, "gain": 1.0, "forward_error": 0.0}
     for vector, entry, holds in zip(vectors, entries, held, strict=True):
         if vector.any():
-            assert holds == (certify_search(vector, everything, **ones).positions[0] == entry)
+            first = certify_search(vector, everything, **ones).positions[0]
+            assert holds == (items[first] == entry)
     assert 0 < held.sum() < 300
 
 
@@ -121,6 +124,27 @@ def test_equal_rows_rank_by_number_and_do_not_draw_the_attack(block: Block, true
     assert (ledger.attack_radii <= 1.02 * true_radii).all()
     later = Top1(doubled[None], np.arange(12, 18), block.vectors)
     assert not Ledger(replace(block, decision=later)).is_right.any()
+
+
+def test_an_entry_of_several_views_falls_at_its_radius_and_not_before(
+    block: Block, metric: PixelMetric, gray_pictures: np.ndarray
+):
+    """The originals as they are and mirrored, and the radius by the way to each other view."""
+    views = np.stack([gray_pictures, gray_pictures[..., ::-1]], axis=1)
+    gallery = unit_rows(metric.embed(views.reshape(24, *gray_pictures.shape[1:])))
+    decision = Top1(gallery[None], np.arange(6), block.vectors, views=2)
+    ledger = Ledger(replace(block, decision=decision))
+    assert ledger.is_right.all()
+    rows = gallery.astype(np.float64).reshape(12, 2, -1)
+    for entry, vector in enumerate(block.vectors):
+        normals = rows[entry][:, None] - np.delete(rows, entry, axis=0).reshape(1, 22, -1)
+        leads = (normals @ vector / np.linalg.norm(normals, axis=2)).max(axis=0)
+        assert ledger.certified_radii[entry] == pytest.approx(leads.min(), rel=1e-6)
+        assert ledger.certified_radii[entry] <= leads.min()
+    search_shortest(ledger, steps=60, restarts=1, seed=0)
+    assert not ledger.counter_examples
+    assert (ledger.attack_radii >= ledger.certified_radii).all()
+    assert (ledger.attack_radii <= 1.05 * ledger.certified_radii).all()
 
 
 def test_two_alternatives_a_question_are_decided_each_by_its_own(block: Block):
