@@ -180,8 +180,8 @@ class Gallery:
             out[~is_pointed] = 0.0
         return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii, margins)
 
-    def _scores(self, queries: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B N"]:
-        """Scores of all entries, equal where rows are: a matrix product promises no such."""
+    def _scores(self, queries: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B R"]:
+        """Scores of all rows, equal where they are: a matrix product promises no such."""
         scores = queries @ self._rows.T
         return scores[:, self._first_equal] if self._has_equal else scores
 
