@@ -97,25 +97,42 @@ def check_certificate(model: Model) -> Finding:
     if isinstance(embedder, RetrievalError):
         return warning("no model, so no certificate could be tried", "see the model")
     query, gallery = _scene(embedder)
-    return attack(query, gallery, lipschitz_bound=embedder.lipschitz_bound)
+    return attack(
+        query,
+        gallery,
+        lipschitz_bound=embedder.lipschitz_bound,
+        scales=embedder.output_scales,
+    )
 
 
-def attack(query: ImageEmbedding, gallery: MemoryGallery, *, lipschitz_bound: float) -> Finding:
-    """Issue certificates for one query and try to break them; the finding says who won."""
+def attack(
+    query: ImageEmbedding,
+    gallery: MemoryGallery,
+    *,
+    lipschitz_bound: float,
+    scales: Float64[np.ndarray, " D"],
+) -> Finding:
+    """Issue certificates for one query and try to break them; the finding says who won.
+
+    A change of the pixels by r may move the embedding by r gain (scales o u) for any unit u.
+    """
     vectors = gallery.vectors.astype(np.float64)
     shortest = float("inf")
     changes = 0
     for k in (1, _K):
-        (answer,) = certified_search(gallery, [query], lipschitz_bound=lipschitz_bound, k=k)
+        (answer,) = certified_search(
+            gallery, [query], lipschitz_bound=lipschitz_bound, output_scales=scales, k=k
+        )
         radii = answer.certificate.certified_radii
         rows = answer.candidates.rows[answer.certificate.positions]
         if rows.tolist() != top(query.vector, vectors, k).tolist():
             return failed("the search and a plain scan rank differently", _REPORT)
-        reach = lipschitz_bound * query.gain * radii + 2.0 * query.forward_error
-        for row, length, radius in zip(rows.tolist(), reach.tolist(), radii.tolist(), strict=True):
+        for row, radius in zip(rows.tolist(), radii.tolist(), strict=True):
             if radius == 0.0:
                 continue  # Nothing is promised about this one.
-            steps = (1.0 - _STEP) * length * directions(row, vectors)
+            moves = scales * unit(scales * directions(row, vectors))
+            steps = query.gain * radius * moves + 2.0 * query.forward_error * unit(moves)
+            steps *= 1.0 - _STEP
             changes += len(steps)
             if evicted(row, query.vector + steps, vectors, k).any():
                 return failed("a change below the radius displaced a result", _REPORT)
@@ -123,10 +140,12 @@ def attack(query: ImageEmbedding, gallery: MemoryGallery, *, lipschitz_bound: fl
             shortest = float(radii[0])
             if shortest == 0.0:
                 return failed("the radius of a plain case is 0: nothing is proved", _REPORT)
-            beyond = query.vector + (1.0 + _STEP) * crossing(int(rows[0]), query.vector, vectors)
+            change, needed = crossing(int(rows[0]), query.vector, vectors, scales)
+            beyond = query.vector + (1.0 + _STEP) * change
             if not evicted(int(rows[0]), beyond[None], vectors, 1).all():
                 return failed("a change beyond the nearest plane displaced nothing", _REPORT)
-            if float(reach[0]) < 0.99 * float(np.linalg.norm(beyond - query.vector)):
+            lost = 2.0 * query.forward_error / float(scales.min())
+            if query.gain * shortest + lost < 0.99 * needed:
                 return failed("the radius is far below what this method can prove", _REPORT)
     return ok(
         f"radius {shortest:.4g} of a small picture: {changes} changes below the radii displaced "
@@ -153,24 +172,35 @@ def evicted(
 
 
 def directions(row: int, vectors: Float64[np.ndarray, "N D"]) -> Float64[np.ndarray, "B D"]:
-    """Unit changes: random ones, straight towards each other entry, and away from this one."""
+    """Changes: random ones, straight towards each other entry, and away from this one."""
     random = np.random.default_rng(row).standard_normal((_RANDOM_CHANGES, vectors.shape[1]))
     others = np.delete(vectors, row, axis=0) - vectors[row]
-    found = np.concatenate([random, others, others.mean(axis=0)[None], -vectors[[row]]])
-    norms = np.linalg.norm(found, axis=1, keepdims=True)
-    return found / np.where(norms > 0.0, norms, 1.0)
+    return np.concatenate([random, others, others.mean(axis=0)[None], -vectors[[row]]])
+
+
+def unit(rows: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B D"]:
+    """Each row at length 1, or zero."""
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0.0, norms, 1.0)
 
 
 def crossing(
-    row: int, query: Float64[np.ndarray, " D"], vectors: Float64[np.ndarray, "N D"]
-) -> Float64[np.ndarray, " D"]:
-    """The shortest change after which this entry and some other one score the same."""
-    others = np.delete(vectors, row, axis=0)
-    normals = vectors[row] - others
-    lengths = np.linalg.norm(normals, axis=1)
+    row: int,
+    query: Float64[np.ndarray, " D"],
+    vectors: Float64[np.ndarray, "N D"],
+    scales: Float64[np.ndarray, " D"],
+) -> tuple[Float64[np.ndarray, " D"], float]:
+    """A change after which this entry and some other one score the same: what it takes least.
+
+    Returns:
+        The change, and how far the network's input must move for it.
+    """
+    normals = vectors[row] - np.delete(vectors, row, axis=0)
+    lengths = np.linalg.norm(scales * normals, axis=1)
     distances = (normals @ query) / lengths
     nearest = int(distances.argmin())
-    return -distances[nearest] * normals[nearest] / lengths[nearest]
+    change = -distances[nearest] * scales**2 * normals[nearest] / lengths[nearest]
+    return change, float(distances[nearest])
 
 
 def _scene(embedder: Embedder) -> tuple[ImageEmbedding, MemoryGallery]:

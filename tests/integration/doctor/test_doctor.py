@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,8 @@ from paths import DOCS
 from redis_tools import running_redis
 from typer.testing import CliRunner
 
-from model.embedder import Embedder, ImageEmbedding
+from model.convert import main as convert
+from model.embedder import DEFAULT_CHECKPOINT, Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
 from service.__main__ import cli
 from service.decoding.worker import memory_of_one_image
@@ -130,24 +132,43 @@ def test_a_format_that_does_not_decode_is_named(monkeypatch: pytest.MonkeyPatch)
     assert found[0].detail.startswith("JPEG: ")
 
 
-@pytest.fixture(scope="module")
-def scene(model: Model) -> tuple[ImageEmbedding, MemoryGallery, float]:
-    embedder = model()
-    assert isinstance(embedder, Embedder)
-    return *certificate._scene(embedder), embedder.lipschitz_bound
+@dataclass
+class Scene:
+    """A query, a gallery and what is proved of their network; of an attack, how it ended."""
+
+    query: ImageEmbedding
+    gallery: MemoryGallery
+    embedder: Embedder
+
+    def attack(self) -> Finding:
+        return attack(
+            self.query,
+            self.gallery,
+            lipschitz_bound=self.embedder.lipschitz_bound,
+            scales=self.embedder.output_scales,
+        )
 
 
-def test_the_certificate_here_holds(scene: tuple[ImageEmbedding, MemoryGallery, float]):
-    query, gallery, bound = scene
-    assert attack(query, gallery, lipschitz_bound=bound).outcome == "ok"
+@pytest.fixture(scope="module", params=["isotropic", "head-aware"])
+def scene(request, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    path = DEFAULT_CHECKPOINT
+    if request.param == "head-aware":
+        path = tmp_path_factory.mktemp("rotated") / "rotated.safetensors"
+        convert(DEFAULT_CHECKPOINT, path)
+    embedder = Embedder.load(path)
+    assert embedder.metric == request.param
+    return Scene(*certificate._scene(embedder), embedder)
+
+
+def test_the_certificate_here_holds(scene: Scene):
+    assert scene.attack().outcome == "ok"
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.999, 1.001, 2.0])
 def test_a_certificate_with_a_wrong_factor_is_found_out(
-    factor: float, scene: tuple[ImageEmbedding, MemoryGallery, float], monkeypatch
+    factor: float, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ):
     """Radii a thousandth too large are broken; far too small ones are no news but are said."""
-    query, gallery, bound = scene
     honest = certificate.certified_search
 
     def wrong(index: MemoryGallery, queries: list[ImageEmbedding], **options: object):
@@ -158,7 +179,7 @@ def test_a_certificate_with_a_wrong_factor_is_found_out(
         return [answer]
 
     monkeypatch.setattr(certificate, "certified_search", wrong)
-    finding = attack(query, gallery, lipschitz_bound=bound)
+    finding = scene.attack()
     if factor == 0.999:
         assert finding.outcome == "ok"
     else:
@@ -166,12 +187,9 @@ def test_a_certificate_with_a_wrong_factor_is_found_out(
         assert "below the radius" in finding.detail or "far below" in finding.detail
 
 
-def test_a_wrong_ranking_is_found_out(
-    scene: tuple[ImageEmbedding, MemoryGallery, float], monkeypatch: pytest.MonkeyPatch
-):
-    query, gallery, bound = scene
+def test_a_wrong_ranking_is_found_out(scene: Scene, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(certificate, "top", lambda *_: np.array([5]))
-    assert "rank differently" in attack(query, gallery, lipschitz_bound=bound).detail
+    assert "rank differently" in scene.attack().detail
 
 
 def test_whatever_a_check_raises_is_a_line():
