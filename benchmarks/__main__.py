@@ -10,6 +10,7 @@ SCRIPTS = (
     ("near_equal.py", "many results among near-equal rows against the same in random rows"),
     ("network.py", "forward pass: default against naive, published against rebuilding T"),
     ("pixels.py", "decode and resize"),
+    ("trim.py", "search with trim against search without, and what is found"),
     ("smoothing.py", "randomised smoothing of a teacher against our certificate"),
     ("throughput.py", "/search over HTTP against the same work offline, then overload"),
     ("build_index.py", "build against decode alone and embed alone"),

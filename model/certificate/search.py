@@ -83,6 +83,27 @@ class SearchCertificate:
     order_radius: float
     verdicts: Verdicts | None = None
 
+    def within(self, radius: float) -> "SearchCertificate":
+        """The certificate where what was embedded is itself certain below a radius only.
+
+        No radius is larger than that one; but what nothing can change (inf, None) stays so.
+        """
+        top1, verdicts = self.top1_radius, self.verdicts
+        return replace(
+            self,
+            certified_radii=_limited(self.certified_radii, radius),
+            top1_radius=None if top1 is None else float(_limited(top1, radius)),
+            set_radius=float(_limited(self.set_radius, radius)),
+            order_radius=float(_limited(self.order_radius, radius)),
+            verdicts=verdicts and replace(verdicts, radii=_limited(verdicts.radii, radius)),
+        )
+
+
+def _limited(
+    radii: Float64[np.ndarray, "..."] | float, radius: float
+) -> Float64[np.ndarray, "..."]:
+    return np.asarray(np.where(np.isinf(radii), radii, np.minimum(radii, radius)))
+
 
 class Ranking(NamedTuple):
     """Candidates scored and ranked in float64: the answer, before anything is said of its radii.

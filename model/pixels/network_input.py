@@ -10,15 +10,16 @@ from jaxtyping import Float64
 
 from model.pixels.decode import DecodedImage
 from model.pixels.resize import resize_operator
+from model.pixels.trim import Box
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkInput:
-    """An upload in the network's square.
+    """An upload, or a box of it, in the network's square.
 
     Attributes:
         values: in [0, 1] up to rounding, (3, S, S), float64.
-        gain: upper bound of the l2 norm of the resize from the upload.
+        gain: upper bound of the l2 norm of the resize from the upload, or the box.
         input_error: upper bound of the l2 distance to the same resize in real arithmetic.
         height: of the upload, pixels.
         width: of the upload, pixels.
@@ -31,9 +32,11 @@ class NetworkInput:
     width: int
 
 
-def network_input(image: DecodedImage, size: int) -> NetworkInput:
-    """The input of a network whose square has this side."""
-    resize = resize_operator(image.height, image.width, size)
+def network_input(image: DecodedImage, size: int, box: Box | None = None) -> NetworkInput:
+    """The input of a network whose square has this side, of the whole image or a box of it."""
+    pixels = image.pixels if box is None else box.of(image.pixels)
+    height, width = pixels.shape[:2]
+    resize = resize_operator(height, width, size)
     return NetworkInput(
-        resize.apply(image.pixels), resize.gain, resize.input_error, image.height, image.width
+        resize.apply(pixels), resize.gain, resize.input_error, image.height, image.width
     )

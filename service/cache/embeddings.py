@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from model.embedder import Embedder
+from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
 from service.cache.memory import CachedEmbedding, MemoryCache
 from service.cache.shared import RecordCodec, SharedCache, cache_context
@@ -43,20 +43,29 @@ class EmbeddingCache:
             self._counts, rejected=self._shared.rejected if self._shared is not None else 0
         )
 
-    async def find(self, sha256: str) -> QueryImage | None:
-        """A file's image with its embedding, if it was embedded before."""
-        found = self._memory.get(sha256) if self._memory is not None else None
+    async def find(self, sha256: str, *, wants_trim: bool = False) -> QueryImage | None:
+        """A file's image with its embedding, if it was embedded before, and trimmed if wanted."""
+        key = _memory_key(sha256, is_trimmed=wants_trim)
+        found = self._memory.get(key) if self._memory is not None else None
         if found is not None:
             self._counts.memory_hits += 1
         elif self._shared is not None:
-            found = await self._shared.get(sha256)
+            found = await self._shared.get(sha256, is_trimmed=wants_trim)
             if found is not None:
                 self._counts.redis_hits += 1
                 self._keep_here(sha256, found)
         if found is None:
             self._counts.misses += 1
             return None
-        return QueryImage(found.format, None, sha256=sha256, embedding=found.embedding)
+        crop = found.crop and QueryImage(found.format, None, embedding=found.crop)
+        return QueryImage(
+            found.format,
+            None,
+            sha256=sha256,
+            embedding=found.embedding,
+            trim=found.trim,
+            crop=crop,
+        )
 
     def keep(self, image: QueryImage) -> None:
         """Remember an image that was embedded just now; one that was found is remembered already.
@@ -67,17 +76,32 @@ class EmbeddingCache:
         # A truncated file is not kept: a replica that refuses it must never be answered from here.
         if image.input is None or image.embedding is None or image.is_truncated:
             return
-        # A copy: the vector is a row of its batch, which would all stay in memory with it.
-        vector = image.embedding.vector.copy()
-        vector.flags.writeable = False
-        found = CachedEmbedding(image.format, replace(image.embedding, vector=vector))
-        self._keep_here(image.sha256, found)
+        found = CachedEmbedding(image.format, _apart(image.embedding))
+        self._keep(image.sha256, found)
+        if image.trim is not None:
+            crop = image.crop and _apart(image.crop.embedded)
+            trimmed = replace(found, trim=image.trim, crop=crop)
+            self._keep(image.sha256, trimmed)
+
+    def _keep(self, sha256: str, found: CachedEmbedding) -> None:
+        self._keep_here(sha256, found)
         if self._shared is not None:
-            self._shared.put(image.sha256, found)
+            self._shared.put(sha256, found)
 
     def _keep_here(self, sha256: str, found: CachedEmbedding) -> None:
         if self._memory is not None:
-            self._memory.put(sha256, found)
+            self._memory.put(_memory_key(sha256, is_trimmed=found.trim is not None), found)
+
+
+def _memory_key(sha256: str, *, is_trimmed: bool) -> str:
+    return f"{sha256} trimmed" if is_trimmed else sha256
+
+
+def _apart(embedding: ImageEmbedding) -> ImageEmbedding:
+    """A copy: the vector is a row of its batch, which would all stay in memory with it."""
+    vector = embedding.vector.copy()
+    vector.flags.writeable = False
+    return replace(embedding, vector=vector)
 
 
 def make_cache(

@@ -4,6 +4,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from model.embedder import ImageEmbedding
+from model.pixels.trim import Trim
 
 # Five small objects, a key of 64 letters and its place in a dictionary: 0.9 KB as measured.
 _BYTES_AROUND = 1024
@@ -16,15 +17,20 @@ class CachedEmbedding:
     Attributes:
         format: of the content, as the decode policy names it.
         embedding: with gain, forward error and size; its vector is never written to again.
+        trim: what is left of it without its borders; None of what was not looked at for them.
+        crop: the embedding of that part; None also where it is the whole picture.
     """
 
     format: str
     embedding: ImageEmbedding
+    trim: Trim | None = None
+    crop: ImageEmbedding | None = None
 
     @property
     def bytes_held(self) -> int:
         """Memory that it takes, with the key and the objects around it."""
-        return self.embedding.vector.nbytes + _BYTES_AROUND
+        crop = 0 if self.crop is None else self.crop.vector.nbytes
+        return self.embedding.vector.nbytes + crop + _BYTES_AROUND
 
 
 class MemoryCache:

@@ -3,11 +3,17 @@
 A record has a fixed layout, and nothing in it can run code:
 
     magic 8 | dim u32 | height u32 | width u32 | format 8 | gain f64 | forward_error f64
-    | vector dim * f64 | mac 32                                          (little-endian)
+    | vector dim * f64 [| trim] | mac 32                                 (little-endian)
 
-The keyed hash covers the record and the question it answers: the file's SHA-256 and everything
-that the numbers depend on. So whoever can write to Redis and lacks the secret can neither make a
-record nor move one to another file, model or limit; the worst that can be done is a miss.
+of which a file that was trimmed has a second one, under a name of its own, with
+
+    trim: left, top, right, bottom 4 * u32 | radius f64 | gain f64 | forward_error f64
+    | vector dim * f64; the last three are 0 where the box is the whole picture.
+
+The keyed hash covers the record and the question it answers: the file's SHA-256, whether it was to
+be trimmed, and everything that the numbers depend on. So whoever can write to Redis and lacks the
+secret can neither make a record nor move one to another file, model or limit; the worst that can be
+done is a miss.
 """
 
 import hashlib
@@ -15,6 +21,7 @@ import hmac
 import json
 import math
 import struct
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -22,11 +29,13 @@ from jaxtyping import Float64
 
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits, decoder_versions
+from model.pixels.trim import Box, Trim
 from service.cache.memory import CachedEmbedding
 from service.redis.link import RedisAwayError, RedisLink, RedisRefusedError
 
 _MAGIC = b"lipsimE1"
 _HEAD = struct.Struct("<8sIII8sdd")
+_TRIM = struct.Struct("<IIIIddd")
 _MAC_BYTES = 32
 
 
@@ -52,11 +61,15 @@ class RecordCodec:
         self._name_key = _derive(secret, b"lipsim-name")
         self._context = context
         self._dim = dim
-        self.length = _HEAD.size + 8 * dim + _MAC_BYTES
 
-    def name(self, sha256: str) -> bytes:
+    def length(self, *, is_trimmed: bool = False) -> int:
+        """Bytes of a record."""
+        whole = _HEAD.size + 8 * self._dim + _MAC_BYTES
+        return whole + _TRIM.size + 8 * self._dim if is_trimmed else whole
+
+    def name(self, sha256: str, *, is_trimmed: bool = False) -> bytes:
         """Redis key of a file's record; without the secret it tells nobody which file that is."""
-        question = self._question(sha256)
+        question = self._question(sha256, is_trimmed=is_trimmed)
         return b"lipsim:e1:" + _keyed(self._name_key, question).hex().encode()
 
     def pack(self, sha256: str, found: CachedEmbedding) -> bytes:
@@ -71,36 +84,62 @@ class RecordCodec:
             embedding.forward_error,
         )
         content = head + embedding.vector.astype("<f8", copy=False).tobytes()
-        return content + self._mac(sha256, content)
+        if found.trim is not None:
+            crop, bounds = bytes(8 * self._dim), (0.0, 0.0)
+            if found.crop is not None:
+                crop = found.crop.vector.astype("<f8", copy=False).tobytes()
+                bounds = found.crop.gain, found.crop.forward_error
+            content += _TRIM.pack(*found.trim.box, found.trim.radius, *bounds) + crop
+        return content + self._mac(sha256, content, is_trimmed=found.trim is not None)
 
-    def unpack(self, sha256: str, record: object) -> CachedEmbedding:
+    def unpack(self, sha256: str, record: object, *, is_trimmed: bool = False) -> CachedEmbedding:
         """What a record holds, bit for bit what was packed.
 
         Raises:
             RecordError: it is not one that a holder of the secret wrote for this very question, or
                 it holds numbers that no embedding has.
         """
-        if not isinstance(record, bytes) or len(record) != self.length:
-            raise RecordError(f"a record has {self.length} bytes; this has others")
+        length = self.length(is_trimmed=is_trimmed)
+        if not isinstance(record, bytes) or len(record) != length:
+            raise RecordError(f"a record has {length} bytes; this has others")
         content, mac = record[:-_MAC_BYTES], record[-_MAC_BYTES:]
         # First, so that nothing that a stranger wrote is even looked at.
-        if not hmac.compare_digest(mac, self._mac(sha256, content)):
+        if not hmac.compare_digest(mac, self._mac(sha256, content, is_trimmed=is_trimmed)):
             raise RecordError("the record is not ours, or of another question")
         magic, dim, height, width, name, gain, error = _HEAD.unpack_from(content)
         if magic != _MAGIC or dim != self._dim or height < 1 or width < 1:
             raise RecordError("the record is of another kind")
-        vector = np.frombuffer(content, "<f8", offset=_HEAD.size).astype(np.float64)
+        embedding = self._embedding(content, _HEAD.size, (gain, error, height, width))
+        found = CachedEmbedding(_format_name(name), embedding)
+        return self._with_trim(found, content) if is_trimmed else found
+
+    def _with_trim(self, found: CachedEmbedding, content: bytes) -> CachedEmbedding:
+        start = _HEAD.size + 8 * self._dim
+        height, width = found.embedding.height, found.embedding.width
+        *sides, radius, gain, error = _TRIM.unpack_from(content, start)
+        left, top, right, bottom = sides
+        if not (left < right <= width and top < bottom <= height and radius >= 0.0):
+            raise RecordError("the box is none of this picture, or its radius is no number")
+        trim, crop = Trim(Box(left, top, right, bottom), radius), None
+        if trim.box != (0, 0, width, height):
+            crop = self._embedding(content, start + _TRIM.size, (gain, error, height, width))
+        return replace(found, trim=trim, crop=crop)
+
+    def _embedding(
+        self, content: bytes, start: int, bounds: tuple[float, float, int, int]
+    ) -> ImageEmbedding:
+        vector = np.frombuffer(content, "<f8", self._dim, start).astype(np.float64)
         vector.flags.writeable = False
-        _check_numbers(vector, gain, error)
-        embedding = ImageEmbedding(vector, gain, error, height, width)
-        return CachedEmbedding(_format_name(name), embedding)
+        _check_numbers(vector, *bounds[:2])
+        return ImageEmbedding(vector, *bounds)
 
-    def _mac(self, sha256: str, content: bytes) -> bytes:
+    def _mac(self, sha256: str, content: bytes, *, is_trimmed: bool) -> bytes:
         # The question's length is fixed, so the two parts cannot run into each other.
-        return _keyed(self._mac_key, self._question(sha256) + content)
+        question = self._question(sha256, is_trimmed=is_trimmed)
+        return _keyed(self._mac_key, question + content)
 
-    def _question(self, sha256: str) -> bytes:
-        return self._context + bytes.fromhex(sha256)
+    def _question(self, sha256: str, *, is_trimmed: bool) -> bytes:
+        return self._context + bytes.fromhex(sha256) + bytes([is_trimmed])
 
 
 class SharedCache:
@@ -118,13 +157,14 @@ class SharedCache:
         self._ttl_s = ttl_s
         self.rejected = 0
 
-    async def get(self, sha256: str) -> CachedEmbedding | None:
+    async def get(self, sha256: str, *, is_trimmed: bool = False) -> CachedEmbedding | None:
         """What Redis knows of a file; None if nothing, or nothing that may be believed."""
-        name = self._codec.name(sha256)
+        name = self._codec.name(sha256, is_trimmed=is_trimmed)
         try:
             # One byte more than a record has: a value of any size, put there by whomever, costs
             # no more than a record, and a longer one is told from it.
-            record = await self._link.ask(b"GETRANGE", name, 0, self._codec.length)
+            length = self._codec.length(is_trimmed=is_trimmed)
+            record = await self._link.ask(b"GETRANGE", name, 0, length)
         except RedisAwayError:
             return None
         except RedisRefusedError:  # There is something under this key, and it is no string.
@@ -132,13 +172,14 @@ class SharedCache:
         if record == b"":
             return None
         try:
-            return self._codec.unpack(sha256, record)
+            return self._codec.unpack(sha256, record, is_trimmed=is_trimmed)
         except RecordError:
             return self._reject(name)
 
     def put(self, sha256: str, found: CachedEmbedding) -> None:
         record = self._codec.pack(sha256, found)
-        self._link.post(b"SET", self._codec.name(sha256), record, b"EX", self._ttl_s)
+        name = self._codec.name(sha256, is_trimmed=found.trim is not None)
+        self._link.post(b"SET", name, record, b"EX", self._ttl_s)
 
     def _reject(self, name: bytes) -> None:
         self.rejected += 1

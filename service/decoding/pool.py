@@ -10,7 +10,7 @@ import structlog
 
 from model.errors import EmptyImageError, ImageDecodeError
 from model.pixels.decode import DecodeLimits
-from service.decoding.protocol import ANSWER, MAX_HEADER_BYTES, QUESTION, unpack
+from service.decoding.protocol import ANSWER, MAX_HEADER_BYTES, Question, unpack
 from service.decoding.query_image import QueryImage
 from service.decoding.worker import limits_as_json
 from service.errors import DecodeTimeoutError, OverloadedError
@@ -68,7 +68,13 @@ class DecodePool:
             self._free.put_nowait(process)
 
     async def prepare(
-        self, data: bytes, *, watch: Stopwatch, patience_s: float, wants_pixels: bool = False
+        self,
+        data: bytes,
+        *,
+        watch: Stopwatch,
+        patience_s: float,
+        wants_pixels: bool = False,
+        wants_trim: bool = False,
     ) -> QueryImage:
         """The image of a file's bytes, ready for the network.
 
@@ -77,6 +83,7 @@ class DecodePool:
             watch: gets the time until a process was free, and that of decoding.
             patience_s: longest wait for a free process.
             wants_pixels: hash the decoded pixels too.
+            wants_trim: look for borders, and prepare what is left without them too.
 
         Raises:
             ImageError: the bytes are no image that the decode policy accepts, or decoding them
@@ -92,7 +99,7 @@ class DecodePool:
                 "no decode process was free in time", reason="queue_timeout"
             ) from error
         watch.lap("queue")
-        task = asyncio.create_task(self._run(process, data, wants_pixels=wants_pixels))
+        task = asyncio.create_task(self._run(process, Question(data, wants_pixels, wants_trim)))
         self._tasks.add(task)
         task.add_done_callback(self._finish)
         try:
@@ -106,12 +113,10 @@ class DecodePool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(process.end() for process in self._processes))
 
-    async def _run(
-        self, process: "_DecodeProcess", data: bytes, *, wants_pixels: bool
-    ) -> QueryImage:
+    async def _run(self, process: "_DecodeProcess", question: Question) -> QueryImage:
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await process.prepare(data, wants_pixels=wants_pixels)
+                return await process.prepare(question)
         except TimeoutError as error:
             await process.end()
             await process.start()
@@ -162,14 +167,14 @@ class _DecodeProcess:
     async def check(self) -> None:
         """See that the process does its work: it must refuse an empty file."""
         with contextlib.suppress(EmptyImageError):
-            await self.prepare(b"", wants_pixels=False)
+            await self.prepare(Question(b""))
 
-    async def prepare(self, data: bytes, *, wants_pixels: bool) -> QueryImage:
+    async def prepare(self, question: Question) -> QueryImage:
         """As `DecodePool.prepare`; an image is blamed only for ending a process that just began."""
         while True:
             was_proven = self._is_proven
             try:
-                return await self._ask(data, wants_pixels=wants_pixels)
+                return await self._ask(question)
             except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
                 self._metrics.decode_deaths.inc()
                 log.warning("decode_process_ended", exit_code=await self.end(), why=repr(error))
@@ -187,20 +192,21 @@ class _DecodeProcess:
             process.kill()
         return await process.wait()
 
-    async def _ask(self, data: bytes, *, wants_pixels: bool) -> QueryImage:
+    async def _ask(self, question: Question) -> QueryImage:
         await self.start()
         process = self._process
         assert process is not None  # noqa: S101 - `start` has made one.
         assert process.stdin is not None  # noqa: S101
         assert process.stdout is not None  # noqa: S101
-        process.stdin.write(QUESTION.pack(len(data), wants_pixels))
-        process.stdin.write(data)
+        process.stdin.write(question.head)
+        process.stdin.write(question.data)
         await process.stdin.drain()
         head = await process.stdout.readexactly(ANSWER.size)
         header_length, array_length = ANSWER.unpack(head)
-        if header_length > MAX_HEADER_BYTES or array_length not in (0, 24 * self._size**2):
+        length = 24 * self._size**2
+        if header_length > MAX_HEADER_BYTES or array_length not in (0, length, 2 * length):
             raise ValueError("an answer of a decode process has a wrong length")
         header = await process.stdout.readexactly(header_length)
         array = await process.stdout.readexactly(array_length)
         self._is_proven = True
-        return unpack(header, array, self._size)
+        return unpack(header, array, self._size, wants_trim=question.wants_trim)

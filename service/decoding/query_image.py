@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from model.pixels.network_input import NetworkInput
+from model.pixels.trim import Trim
 
 if TYPE_CHECKING:  # It needs torch, which a decode process does without.
     from model.embedder import ImageEmbedding
@@ -24,6 +25,8 @@ class QueryImage:
         is_truncated: the file ended early, and was drawn as far as it goes.
         sha256: of the file, hex; the service's own, never one that a decode process names.
         embedding: None until the worker has run the network; it sets this once and for all.
+        trim: what is left of it without its borders; None if it was not asked for.
+        crop: that part as an image of its own; None also where it is the whole picture.
     """
 
     format: str
@@ -32,12 +35,19 @@ class QueryImage:
     is_truncated: bool = False
     sha256: str = ""
     embedding: "ImageEmbedding | None" = None
+    trim: Trim | None = None
+    crop: "QueryImage | None" = None
 
     @property
     def embedded(self) -> "ImageEmbedding":
         """Its embedding, once it has one."""
         assert self.embedding is not None  # noqa: S101 - found in a cache, or computed by now.
         return self.embedding
+
+    @property
+    def parts(self) -> tuple["QueryImage", ...]:
+        """All of it that goes through the network."""
+        return (self,) if self.crop is None else (self, self.crop)
 
     @property
     def norm(self) -> float:

@@ -11,13 +11,14 @@ import json
 import resource
 import sys
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import Any
 
 from model.errors import DependencyError, ImageDecodeError, ImageError
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.network_input import network_input
+from model.pixels.trim import find_trim
 from service.decoding.protocol import (
-    QUESTION,
+    Question,
     pack_error,
     pack_image,
     pack_setup_error,
@@ -56,33 +57,27 @@ def main() -> None:
     _widen_pipes()
     # Kept from libraries: a stray print would be read as an answer.
     answers, sys.stdout = sys.stdout.buffer, sys.stderr
-    while (question := _read_question(sys.stdin.buffer)) is not None:
-        data, wants_pixels = question
-        answers.write(refusal or _answer(data, limits, size, wants_pixels=wants_pixels))
+    while (question := Question.read(sys.stdin.buffer)) is not None:
+        answers.write(refusal or _answer(question, limits, size))
         answers.flush()
 
 
-def _read_question(stream: BinaryIO) -> tuple[bytes, bool] | None:
-    head = stream.read(QUESTION.size)
-    if len(head) < QUESTION.size:
-        return None
-    length, wants_pixels = QUESTION.unpack(head)
-    data = stream.read(length)
-    return (data, wants_pixels) if len(data) == length else None
-
-
-def _answer(data: bytes, limits: DecodeLimits, size: int, *, wants_pixels: bool) -> bytes:
+def _answer(question: Question, limits: DecodeLimits, size: int) -> bytes:
     try:
-        image = decode_image(data, limits)
-        pixels = hashlib.sha256(image.pixels.tobytes()).hexdigest() if wants_pixels else None
-        return pack_image(
-            QueryImage(
-                pixels_sha256=pixels,
-                format=image.format,
-                is_truncated=image.is_truncated,
-                input=network_input(image, size),
-            )
+        image = decode_image(question.data, limits)
+        found = QueryImage(
+            format=image.format,
+            is_truncated=image.is_truncated,
+            input=network_input(image, size),
         )
+        if question.wants_pixels:
+            found.pixels_sha256 = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+        if question.wants_trim:
+            found.trim = find_trim(image.pixels)
+            box = found.trim.box
+            if box != (0, 0, image.width, image.height):
+                found.crop = QueryImage(image.format, network_input(image, size, box))
+        return pack_image(found)
     except ImageError as error:
         return pack_error(error)
     except MemoryError:

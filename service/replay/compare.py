@@ -11,14 +11,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeGuard
 
+from pydantic import TypeAdapter
+
 from service.replay.recomputation import ROUNDING, Recomputation, Tolerances
-from service.schemas.search import OLD_RECORD, SearchAnswer, SearchResult
+from service.schemas.search import OLD_RECORD, SearchAnswer, SearchResult, TrimmedAnswer
 from service.work.answers import rms_8bit
 
 _CLEAR = 1e3
 """Times the tolerance: from there on, rounding does not decide whether a radius is `exact`."""
 
-_LATER = frozenset({"metric", "items", "vectors", "view"})
+_LATER = frozenset({"metric", "items", "vectors", "view", "trim"})
 """Members that records of earlier releases have not: `OLD_RECORD`."""
 
 Json = Mapping[str, Any]
@@ -31,14 +33,16 @@ class Comparison:
     """An answer that is compared.
 
     Attributes:
-        answer: as it was recorded.
+        listed: its results, as they were recorded.
         recomputation: the same question, asked now.
+        is_old: the record is one of earlier releases, which said less.
         words: what does not hold.
         changes: of each radius that was compared, in uploaded pixels.
     """
 
-    answer: SearchAnswer
+    listed: Sequence[SearchResult]
     recomputation: Recomputation
+    is_old: bool
     words: list[str] = field(default_factory=list[str])
     changes: list[float] = field(default_factory=list[float])
 
@@ -77,8 +81,7 @@ class Comparison:
         self, path: str, recorded: Collection[str], recomputed: Collection[str]
     ) -> list[str]:
         """Both must have the same members; gives those that both have."""
-        audit = self.answer.audit
-        later = _LATER if audit is not None and audit.record == OLD_RECORD else frozenset[str]()
+        later = _LATER if self.is_old else frozenset[str]()
         for member in sorted(set(recomputed) - set(recorded) - later):
             self.say(f"{path} has no {member!r:.80}")
         for member in sorted(set(recorded) - set(recomputed)):
@@ -134,7 +137,8 @@ def compare_answers(answer: SearchAnswer, record: Json, recomputation: Recomputa
         record: the same as JSON has it, so that members which nobody asked for are seen.
         recomputation: the same question, asked now.
     """
-    comparison = Comparison(answer, recomputation)
+    is_old = answer.audit is not None and answer.audit.record == OLD_RECORD
+    comparison = Comparison(answer.results, recomputation, is_old)
     comparison.members("", record, recomputation.answer, ANSWER_RULES)
     return comparison
 
@@ -145,6 +149,18 @@ def _by(rules: Mapping[str, Rule]) -> Rule:
 
 def _unchecked(_c: Comparison, _path: str, _recorded: Any, _recomputed: Any) -> None:
     """Nothing can be held against it, or another rule or the whole list does."""
+
+
+def _unless_null(rule: Rule) -> Rule:
+    """The rule where both have the member, which is null in both or in none."""
+
+    def compare(c: Any, path: str, recorded: Any, recomputed: Any) -> None:
+        if recorded is None or recomputed is None:
+            c.exact(path, recorded, recomputed)
+        else:
+            rule(c, path, recorded, recomputed)
+
+    return compare
 
 
 def _near(tolerance: Callable[[Tolerances], float]) -> Rule:
@@ -181,38 +197,46 @@ def _operating_point(c: Comparison, path: str, recorded: Json | None, recomputed
     c.exact(path, recorded and {"stale": False, **recorded}, recomputed)
 
 
+def _trimmed(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None:
+    """The second answer, by the rules of the first and what its crop may differ by."""
+    listed = TypeAdapter(list[SearchResult]).validate_python(recorded["results"] or [])
+    crop = c.recomputation.trimmed or c.recomputation
+    inside = Comparison(listed, crop, c.is_old, c.words, c.changes)
+    inside.members(path, recorded, recomputed, TRIMMED_RULES)
+
+
 def _results(c: Comparison, path: str, record: Sequence[Json], _recomputed: Any) -> None:
     recomputed = {result.id: result for result in c.recomputation.results}
-    _check_list(c)
-    for place, (recorded, members) in enumerate(zip(c.answer.results, record, strict=True)):
+    _check_list(c, path)
+    for place, (recorded, members) in enumerate(zip(c.listed, record, strict=True)):
         name = f"{path}[{place}]"
         found = recomputed.get(recorded.id) or _outsider(c, name, recorded)
         if found is not None:
             pair = ResultComparison(**vars(c), recorded=recorded, recomputed=found)
             dump = found.model_dump(exclude_unset=True)
             pair.members(f"{name} ({recorded.id!r:.80})", members, dump, RESULT_RULES)
-    listed = {recorded.id for recorded in c.answer.results}
+    listed = {recorded.id for recorded in c.listed}
     for item_id, result in recomputed.items():
         if item_id not in listed and not _may_be_missing(c, result):
             c.say(f"{item_id!r:.80} belongs in the answer and was not in it")
 
 
-def _check_list(c: Comparison) -> None:
+def _check_list(c: Comparison, path: str) -> None:
     """What must hold of the list as it stands, whatever is recomputed."""
-    results, options, say = c.answer.results, c.recomputation.options, c.say
+    results, options, say = c.listed, c.recomputation.options, c.say
     if len({result.id for result in results}) != len(results):
         say("an entry is in the answer twice")
     if len(results) > options.k:
         say(f"there are {len(results)} results, and k was {options.k}")
     for place, result in enumerate(results):
-        name = f"results[{place}]"
+        name = f"{path}[{place}]"
         c.exact(f"{name}.rank", result.rank, place + 1)
         c.near(f"{name}.distance", result.distance, 1 - result.similarity, ROUNDING)
         if options.max_distance is not None and not result.distance <= options.max_distance:
             say(f"{name}.distance is above max_distance")
     for place, (a, b) in enumerate(pairwise(results)):
         if not a.similarity >= b.similarity:
-            say(f"results[{place + 1}] is nearer than the one before")
+            say(f"{path}[{place + 1}] is nearer than the one before")
 
 
 def _outsider(c: Comparison, name: str, recorded: SearchResult) -> SearchResult | None:
@@ -235,7 +259,7 @@ def _outsider(c: Comparison, name: str, recorded: SearchResult) -> SearchResult 
 
 def _may_be_missing(c: Comparison, result: SearchResult) -> bool:
     """Whether an honest answer may lack this one: it was promised nothing, and lies at the edge."""
-    options, recorded = c.recomputation.options, c.answer.results
+    options, recorded = c.recomputation.options, c.listed
     if result.certified_radius != 0.0:
         return False
     limit, cosine = options.max_distance, c.tolerances.cosine
@@ -296,7 +320,12 @@ def _margin(
         norm, error, scale = c.tolerances.norm, c.tolerances.forward_error, c.tolerances.scale
         implied = max(0.0, min(recorded * norm, norm - 2.0 * error)) / scale
         slack = c.tolerances.radius + 2.0 * ROUNDING * (norm / scale + implied)
-        if c.tolerances.least_scale == scale:
+        is_isotropic = c.tolerances.least_scale == scale
+        if implied > c.recomputation.trim_radius:  # The box limits the radius, and no margin.
+            is_whole = c.is_whole if is_isotropic else c.recomputation.saw_everything
+            if is_whole and recomputed is not None:
+                c.near(path, recorded, recomputed, c.tolerances.margin(recomputed))
+        elif is_isotropic:
             c.near(f"{path}, as a radius,", implied, radius, slack)
         elif implied > radius + slack:
             c.say(f"{path} would be a radius of {implied}, above the recorded {radius}")
@@ -355,16 +384,24 @@ QUERY_RULES: Mapping[str, Rule] = {
     "embedding_norm": _near(lambda t: t.embedding),
     "vector": _vector,
 }
+_CERTIFICATE = _by(dict.fromkeys(("top1_radius", "set_radius", "order_radius"), _radius))
 ANSWER_RULES: Mapping[str, Rule] = {
     "query": _query,
     "index": Comparison.exact,
     "model": _by({"forward_error": _rounded}),
     "operating_point": _operating_point,
     "results": _results,
-    "certificate": _by(dict.fromkeys(("top1_radius", "set_radius", "order_radius"), _radius)),
+    "certificate": _CERTIFICATE,
+    "trimmed": _unless_null(_trimmed),
     "timings_ms": _unchecked,
     # Other versions that decode to the very same pixels are as good.
     "audit": _by({"decoders": _unchecked, "record": _unchecked}),
+}
+TRIMMED_RULES: Mapping[str, Rule] = {
+    "box": Comparison.exact,
+    "trim_radius": Comparison.exact,
+    "results": _unless_null(_results),
+    "certificate": _unless_null(_CERTIFICATE),
 }
 RESULT_RULES: Mapping[str, Rule] = {
     "rank": _unchecked,  # Its place in the list is.
@@ -383,6 +420,10 @@ RESULT_RULES: Mapping[str, Rule] = {
     "certified": _certified,
     "metadata": Comparison.exact,
 }
-for _rules, _model in ((ANSWER_RULES, SearchAnswer), (RESULT_RULES, SearchResult)):
+for _rules, _model in (
+    (ANSWER_RULES, SearchAnswer),
+    (TRIMMED_RULES, TrimmedAnswer),
+    (RESULT_RULES, SearchResult),
+):
     if _rules.keys() != _model.model_fields.keys():
         raise TypeError(f"each member of {_model.__name__} needs a rule, and nothing else does")

@@ -22,6 +22,7 @@ from service.work.answers import (
     build_model,
     build_query,
     build_results,
+    build_trimmed,
     find_point,
 )
 
@@ -93,12 +94,16 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Recomputation:
-    """A question and what it is answered by."""
+    """A question and what it is answered by.
+
+    `trim_radius` limits every radius where the query is a crop.
+    """
 
     embedder: Embedder
     index: GalleryIndex
     query: QueryImage
     options: SearchOptions
+    trim_radius: float = math.inf
 
     @property
     def saw_everything(self) -> bool:
@@ -126,10 +131,14 @@ class Recomputation:
             "query": build_query(query, include_vector=options.include_vector),
             "index": build_index(index),
             "model": build_model(self.embedder, query.embedded.forward_error),
-            "certificate": build_certificate(self._full, self.embedder.claim),
+            "certificate": build_certificate(self.full, self.embedder.claim),
             "audit": build_audit(options, options.k, pixels, self.embedder, index),
         }
         answer = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
+        if self.query.trim is not None:
+            crop = self.trimmed and self.trimmed.full
+            trimmed = build_trimmed(self.query, crop, index, options, self.embedder.claim)
+            answer["trimmed"] = trimmed.model_dump(exclude_unset=True)
         return {
             **answer,
             "operating_point": None if point is None else point.model_dump(),
@@ -138,8 +147,16 @@ class Recomputation:
         }
 
     @cached_property
+    def trimmed(self) -> "Recomputation | None":
+        """The same question about what is inside the borders; None where nothing is outside."""
+        trim, crop = self.query.trim, self.query.crop
+        if trim is None or crop is None:
+            return None
+        return replace(self, query=crop, trim_radius=trim.radius)
+
+    @cached_property
     def results(self) -> list[SearchResult]:
-        return self._results(self._full)
+        return self._results(self.full)
 
     def similarity(self, item_id: str, view: str) -> float:
         """That of one view of an entry; -1 where there is none of that name."""
@@ -181,7 +198,7 @@ class Recomputation:
         return result
 
     @cached_property
-    def _full(self) -> Answer:
+    def full(self) -> Answer:
         """The answer of a full scan: no bound on unseen entries is in its radii."""
         options = self.options
         certificate = certify_search(
@@ -214,4 +231,6 @@ class Recomputation:
         )
 
     def _results(self, answer: Answer) -> list[SearchResult]:
+        proof = answer.certificate.within(self.trim_radius)
+        answer = replace(answer, certificate=proof)
         return build_results(answer, self.index, self.query, self.options)

@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image, decoder_versions
+from model.pixels.network_input import network_input
+from model.pixels.trim import find_trim
 from service.decoding.query_image import QueryImage
 from service.errors import ReplayError
 from service.replay.compare import compare_answers
@@ -88,6 +90,8 @@ class Replayer:
             is_truncated=image.is_truncated,
         )
         options = SearchOptions.model_validate({**audit["options"], "include_audit": True})
+        if options.trim:
+            self._trim(query, image)
         recomputation = Recomputation(self._embedder, self._index(record, audit), query, options)
         comparison = compare_answers(answer, record, recomputation)
         has_changed = audit["decoders"] != decoder_versions()
@@ -98,6 +102,14 @@ class Replayer:
             tolerance=comparison.tolerances.radius,
             unchecked=("timings_ms", *(["audit.decoders"] if has_changed else [])),
         )
+
+    def _trim(self, query: QueryImage, image: DecodedImage) -> None:
+        query.trim = find_trim(image.pixels)
+        box = query.trim.box
+        if box != (0, 0, image.width, image.height):
+            inside = network_input(image, self._embedder.input_size, box)
+            (embedding,) = self._embedder.embed_inputs([inside])
+            query.crop = QueryImage(image.format, None, embedding=embedding)
 
     def _check_model(self, record: Mapping[str, Any]) -> None:
         wanted, here = record["model"]["fingerprint"], self._embedder.fingerprint

@@ -43,6 +43,7 @@ async def search(request: Request, service: Service) -> Response:
             upload.images,
             lambda images, watch: SearchJob(images, options, key, watch),
             wants_pixels=options.include_audit,
+            wants_trim=options.trim,
         )
     return json_response(content)
 

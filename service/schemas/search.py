@@ -20,7 +20,7 @@ from service.schemas.common import (
 from service.schemas.indexes import OperatingPoint
 
 RECORD: Final = "lipsim-audit-2"
-# Of releases that did not say `metric`, `view` and the counts of items and vectors.
+# Of releases that did not say `metric`, `view`, `trim` and the counts of items and vectors.
 OLD_RECORD: Final = "lipsim-audit-1"
 
 PROMISE = (
@@ -68,6 +68,11 @@ class SearchOptions(Options):
     require_exact: bool = Field(
         default=False,
         description="Search deeper until each radius is the largest this method can prove.",
+    )
+    trim: bool = Field(
+        default=False,
+        description="Search without uniform borders (letterboxes, frames, bars) too: the answer "
+        "gains `trimmed`, and is otherwise as without it.",
     )
     include_vector: bool = Field(default=False, description="Return the query's embedding.")
     include_metadata: bool = Field(default=True, description="Return the metadata of each result.")
@@ -146,6 +151,30 @@ class AnswerCertificate(Wire):
     meaning: str = Field(description="The promise in one sentence.")
 
 
+class TrimBox(Wire):
+    """A part of the upright image, in pixels: what is left without its uniform borders."""
+
+    left: int
+    top: int
+    right: int = Field(description="The first column outside.")
+    bottom: int = Field(description="The first row outside.")
+
+
+class TrimmedAnswer(Wire):
+    """What the image finds without its uniform borders, beside what it finds with them."""
+
+    box: TrimBox
+    trim_radius: Radius = Field(
+        description="l2 change of the uploaded pixels below which the box stays; it limits every "
+        "radius in here. null: no change of pixels can move it."
+    )
+    results: list[SearchResult] | None = Field(
+        description="As in the answer, of the image inside the box; radii are in uploaded pixels "
+        "all the same. null where the box is the whole image: the answer itself says all."
+    )
+    certificate: AnswerCertificate | None = Field(description="Of these results; null with them.")
+
+
 class SearchTimings(StageTimings):
     """Wall time of each stage, in milliseconds."""
 
@@ -166,6 +195,7 @@ class AuditedOptions(Wire):
     require_exact: bool
     operating_point: str | None
     epsilon: float | None
+    trim: bool = False
     include_vector: bool
     include_metadata: bool
 
@@ -195,5 +225,6 @@ class SearchAnswer(Wire):
     )
     results: list[SearchResult]
     certificate: AnswerCertificate
+    trimmed: TrimmedAnswer | None = Field(default=None, description="Only with trim.")
     timings_ms: SearchTimings
     audit: Audit | None = Field(default=None, description="Only with include_audit.")

@@ -1,6 +1,7 @@
 """What a search has found and proved, as the schemas of an answer have it."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from index_builder.search.certified import Answer
@@ -22,6 +23,8 @@ from service.schemas.search import (
     QueryInfo,
     SearchOptions,
     SearchResult,
+    TrimBox,
+    TrimmedAnswer,
 )
 
 MEANING = {
@@ -147,6 +150,32 @@ def build_certificate(answer: Answer, claim: Claim) -> AnswerCertificate:
         norm="l2",
         strict=True,
         meaning=MEANING[claim],
+    )
+
+
+def build_trimmed(
+    query: QueryImage,
+    answer: Answer | None,
+    index: GalleryIndex,
+    options: SearchOptions,
+    claim: Claim,
+) -> TrimmedAnswer:
+    """The second answer of an image that was looked at for borders; `answer` is its crop's.
+
+    No radius is larger than that of the box: beyond it, another crop may be what is searched.
+    """
+    assert query.trim is not None  # noqa: S101 - it was asked for.
+    box, radius = query.trim
+    results = certificate = None
+    if query.crop is not None and answer is not None:
+        answer = replace(answer, certificate=answer.certificate.within(radius))
+        results = build_results(answer, index, query.crop, options)
+        certificate = build_certificate(answer, claim)
+    return TrimmedAnswer(
+        box=TrimBox(**box._asdict()),
+        trim_radius=wire_radius(radius),
+        results=results,
+        certificate=certificate,
     )
 
 

@@ -7,7 +7,7 @@ pass, and nothing below knows of requests.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -29,7 +29,7 @@ from service.observability.metrics import Metrics
 from service.schemas.common import UNIT, ImageInfo, Stage
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
-from service.schemas.search import Audit, SearchAnswer, SearchTimings
+from service.schemas.search import SearchAnswer, SearchTimings
 from service.schemas.similarity import Interval, PairRadius, PairTimings, SimilarityAnswer
 from service.work.answers import (
     build_audit,
@@ -38,6 +38,7 @@ from service.work.answers import (
     build_model,
     build_query,
     build_results,
+    build_trimmed,
     find_point,
     image_fields,
     wire_radius,
@@ -51,11 +52,11 @@ JobTask = Task[Job, bytes]
 
 
 class _Search(NamedTuple):
-    """One search of a batch: the task, its job, and its query."""
+    """One search of a batch: the task, its job, and what was found for each part of its image."""
 
     task: JobTask
     job: SearchJob
-    query: QueryImage
+    found: dict[QueryImage, Answer]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Engine:
         for task in tasks:
             match task.job:
                 case SearchJob() as job:
-                    searches[job.key].append(_Search(task, job, job.images[0]))
+                    searches[job.key].append(_Search(task, job, {}))
                 case SimilarityJob() as job:
                     task.answer(self._compare(job, *job.images))
                 case EmbedJob() as job:
@@ -97,7 +98,8 @@ class Engine:
         for job in jobs:
             job.watch.lap("queue")
             job.watch.shared_by = max(job.watch.shared_by, len(jobs))
-        images = [image for job in jobs for image in job.images if image.embedding is None]
+        parts = [part for job in jobs for image in job.images for part in image.parts]
+        images = [image for image in parts if image.embedding is None]
         inputs = [image.input for image in images if image.input is not None]
         if inputs:
             for image, embedding in zip(images, self.embedder.embed_inputs(inputs), strict=True):
@@ -108,14 +110,25 @@ class Engine:
     def _search(self, key: BatchKey, group: Sequence[_Search]) -> list[JobTask]:
         """Answer searches, all from one version of the index; gives those to be put back."""
         open_searches = dict(enumerate(group))
+        asked = [
+            (place, part)
+            for place, search in open_searches.items()
+            for part in search.job.images[0].parts
+        ]
         try:
             with self.registry.lease(key.index) as index:
                 rule, point = find_point(index, key.operating_point)
                 *shallow, whole = search_depths(index, key.k)
-                is_postponed = any(search.task.is_postponed for search in group)
+                depths = shallow or [whole]
+                if any(search.task.is_postponed for search in group):
+                    # Of two parts one may have been answered: it is again, by the same search.
+                    depths = [whole] if len(asked) == 1 else [*shallow, whole]
                 answers = answer_queries(
                     TimedIndex(index, open_searches),
-                    [Query(search.query.embedded, search.task.check_deadline) for search in group],
+                    [
+                        Query(part.embedded, open_searches[place].task.check_deadline)
+                        for place, part in asked
+                    ],
                     SearchQuestion(
                         lipschitz_bound=self.embedder.lipschitz_bound,
                         output_scales=self.embedder.output_scales,
@@ -124,12 +137,19 @@ class Engine:
                         require_exact=key.require_exact,
                         rule=rule,
                     ),
-                    [whole] if is_postponed or not shallow else shallow,
+                    depths,
                 )
-                for place, answer in answers:
-                    search = open_searches[place]
-                    search.task.answer(self._search_answer(search, answer, index, point))
-                    del open_searches[place]
+                for number, answer in answers:
+                    place, part = asked[number]
+                    search = group[place]
+                    if isinstance(answer, RetrievalError):
+                        search.task.answer(answer)
+                    else:
+                        search.found[part] = answer
+                        if len(search.found) == len(search.job.images[0].parts):
+                            search.task.answer(self._search_answer(search, index, point))
+                    if search.task.is_answered:
+                        open_searches.pop(place, None)
         except RetrievalError as error:
             for search in open_searches.values():
                 search.task.answer(error)
@@ -137,22 +157,20 @@ class Engine:
         return [search.task for search in open_searches.values()]
 
     def _search_answer(
-        self,
-        search: _Search,
-        answer: Answer | RetrievalError,
-        index: GalleryIndex,
-        point: OperatingPoint | None,
-    ) -> bytes | RetrievalError:
-        if isinstance(answer, RetrievalError):
-            return answer
-        job, query = search.job, search.query
+        self, search: _Search, index: GalleryIndex, point: OperatingPoint | None
+    ) -> bytes:
+        job, (query,) = search.job, search.job.images
+        answer = search.found[query]
         results = build_results(answer, index, query, job.options)
         self.metrics.observe_results(index.name, results)
         job.watch.lap("certify")
-        audit: dict[str, Audit] = {}
+        extra: dict[str, Any] = {}
+        if job.options.trim:
+            crop = search.found.get(query.crop) if query.crop is not None else None
+            extra["trimmed"] = build_trimmed(query, crop, index, job.options, self.embedder.claim)
         if job.options.include_audit:
-            pixels = job.images[0].pixels_sha256 or ""
-            audit["audit"] = build_audit(job.options, job.key.k, pixels, self.embedder, index)
+            pixels = query.pixels_sha256 or ""
+            extra["audit"] = build_audit(job.options, job.key.k, pixels, self.embedder, index)
         whole = SearchAnswer(
             query=build_query(query, include_vector=job.options.include_vector),
             index=build_index(index),
@@ -161,7 +179,7 @@ class Engine:
             results=results,
             certificate=build_certificate(answer, self.embedder.claim),
             timings_ms=SearchTimings(**job.watch.timings_ms()),
-            **audit,
+            **extra,
         )
         return encode(whole)
 

@@ -60,6 +60,7 @@ class Pipeline:
         make_job: MakeJob,
         *,
         wants_pixels: bool = False,
+        wants_trim: bool = False,
     ) -> bytes:
         """The answer to one request, as JSON.
 
@@ -68,6 +69,7 @@ class Pipeline:
             images: the files it holds.
             make_job: from the prepared images, the job of the worker threads.
             wants_pixels: hash the decoded pixels of each image too.
+            wants_trim: prepare each image without its borders too.
 
         Raises:
             ImageError: an image cannot be used.
@@ -78,7 +80,8 @@ class Pipeline:
         """
         with self.slots.take():
             watch = context_of(request.scope).watch = Stopwatch()
-            work = self._answer(images, make_job, watch, wants_pixels=wants_pixels)
+            wants = {"wants_pixels": wants_pixels, "wants_trim": wants_trim}
+            work = self._answer(images, make_job, watch, **wants)
             try:
                 return await _unless_gone(request.receive, work)
             finally:
@@ -96,11 +99,10 @@ class Pipeline:
         images: tuple[bytes, ...],
         make_job: MakeJob,
         watch: Stopwatch,
-        *,
-        wants_pixels: bool,
+        **wants: bool,
     ) -> bytes:
         # One after the other: a request of two images is no heavier on the others than two of one.
-        prepared = [await self._prepare(data, watch, wants_pixels=wants_pixels) for data in images]
+        prepared = [await self._prepare(data, watch, **wants) for data in images]
         job = make_job(tuple(prepared), watch)
         try:
             return await self.batcher.run(job, patience_s=self._patience_s(watch))
@@ -110,19 +112,25 @@ class Pipeline:
                 for image in prepared:
                     self.cache.keep(image)
 
-    async def _prepare(self, data: bytes, watch: Stopwatch, *, wants_pixels: bool) -> QueryImage:
+    async def _prepare(
+        self, data: bytes, watch: Stopwatch, *, wants_pixels: bool, wants_trim: bool
+    ) -> QueryImage:
         """The image of a file: from a cache, or decoded, which its pixels' hash takes."""
         # Our own hash, never one that a decode process names: it is the key of the cache.
         sha256 = await _hash(data)
         if self.cache is not None:
-            found = None if wants_pixels else await self.cache.find(sha256)
+            found = None if wants_pixels else await self.cache.find(sha256, wants_trim=wants_trim)
             watch.lap("cache")
             if found is not None:
                 watch.skip("decode")
                 return found
         watch.skip("cache")
         image = await self.decoders.prepare(
-            data, watch=watch, patience_s=self._patience_s(watch), wants_pixels=wants_pixels
+            data,
+            watch=watch,
+            patience_s=self._patience_s(watch),
+            wants_pixels=wants_pixels,
+            wants_trim=wants_trim,
         )
         image.sha256 = sha256
         return image

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from model.embedder import ImageEmbedding
 from model.pixels.decode import ALL_FORMATS
+from model.pixels.trim import Box, Trim
 from service.cache.memory import CachedEmbedding
 from service.cache.shared import RecordCodec, RecordError
 
@@ -40,7 +41,7 @@ RECORD = CODEC.pack(
 @given(hashes, images)
 def test_a_record_gives_back_what_was_packed_bit_for_bit(sha256: str, found: CachedEmbedding):
     record = CODEC.pack(sha256, found)
-    assert len(record) == CODEC.length
+    assert len(record) == CODEC.length()
     again = CODEC.unpack(sha256, record)
     one, two = found.embedding, again.embedding
     assert again.format == found.format
@@ -49,6 +50,55 @@ def test_a_record_gives_back_what_was_packed_bit_for_bit(sha256: str, found: Cac
     numbers = ("gain", "forward_error", "height", "width")
     assert [getattr(one, n) for n in numbers] == [getattr(two, n) for n in numbers]
     assert not two.vector.flags.writeable
+
+
+EMBEDDING = ImageEmbedding(np.linspace(-1, 1, DIM), 0.5, 1e-11, 480, 640)
+CROP = ImageEmbedding(np.linspace(1, -2, DIM), 0.25, 1e-12, 480, 640)
+TRIMS = {
+    "whole": (Trim(Box(0, 0, 640, 480), math.inf), None),
+    "cropped": (Trim(Box(3, 40, 640, 479), 0.125), CROP),
+}
+
+
+@pytest.mark.parametrize("kind", TRIMS)
+def test_a_record_of_a_trimmed_file_gives_back_box_radius_and_crop_bit_for_bit(kind: str):
+    trim, crop = TRIMS[kind]
+    record = CODEC.pack(SHA256, CachedEmbedding("PNG", EMBEDDING, trim, crop))
+    assert len(record) == CODEC.length(is_trimmed=True)
+    again = CODEC.unpack(SHA256, record, is_trimmed=True)
+    assert again.trim == trim
+    assert again.embedding.vector.tobytes() == EMBEDDING.vector.tobytes()
+    if crop is None:
+        assert again.crop is None
+    else:
+        assert again.crop.vector.tobytes() == crop.vector.tobytes()
+        for name in ("gain", "forward_error", "height", "width"):
+            assert getattr(again.crop, name) == getattr(crop, name)
+
+
+def test_a_record_of_a_trimmed_file_is_none_of_the_file_as_it_is_nor_the_other_way_round():
+    record = CODEC.pack(SHA256, CachedEmbedding("PNG", EMBEDDING, *TRIMS["cropped"]))
+    for question, answer in ((False, record), (True, RECORD), (True, record[: len(RECORD)])):
+        with pytest.raises(RecordError):
+            CODEC.unpack(SHA256, answer, is_trimmed=question)
+    assert CODEC.name(SHA256, is_trimmed=True) != CODEC.name(SHA256)
+
+
+@pytest.mark.parametrize(
+    "trim",
+    [
+        Trim(Box(0, 0, 641, 480), 0.1),
+        Trim(Box(0, 0, 640, 481), 0.1),
+        Trim(Box(5, 0, 5, 480), 0.1),
+        Trim(Box(0, 9, 640, 8), 0.1),
+        Trim(Box(0, 1, 640, 480), math.nan),
+        Trim(Box(0, 1, 640, 480), -1.0),
+    ],
+)
+def test_a_box_that_no_picture_has_is_a_miss_even_under_the_true_secret(trim: Trim):
+    record = CODEC.pack(SHA256, CachedEmbedding("PNG", EMBEDDING, trim, CROP))
+    with pytest.raises(RecordError):
+        CODEC.unpack(SHA256, record, is_trimmed=True)
 
 
 def test_every_single_bit_flip_is_a_miss():

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import typer
 from forked import run_program
+from PIL import ImageOps
 from service_helpers import draw_picture, encode, open_client, run_builder
 
 from model.embedder import Embedder
@@ -58,7 +59,8 @@ def test_a_record_of_an_older_release_holds_without_what_that_did_not_say(
     del record["model"]["metric"], record["index"]["items"], record["index"]["vectors"]
     for result in record["results"]:
         del result["view"]
-    assert len(replayer.replay(record, QUERIES[0]).differences) == 3 + len(record["results"])
+    del record["audit"]["options"]["trim"]
+    assert len(replayer.replay(record, QUERIES[0]).differences) == 4 + len(record["results"])
     record["audit"]["record"] = "lipsim-audit-1"
     assert replayer.replay(record, QUERIES[0]).differences == ()
 
@@ -211,3 +213,30 @@ def test_a_version_that_was_replaced_is_still_repeated(tmp_path: Path):
     replayer = Replayer(Embedder.load(), data_dir, DecodeLimits())
     assert replayer.replay(record, QUERIES[0]).differences == ()
     replayer.close()
+
+
+def letterbox(seed: int) -> bytes:
+    return encode(ImageOps.expand(draw_picture(seed), (0, 50), "black"), "JPEG")
+
+
+@pytest.mark.parametrize("options", [{"k": 3}, {"k": 60}, {"max_distance": 0.4}])
+def test_a_trimmed_answer_is_trimmed_and_asked_again(
+    client: httpx.Client, replayer: Replayer, options: dict[str, object]
+):
+    for image, has_borders in ((letterbox(8), True), (QUERIES[0], False)):
+        record = ask(client, image, trim=True, **options)
+        assert (record["trimmed"]["results"] is not None) == has_borders
+        outcome = replayer.replay(record, image)
+        assert outcome.differences == ()
+
+
+@pytest.mark.parametrize("name", ["trim_radius", "certified_radius", "top1_radius"])
+def test_a_trimmed_answer_that_claims_more_than_the_box_allows_does_not_hold(
+    client: httpx.Client, replayer: Replayer, name: str
+):
+    image = letterbox(8)
+    record = ask(client, image, k=3, trim=True)
+    trimmed = record["trimmed"]
+    owner = {"certified_radius": trimmed["results"][0], "top1_radius": trimmed["certificate"]}
+    owner.get(name, trimmed)[name] = 1.01 * trimmed["trim_radius"]
+    assert any(f".{name} was" in words for words in replayer.replay(record, image).differences)

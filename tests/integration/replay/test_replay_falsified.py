@@ -3,19 +3,21 @@
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import typer
+from PIL import ImageOps
 from service_helpers import draw_picture, encode, open_client, run_builder
 from test_replay import ask
 
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import RetrievalError
-from model.pixels.decode import DecodedImage, DecodeLimits
+from model.pixels.decode import DecodeLimits
+from model.pixels.network_input import NetworkInput
 from service.replay.__main__ import main
 from service.replay.replayer import Replayer
 from service.settings import Settings
@@ -43,6 +45,10 @@ WHOLE = {"k": 200, "epsilon": 0.5}
 IMAGES = (encode(draw_picture(7, 90, 70), "JPEG"), encode(draw_picture(777, 64, 48)))
 ASKED = [(IMAGES[0], options) for options in (*OPTIONS, WHOLE)]
 ASKED += [(IMAGES[1], options) for options in OPTIONS]
+# The first of them in a letterbox, and one that has no borders.
+BOXED = encode(ImageOps.expand(draw_picture(7, 90, 70), (0, 30), (9, 8, 7)), "PNG")
+TRIM = {"k": 2, "operating_point": "balanced", "epsilon": 0.3, "trim": True}
+ASKED += [(BOXED, TRIM), (IMAGES[1], {"k": 2, "trim": True})]
 
 Path_ = tuple[str | int, ...]
 
@@ -77,13 +83,15 @@ def recorded(calibrated: Path) -> list[Recorded]:
 @pytest.fixture(scope="module")
 def replayer(calibrated: Path) -> Iterator[Replayer]:
     embedder = Embedder.load()
-    known: dict[bytes, ImageEmbedding] = {}
+    known: dict[bytes, list[ImageEmbedding]] = {}
 
-    def embed_once(image: DecodedImage) -> ImageEmbedding:
-        pixels = image.pixels.tobytes()
-        return known.get(pixels) or known.setdefault(pixels, Embedder.embed_image(embedder, image))
+    def embed_once(inputs: Sequence[NetworkInput]) -> list[ImageEmbedding]:
+        values = b"".join(given.values.tobytes() for given in inputs)
+        return known.get(values) or known.setdefault(
+            values, Embedder.embed_inputs(embedder, inputs)
+        )
 
-    embedder.embed_image = embed_once
+    embedder.embed_inputs = embed_once
     replayer = Replayer(embedder, calibrated, DecodeLimits())
     yield replayer
     replayer.close()
@@ -165,6 +173,9 @@ def test_the_records_have_what_is_falsified(recorded: list[Recorded]):
     assert any(result["certified_radius"] is None for result in results)
     assert any("vector" in record["query"] for record, _ in recorded)
     assert any(not record["results"] for record, _ in recorded)
+    second = [record["trimmed"]["results"] for record, _ in recorded if "trimmed" in record]
+    assert len(second) == 2
+    assert second.count(None) == 1
 
 
 @pytest.mark.parametrize("number", range(len(ASKED)))

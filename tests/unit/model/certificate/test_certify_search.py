@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from model.certificate.match import MatchRule
 from model.certificate.pairs import Candidates, score
 from model.certificate.search import certify_search
 from model.errors import CertificateError
@@ -314,3 +315,20 @@ def test_a_query_equal_to_an_entry_is_exact_within_a_threshold_too():
         certificate = certify(rows[7].astype(float), gallery_of(rows), k=1, max_distance=limit)
         assert certificate.certified_radii[0] > 0.0
         assert certificate.exact.all()
+
+
+def test_a_certificate_within_a_radius_has_none_above_it_and_leaves_what_nothing_can_change():
+    rule = MatchRule(k=1, threshold=0.1)
+    two = certify([3.0, 1.0], gallery_of(PLANE), k=2, rule=rule)
+    limited = two.within(0.25)
+    for name in ("certified_radii", "top1_radius", "set_radius", "order_radius"):
+        np.testing.assert_array_equal(
+            getattr(limited, name), np.minimum(getattr(two, name), 0.25), err_msg=name
+        )
+    np.testing.assert_array_equal(limited.verdicts.radii, np.minimum(two.verdicts.radii, 0.25))
+    np.testing.assert_array_equal(limited.margins, two.margins)
+    everything = certify([3.0, 1.0], gallery_of(PLANE), k=3).within(0.25)
+    assert everything.certified_radii.tolist() == [math.inf] * 3
+    assert everything.set_radius == math.inf
+    assert everything.order_radius <= 0.25
+    assert certify([3.0, 1.0], NONE).within(0.25).top1_radius is None
