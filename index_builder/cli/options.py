@@ -16,7 +16,7 @@ from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 EXIT_QUARANTINED = 3
 
 _LIMITS = DecodeLimits()
-ViewSet = Literal["none", "shift", "crop", "mirror", "full"]
+ViewSet = Literal["none", "shift", "crop", "mirror", "wide", "full"]
 SourceArgument = Annotated[
     list[Path],
     typer.Argument(

@@ -99,6 +99,7 @@ VIEW_SETS: Mapping[str, Sequence[str]] = {
     "shift": (WHOLE, *_SHIFTS),
     "crop": (WHOLE, *_SHIFTS, "middle-85"),
     "mirror": (WHOLE, *_SHIFTS, "middle-85", "mirror"),
+    "wide": tuple(name for name in VIEWS if name != "middle-72" and not name.startswith("turn-")),
     "full": tuple(VIEWS),
 }
 

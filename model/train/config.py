@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from model.cli.problems import problems
 from model.errors import TrainingError
 from model.nets.presets import PRESETS
+from model.pixels.views import VIEW_SETS
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -51,7 +52,8 @@ class FinetuneSettings(_Settings):
 class EditedCopiesSettings(_Settings):
     """What the tasks copies and maps share: edited copies against other pictures."""
 
-    kind_weights: str = ""  # how much oftener pictures of a kind are drawn: "clipart=4,photo=3"
+    # How much oftener pictures of a kind are drawn: "clipart=4,photo=3"; those of weight 0 never.
+    kind_weights: str = ""
     views: PositiveCount = 6  # edited copies of each picture that are kept
     stacked_share: Annotated[float, Field(ge=0, le=1)] = 0.2  # of them that are edited twice
     neighbours: Count = 0  # a drawn picture brings one of so many that look most like it; 0: none
@@ -69,9 +71,21 @@ class EditedCopiesSettings(_Settings):
 class CopiesSettings(EditedCopiesSettings):
     """The head of the wavelet network, on features computed once."""
 
+    # Views of each picture that the gallery holds: see model.pixels.views. The closed form takes a
+    # copy's distance from the nearest, and the loss is of items of so many vectors.
+    gallery_views: str = "none"
     head_basis: PositiveCount = 2048  # principal directions of the features that the head may read
     within_scale: HeadScale = 0.8  # kw of the closed-form head: small for recall, large for radii
     total_scale: HeadScale = 4.0  # kt of the closed-form head
+
+    @field_validator("gallery_views")
+    @classmethod
+    def _is_known(cls, views: str) -> str:
+        if views not in VIEW_SETS:
+            raise ValueError(
+                f"gallery_views must be one of {', '.join(VIEW_SETS)}, got {_short(views)}"
+            )
+        return views
 
 
 class MapsSettings(EditedCopiesSettings):

@@ -63,6 +63,8 @@ def check_same(student: Student, network: Network) -> None:
     with torch.no_grad():
         trained = student(inputs.to(parameter)).double()
         exported = network(inputs.to(parameter.device))
+    if student.exports_rotated:
+        trained, exported = trained @ trained.T, exported @ exported.T
     norms = exported.norm(dim=1).clamp_min(1e-12)
     off = float(((trained - exported).norm(dim=1) / norms).max())
     if not off <= student.export_tolerance:

@@ -21,12 +21,17 @@ class Student(nn.Module):
         config: shape of the network.
         export_tolerance: how far the exported network's embeddings may be from the student's own,
             relative to their norm; what rounding to the stored formats costs, with room.
+        exports_rotated: whether the exported embeddings are turned: norms and cosines stay.
         bfloat16: set by the trainer; `arithmetic` makes it so.
     """
 
     config: EmbedderConfig
     export_tolerance: float = 1e-4
     bfloat16: bool = False
+
+    @property
+    def exports_rotated(self) -> bool:
+        return False
 
     def constrain(self) -> None:
         """After each optimizer step: back onto the set where the bound holds, if a step leaves it.

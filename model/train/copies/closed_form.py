@@ -56,6 +56,19 @@ def discriminant(
     return principal_basis(carried, dim).T @ whiten
 
 
+def least_moved(
+    views: Float[Tensor, "P V K"], copies: Float[Tensor, "P C K"], head: Float[Tensor, "D K"] | None
+) -> Float[Tensor, "M K"]:
+    """What an edit changes that no view of the picture does: copies minus the view nearest to each.
+
+    Nearest behind the head; without one, as the features are.
+    """
+    seen, asked = (views, copies) if head is None else (views @ head.T, copies @ head.T)
+    nearest = torch.cdist(asked, seen).argmin(dim=2)
+    own = views.gather(1, nearest[..., None].expand_as(copies))
+    return (copies - own).flatten(0, 1)
+
+
 @torch.no_grad()
 def fit_narrowing_maps(student: WaveStudent, inputs: Float[Tensor, "B 3 S S"]) -> None:
     """Gives each map that narrows the principal directions of the details it reads.

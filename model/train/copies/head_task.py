@@ -7,6 +7,7 @@ and a step costs two small matrix products instead of a pass through the network
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from model.data.pictures import PictureSet, evenly
+from model.pixels.views import VIEW_SETS
 from model.train.config import CopiesSettings, TrainConfig
 from model.train.copies.closed_form import (
     covariance_of,
     discriminant,
     fit_narrowing_maps,
+    least_moved,
     principal_basis,
 )
 from model.train.copies.material import (
@@ -54,11 +57,14 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
     basis, centre, bank = _feature_bank(front, material)
     rows = np.array(bank)  # float16, in memory: a step reads a thousand places
     progress().step("solving for the head in closed form")
-    closed_form = _closed_form(config.copies, torch.from_numpy(rows), front.config.embedding_dim)
+    views = VIEW_SETS[config.copies.gallery_views]
+    closed_form = _closed_form(
+        config.copies, torch.from_numpy(rows), len(views), front.config.embedding_dim
+    )
     student = HeadStudent(front, basis, centre, *closed_form)
-    *inputs, originals = validation_inputs(material, front.config.input_size)
+    *inputs, originals = validation_inputs(material, front.config.input_size, views)
     plain, queries = ((_features_of(front, some) - centre) @ basis for some in inputs)
-    return student, HeadTask(material, student, rows, (plain, queries, originals))
+    return student, HeadTask(material, student, rows, (plain, queries, originals), len(views))
 
 
 class HeadStudent(Student):
@@ -87,7 +93,7 @@ class HeadStudent(Student):
         self.register_buffer("centre", centre.float())
         self.mix, self.offset = nn.Parameter(mix.float()), nn.Parameter(offset.float())
 
-    def head(self, coordinates: Float[Tensor, "B K"]) -> Float[Tensor, "B D"]:
+    def head(self, coordinates: Float[Tensor, "*B K"]) -> Float[Tensor, "*B D"]:
         """Raw embeddings of features in the basis."""
         return coordinates @ self.mix.T - self.offset
 
@@ -96,8 +102,16 @@ class HeadStudent(Student):
 
     @torch.no_grad()
     def constrain(self) -> None:
-        """Projects the head to the nearest contraction."""
+        """Projects the head to the nearest contraction; a free one is scaled to that norm."""
+        if self.front.has_free_head:
+            scale = HEAD_NORM / torch.linalg.matrix_norm(self.mix.double(), 2).to(self.mix)
+            self.mix.mul_(scale)
+            self.offset.mul_(scale)
         self.mix.copy_(nearest_contraction(self.mix, HEAD_NORM))
+
+    @property
+    def exports_rotated(self) -> bool:
+        return self.front.exports_rotated
 
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
         """The front's tensors with this head, the basis multiplied in."""
@@ -114,6 +128,10 @@ class HeadTask(EditedCopiesTask):
         assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
         return student.head(plain.float()), student.head(edited.float())
 
+    def metric(self, student: Student) -> Float[Tensor, "D D"] | None:
+        assert isinstance(student, HeadStudent)  # noqa: S101 (likewise)
+        return student.mix @ student.mix.T if student.front.has_free_head else None
+
     def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
         assert isinstance(student, HeadStudent)  # noqa: S101 (likewise)
         return student.head(rows.to(student.mix)).detach().double().cpu().numpy()
@@ -127,28 +145,35 @@ def _fit(front: WaveStudent, training: PictureSet) -> None:
     fit_narrowing_maps(front, torch.from_numpy(inputs))
 
 
-def _closed_form(settings: CopiesSettings, rows: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Head and offset from the bank's first rows of each picture, and their edited copies.
+def _closed_form(
+    settings: CopiesSettings, rows: Tensor, views: int, dim: int
+) -> tuple[Tensor, Tensor]:
+    """Head and offset from the bank's rows of each picture: its views, then edited copies.
+
+    Which view is nearest to a copy is told by the head before: as the features are, then twice
+    behind what was fitted.
 
     Where so few pictures have fewer directions than an embedding has numbers, the rest are 0.
     """
     some = rows[evenly(len(rows), 4096)].float()
-    edits = (some[:, 1:] - some[:, :1]).flatten(0, 1).double()
-    mix = discriminant(
-        edits.T @ edits / len(edits),
-        covariance_of(some[:, 0]),
-        min(dim, rows.shape[2]),
-        settings.within_scale,
-        settings.total_scale,
-    )
+    seen, copies, plain = some[:, :views], some[:, views:], some[:, 0]
+    total, rank = covariance_of(plain), min(dim, rows.shape[2])
+    scales = settings.within_scale, settings.total_scale
+
+    def fitted(edits: Tensor) -> Tensor:
+        return discriminant((edits.T @ edits).double() / len(edits), total, rank, *scales).float()
+
+    mix = fitted(least_moved(seen, copies, None))
+    for _ in range(2 if views > 1 else 0):
+        mix = fitted(least_moved(seen, copies, mix))
     mix = functional.pad(mix, (0, 0, 0, dim - len(mix)))
-    return mix, mix @ some[:, 0].double().mean(dim=0)
+    return mix, mix @ plain.mean(dim=0)
 
 
 def _feature_bank(
     front: WaveStudent, material: Material
 ) -> tuple[Float[Tensor, "N K"], Float[Tensor, " N"], Float16[np.ndarray, "P V K"]]:
-    """Features of every training picture, as it is first, and of its edited copies.
+    """Features of the views of every training picture, as it is first, and of its edited copies.
 
     Of the front the maps are used, not the head. There are fewer directions than the settings say
     where so many cannot be told apart.
@@ -159,9 +184,12 @@ def _feature_bank(
     """
     front.eval()
     pictures, seed, settings = material.training, material.config.seed, material.config.copies
+    gallery_views = VIEW_SETS[settings.gallery_views]
 
-    def features(place: int, views: int) -> Float[Tensor, "V N"]:
-        seen = material.copies(place, views)
+    def features(
+        place: int, copies: int, gallery_views: Sequence[str] = ("whole",)
+    ) -> Float[Tensor, "V N"]:
+        seen = material.copies(place, copies, gallery_views)
         return _features_of(front, network_inputs(seen, front.config.input_size))
 
     places = evenly(len(pictures), _BASIS_ROWS // 2)
@@ -171,14 +199,16 @@ def _feature_bank(
     basis = _row_space(some - centre, settings.head_basis)
 
     def row(place: int) -> Float16[np.ndarray, "V K"]:
-        return ((features(place, settings.views) - centre) @ basis).half().numpy()
+        return ((features(place, settings.views, gallery_views) - centre) @ basis).half().numpy()
 
     weights = [
         hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
         for tensor in front.state_dict().values()
     ]
     about = [material.contents, seed, settings.views, settings.stacked_share, *basis.shape]
-    name, shape = f"features-{digest_of(weights, about)}", (1 + settings.views, basis.shape[1])
+    about += gallery_views[1:]
+    name = f"features-{digest_of(weights, about)}"
+    shape = len(gallery_views) + settings.views, basis.shape[1]
     store = PartStore(material.folder / "features", name, len(pictures), shape, "float16")
     return basis, centre, store.build(row, "features", material.device)
 

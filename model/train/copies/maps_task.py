@@ -48,11 +48,11 @@ class MapsTask(EditedCopiesTask):
     def pairs(self, student: Student, plain: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
         keys: list[Tensor] = []
         queries: list[Tensor] = []
-        for some, copies in zip(plain.split(_PER_PASS), edited.split(_PER_PASS), strict=True):
+        for some, copies in zip(plain[:, 0].split(_PER_PASS), edited.split(_PER_PASS), strict=True):
             embeddings = student(_floats(torch.cat([some, copies])))
             keys.append(embeddings[: len(some)])
             queries.append(embeddings[len(some) :])
-        return torch.cat(keys), torch.cat(queries)
+        return torch.cat(keys)[:, None], torch.cat(queries)
 
     def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
         device = next(student.parameters()).device

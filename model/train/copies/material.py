@@ -2,7 +2,7 @@
 """What the tasks on edited copies read: pictures, their copies, a teacher's words, a network."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ from jaxtyping import Float32, Int64, UInt8
 from model.data.edits import EDIT_KINDS, edit, query_kinds
 from model.data.pictures import Picture, PictureSet
 from model.errors import TrainingError
+from model.pixels.views import VIEWS
 from model.teachers.precomputed import PrecomputedEmbeddings
 from model.train.config import EditedCopiesSettings, TrainConfig
+from model.train.copies.draws import kind_probabilities
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import gather_shares, own_share, progress
-from model.train.sampling import check_decodes, identity_of, training_and_validation
+from model.train.sampling import Part, check_decodes, identity_of, training_and_validation
 from model.train.task import Sources, fresh_student, stored_student
 from model.train.views import framed
 
@@ -51,13 +53,17 @@ class Material:
             "start": self.start,
         }
 
-    def copies(self, place: int, views: int) -> list[UInt8[np.ndarray, "_ _ 3"]]:
-        """A training picture as it is, then edited copies, of the kinds that evaluation asks.
+    def copies(
+        self, place: int, views: int, gallery_views: Sequence[str] = ("whole",)
+    ) -> list[UInt8[np.ndarray, "_ _ 3"]]:
+        """A training picture's views, as it is if not named, then edited copies of it.
+
+        The copies are of the kinds that evaluation asks.
 
         Some, with probability `stacked_share`, are edited twice.
         """
         pixels = self.training[place].pixels()
-        seen = [pixels]
+        seen = [VIEWS[name].of(pixels) for name in gallery_views]
         for view in range(views):
             rng = np.random.default_rng([self.config.seed, _EDIT, place, view])
             copy = edit(pixels, EDIT_KINDS[int(rng.integers(len(EDIT_KINDS)))], rng)
@@ -78,7 +84,11 @@ def gathered(config: TrainConfig, sources: Sources, start: str | None) -> Materi
         teacher.require(training.ids)
     places = own_share(range(len(training)))
     shown = progress().counting("hashing training pictures", places, len(places))
-    lines, kinds = zip(*gather_shares([_about(training[place]) for place in shown]), strict=True)
+    abouts = gather_shares([_about(training[place]) for place in shown])
+    weights = kind_probabilities(settings.kind_weights, [kind for _, kind in abouts])
+    drawn = np.flatnonzero(weights).tolist()
+    training = Part(training, drawn)
+    lines, kinds = zip(*(abouts[place] for place in drawn), strict=True)
     contents = hashlib.sha256("".join(lines).encode()).hexdigest()
     return Material(
         config, settings, training, validation, kinds, contents,
@@ -113,9 +123,11 @@ def network_inputs(
 
 
 def validation_inputs(
-    material: Material, size: int
-) -> tuple[Float32[np.ndarray, "N 3 S S"], Float32[np.ndarray, "Q 3 S S"], Int64[np.ndarray, " Q"]]:
-    """Validation pictures, two edited copies of each, and each copy's original."""
+    material: Material, size: int, gallery_views: Sequence[str] = ("whole",)
+) -> tuple[
+    Float32[np.ndarray, "NV 3 S S"], Float32[np.ndarray, "Q 3 S S"], Int64[np.ndarray, " Q"]
+]:
+    """Views of validation pictures side by side, two copies of each picture, and whose they are."""
     inputs: list[np.ndarray] = []
     places = range(len(material.validation))
     for place in progress().counting("copying validation pictures", places, len(places)):
@@ -124,6 +136,9 @@ def validation_inputs(
             edit(pixels, kind, np.random.default_rng([material.config.seed, _QUERY, place, number]))
             for number, kind in enumerate(query_kinds(place))
         ]
-        inputs.append(network_inputs([pixels, *copies], size))
-    every = np.stack(inputs)
-    return every[:, 0], np.concatenate(every[:, 1:]), np.repeat(np.arange(len(every)), 2)
+        views = [VIEWS[name].of(pixels) for name in gallery_views]
+        inputs.append(network_inputs([*views, *copies], size))
+    views, queries = np.split(np.stack(inputs), [len(gallery_views)], axis=1)
+    return (
+        np.concatenate(views), np.concatenate(queries), np.repeat(np.arange(len(queries)), 2),
+    )  # fmt: skip

@@ -23,25 +23,30 @@ _SAME = 1e-4
 def copies_loss(
     settings: EditedCopiesSettings,
     queries: Float[Tensor, "B D"],
-    keys: Float[Tensor, "B D"],
+    keys: Float[Tensor, "B V D"],
     targets: Float[Tensor, "B T"] | None,
+    metric: Float[Tensor, "D D"] | None = None,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """This process's share of the global loss, and what to log.
 
-    Of this process's edited copies (queries), the pictures they were made from (keys), and a
-    teacher's embeddings of these pictures.
+    Of this process's edited copies (queries), the views of the pictures they were made from (keys,
+    the picture as it is first), a teacher's embeddings of these pictures, and W W^T of a free head.
     """
     all_keys, first = gather_rows(keys), current().rank * len(keys)
-    radii, counts = pairwise_radii(queries, all_keys, first)
+    radii, counts = pairwise_radii(queries, all_keys, first, metric)
+    verdicts = radii  # a match is decided in embedding space
+    if metric is not None and max(settings.relative_weight, settings.stranger_weight) > 0:
+        verdicts, _ = pairwise_radii(queries, all_keys, first)
+    keys, all_keys = keys[:, 0], all_keys[:, 0]
     norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
     parts = {"radius": radius_loss(radii, counts, settings.radius_margin, settings.temperature)}
     loss, width = parts["radius"], settings.relative_temperature
     if settings.relative_weight > 0:
-        parts["relative"] = radius_loss(radii / norms, counts, settings.relative_margin, width)
+        parts["relative"] = radius_loss(verdicts / norms, counts, settings.relative_margin, width)
         loss = loss + settings.relative_weight * parts["relative"]
     if settings.stranger_weight > 0:
         parts["strangers"] = stranger_loss(
-            queries, all_keys, radii, counts, share=settings.stranger_share, temperature=width
+            queries, all_keys, verdicts, counts, share=settings.stranger_share, temperature=width
         )
         loss = loss + settings.stranger_weight * parts["strangers"]
     if targets is not None:
@@ -55,19 +60,33 @@ def copies_loss(
 
 
 def pairwise_radii(
-    queries: Float[Tensor, "B D"], keys: Float[Tensor, "N D"], first: int
+    queries: Float[Tensor, "B D"],
+    keys: Float[Tensor, "N V D"],
+    first: int,
+    metric: Float[Tensor, "D D"] | None = None,
 ) -> tuple[Float[Tensor, "B N"], Bool[Tensor, "B N"]]:
     """R, and which of its places count: not the original itself, nor a picture equal to it.
 
+    A picture owns V vectors: R is the least over another's of the largest over the own, as in
+    `model.certificate.items`.
+
     Args:
         queries: raw embeddings of edited copies, (B, D).
-        keys: raw embeddings of pictures as they are, (N, D).
+        keys: raw embeddings of the views of pictures, (N, V, D).
         first: the original of query i is key first + i.
+        metric: W W^T of the head, (D, D): radii are over |W^T D| then, not |D|.
     """
-    units = functional.normalize(keys, dim=1)
-    own = units[first : first + len(queries)]
-    gap = (queries * own).sum(dim=1, keepdim=True) - queries @ units.T
-    radii, counts = radii_of(gap, 2.0 - 2.0 * (own @ units.T), _SAME)
+    count, views, _ = keys.shape
+    units = functional.normalize(keys, dim=2)
+    own, rows = units[first : first + len(queries)], units.flatten(0, 1)
+    moved = rows if metric is None else rows @ metric
+    lengths = (moved * rows).sum(dim=1)
+    own_lengths = lengths.view(count, views)[first : first + len(queries)]
+    squares = own_lengths[..., None] + lengths - 2.0 * (own @ moved.T)
+    gap = (own @ queries[..., None]) - (queries @ rows.T)[:, None]
+    radii, counts = radii_of(gap, squares, _SAME)
+    radii = radii.amax(dim=1).view(-1, count, views).amin(dim=2)
+    counts = counts.all(dim=1).view(-1, count, views).all(dim=2)
     return radii, counts & ~_own_places(queries, keys, first)
 
 

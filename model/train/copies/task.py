@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from model.evaluate.copies import threshold_for
+from model.evaluate.radii import Proof
 from model.evaluate.standing import Gallery, LeftOut
-from model.metrics.metric import norms_of
 from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
 from model.train.copies.material import Material
 from model.train.copies.objective import copies_loss
@@ -34,14 +34,15 @@ class EditedCopiesTask(ABC):
         student: Student,
         rows: np.ndarray,
         validation: tuple[Tensor, Tensor, Int64[np.ndarray, " Q"]],
+        gallery_views: int = 1,
     ) -> None:
-        """A task over a bank of rows (pictures, 1 + views, ...), the picture as it is first.
+        """A task over a bank of rows (pictures, gallery views + copies, ...), as it is first.
 
-        For validation there are rows of pictures, of queries, and each query's picture. Neighbours
-        are what the student, as it starts, finds near.
+        For validation there are rows of pictures' views, of queries, and each query's picture.
+        Neighbours are what the student, as it starts, finds near.
         """
         self.examples = len(material.training)
-        self._material, self._rows = material, rows
+        self._material, self._rows, self._gallery_views = material, rows, gallery_views
         self._plain, self._queries, self._originals = validation
         settings, neighbours = material.settings, None
         if settings.neighbours:
@@ -57,11 +58,18 @@ class EditedCopiesTask(ABC):
 
     @abstractmethod
     def pairs(self, student: Student, plain: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw embeddings of a batch's pictures and of their copies, from the bank's rows."""
+        """Raw embeddings, (B, V, D) and (B, D), of the bank's rows of a batch.
+
+        Of its pictures' views, and of a copy of each.
+        """
 
     @abstractmethod
     def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
         """Raw embeddings of rows, without gradients."""
+
+    def metric(self, student: Student) -> Float[Tensor, "D D"] | None:  # noqa: ARG002
+        """W W^T of a free head, in which radii are measured; None where they are isotropic."""
+        return None
 
     def identity(self) -> dict[str, Any]:
         return self._material.identity()
@@ -70,8 +78,8 @@ class EditedCopiesTask(ABC):
         """Rows of this process's pictures and of one edited copy of each."""
         pictures, views = self._draws.pairs(step, rank, world)
         batch = {
-            "plain": torch.from_numpy(self._rows[pictures, 0]),
-            "edited": torch.from_numpy(self._rows[pictures, views]),
+            "plain": torch.from_numpy(self._rows[pictures, : self._gallery_views]),
+            "edited": torch.from_numpy(self._rows[pictures, self._gallery_views - 1 + views]),
         }
         if (teacher := self._material.teacher) is not None:
             ids = self._material.training.ids
@@ -84,42 +92,55 @@ class EditedCopiesTask(ABC):
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The loss of the batch, its terms beside it."""
         keys, queries = self.pairs(student, batch["plain"], batch["edited"])
-        loss, details = copies_loss(self._material.settings, queries, keys, batch.get("targets"))
+        loss, details = copies_loss(
+            self._material.settings, queries, keys, batch.get("targets"), self.metric(student)
+        )
         return loss, {**details}
 
     def validate(self, student: Student) -> dict[str, float]:
         """Recall, certified recall and copy recall on pictures that are not trained on."""
-        pictures = self.embedded(student, self._plain)
-        return validation_scores(pictures, self.embedded(student, self._queries), self._originals)
+        pictures, queries = (self.embedded(student, rows) for rows in (self._plain, self._queries))
+        metric, scales = self.metric(student), None
+        if metric is not None:  # turned so that the metric is one number a coordinate
+            squares, turn = np.linalg.eigh(metric.detach().double().cpu().numpy())
+            pictures, queries = pictures @ turn, queries @ turn
+            scales = np.sqrt(np.maximum(squares, 0.0))
+        return validation_scores(
+            pictures, queries, self._originals, views=self._gallery_views, scales=scales
+        )
 
 
 def validation_scores(
-    pictures: Float64[np.ndarray, "N D"],
+    pictures: Float64[np.ndarray, "NV D"],
     queries: Float64[np.ndarray, "Q D"],
     originals: Int64[np.ndarray, " Q"],
+    *,
+    views: int = 1,
+    scales: Float64[np.ndarray, " D"] | None = None,
 ) -> dict[str, float]:
     """Shares in percent; `score` is their mean.
 
     Args:
-        pictures: raw embeddings of the pictures as they are.
+        pictures: raw embeddings of the pictures' views, those of one side by side.
         queries: raw embeddings of edited copies.
-        originals: row of each query's picture.
+        originals: number of each query's picture.
+        views: how many each picture has.
+        scales: of a head, along each coordinate; without, radii are those of embedding space.
 
     Returns:
-        recall_at_1; certified_R, found first with an embedding-space radius above R; and
+        recall_at_1; certified_R, found first with a radius above R; and
         copy_recall, found first with a margin that one in a hundred queries has without their
         original in the gallery.
     """
-    gallery = Gallery(pictures)
+    bound = 1.0 if scales is None else float(scales.max())
+    gallery = Gallery(pictures, views, Proof(bound, 0.0, scales))
     own = gallery.stand(queries, originals)
-    norms = np.maximum(norms_of(queries), 1e-30)
-    absent = [LeftOut(np.arange(len(pictures)), originals)]
+    absent = [LeftOut(np.arange(len(gallery)), originals)]
     stranger = gallery.nearest(queries, absent)
     without = gallery.stand(queries, stranger, without=absent)
-    strange: Float64[np.ndarray, " Q"] = np.maximum(0.0, without.radii[:, 0]) / norms
-    threshold = threshold_for(strange, _RATE)
+    threshold = threshold_for(np.maximum(0.0, without.margins[:, 0]), _RATE)
     scores = {"recall_at_1": 100.0 * float((own.ranks == 0).mean())}
     for radius in RADII:
-        scores[f"certified_{radius:g}"] = 100.0 * float(np.mean(own.radii[:, 0] > radius))
-    scores["copy_recall"] = 100.0 * float(np.mean(own.radii[:, 0] / norms > threshold))
+        scores[f"certified_{radius:g}"] = 100.0 * float(np.mean(own.radii[:, 0] > radius * bound))
+    scores["copy_recall"] = 100.0 * float(np.mean(own.margins[:, 0] > threshold))
     return {"score": sum(scores.values()) / len(scores), **scores}

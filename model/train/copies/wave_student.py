@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from model.cli.libraries import import_foreign
 from model.nets.presets import WaveConfig
-from model.nets.wave import ShiftedCopies, WaveletLevel, wave_specs
+from model.nets.wave import ShiftedCopies, WaveletLevel, rotate_head, wave_specs
 from model.train.student import Student
 
 # The head is stored as float16; what its rounding adds to the norm stays below this.
@@ -73,6 +73,15 @@ class WaveStudent(Student):
         x = self._through(x, layer)
         return x.reshape(len(x), -1)
 
+    @property
+    def has_free_head(self) -> bool:
+        """Whether the head is rotated when it is stored: its scale and spectrum cost no radius."""
+        return self.config.head_dtype == "float32"
+
+    @property
+    def exports_rotated(self) -> bool:
+        return self.has_free_head
+
     @torch.no_grad()
     def constrain(self) -> None:
         """Projects each map to the nearest orthonormal one, the head to the nearest contraction."""
@@ -93,9 +102,15 @@ class WaveStudent(Student):
             orthonormal = nearest_orthonormal(weight.detach().double())
             tensors[f"{name}.weight"] = _array(orthonormal, np.float32)
             tensors[f"{name}.bias"] = _array(bias, np.float32)
-        tensors["head.weight"] = _array(nearest_contraction(head.double(), HEAD_NORM), np.float16)
-        tensors["head.offset"] = _array(offset, np.float32)
-        return tensors
+        contraction = nearest_contraction(head.double(), HEAD_NORM)
+        weight, moved = _array(contraction, np.float64), _array(offset, np.float32)
+        if self.has_free_head:
+            weight, moved = rotate_head(weight, moved)
+        tensors["head.weight"], tensors["head.offset"] = weight, moved
+        return {
+            name: tensors[name].astype(wanted)
+            for name, (_, wanted) in wave_specs(self.config).items()
+        }
 
     def _through(self, x: Float[Tensor, "B 3 S S"], layers: int) -> Float[Tensor, "C N s s"]:
         """The first so many channel maps, and every wavelet level before the next one."""
@@ -157,8 +172,8 @@ def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:
         )
         for name, (shape, dtype) in wave_specs(config).items()
     }
-    head = HEAD_NORM * np.eye(config.embedding_dim, config.head_inputs)
-    return weights | {"wavelet.lowpass": sym4_lowpass(), "head.weight": head.astype(np.float16)}
+    head = weights["head.weight"] * HEAD_NORM
+    return weights | {"wavelet.lowpass": sym4_lowpass(), "head.weight": head}
 
 
 def sym4_lowpass() -> Float64[np.ndarray, " 8"]:

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from train_tools import built, check_dealing, drawings, small_recipe, train
 
 from model.errors import TrainingError
@@ -96,3 +97,21 @@ def test_other_words_of_the_teacher_are_another_run(pictures, tmp_path):
     second = built(config, pictures, out, embeddings=tmp_path / "second")
     with pytest.raises(TrainingError, match="teacher_record"):
         train(*second, config, out)
+
+
+def test_a_free_head_over_views_is_proved_along_each_coordinate(pictures, tmp_path):
+    config = small_recipe(
+        "wave-64-views", steps=4, head_basis=24, embedding_dim=16, validate_every=2,
+        gallery_views="shift",
+    )  # fmt: skip
+    student, task = built(config, pictures, tmp_path)
+    assert task.batch(0, 0, 1)["plain"].shape == (8, 5, 24)
+    checkpoint = train(student, task, config, tmp_path)
+    assert checkpoint.lipschitz_bound <= 1.0
+    head = load_checkpoint(tmp_path / "best.safetensors")
+    lengths = np.linalg.norm(checkpoint.weights["head.weight"].astype(np.float64), axis=1)
+    assert head.output_scales == checkpoint.output_scales
+    assert checkpoint.output_scales == pytest.approx(lengths, rel=1e-3)
+    with torch.no_grad():
+        best = task.validate(student.eval())
+    assert best["recall_at_1"] >= 50.0

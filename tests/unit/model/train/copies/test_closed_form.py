@@ -6,7 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.train.copies.closed_form import covariance_of, discriminant, principal_basis
+from model.train.copies.closed_form import (
+    covariance_of,
+    discriminant,
+    least_moved,
+    principal_basis,
+)
 
 
 def _covariance(dim, seed, scale=1.0):
@@ -54,3 +59,12 @@ def test_covariance_is_about_the_mean():
     rows = torch.from_numpy(np.random.default_rng(1).normal(size=(50, 3)) + 7.0)
     expected = np.cov(rows.numpy().T, bias=True)
     assert np.allclose(covariance_of(rows).numpy(), expected)
+
+
+def test_what_a_view_holds_is_no_change_of_an_edit():
+    views = torch.tensor([[[0.0, 0.0], [5.0, 0.0]]])
+    copies = torch.tensor([[[5.0, 0.1], [0.0, 0.2]]])
+    assert torch.allclose(least_moved(views, copies, None), torch.tensor([[0.0, 0.1], [0.0, 0.2]]))
+    # Behind a head that reads the second number alone, both views are as near: the first is taken.
+    blind = least_moved(views, copies, torch.tensor([[0.0, 1.0]]))
+    assert torch.allclose(blind, torch.tensor([[5.0, 0.1], [0.0, 0.2]]))

@@ -23,7 +23,7 @@ def _rows(count, dim, seed):
 @given(st.integers(1, 5), st.integers(0, 3), st.integers(2, 6), st.integers(0, 10**6))
 def test_pairwise_radii_are_distances_to_half_spaces(count, first, dim, seed):
     queries, keys = _rows(count, dim, [seed, 1]), _rows(first + count + 2, dim, [seed, 2])
-    radii, counts = pairwise_radii(queries, keys, first)
+    radii, counts = pairwise_radii(queries, keys[:, None], first)
     units = keys / keys.norm(dim=1, keepdim=True)
     for i, query in enumerate(queries):
         for j in range(len(keys)):
@@ -37,7 +37,7 @@ def test_pairwise_radii_are_distances_to_half_spaces(count, first, dim, seed):
 
 def test_pairwise_radii_are_those_of_the_certificate():
     queries, keys = _rows(6, 8, 1), _rows(9, 8, 2)
-    radii, counts = pairwise_radii(queries, keys, 2)
+    radii, counts = pairwise_radii(queries, keys[:, None], 2)
     units = (keys / keys.norm(dim=1, keepdim=True)).numpy()
     difference = units[2:8, None] - units[None]
     gap = np.einsum("bd,bnd->bn", queries.numpy(), difference)
@@ -48,10 +48,35 @@ def test_pairwise_radii_are_those_of_the_certificate():
     assert np.allclose(radii[counts], expected, rtol=1e-12, atol=1e-12)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 3), st.integers(2, 5), st.integers(0, 10**6))
+def test_radii_of_views_are_least_over_theirs_of_largest_over_own(count, views, dim, seed):
+    keys, head = _rows((count + 1) * views, dim, [seed, 1]), _rows(dim, dim + 2, [seed, 3])
+    keys, queries = keys.view(-1, views, dim), _rows(count, dim, [seed, 2])
+    units = keys / keys.norm(dim=2, keepdim=True)
+    assume(float(torch.pdist(units.flatten(0, 1) @ head).min()) > 0.02)
+    radii, counts = pairwise_radii(queries, keys, 1, head @ head.T)
+    assert torch.equal(counts, ~torch.eye(count + 1, dtype=torch.bool)[1:])
+    for i, query in enumerate(queries):
+        for j in set(range(count + 1)) - {i + 1}:
+            ahead = [
+                [query @ (a - b) / ((a - b) @ head).norm() for a in units[i + 1]] for b in units[j]
+            ]
+            expected = float(min(max(over_own) for over_own in ahead))
+            assert float(radii[i, j]) == pytest.approx(expected, rel=1e-7, abs=1e-9)
+
+
+def test_radii_of_a_head_do_not_change_with_its_scale():
+    queries, keys, head = _rows(8, 5, 1), _rows(8, 5, 2)[:, None], _rows(5, 9, 3)
+    once, _ = pairwise_radii(queries, keys, 0, head @ head.T)
+    thrice, _ = pairwise_radii(3.0 * queries, 3.0 * keys, 0, 9.0 * (head @ head.T))
+    assert torch.allclose(once, thrice, rtol=1e-9)
+
+
 def test_a_move_shorter_than_the_smallest_radius_keeps_the_original_first():
     keys = _rows(20, 6, 3)
     queries = keys[:10] + 0.3 * _rows(10, 6, 4)
-    radii, counts = pairwise_radii(queries, keys, 0)
+    radii, counts = pairwise_radii(queries, keys[:, None], 0)
     smallest = radii.masked_fill(~counts, torch.inf).min(dim=1).values
     units = keys / keys.norm(dim=1, keepdim=True)
     certain = smallest > 0
@@ -87,13 +112,13 @@ def test_gradients_are_those_of_the_loss():
     queries, keys = _rows(4, 3, 5).requires_grad_(), _rows(4, 3, 6).requires_grad_()
 
     def loss(q, k):
-        return radius_loss(*pairwise_radii(q, k, 0), margin=1.0, temperature=0.3)
+        return radius_loss(*pairwise_radii(q, k[:, None], 0), margin=1.0, temperature=0.3)
 
     assert torch.autograd.gradcheck(loss, (queries, keys))
 
 
 def _stranger_loss(queries, keys, share):
-    radii, counts = pairwise_radii(queries, keys, 0)
+    radii, counts = pairwise_radii(queries, keys[:, None], 0)
     return stranger_loss(queries, keys, radii, counts, share=share, temperature=0.05)
 
 
