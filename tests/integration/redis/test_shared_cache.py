@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 import structlog
+from PIL import ImageOps
 from redis_tools import SECRET, RedisServer
 from service_helpers import draw_picture, encode, open_client
 
@@ -90,6 +91,27 @@ def test_hits_in_memory_and_in_redis_equal_the_answers_without_a_cache_bit_for_b
         assert not was_decoded(second, picture)
         assert answers_to(second, picture) == plain[picture]
     assert [comparison_of(second, picture) for picture in PICTURES] == compared
+
+
+def test_replicas_share_a_file_with_its_trim_apart_from_the_file_as_it_is(
+    redis_server: RedisServer, replica: OpenReplica
+):
+    boxed = encode(ImageOps.expand(draw_picture(3), (0, 60), "black"), "PNG")
+
+    def ask(client: httpx.Client, picture: bytes, *, trim: bool) -> tuple[dict, bool]:
+        form = {"trim": str(trim).lower()}
+        answer = client.post("/v1/search", files={"image": picture}, data=form).json()
+        return answer, answer.pop("timings_ms")["decode"] == 0.0
+
+    first = replica(redis_url=redis_server.url)
+    answers = [ask(first, picture, trim=True)[0] for picture in (boxed, PICTURES[0])]
+    assert [answer["trimmed"]["results"] is None for answer in answers] == [False, True]
+    records_in(redis_server, 4)
+    second = replica(redis_url=redis_server.url, cache_bytes=0)
+    for picture, answer in zip((boxed, PICTURES[0]), answers, strict=True):
+        assert ask(second, picture, trim=True) == (answer, True)
+        plain = {name: member for name, member in answer.items() if name != "trimmed"}
+        assert ask(second, picture, trim=False) == (plain, True)
 
 
 def test_a_batch_may_hold_images_that_were_found_and_others(plain: dict, replica: OpenReplica):
