@@ -31,7 +31,7 @@ from model.errors import (
 )
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
 from model.pixels.resize import resize_operator
-from model.pixels.views import VIEWS, WHOLE, View, reduce_pixels
+from model.pixels.views import VIEWS, WHOLE, Trimmed, View, reduce_pixels
 
 # Embedding costs 5 ms of one core, a thumbnail of 96 pixels 0.2 (benchmarks/build_index.py).
 THUMBNAIL_SIDE = 96
@@ -226,7 +226,7 @@ def draw_thumbnail(image: DecodedImage) -> bytes:
 
 
 def _prepare(
-    data: bytes, limits: DecodeLimits, views: Sequence[View], size: int
+    data: bytes, limits: DecodeLimits, views: Sequence[View | Trimmed], size: int
 ) -> _Prepared | Problem:
     try:
         image = decode_image(data, limits)
@@ -234,7 +234,10 @@ def _prepare(
         shown = [whole.of(image.pixels)]
         if others:
             small = reduce_pixels(image.pixels, _VIEW_PIXELS * size)
-            shown += [view.of(small) for view in others]
+            # A trim is of the picture as it is, as a query's is.
+            shown += [
+                view.of(image.pixels if isinstance(view, Trimmed) else small) for view in others
+            ]
         inputs = [resize_operator(one.shape[0], one.shape[1], size).apply(one) for one in shown]
     except ImageError as exc:
         return image_problem(exc)

@@ -136,7 +136,7 @@ class BuildOptions(PictureOptions):
         ViewSet | None,
         typer.Option(
             "--views",
-            help="Also embed none, shift, crop, mirror or full.",
+            help="Also embed none, shift, crop, mirror, wide, full.",
             metavar="SET",
         ),
     ] = None

@@ -13,6 +13,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from model.pixels.trim import find_trim
+
 WHITE = 255
 
 
@@ -48,6 +50,18 @@ class View(NamedTuple):
         return np.ascontiguousarray(np.rot90(seen, self.quarter_turns))
 
 
+class Trimmed:
+    """The picture without its uniform borders, which is the whole where it has none."""
+
+    def of(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture so seen.
+
+        Raises:
+            ImageSizeError: a side is too long for `find_trim`.
+        """
+        return np.ascontiguousarray(find_trim(pixels).box.of(pixels))
+
+
 def reduce_pixels(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.ndarray, "h w 3"]:
     """A picture by whole factors smaller, by means of blocks; no side below `side` for it."""
     factor = min(pixels.shape[:2]) // side
@@ -74,7 +88,7 @@ def _grown(share: float) -> View:
 
 WHOLE = "whole"
 _SHIFT = 0.085
-VIEWS: Mapping[str, View] = {
+VIEWS: Mapping[str, View | Trimmed] = {
     WHOLE: View(),
     "shift-left-up": _shifted(-_SHIFT, -_SHIFT),
     "shift-right-up": _shifted(_SHIFT, -_SHIFT),
@@ -88,6 +102,7 @@ VIEWS: Mapping[str, View] = {
     "corner-right-bottom": View(0.2, 0.2, 1.0, 1.0),
     "border-116": _grown(1.16),
     "mirror": View(is_mirrored=True),
+    "trimmed": Trimmed(),
     "turn-90": View(quarter_turns=1),
     "turn-180": View(quarter_turns=2),
     "turn-270": View(quarter_turns=3),
@@ -99,7 +114,11 @@ VIEW_SETS: Mapping[str, Sequence[str]] = {
     "shift": (WHOLE, *_SHIFTS),
     "crop": (WHOLE, *_SHIFTS, "middle-85"),
     "mirror": (WHOLE, *_SHIFTS, "middle-85", "mirror"),
-    "wide": tuple(name for name in VIEWS if name != "middle-72" and not name.startswith("turn-")),
+    "wide": tuple(
+        name
+        for name in VIEWS
+        if name not in ("middle-72", "trimmed") and not name.startswith("turn-")
+    ),
     "full": tuple(VIEWS),
 }
 

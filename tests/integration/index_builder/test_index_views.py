@@ -88,6 +88,19 @@ def test_a_view_without_a_direction_is_left_out_and_a_picture_without_one_is_set
         assert index.rows.views.tolist() == [0, 1, 0]
 
 
+def test_a_picture_without_borders_has_no_vector_for_its_trim(tmp_path: Path):
+    folder = write_folder(tmp_path / "in", 1)
+    letterboxed = np.zeros((300, 200, 3), np.uint8)
+    letterboxed[50:250] = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    Image.fromarray(letterboxed).save(folder / "letterbox.png")
+    Image.fromarray(letterboxed[50:250]).save(folder / "large.png")
+    build(tmp_path, folder, views=("whole", "trimmed"))
+    with GalleryIndex.open(tmp_path) as index:
+        assert index.rows.entries.tolist() == [0, 1, 2, 2]
+        trimmed = embedded(letterboxed[50:250])
+        assert index.vectors[3] == pytest.approx(trimmed / np.linalg.norm(trimmed), abs=1e-7)
+
+
 def test_views_stay_unless_others_are_wanted_and_a_union_wants_the_same(tmp_path: Path):
     folder, more = write_folder(tmp_path / "in", 4), write_folder(tmp_path / "more", 2, first=50)
     build(tmp_path, folder, views=MIRROR)

@@ -52,6 +52,14 @@ def test_every_view_of_the_smallest_pictures_holds_a_pixel_of_them(
     assert (seen == 7).any()
 
 
+def test_a_trimmed_view_is_without_borders_and_the_whole_where_there_are_none():
+    pixels = picture(60, 60)
+    letterboxed = np.zeros((90, 60, 3), np.uint8)
+    letterboxed[15:75] = pixels
+    assert np.array_equal(VIEWS["trimmed"].of(letterboxed), pixels)
+    assert np.array_equal(VIEWS["trimmed"].of(pixels), pixels)
+
+
 def test_sets_name_views_that_there_are_and_see_the_whole_picture_first():
     for names in VIEW_SETS.values():
         assert names[0] == "whole"
