@@ -78,7 +78,7 @@ class Journal:
             self._delete_files()
         try:
             self._connection = self._open()
-        except sqlite3.Error:  # damaged beyond use: it is only a cache
+        except (sqlite3.Error, ValueError):  # damaged beyond use: it is only a cache
             self._delete_files()
             with sqlite_errors(path.name):
                 self._connection = self._open()
@@ -96,8 +96,8 @@ class Journal:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute(_SCHEMA)
-            connection.execute("SELECT count(*) FROM embedded_views").fetchone()
-        except sqlite3.Error:
+            connection.execute(f"SELECT {_MEMBERS}, model, digest FROM embedded_views LIMIT 1")  # noqa: S608 (fixed text)
+        except (sqlite3.Error, ValueError):  # a damaged schema may be no text
             connection.close()
             raise
         return connection

@@ -88,3 +88,16 @@ def test_one_that_takes_more_than_the_disk_has_left_is_started_anew(tmp_path):
     journal.add([IMAGE])
     assert journal.get(IMAGE.content_sha256) == IMAGE
     journal.delete()
+
+
+@pytest.mark.parametrize("byte", range(0, 60, 7))
+def test_a_journal_whose_schema_is_no_text_is_started_anew(tmp_path, byte):
+    path = tmp_path / "j"
+    opened(path).close()
+    raw = bytearray(path.read_bytes())
+    raw[raw.index(b"content_sha256 TEXT") + byte] = 0xD3
+    path.write_bytes(raw)
+    journal = opened(path)
+    journal.add([IMAGE])
+    assert journal.get(IMAGE.content_sha256) == IMAGE
+    journal.close()
