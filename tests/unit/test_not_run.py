@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,18 @@ def test_with_redis():
 def test_without():
     pass
 """
+
+
+def test_no_folder_of_tests_is_passed_over_and_no_two_files_share_a_name(
+    pytestconfig: pytest.Config,
+):
+    """pytest passes over some folders by name, and takes one of two files of the same name."""
+    files = [path.relative_to(TESTS.parent) for path in TESTS.rglob("test_*.py")]
+    folders = {part for path in files for part in path.parts[:-1]}
+    patterns = pytestconfig.getini("norecursedirs")
+    assert not [f for f in folders for pattern in patterns if fnmatch(f, pattern)]
+    names = Counter(path.name for path in files)
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def run_without_redis(
