@@ -9,7 +9,7 @@ import time
 from dataclasses import replace
 
 import pytest
-from index_tools import build, make_old, write_folder
+from index_tools import CALIBRATION, build, make_old, write_folder
 
 from index_builder.build.maintenance import verify_index
 from index_builder.build.writer import seal_calibration, writing
@@ -18,27 +18,9 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest, read_manifest
 from index_builder.store.operating_points import (
-    Calibration,
-    LeftOut,
     Measured,
     OperatingPoint,
     calibration_from,
-)
-
-CALIBRATION = Calibration(
-    statistic="margin",
-    k=2,
-    pairs="synthetic",
-    source="pictures",
-    seed=7,
-    pictures=700,
-    queries=800,
-    chosen_on=400,
-    operating_points=(
-        OperatingPoint("strict", 0.41, 0.001, 350, 0, {"jpeg": Measured(400, 300, 400, 0)}),
-        OperatingPoint("balanced", 0.3, 0.01, 350, 2, {"jpeg": Measured(400, 350, 400, 3)}),
-    ),
-    left_out=(LeftOut("loose", 0.1, "too few"),),
 )
 
 

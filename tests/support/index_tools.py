@@ -22,8 +22,30 @@ from index_builder.sources.open_source import open_source
 from index_builder.store import layout
 from index_builder.store.items import Item
 from index_builder.store.manifest import Manifest, read_manifest
+from index_builder.store.operating_points import (
+    Calibration,
+    LeftOut,
+    Measured,
+    OperatingPoint,
+)
 
 MAX_BYTES = 1 << 20
+
+CALIBRATION = Calibration(
+    statistic="margin",
+    k=2,
+    pairs="synthetic",
+    source="pictures",
+    seed=7,
+    pictures=700,
+    queries=800,
+    chosen_on=400,
+    operating_points=(
+        OperatingPoint("strict", 0.41, 0.001, 350, 0, {"jpeg": Measured(400, 300, 400, 0)}),
+        OperatingPoint("balanced", 0.3, 0.01, 350, 2, {"jpeg": Measured(400, 350, 400, 3)}),
+    ),
+    left_out=(LeftOut("loose", 0.1, "too few"),),
+)
 
 
 class TinyEmbedder:

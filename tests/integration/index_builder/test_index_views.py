@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from index_tools import TinyEmbedder, build, make_old, saved_again, some, write_folder
+from index_tools import CALIBRATION, TinyEmbedder, build, make_old, saved_again, some, write_folder
 from PIL import Image
 
 from index_builder.build.build import remove_items
@@ -16,7 +16,6 @@ from index_builder.errors import SourceError
 from index_builder.search.certified import certified_search
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
-from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.certificate.match import MatchRule
 from model.certificate.search import certify_search
 from model.pixels.resize import resize_operator
@@ -200,22 +199,6 @@ def test_an_export_is_enough_to_recompute_a_radius(tmp_path: Path):
         for other in set(items.tolist()) - {7}
     }
     assert answer.certificate.certified_radii[0] == pytest.approx(min(radii.values()), rel=1e-6)
-
-
-CALIBRATION = Calibration(
-    statistic="margin",
-    k=1,
-    pairs="synthetic",
-    source="pictures",
-    seed=7,
-    pictures=700,
-    queries=800,
-    chosen_on=400,
-    operating_points=(
-        OperatingPoint("balanced", 0.3, 0.01, 350, 2, {"jpeg": Measured(400, 350, 400, 3)}),
-    ),
-    left_out=(),
-)
 
 
 def test_an_index_of_an_older_release_is_searched_calibrated_and_added_to(tmp_path: Path):
