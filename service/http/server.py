@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import functools
 import resource
+import select
 import signal
 import socket
 import time
@@ -27,6 +28,9 @@ RESERVED_FILES = 128
 # connection lives for about four turns before it is refused: all of them must fit in the reserve.
 _ACCEPTED_A_TURN = 8
 _BACKLOG = 2048
+# Turns with nobody new after which nobody is half-way between the kernel and a protocol.
+_QUIET_TURNS = 4
+_LAST_CALL_S = 0.5
 
 log = structlog.stdlib.get_logger()
 
@@ -66,6 +70,19 @@ class BoundedServer(uvicorn.Server):
             for listener in server.sockets:
                 with socket.fromfd(listener.fileno(), listener.family, listener.type) as same:
                     same.listen(_BACKLOG)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take who has connected already, then stop: closing a listener resets its queue."""
+        waiting = select.poll()
+        for server in self.servers:
+            for listener in server.sockets:
+                waiting.register(listener.fileno(), select.POLLIN)
+        ends_at = time.monotonic() + _LAST_CALL_S
+        quiet = 0
+        while quiet < _QUIET_TURNS and time.monotonic() < ends_at:
+            await asyncio.sleep(0)
+            quiet = 0 if waiting.poll(0) else quiet + 1
+        await super().shutdown(sockets)
 
 
 def make_server(app: FastAPI, settings: Settings) -> BoundedServer:

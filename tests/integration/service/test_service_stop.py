@@ -1,5 +1,6 @@
 """The service is told to stop while it is asked: what it took, it answers."""
 
+import contextlib
 import signal
 import socket
 import threading
@@ -48,6 +49,7 @@ def test_a_service_that_drains_says_so_and_loses_nobody(
     server.wait_ready()
     with httpx.Client(base_url=server.url, timeout=30) as client:
         assert client.get("/readyz").status_code == 200
+        signalled = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         ready = client.get("/readyz")
@@ -57,8 +59,9 @@ def test_a_service_that_drains_says_so_and_loses_nobody(
         while server.process.poll() is None:
             try:
                 statuses.append(client.post("/v1/search", files={"image": big}).status_code)
-            except httpx.ConnectError:
+            except httpx.NetworkError:  # Refused, or reset in the moment that the listener closes.
                 break
+        assert time.monotonic() - signalled >= 2.0
         assert len(statuses) > 1
         assert set(statuses) == {200}
     assert server.process.wait(30) in (0, -signal.SIGTERM)
@@ -127,6 +130,33 @@ def test_who_has_connected_before_the_end_is_still_answered(
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert connection.recv(64).startswith(b"HTTP/1.1 200")
     assert server.process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_whoever_waits_in_the_kernels_queue_when_the_listener_closes_is_answered(data_dir: Path):
+    with (
+        running_server(Settings(data_dir=data_dir, workers=1)) as (server, client),
+        contextlib.ExitStack() as opened,
+    ):
+        assert client.get("/livez").status_code == 200
+        (connection,) = server.server_state.connections
+        is_busy, goes_on = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            is_busy.set()
+            goes_on.wait(10)
+            server.should_exit = True
+
+        connection.loop.call_soon_threadsafe(stop)
+        is_busy.wait(10)
+        address = (client.base_url.host, client.base_url.port)
+        queued = [
+            opened.enter_context(socket.create_connection(address, timeout=30)) for _ in range(40)
+        ]
+        for each in queued:
+            each.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        time.sleep(0.2)  # The tick that sees `should_exit` is due, and the queue is full.
+        goes_on.set()
+        assert [each.recv(12) for each in queued] == [b"HTTP/1.1 200"] * len(queued)
 
 
 def test_a_request_that_has_arrived_when_its_idle_connection_is_closed_is_answered(data_dir: Path):
