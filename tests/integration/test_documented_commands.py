@@ -46,6 +46,7 @@ STANDS_FOR = {
     r"/etc/lipsim": "etc",
     # Sizes that take a minute.
     r"--triplets \d+": "--triplets 24",
+    r"(model\.evaluate all +)~/pictures": r"\1few",
 }
 # Run once, before the server that the others ask.
 CALIBRATION = "calibration.md"

@@ -100,11 +100,6 @@ def test_no_step_below_the_trim_radius_aimed_at_the_weakest_row_and_column_chang
     assert attack(each=10, count=90) >= 10_000
 
 
-@pytest.mark.slow
-def test_no_step_below_the_trim_radius_changes_the_box_of_many_more_pictures():
-    assert attack(each=60, count=100) >= 60_000
-
-
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_trim_radius_that_does_not_pay_for_a_decision_is_caught(fault):
     rng = np.random.default_rng(4)

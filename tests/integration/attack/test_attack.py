@@ -22,7 +22,14 @@ from model.pixels.decode import decode_image
 from model.pixels.resize import resize_operator
 from service.settings import Settings
 
-K, STEPS, SEEDS = 5, 12, (3, 20, 41, 58)
+K, STEPS = 5, 12
+# Views of an entry and the seed of a query: one vector an entry, and seven.
+CASES = [("none", 3), ("none", 20), ("none", 41), ("none", 58), ("mirror", 20)]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "query" in metafunc.fixturenames:
+        metafunc.parametrize(("built", "query"), CASES, indirect=True, scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +37,9 @@ def embedder() -> Embedder:
     return Embedder.load()
 
 
-@pytest.fixture(scope="module", params=["none", "mirror"])
+@pytest.fixture(scope="module")
 def built(request, gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gallery's index with one vector an entry, and with seven."""
+    """The gallery's index, with those views."""
     directory = tmp_path_factory.mktemp(request.param)
     run_builder("build", gallery, "--data-dir", directory, "--views", request.param)
     return directory
@@ -108,7 +115,7 @@ class AttackedQuery:
         return entry not in self.index.rows.entries[moved]
 
 
-@pytest.fixture(scope="module", params=SEEDS)
+@pytest.fixture(scope="module")
 def query(request, embedder: Embedder, index: GalleryIndex) -> AttackedQuery:
     return AttackedQuery(embedder, index, request.param)
 

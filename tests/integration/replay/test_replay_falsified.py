@@ -10,10 +10,14 @@ from typing import NamedTuple
 
 import pytest
 import typer
+from index_tools import CALIBRATION
 from PIL import ImageOps
 from service_helpers import draw_picture, encode, open_client, run_builder
 from test_replay import ask
 
+from index_builder.build.writer import seal_calibration, writing
+from index_builder.store.layout import index_paths
+from index_builder.store.manifest import read_manifest
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
@@ -59,7 +63,7 @@ class Recorded(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def calibrated(gallery: Path, pairs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calibrated(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The gallery with something said of each picture, and with an operating point."""
     lines = [
         {"id": picture.name, "path": picture.name, "place": {"row": number, "seen": [True, 1.5]}}
@@ -70,7 +74,9 @@ def calibrated(gallery: Path, pairs: Path, tmp_path_factory: pytest.TempPathFact
         shutil.copy(picture, folder)
     (folder / "manifest.jsonl").write_text("\n".join(map(json.dumps, lines)))
     run_builder("build", folder / "manifest.jsonl", "--data-dir", folder / "data")
-    run_builder("calibrate", "--pairs", pairs, "--data-dir", folder / "data")
+    paths = index_paths(folder / "data", "default")
+    with writing(paths):
+        seal_calibration(paths, read_manifest(paths.version("v000001")), CALIBRATION)
     return folder / "data"
 
 

@@ -197,7 +197,7 @@ def test_an_answer_that_is_not_finite_is_not_kept(pictures, tmp_path):
 
 
 def test_a_killed_process_goes_on_and_ends_the_same(tmp_path):
-    pictures = make_pictures(tmp_path / "pictures", 400)
+    pictures = make_pictures(tmp_path / "pictures", 320)
     command = [sys.executable, "-m", "model.train", "teach", str(pictures)]
     options = ["--size", "32", "--dim", "8"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
