@@ -36,7 +36,7 @@ from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, tri
 from model.certificate.geometry import embedding_norm
 from model.certificate.match import Margins, measure_margins
 from model.certificate.pairs import Candidates
-from model.certificate.search import rank_candidates
+from model.certificate.ranking import rank_candidates
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
 

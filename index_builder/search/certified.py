@@ -15,13 +15,8 @@ from jaxtyping import Float64, Int64
 from model.certificate.geometry import embedding_norm
 from model.certificate.match import MatchRule
 from model.certificate.pairs import Candidates, keep_on
-from model.certificate.search import (
-    Ranking,
-    SearchCertificate,
-    certify_ranking,
-    complete_items,
-    rank_candidates,
-)
+from model.certificate.ranking import Ranking, complete_items, rank_candidates
+from model.certificate.search import SearchCertificate, certify_ranking
 from model.errors import RetrievalError
 
 # Measured on clustered data: 128 candidates prove 99 % of results exact at 4 to 48 % more time.

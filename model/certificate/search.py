@@ -16,30 +16,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from model.certificate.geometry import (
-    Norm,
-    angular_slack,
-    check_threshold,
-    cosine_error,
-    embedding_norm,
-    flip_radius,
-    pixel_scale,
-    radii_in_pixels,
-)
+from model.certificate.geometry import check_threshold, pixel_scale, radii_in_pixels
 from model.certificate.match import Judging, MatchRule, Verdicts
 from model.certificate.metric import relative_scales
-from model.certificate.pairs import (
-    LARGEST_NORM_DEVIATION,
-    Candidates,
-    Scores,
-    Slack,
-    keep_on,
-    rank,
-    score,
-)
-from model.certificate.rounding import gamma
+from model.certificate.pairs import Candidates, Slack, keep_on
+from model.certificate.ranking import Ranking, rank_candidates
 from model.certificate.scan import PairScan
-from model.errors import CertificateError
+from model.certificate.thresholds import least, threshold_radii
 
 # How much of an exact radius rounding may have taken, relative to it.
 _EXACT = 1e-6
@@ -103,107 +86,6 @@ def _limited(
     radii: Float64[np.ndarray, "..."] | float, radius: float
 ) -> Float64[np.ndarray, "..."]:
     return np.asarray(np.where(np.isinf(radii), radii, np.minimum(radii, radius)))
-
-
-class Ranking(NamedTuple):
-    """Candidates scored and ranked in float64: the answer, before anything is said of its radii.
-
-    Attributes:
-        query: raw embedding, (D,).
-        norm: its norm.
-        candidates: what was ranked.
-        scores: of each.
-        top: positions of the k best, of each item the best row, best first; of a zero query the
-            first by item number.
-        k: number of results asked for.
-        is_proved: no unseen row, as scored by this program, can reach the last of the top k.
-    """
-
-    query: Float64[np.ndarray, " D"]
-    norm: Norm
-    candidates: Candidates
-    scores: Scores
-    top: Int64[np.ndarray, " K"]
-    k: int
-    is_proved: bool
-
-
-def rank_candidates(
-    query: Float64[np.ndarray, " D"],
-    candidates: Candidates,
-    k: int,
-    check_deadline: Callable[[], None] = keep_on,
-) -> Ranking:
-    """Rank the candidates: cheap, and enough to know whether more must be retrieved.
-
-    Raises:
-        CertificateError: a number is NaN, infinite, or outside what can carry a proof.
-    """
-    _check_candidates(query, candidates, k)
-    norm = embedding_norm(query)
-    if norm.value == 0.0:
-        count = candidates.rows.size
-        scores = Scores(np.zeros(count), np.ones(count))
-    else:
-        scores = score(candidates.vectors, query, candidates.norm_deviation, check_deadline)
-    return _ranking(query, norm, candidates, scores, k)
-
-
-def complete_items(
-    ranking: Ranking, own: Candidates, check_deadline: Callable[[], None] = keep_on
-) -> Ranking:
-    """The same ranking with more rows of its items among the candidates.
-
-    Radii are larger for it, and verdicts need every row of an item.
-
-    Args:
-        ranking: whose answer is proved.
-        own: rows of its items, those that it has may be among them.
-        check_deadline: called between blocks of work.
-    """
-    candidates, norm = ranking.candidates, ranking.norm
-    new = np.flatnonzero(~np.isin(own.rows, candidates.rows))
-    if new.size == 0 or norm.value == 0.0:
-        return ranking
-    vectors = own.vectors[new]
-    scores = score(vectors, ranking.query, candidates.norm_deviation, check_deadline)
-    rows = None
-    if ranking.scores.rows is not None:
-        rows = np.concatenate((ranking.scores.rows, vectors))
-    return _ranking(
-        ranking.query,
-        norm,
-        replace(
-            candidates,
-            rows=np.concatenate((candidates.rows, own.rows[new])),
-            items=np.concatenate((candidates.numbers, own.numbers[new])),
-            vectors=np.concatenate((candidates.vectors, vectors)),
-        ),
-        Scores(
-            np.concatenate((ranking.scores.values, scores.values)),
-            np.concatenate((ranking.scores.squared_norms, scores.squared_norms)),
-            rows,
-        ),
-        ranking.k,
-    )
-
-
-def _ranking(
-    query: Float64[np.ndarray, " D"], norm: Norm, candidates: Candidates, scores: Scores, k: int
-) -> Ranking:
-    numbers = candidates.numbers
-    if candidates.items is None:
-        top = rank(scores.values, numbers, k)
-    else:
-        order = np.lexsort((candidates.rows, -scores.values, numbers))
-        is_first = np.append(True, numbers[order][1:] != numbers[order][:-1])[: order.size]
-        winners = order[is_first]
-        top = winners[rank(scores.values[winners], numbers[winners], k)]
-    if norm.value == 0.0:
-        is_proved = np.array_equal(numbers[top], np.arange(min(k, candidates.items_in_gallery)))
-    else:
-        is_proved = _beats_the_unseen(candidates, scores.values[top], norm, k)
-    return Ranking(query, norm, candidates, scores, top, k, is_proved)
 
 
 def certify_search(
@@ -380,7 +262,7 @@ def _input_radii(
         outside = np.minimum(outside, entering.min(axis=1))
         if judging is not None:
             judging.add(block)
-    exits = _threshold_radii(ranking, scan, max_distance)
+    exits = threshold_radii(ranking, scan, max_distance)
     known = np.minimum(scan.lower.kth(ranking.k), exits.kept)
     # An exit is of the result's own rows alone: more candidates leave it as it is.
     known_above = np.minimum(scan.upper.kth(ranking.k), exits.kept)
@@ -388,9 +270,9 @@ def _input_radii(
     rest = scan.rest
     # While fewer than k are within the threshold, nobody is displaced: they leave, or others enter.
     is_full = top.size == ranking.k or max_distance is None
-    change = _least(np.minimum(outside, rest)) if is_full else exits.entry
-    top1 = min(first, _least(rest[:1]), _least(exits.kept[:1]))
-    whole_set = min(change, _least(exits.kept))
+    change = least(np.minimum(outside, rest)) if is_full else exits.entry
+    top1 = min(first, least(rest[:1]), least(exits.kept[:1]))
+    whole_set = min(change, least(exits.kept))
     isotropic = np.minimum(scan.isotropic.kth(ranking.k), exits.kept)
     return _InputRadii(
         membership=np.minimum(known, rest),
@@ -398,105 +280,5 @@ def _input_radii(
         exact=(known <= rest) & is_tight,
         top1=top1,
         set=whole_set,
-        order=min(whole_set, top1, _least(scan.to_next)),
+        order=min(whole_set, top1, least(scan.to_next)),
     )
-
-
-class _ThresholdRadii(NamedTuple):
-    """Radii around the query below which verdicts on the threshold stay, times gain and L.
-
-    Attributes:
-        kept: of each result, until it leaves, (K,); inf without a threshold.
-        entry: until the first other item comes in; inf where there is no other, or no threshold.
-    """
-
-    kept: Float64[np.ndarray, " K"]
-    entry: float
-
-    def less(self, amount: float) -> "_ThresholdRadii":
-        return _ThresholdRadii(self.kept - amount, self.entry - amount)
-
-
-def _threshold_radii(
-    ranking: Ranking, scan: PairScan, max_distance: float | None
-) -> _ThresholdRadii:
-    """Distances to the threshold of what is within it, and of the nearest that is not.
-
-    Scores are of rows as stored, whose norms f are not quite 1: 1 - s / |g| <= t is a threshold on
-    the angle only as 1 - s / (|g| f) <= 1 - (1 - t) / f. The unseen rows stand behind the
-    candidates as two more, with the shortest and the longest norm they may have: the angle left
-    falls or grows with the norm throughout, so one of the ends is the worst.
-
-    An item stays while one of its rows does, and enters with the first. These are cones, in which
-    the metric's scales gain nothing.
-
-    Args:
-        ranking: the candidates' scores and squared norms.
-        scan: what is kept, all of it within the threshold, and the forward error.
-        max_distance: the threshold; None for none. Outside [0, 2) no distance crosses it, and only
-            the zero embedding, which has no direction, is a limit.
-    """
-    kept, error = scan.kept, scan.slack.per_distance
-    if max_distance is None:
-        never = np.full(kept.count, np.inf)
-        return _ThresholdRadii(never, np.inf)
-    scores, norm, deviation = ranking.scores, ranking.norm, ranking.candidates.norm_deviation
-    if not 0.0 <= max_distance < 2.0:
-        limit = flip_radius(np.full(max(kept.count, 1), np.pi), norm.low)
-        may_enter = max_distance < 0.0 and scores.values.size > 0
-        entry = float(limit[0]) if may_enter else np.inf
-        return _ThresholdRadii(limit[: kept.count], entry).less(error)
-    ceiling = ranking.candidates.ceiling
-    inside = np.zeros(scores.values.size + 2, dtype=np.bool_)
-    inside[kept.positions] = True
-    norms = np.append(np.sqrt(scores.squared_norms), [1.0 - deviation, 1.0 + deviation])
-    unseen = min(max(ceiling, -2.0 * norm.high), 2.0 * norm.high)
-    cosines = np.append(scores.values, [unseen, unseen]) / norm.value / norms
-    rounding = cosine_error(ranking.query.size)
-    distances, limits = 1.0 - cosines, 1.0 - (1.0 - max_distance) / norms
-    radii = flip_radius(angular_slack(distances, limits, inside=inside, error=rounding), norm.low)
-    outside = ~inside
-    outside[-2:] = ceiling > -np.inf
-    own = kept.largest(radii[kept.positions])
-    return _ThresholdRadii(own, _least(radii[outside])).less(error)
-
-
-def _least(radii: Float64[np.ndarray, " K"]) -> float:
-    """The smallest of some radii; inf of none."""
-    return float(radii.min(initial=np.inf))
-
-
-def _beats_the_unseen(
-    candidates: Candidates, scores: Float64[np.ndarray, " K"], norm: Norm, k: int
-) -> bool:
-    if candidates.are_all:
-        return True
-    if scores.size < k:
-        return False
-    rounding = gamma(candidates.vectors.shape[1] + 8) * (1.0 + candidates.norm_deviation)
-    return bool(scores[-1] > candidates.unseen_score + rounding * norm.high)
-
-
-def _check_candidates(query: Float64[np.ndarray, " D"], candidates: Candidates, k: int) -> None:
-    """Refuse what no certificate can be computed from, by name."""
-    if k < 1:
-        raise CertificateError(f"k must be at least 1, got {k}")
-    count, dimension = candidates.vectors.shape
-    if query.shape != (dimension,) or candidates.rows.shape != (count,):
-        raise CertificateError(
-            f"query {query.shape}, rows {candidates.rows.shape} and vectors"
-            f" {candidates.vectors.shape} do not belong together"
-        )
-    if not 0.0 <= candidates.norm_deviation <= LARGEST_NORM_DEVIATION:
-        raise CertificateError(
-            f"norm_deviation must be in [0, {LARGEST_NORM_DEVIATION}],"
-            f" got {candidates.norm_deviation}"
-        )
-    if count > candidates.size:
-        raise CertificateError(f"{count} candidates cannot come from {candidates.size} entries")
-    # Also refuses NaN; infinity proves nothing, and is allowed.
-    if not candidates.are_all and not candidates.unseen_score > -np.inf:
-        raise CertificateError(
-            f"{candidates.size - count} entries are unseen, and their scores cannot be bounded by"
-            f" {candidates.unseen_score}"
-        )

@@ -9,11 +9,8 @@ from checker import violations
 from galleries import KINDS, everything, retrieve
 
 from model.certificate.pairs import score
-from model.certificate.search import (
-    certify_ranking,
-    complete_items,
-    rank_candidates,
-)
+from model.certificate.ranking import complete_items, rank_candidates
+from model.certificate.search import certify_ranking
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
