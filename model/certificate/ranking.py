@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from model.certificate.geometry import Norm, embedding_norm
 from model.certificate.pairs import (
@@ -106,30 +106,32 @@ def complete_items(
 def _ranking(
     query: Float64[np.ndarray, " D"], norm: Norm, candidates: Candidates, scores: Scores, k: int
 ) -> Ranking:
-    numbers = candidates.numbers
-    if candidates.items is None:
-        top = rank(scores.values, numbers, k)
-    else:
-        order = np.lexsort((candidates.rows, -scores.values, numbers))
-        is_first = np.append(True, numbers[order][1:] != numbers[order][:-1])[: order.size]
-        winners = order[is_first]
-        top = winners[rank(scores.values[winners], numbers[winners], k)]
+    numbers, top = candidates.numbers, first_items(candidates, scores, k)
     if norm.value == 0.0:
         is_proved = np.array_equal(numbers[top], np.arange(min(k, candidates.items_in_gallery)))
     else:
-        is_proved = _beats_the_unseen(candidates, scores.values[top], norm, k)
+        is_proved = top.size == k or candidates.are_all
+        is_proved &= bool(beat_the_unseen(candidates, scores.values[top], norm).all())
     return Ranking(query, norm, candidates, scores, top, k, is_proved)
 
 
-def _beats_the_unseen(
-    candidates: Candidates, scores: Float64[np.ndarray, " K"], norm: Norm, k: int
-) -> bool:
-    if candidates.are_all:
-        return True
-    if scores.size < k:
-        return False
+def first_items(candidates: Candidates, scores: Scores, k: int) -> Int64[np.ndarray, " K"]:
+    """Of each of the k best items the position of its best row, best first; ties by item number."""
+    numbers = candidates.numbers
+    if candidates.items is None:
+        return rank(scores.values, numbers, k)
+    order = np.lexsort((candidates.rows, -scores.values, numbers))
+    is_first = np.append(True, numbers[order][1:] != numbers[order][:-1])[: order.size]
+    winners = order[is_first]
+    return winners[rank(scores.values[winners], numbers[winners], k)]
+
+
+def beat_the_unseen(
+    candidates: Candidates, scores: Float64[np.ndarray, " K"], norm: Norm
+) -> Bool[np.ndarray, " K"]:
+    """Whether no unseen row, as scored by this program, can reach each of these scores."""
     rounding = gamma(candidates.vectors.shape[1] + 8) * (1.0 + candidates.norm_deviation)
-    return bool(scores[-1] > candidates.unseen_score + rounding * norm.high)
+    return scores > candidates.ceiling + rounding * norm.high
 
 
 def _check_candidates(query: Float64[np.ndarray, " D"], candidates: Candidates, k: int) -> None:

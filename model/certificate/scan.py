@@ -124,6 +124,8 @@ class PairScan:
         upper: upper bounds of the same.
         isotropic: as `lower`, had the metric no scales.
         kept: the items' rows.
+        candidates: as given.
+        scores: as given.
         slack: as given.
         scales: as given.
     """
@@ -152,7 +154,7 @@ class PairScan:
             scales: c of the metric; None where it has none.
             check_deadline: called between blocks of work; raises where nobody waits any more.
         """
-        self._candidates, self._scores, self._norm, self.slack = candidates, scores, norm, slack
+        self.candidates, self.scores, self._norm, self.slack = candidates, scores, norm, slack
         self.scales, self._check_deadline = scales, check_deadline
         self._rank_of = np.full(candidates.rows.size, -1)
         self.kept = self._rows_of_items(top)
@@ -174,6 +176,7 @@ class PairScan:
         self._to_next = np.full(max(0, count - 1), np.nan)
         self.rest_of_rows, self._rest = self._tail.bounds(candidates.ceiling)
         self._rest_scores: Float64[np.ndarray, " A"] | float = candidates.ceiling
+        self._also: list[Callable[[Float64[np.ndarray, " A"]], Bool[np.ndarray, " K"]]] = []
 
     @property
     def rest(self) -> Float64[np.ndarray, " K"]:
@@ -199,15 +202,24 @@ class PairScan:
     @property
     def rest_gap(self) -> Float64[np.ndarray, " A"]:
         """Lower bound of each row's lead in score over all that was not compared, (A,)."""
-        unit = gamma(self._candidates.vectors.shape[1] + 8)
-        rounding = 8.0 * unit * (1.0 + self._candidates.norm_deviation) * self._norm.high
+        unit = gamma(self.candidates.vectors.shape[1] + 8)
+        rounding = 8.0 * unit * (1.0 + self.candidates.norm_deviation) * self._norm.high
         return self._tail.scores - self._rest_scores - rounding
+
+    def leave_out_only(
+        self, where: Callable[[Float64[np.ndarray, " A"]], Bool[np.ndarray, " K"]]
+    ) -> None:
+        """Leave a block out for those items only of which `where` says that it cannot matter.
+
+        It is given the block's bounds, like `rest_of_rows`.
+        """
+        self._also.append(where)
 
     def __iter__(self) -> Iterator[tuple[PairBlock, Float64[np.ndarray, "K Q"]]]:
         """Blocks, and the radii of pairs of items with the slack off."""
         if self.kept.count == 0:
             return
-        vectors, rows = self._candidates.vectors, self._scores.rows
+        vectors, rows = self.candidates.vectors, self.scores.rows
         kept_count = self.kept.positions.size
         if rows is not None and len(vectors) <= rows_of_a_block(kept_count):
             # Clusters among few candidates get their own centre where they need one.
@@ -223,7 +235,7 @@ class PairScan:
         for part in order.blocks(length):
             self._check_deadline()
             columns = part.positions
-            best = float(self._scores.values[columns].max())
+            best = float(self.scores.values[columns].max())
             # No later block has a better score, so what bounds this one bounds them all.
             if self._leave_out(best, all_or_none=True).all():
                 return
@@ -231,7 +243,7 @@ class PairScan:
                 block = self._around_zero(columns, vectors[columns].astype(np.float64))
                 yield self._compare(kept, block, part)
                 continue
-            numbers = self._candidates.numbers[columns]
+            numbers = self.candidates.numbers[columns]
             block = CentredRows.around(kept.centre, vectors[columns], numbers, self.scales)
             left_out = self._leave_out(best, kept, block)
             if not left_out.all():
@@ -239,7 +251,7 @@ class PairScan:
 
     def _rows_of_items(self, top: Int64[np.ndarray, " K"]) -> ItemRows:
         """All rows of the items that have these, in their order; notes whose each row is."""
-        items = self._candidates.items
+        items = self.candidates.items
         if items is None:
             self._rank_of[top] = np.arange(top.size)
             return ItemRows(top, None)
@@ -253,14 +265,14 @@ class PairScan:
 
     def _grouped(self) -> ItemRows:
         """All candidates, by item."""
-        everything = np.arange(self._candidates.rows.size)
-        if self._candidates.items is None:
+        everything = np.arange(self.candidates.rows.size)
+        if self.candidates.items is None:
             return ItemRows(everything, None)
-        return ItemRows.sorted_by(self._candidates.items, everything)
+        return ItemRows.sorted_by(self.candidates.items, everything)
 
     def _best_first(self) -> ItemRows:
         """All candidates by item, those of the best scores first."""
-        grouped, scores = self._grouped(), self._scores.values
+        grouped, scores = self._grouped(), self.scores.values
         if grouped.starts is None:
             return ItemRows(np.argsort(-scores, kind="stable"), None)
         order = np.argsort(-grouped.largest(scores[grouped.positions]), kind="stable")
@@ -272,21 +284,21 @@ class PairScan:
         """Upper bound of |c o f_i| + |c o f_j| for these rows i and any row j of the gallery."""
         if self.scales is None:
             return None
-        scaled = self._candidates.vectors[rows] * self.scales
+        scaled = self.candidates.vectors[rows] * self.scales
         up = 1.0 + 2.0 * self.slack.rounding
         own = np.sqrt(np.einsum("md,md->m", scaled, scaled)) * up
-        return (own + min(self._candidates.scaled_norm, self._longest_scaled())) * up
+        return (own + min(self.candidates.scaled_norm, self._longest_scaled())) * up
 
     def _longest_scaled(self) -> float:
         """|c o f| <= max c |f|, and <= |f| as L bounds the whole network."""
-        longest = 1.0 + self._candidates.norm_deviation
+        longest = 1.0 + self.candidates.norm_deviation
         return longest * min(1.0, float(self.scales.max())) if self.scales is not None else longest
 
     def _around_zero(
         self, columns: Int64[np.ndarray, " B"] | None, rows: Float64[np.ndarray, "B D"]
     ) -> CentredRows:
         """Candidates around 0, which costs nothing: their squares are known."""
-        numbers, squares = self._candidates.numbers, self._scores.squared_norms
+        numbers, squares = self.candidates.numbers, self.scores.squared_norms
         if columns is not None:
             numbers, squares = numbers[columns], squares[columns]
         return CentredRows.around_zero(rows, numbers, squares, self.scales)
@@ -298,7 +310,7 @@ class PairScan:
         it with or leave out, and where near rows need its digits.
         """
         positions = self.kept.positions
-        vectors, numbers = self._candidates.vectors, self._candidates.numbers
+        vectors, numbers = self.candidates.vectors, self.candidates.numbers
         best = vectors[order[: max(_SAMPLE, positions.size)]]
         centre = best.mean(axis=0, dtype=np.float64).astype(np.float32).astype(np.float64)
         if positions.size < _MANY and centre @ centre < _CLOSE:
@@ -321,7 +333,7 @@ class PairScan:
             items = items.take(is_needed)
         ranks = self._rank_of[columns.first]
         own = np.flatnonzero(ranks >= 0)
-        scores = self._scores.values
+        scores = self.scores.values
         gap = scores[items.positions, None] - scores[columns.positions]
         block = PairBlock(compare(kept, rows, gap), items, columns, is_needed, (ranks[own], own))
         lower = block.of_items(block.pairs.lower(self.slack))
@@ -374,6 +386,8 @@ class PairScan:
         out = (of_items > 0.0) & (of_items >= self.upper.limit)
         if self.scales is not None:
             out &= self.kept.largest(isotropic) >= self._isotropic_upper.limit
+        for where in self._also:
+            out &= where(isotropic)
         if all_or_none and not out.all():
             return none
         rows = self.kept.spread(out)
@@ -388,5 +402,5 @@ class PairScan:
         self, kept: Float64[np.ndarray, " A"], block: Float64[np.ndarray, " B"]
     ) -> Float64[np.ndarray, " A"]:
         """Upper bound of each kept row's distance to any row of a block, through the centre."""
-        unit = gamma(self._candidates.vectors.shape[1] + 8)
+        unit = gamma(self.candidates.vectors.shape[1] + 8)
         return (np.sqrt(kept) + np.sqrt(block.max())) * (1.0 + unit)
