@@ -223,13 +223,14 @@ def _scan(
 class _Statistics:
     """Margin + weight x cosine as a scan goes by: the k-th smallest, and a bound on the rest.
 
-    Of items of several rows its k-th smallest may be another competitor's than that of the radii,
-    so with a weight above 0 the scan is told which blocks it can do without.
+    With a weight above 0 the scan is told which blocks it can do without, so that the bound on the
+    rest is never the smaller one where every row is a candidate.
     """
 
     def __init__(self, weight: float, k: int, scan: PairScan, norm: Norm) -> None:
         self._weight, self._scan, self._norm = weight, scan, norm
         self._smallest = KthSmallest(k, scan.kept.count)
+        # Of each candidate, times the weight.
         self._cosines = weight * scan.scores.values / norm.value
         self._rounding = 8.0 * gamma(scan.candidates.vectors.shape[1] + 8) * weight
         if weight > 0.0:
