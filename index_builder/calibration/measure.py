@@ -1,22 +1,20 @@
 """Measure on a gallery which margin means "copy", and seal what was found into a new version.
 
 Each query is searched twice: with its original in the gallery, where that should match, and with
-its original left out, where any match is a false alarm. Thresholds are chosen on one half of the
-queries and measured on the other.
+its original left out, where any match is a false alarm. Thresholds, and how much the cosine counts
+beside the margin, are chosen on one half of the queries and measured on the other.
 """
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float64
-
 from index_builder.build.embedding import EmbedderLike
 from index_builder.build.writer import seal_calibration, writing
-from index_builder.calibration.queries import Label, Pairs, Query, embedded_queries, is_held_out
+from index_builder.calibration.outcomes import Outcome, Question, outcomes_of
+from index_builder.calibration.queries import Pairs, embedded_queries, is_held_out
 from index_builder.calibration.query_groups import merged_groups
 from index_builder.calibration.self_match import SelfMatches, self_matches
 from index_builder.errors import SourceError
@@ -24,28 +22,26 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest
 from index_builder.store.operating_points import (
+    COSINE_WEIGHTS,
     LARGEST_K,
     MOST_QUERIES,
-    STATISTIC,
     Calibration,
     LeftOut,
     Measured,
     OperatingPoint,
+    statistic_with,
 )
 from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
-from model.certificate.geometry import embedding_norm
-from model.certificate.match import Margins, measure_margins
-from model.certificate.pairs import Candidates
-from model.certificate.ranking import rank_candidates
+from model.certificate.statistic import LARGEST_COSINE_WEIGHT
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
 
 # The share of pictures without an original that may match, by name; the strictest first.
 TARGETS = {"strict": 0.001, "balanced": 0.01}
+# The one at which recalls are compared to choose the weight of the cosine: the other takes ten
+# times as many pictures to say anything.
+_DECIDING = "balanced"
 
-# Deeper candidates only raise the lower bound of a margin. From here on the bounds are taken as
-# they are, each on the side that makes the measured rates look worse.
-_DEPTHS = (128, 512, 2048)
 _SHOWN_ALARMS = 5
 
 
@@ -56,6 +52,25 @@ class Alarm:
     query: str
     id: str
     margin: float
+    statistic: float
+
+
+@dataclass(frozen=True)
+class WeightTried:
+    """What a calibration would be with one weight of the cosine.
+
+    Attributes:
+        cosine_weight: of the statistic margin + weight x cosine.
+        recall: share of the positives that match at the deciding target, in the half that
+            thresholds are chosen on; 0 where there is no threshold.
+        operating_points: thresholds, and what they scored in the other half.
+        left_out: those that could not be claimed.
+    """
+
+    cosine_weight: float
+    recall: float
+    operating_points: tuple[OperatingPoint, ...]
+    left_out: tuple[LeftOut, ...]
 
 
 @dataclass(frozen=True)
@@ -67,25 +82,10 @@ class CalibrationReport:
 
     manifest: Manifest
     calibration: Calibration
+    cosine_weights: list[WeightTried]
     alarms: list[Alarm]
     self_matches: SelfMatches
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """One query's two searches.
-
-    Attributes:
-        hit: margin of its original, as far as proved; None if it has none in the gallery.
-        alarm: the largest margin of any other entry with the original left out, from above.
-        alarm_entry: number of that entry.
-    """
-
-    label: Label
-    hit: float | None
-    alarm: float
-    alarm_entry: int
 
 
 def calibrate_index(
@@ -95,6 +95,7 @@ def calibrate_index(
     embedder: EmbedderLike,
     *,
     k: int = 1,
+    cosine_weight: float | None = None,
     seed: int = 0,
     limits: DecodeLimits = DecodeLimits(),  # noqa: B008 (frozen)
     progress: Progress | None = None,
@@ -102,8 +103,9 @@ def calibrate_index(
     """Make a version of the same gallery with operating points, and serve it.
 
     `k` is of the search whose margin is thresholded; with k = 1 a result must stand clear of every
-    other entry, so a picture that is in the gallery twice matches neither. The seed is of edits,
-    choice and halves.
+    other entry, so a picture that is in the gallery twice matches neither. `cosine_weight` is what
+    the cosine counts beside the margin, 0 to 2; None chooses the one with the best recall. The seed
+    is of edits, choice and halves.
 
     Raises:
         SourceError: the queries cannot be had, or are too few to claim any operating point.
@@ -122,36 +124,58 @@ def calibrate_index(
         ) as index,
     ):
         _check_size(index, k)
+        weights = _weights(cosine_weight)
         jobs, total, groups = pairs.jobs(index, seed, limits, progress)
         _check_pictures(groups, seed)
-        measured: list[_Outcome] = []
+        measured: list[list[Outcome]] = []
         with progress.counter("measuring", total, "queries") as advance:
             for queries in embedded_queries(jobs, embedder, limits):
-                for outcome in _measure(index, queries, k):
-                    measured.append(outcome)
+                for outcomes in outcomes_of(index, queries, Question(k, weights)):
+                    measured.append(outcomes)
                     advance()
-        outcomes = _grouped(measured)
-        points, left_out = _operating_points(outcomes, seed)
-        if not points:
-            raise _nothing_claimed(left_out)
+        of_weights = dict(zip(weights, _grouped(measured), strict=True))
+        tried = [
+            _try(weight, outcomes, seed)
+            for weight, outcomes in of_weights.items()
+            if cosine_weight is None or weight == cosine_weight
+        ]
+        best = max(
+            tried, key=lambda one: one.recall
+        )  # of equal ones the first: the smallest weight
+        outcomes = of_weights[best.cosine_weight]
+        if not best.operating_points:
+            raise _nothing_claimed(best.left_out)
         calibration = Calibration(
-            statistic=STATISTIC,
+            statistic=statistic_with(best.cosine_weight),
             k=k,
             pairs=pairs.kind,
             source=pairs.source,
             seed=seed,
             pictures=len(_groups(outcomes)),
             queries=len(outcomes),
-            chosen_on=sum(not is_held_out(seed, one.label.group) for one in outcomes),
-            operating_points=tuple(points),
-            left_out=tuple(left_out),
+            chosen_on=len(_choosing(outcomes, seed)),
+            operating_points=best.operating_points,
+            left_out=best.left_out,
+            cosine_weight=best.cosine_weight,
         )
         alarms = _worst(index, outcomes)
-        thresholds = {one.name: one.threshold for one in points}
-        own = self_matches(index.vectors, index.rows.starts, k, thresholds)
+        thresholds = {one.name: one.threshold for one in best.operating_points}
+        own = self_matches(index.vectors, index.rows.starts, k, thresholds, best.cosine_weight)
         progress.step("writing and verifying the version")
         manifest = seal_calibration(paths, index.manifest, calibration)
-    return CalibrationReport(manifest, calibration, alarms, own, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    return CalibrationReport(manifest, calibration, tried, alarms, own, seconds)
+
+
+def _weights(cosine_weight: float | None) -> tuple[float, ...]:
+    """What is to be measured: 0 comes first, since a place in the top k is told by the margin."""
+    if cosine_weight is None:
+        return COSINE_WEIGHTS
+    if not 0.0 <= cosine_weight <= LARGEST_COSINE_WEIGHT:
+        raise SourceError(
+            f"the weight of the cosine must be 0 to {LARGEST_COSINE_WEIGHT:g}, got {cosine_weight}"
+        )
+    return (0.0, cosine_weight) if cosine_weight > 0.0 else (0.0,)
 
 
 def _check_size(index: GalleryIndex, k: int) -> None:
@@ -191,29 +215,48 @@ def _nothing_claimed(left_out: Sequence[LeftOut]) -> SourceError:
     return SourceError(f"no operating point can be claimed ({reasons}); nothing was changed")
 
 
-def _operating_points(
-    outcomes: list[_Outcome], seed: int
-) -> tuple[list[OperatingPoint], list[LeftOut]]:
+def _try(weight: float, outcomes: list[Outcome], seed: int) -> WeightTried:
     """Choose each threshold on one half, measure it on the other, and keep what holds there."""
     if len(outcomes) > MOST_QUERIES:
         raise SourceError(f"at most {MOST_QUERIES} queries can be counted, got {len(outcomes)}")
-    choosing = [one for one in outcomes if not is_held_out(seed, one.label.group)]
+    choosing = _choosing(outcomes, seed)
     measuring = [one for one in outcomes if is_held_out(seed, one.label.group)]
-    found = [_operating_point(*target, choosing, measuring) for target in TARGETS.items()]
-    points = [one for one in found if isinstance(one, OperatingPoint)]
-    return points, [one for one in found if isinstance(one, LeftOut)]
+    found = [
+        _operating_point(*target, choosing, measuring, highest=1.0 + weight)
+        for target in TARGETS.items()
+    ]
+    threshold = choose_threshold([one.alarm for one in choosing], TARGETS[_DECIDING])
+    recall = None
+    if threshold is not None:
+        counts = _count(choosing, threshold).values()
+        recall = sum(one.hits for one in counts) / max(1, sum(one.positives for one in counts))
+    return WeightTried(
+        weight,
+        recall or 0.0,
+        tuple(one for one in found if isinstance(one, OperatingPoint)),
+        tuple(one for one in found if isinstance(one, LeftOut)),
+    )
+
+
+def _choosing(outcomes: Iterable[Outcome], seed: int) -> list[Outcome]:
+    return [one for one in outcomes if not is_held_out(seed, one.label.group)]
 
 
 def _operating_point(
-    name: str, target: float, choosing: list[_Outcome], measuring: list[_Outcome]
+    name: str,
+    target: float,
+    choosing: list[Outcome],
+    measuring: list[Outcome],
+    *,
+    highest: float,
 ) -> OperatingPoint | LeftOut:
     """One operating point, or why it cannot be claimed."""
     pictures = min(len(_groups(choosing)), len(_groups(measuring)))
     threshold = choose_threshold([one.alarm for one in choosing], target)
     if threshold is None or pictures < trials_needed(target):
         return _too_few(name, target, pictures)
-    if not threshold < 1.0:
-        reason = "wrong entries have margins up to 1: look for duplicates in the gallery"
+    if not threshold < highest:
+        reason = f"wrong entries reach {highest:g}, the most there is: look for duplicates"
         return LeftOut(name, target, reason)
     point = OperatingPoint(
         name=name,
@@ -235,22 +278,23 @@ def _operating_point(
     return point
 
 
-def _grouped(outcomes: list[_Outcome]) -> list[_Outcome]:
-    """The outcomes under the groups of their pictures, known once every file was seen."""
-    labels = [one.label for one in outcomes]
+def _grouped(measured: list[list[Outcome]]) -> list[list[Outcome]]:
+    """The outcomes by weight, under the pictures' groups, known once every file was seen."""
+    labels = [outcomes[0].label for outcomes in measured]
     groups = merged_groups([one.group for one in labels], [one.pixels for one in labels])
+    named = [replace(one, group=group) for one, group in zip(labels, groups, strict=True)]
     return [
-        replace(one, label=replace(one.label, group=group))
-        for one, group in zip(outcomes, groups, strict=True)
+        [replace(one, label=label) for one, label in zip(outcomes, named, strict=True)]
+        for outcomes in zip(*measured, strict=True)
     ]
 
 
-def _groups(outcomes: Iterable[_Outcome]) -> set[str]:
+def _groups(outcomes: Iterable[Outcome]) -> set[str]:
     return {one.label.group for one in outcomes}
 
 
-def _count(outcomes: list[_Outcome], threshold: float) -> dict[str, Measured]:
-    by_kind: dict[str, list[_Outcome]] = defaultdict(list)
+def _count(outcomes: list[Outcome], threshold: float) -> dict[str, Measured]:
+    by_kind: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in outcomes:
         by_kind[outcome.label.kind].append(outcome)
     return {
@@ -264,96 +308,10 @@ def _count(outcomes: list[_Outcome], threshold: float) -> dict[str, Measured]:
     }
 
 
-def _worst(index: GalleryIndex, outcomes: list[_Outcome]) -> list[Alarm]:
+def _worst(index: GalleryIndex, outcomes: list[Outcome]) -> list[Alarm]:
     worst = sorted(outcomes, key=lambda one: -one.alarm)[:_SHOWN_ALARMS]
     entries = index.entries([one.alarm_entry for one in worst])
     return [
-        Alarm(one.label.name, entry.id, one.alarm)
+        Alarm(one.label.name, entry.id, one.alarm_margin, one.alarm)
         for one, entry in zip(worst, entries, strict=True)
     ]
-
-
-def _measure(index: GalleryIndex, queries: Sequence[Query], k: int) -> Iterator[_Outcome]:
-    """The margins of a batch of queries, deeper where more candidates say more."""
-    found: dict[int, _Outcome] = {}
-    pending: list[int] = list(range(len(queries)))
-    rows = index.vector_count
-    for depth in (*(depth for depth in _DEPTHS if depth < rows), rows):
-        if not pending:
-            break
-        vectors = np.stack([queries[i].vector for i in pending])
-        for i, candidates in zip(pending, index.search(vectors, depth), strict=True):
-            outcome = _outcome(index, queries[i], candidates, k, is_last=depth >= _DEPTHS[-1])
-            if outcome is not None:
-                found[i] = outcome
-        pending = [i for i in pending if i not in found]
-    yield from (found[i] for i in range(len(queries)))
-
-
-def _outcome(
-    index: GalleryIndex, query: Query, candidates: Candidates, k: int, *, is_last: bool
-) -> _Outcome | None:
-    """A query's margins, or None where more candidates are needed."""
-    label = query.label
-    if embedding_norm(query.vector).value == 0.0:
-        return _Outcome(label, None if label.entry is None else 0.0, 0.0, 0)
-    hit, is_tight = None, True
-    without = candidates
-    if label.entry is not None:
-        is_own = candidates.numbers == label.entry
-        hit = 0.0  # who is not even among the candidates has no positive margin
-        if is_own.any():
-            own = _margins(index, query, candidates, np.flatnonzero(is_own)[:1], k)
-            hit = float(max(0.0, own.value[0]))
-            is_tight = bool(own.seen[0] <= own.unseen[0])
-        without = _without(index, candidates, is_own, label.entry)
-    top, is_proved = _top(query.vector, without, k)
-    others = _margins(index, query, without, top, k)
-    is_tight &= bool((others.seen <= others.unseen).all())
-    if not (is_proved and (is_tight or is_last)):
-        return None
-    worst = int(np.argmax(others.seen))
-    alarm = float(np.clip(others.seen[worst], 0.0, 1.0))
-    return _Outcome(label, hit, alarm, int(without.numbers[top[worst]]))
-
-
-def _without(
-    index: GalleryIndex, candidates: Candidates, is_own: np.ndarray, entry: int
-) -> Candidates:
-    """The same candidates of a gallery that has not this entry."""
-    rows = index.rows.of_entries(np.array([entry])).size
-    return replace(
-        candidates,
-        rows=candidates.rows[~is_own],
-        vectors=np.asarray(candidates.vectors)[~is_own],
-        items=None if candidates.items is None else candidates.items[~is_own],
-        size=candidates.size - rows,
-        item_count=candidates.items_in_gallery - 1,
-    )
-
-
-def _margins(
-    index: GalleryIndex, query: Query, candidates: Candidates, positions: np.ndarray, k: int
-) -> Margins:
-    """Margins of the entries of some candidates, with every row of theirs."""
-    if candidates.items is not None:
-        own = index.of_items(candidates.items[positions])
-        is_new = ~np.isin(own.rows, candidates.rows)
-        candidates = replace(
-            candidates,
-            rows=np.concatenate((candidates.rows, own.rows[is_new])),
-            items=np.concatenate((candidates.items, own.numbers[is_new])),
-            vectors=np.concatenate((candidates.vectors, own.vectors[is_new])),
-        )
-    return measure_margins(query.vector, candidates, positions, k)
-
-
-def _top(
-    vector: Float64[np.ndarray, " D"], candidates: Candidates, k: int
-) -> tuple[np.ndarray, bool]:
-    """The best candidate of each of the k best entries; whether no unseen one is among the true.
-
-    Nothing below rank k has a positive margin: k others stand before it.
-    """
-    ranking = rank_candidates(vector, candidates, k)
-    return ranking.top, ranking.is_proved

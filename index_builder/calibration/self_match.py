@@ -2,8 +2,8 @@
 
 A byte-identical copy of a picture is a query whose direction is the entry's own. Its margin is the
 k-th smallest of <e, e - f> / |e - f| over the other entries f; for unit vectors of cosine c that is
-(1 - c) / sqrt(2 (1 - c)) = sqrt((1 - c) / 2). These are estimates for people, from float32
-products: no certificate is made of them.
+(1 - c) / sqrt(2 (1 - c)) = sqrt((1 - c) / 2), and its cosine is 1. These are estimates for people,
+from float32 products: no certificate is made of them.
 """
 
 from dataclasses import dataclass
@@ -29,16 +29,19 @@ def self_matches(
     starts: Int64[np.ndarray, " N1"],
     k: int,
     thresholds: dict[str, float],
+    cosine_weight: float = 0.0,
 ) -> SelfMatches:
     """Count the entries that a copy of themselves would not match.
 
     Vectors have norm 1 or 0; entry i owns rows starts[i] to starts[i + 1], the whole picture first,
-    and there are at least k + 1 entries. Thresholds are on the margin.
+    and there are at least k + 1 entries. Thresholds are on margin + cosine_weight x cosine.
     """
     size = len(starts) - 1
     count = min(size, MOST_LOOKED_AT)
     margins = own_margins(vectors, starts, np.arange(count) * size // count, k)
-    below = {name: int((margins < value).sum()) for name, value in thresholds.items()}
+    # With margin 0 another entry is as near, or there is no direction.
+    statistics = np.where(margins > 0.0, margins + cosine_weight, 0.0)
+    below = {name: int((statistics < value).sum()) for name, value in thresholds.items()}
     return SelfMatches(count, below)
 
 

@@ -30,6 +30,7 @@ from index_builder.cli.options import IndexOptions, SourceArgument, VersionOptio
 from index_builder.sources.open_source import name_of, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
+from model.certificate.statistic import LARGEST_COSINE_WEIGHT
 from model.cli.progress import Progress
 from model.pixels.views import VIEW_SETS
 
@@ -214,6 +215,16 @@ def calibrate(
             metavar="K",
         ),
     ] = 1,
+    cosine_weight: Annotated[
+        float | None,
+        typer.Option(
+            "--cosine-weight",
+            min=0.0,
+            max=LARGEST_COSINE_WEIGHT,
+            help="Of the cosine beside the margin; without it, the best of 0, 0.5, 1 and 2.",
+            metavar="W",
+        ),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option("--seed", min=0, max=MOST_SEED, help="Of edits and halves.", metavar="N"),
@@ -234,6 +245,7 @@ def calibrate(
         chosen,
         options.embedder(),
         k=k,
+        cosine_weight=cosine_weight,
         seed=seed,
         limits=limits,
         progress=Progress(sys.stderr),

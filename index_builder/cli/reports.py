@@ -16,7 +16,12 @@ from index_builder.store.manifest import (
     read_manifest,
     read_quarantine,
 )
-from index_builder.store.operating_points import calibration_fields, describe
+from index_builder.store.operating_points import (
+    calibration_fields,
+    describe,
+    points_fields,
+    share,
+)
 from model.cli.console import Output
 
 _SHOWN = 20
@@ -126,6 +131,7 @@ def show_version(output: Output, paths: layout.IndexPaths, version: str) -> None
 def show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
     lines = [f"{index} {summary(report.manifest)} in {report.seconds:.1f} s"]
     lines += [f"  {line}" for line in describe(report.calibration)]
+    lines += [f"  {line}" for line in _weights_in_words(report)]
     own = report.self_matches
     lines += [
         f"  {name}: {count} of {own.pictures} gallery pictures would not match themselves at this "
@@ -133,16 +139,45 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
         for name, count in own.unmatched.items()
     ]
     lines.append("  wrong entries of the largest margins (a near-duplicate would show here):")
-    lines += [f"    {one.margin:.4f} {one.query} -> {one.id}" for one in report.alarms]
+    lines += [f"    {one.statistic:.4f} {one.query} -> {one.id}" for one in report.alarms]
     fields = {
         "index": index,
         **counts_of(report.manifest),
         "calibration": calibration_fields(report.calibration),
+        "cosine_weights": [
+            {
+                **asdict(one),
+                "operating_points": points_fields(one.operating_points),
+                "is_chosen": one.cosine_weight == report.calibration.cosine_weight,
+            }
+            for one in report.cosine_weights
+        ],
         "alarms": [asdict(alarm) for alarm in report.alarms],
         "self_matches": asdict(own),
         "seconds": report.seconds,
     }
     output.show(fields, as_lines(lines))
+
+
+def _weights_in_words(report: CalibrationReport) -> list[str]:
+    """What each weight of the cosine would have given; nothing where none was to be chosen."""
+    if len(report.cosine_weights) < 2:
+        return []
+    chosen = report.calibration.cosine_weight
+    lines = [
+        f"weight of the cosine: {chosen:g}, of the best recall where thresholds are chosen; there,"
+        " and held out:"
+    ]
+    for one in report.cosine_weights:
+        told = [
+            f"{point.name} {share(point.total.recall)}, false positives"
+            f" {share(point.total.false_positive_rate)}"
+            for point in one.operating_points
+        ]
+        mark = " (chosen)" if one.cosine_weight == chosen else ""
+        held_out = "; ".join(told) or "no operating point"
+        lines.append(f"  {one.cosine_weight:g}: {share(one.recall)}; {held_out}{mark}")
+    return lines
 
 
 def summary(manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""Operating points as a manifest keeps them: named thresholds on `margin`, and what they scored.
+"""Operating points as a manifest keeps them: named thresholds on a statistic, and what they scored.
 
 The manifest keeps counts; rates are computed from them wherever they are shown, so that no two
 numbers can contradict each other. A manifest may come from anywhere: every type and range is
@@ -6,6 +6,7 @@ checked when one of these is made.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,11 @@ from pydantic.dataclasses import dataclass
 
 from index_builder.store.rates import upper_bound
 from model.certificate.match import MatchRule
+from model.certificate.statistic import LARGEST_COSINE_WEIGHT
 
-STATISTIC = "margin"
+Statistic = Literal["margin", "margin + cosine"]
+# What a calibration chooses from.
+COSINE_WEIGHTS = (0.0, 0.5, 1.0, LARGEST_COSINE_WEIGHT)
 PairsKind = Literal["synthetic", "labelled"]
 # A search brings back at least 128 candidates; beyond that a margin would often need a full scan.
 LARGEST_K = 100
@@ -67,11 +71,11 @@ class Measured:
 
 @dataclass(frozen=True, config=_CLOSED)
 class OperatingPoint:
-    """A named threshold: a result whose margin reaches it is called a match.
+    """A named threshold: a result whose statistic reaches it is called a match.
 
     Attributes:
         name: like "strict".
-        threshold: on the margin, in (0, 1).
+        threshold: in (0, 1 + weight of the cosine).
         target_false_positive_rate: what it was chosen for.
         pictures: how many pictures the negatives were made from.
         pictures_with_false_positives: those of which any query matched.
@@ -79,7 +83,7 @@ class OperatingPoint:
     """
 
     name: _Name
-    threshold: _Share
+    threshold: Annotated[float, Field(strict=True, gt=0.0, lt=1.0 + LARGEST_COSINE_WEIGHT)]
     target_false_positive_rate: _Share
     pictures: _Count
     pictures_with_false_positives: _Count
@@ -126,7 +130,7 @@ class Calibration:
     """The operating points of one version, and what they rest on.
 
     Attributes:
-        statistic: "margin".
+        statistic: "margin", or "margin + cosine" where the cosine has a weight.
         k: of the search whose margin is meant; see `model.certificate.match`.
         pairs: "synthetic" (edited copies) or "labelled" (a list somebody made).
         source: the collection or list as it was named to the command.
@@ -137,9 +141,10 @@ class Calibration:
         operating_points: the strictest first.
         left_out: those that could not be claimed.
         stale: whether the gallery was another one when this was measured.
+        cosine_weight: what the cosine is multiplied with before it is added to the margin.
     """
 
-    statistic: Literal["margin"]
+    statistic: Statistic
     k: Annotated[int, Field(strict=True, ge=1, le=LARGEST_K)]
     pairs: PairsKind
     source: InstanceOf[str]  # a path's bytes may be no Unicode, which `str` would refuse
@@ -150,12 +155,21 @@ class Calibration:
     operating_points: Annotated[tuple[OperatingPoint, ...], Field(min_length=1)]
     left_out: tuple[LeftOut, ...]
     stale: Annotated[bool, Field(strict=True)] = False
+    cosine_weight: Annotated[float, Field(strict=True, ge=0.0, le=LARGEST_COSINE_WEIGHT)] = 0.0
 
     @model_validator(mode="after")
     def _names_come_once(self) -> "Calibration":
         names = [one.name for one in (*self.operating_points, *self.left_out)]
         if len(set(names)) != len(names):
             raise ValueError("an operating point comes twice")
+        return self
+
+    @model_validator(mode="after")
+    def _statistic_has_its_weight_and_range(self) -> "Calibration":
+        if self.statistic != statistic_with(self.cosine_weight):
+            raise ValueError("the statistic and the weight of the cosine contradict each other")
+        if not all(one.threshold < 1.0 + self.cosine_weight for one in self.operating_points):
+            raise ValueError("a threshold is not below 1 + cosine_weight")
         return self
 
     def point(self, name: str) -> OperatingPoint | None:
@@ -167,13 +181,24 @@ class Calibration:
 
     def rule(self, point: OperatingPoint) -> MatchRule:
         """When a result matches at this operating point."""
-        return MatchRule(self.k, point.threshold)
+        return MatchRule(self.k, point.threshold, self.cosine_weight)
+
+
+def statistic_with(cosine_weight: float) -> Statistic:
+    """The name of margin + weight x cosine."""
+    return "margin" if cosine_weight == 0.0 else "margin + cosine"
+
+
+def statistic_in_words(cosine_weight: float) -> str:
+    """Like "margin + 0.5 cosine", or "margin"."""
+    return "margin" if cosine_weight == 0.0 else f"margin + {cosine_weight:g} cosine"
 
 
 def describe(calibration: Calibration) -> list[str]:
     """The calibration as lines for a person."""
+    statistic = statistic_in_words(calibration.cosine_weight)
     lines = [
-        f"operating points on {calibration.statistic} (k = {calibration.k}), from"
+        f"operating points on {statistic} (k = {calibration.k}), from"
         f" {calibration.queries} {calibration.pairs} queries of {calibration.pictures} pictures:"
     ]
     if calibration.stale:
@@ -181,15 +206,15 @@ def describe(calibration: Calibration) -> list[str]:
     for point in calibration.operating_points:
         total = point.total
         lines.append(
-            f"  {point.name}: {STATISTIC} >= {point.threshold:g}: recall {_share(total.recall)} "
+            f"  {point.name}: {statistic} >= {point.threshold:g}: recall {share(total.recall)} "
             f"({total.hits} of {total.positives}), false positives "
-            f"{_share(total.false_positive_rate)} ({total.false_positives} of {total.negatives}, "
+            f"{share(total.false_positive_rate)} ({total.false_positives} of {total.negatives}, "
             f"from {point.pictures_with_false_positives} of {point.pictures} pictures: at most "
-            f"{_share(point.false_positive_upper)} with 95 % confidence); target "
-            f"{_share(point.target_false_positive_rate)}"
+            f"{share(point.false_positive_upper)} with 95 % confidence); target "
+            f"{share(point.target_false_positive_rate)}"
         )
         kinds = [
-            f"{kind} {_share(one.recall)}" for kind, one in point.measured.items() if one.positives
+            f"{kind} {share(one.recall)}" for kind, one in point.measured.items() if one.positives
         ]
         if len(kinds) > 1:
             lines.append(f"    recall: {', '.join(kinds)}")
@@ -197,18 +222,27 @@ def describe(calibration: Calibration) -> list[str]:
     return lines
 
 
-def _share(rate: float | None) -> str:
+def share(rate: float | None) -> str:
+    """In percent, for a person."""
     return "-" if rate is None else f"{100 * rate:.3g} %"
 
 
 def calibration_fields(calibration: Calibration) -> dict[str, Any]:
     """The calibration as JSON, with the rates beside the counts."""
-    fields = asdict(calibration)
-    for shown, point in zip(fields["operating_points"], calibration.operating_points, strict=True):
-        shown.update(_rates(point.total), false_positive_upper=point.false_positive_upper)
+    points = points_fields(calibration.operating_points)
+    return {**asdict(calibration), "operating_points": points}
+
+
+def points_fields(points: Iterable[OperatingPoint]) -> list[dict[str, Any]]:
+    """Operating points as JSON, with the rates beside the counts."""
+    shown: list[dict[str, Any]] = []
+    for point in points:
+        fields = asdict(point)
+        fields.update(_rates(point.total), false_positive_upper=point.false_positive_upper)
         for kind, one in point.measured.items():
-            shown["measured"][kind] |= _rates(one)
-    return fields
+            fields["measured"][kind] |= _rates(one)
+        shown.append(fields)
+    return shown
 
 
 def _rates(measured: Measured) -> dict[str, float | None]:
@@ -216,10 +250,14 @@ def _rates(measured: Measured) -> dict[str, float | None]:
 
 
 def stored_fields(calibration: Calibration) -> dict[str, Any]:
-    """The calibration as a manifest holds it; `stale` is a member only where it is true."""
+    """The calibration as a manifest holds it.
+
+    `stale` is a member only where it is true, `cosine_weight` only where it is not 0.
+    """
     fields = asdict(calibration)
-    if not calibration.stale:
-        del fields["stale"]
+    for name in ("stale", "cosine_weight"):
+        if not fields[name]:
+            del fields[name]
     return fields
 
 

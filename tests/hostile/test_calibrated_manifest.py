@@ -22,6 +22,7 @@ from index_builder.store.operating_points import (
     OperatingPoint,
     calibration_from,
 )
+from model.certificate.match import MatchRule
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +217,45 @@ def test_a_manifest_that_says_nothing_of_stale_is_not_stale(data_dir):
     assert "stale" not in fields["calibration"]
     with GalleryIndex.open(data_dir) as index:
         assert index.manifest.calibration.stale is False
+
+
+def test_a_manifest_that_says_nothing_of_the_cosine_is_about_the_margin_alone(data_dir):
+    assert "cosine_weight" not in fields_of(data_dir)["calibration"]
+    with GalleryIndex.open(data_dir) as index:
+        calibration = index.manifest.calibration
+        assert (calibration.statistic, calibration.cosine_weight) == ("margin", 0.0)
+        assert calibration.rule(calibration.point("strict")) == MatchRule(2, 0.41)
+
+
+@pytest.mark.parametrize(
+    ("statistic", "weight", "threshold", "is_read"),
+    [
+        ("margin + cosine", 0.5, 1.4, True),
+        ("margin + cosine", 2.0, 2.999, True),
+        ("margin + cosine", 0.5, 1.5, False),
+        ("margin + cosine", 0.0, 0.4, False),
+        ("margin + cosine", None, 0.4, False),
+        ("margin + cosine", 2.5, 0.4, False),
+        ("margin + cosine", 1, 0.4, False),
+        ("margin + cosine", True, 0.4, False),
+        ("margin", 0.5, 0.4, False),
+        ("margin", 0.0, 0.4, False),  # a member only where it is not 0
+    ],
+)
+def test_the_statistic_its_weight_and_the_thresholds_belong_together(
+    data_dir, statistic, weight, threshold, is_read
+):
+    fields = fields_of(data_dir)
+    fields["calibration"]["statistic"] = statistic
+    fields["calibration"]["operating_points"][0]["threshold"] = threshold
+    if weight is not None:
+        fields["calibration"]["cosine_weight"] = weight
+    reseal(data_dir, fields)
+    if not is_read:
+        refused(data_dir)
+        return
+    found = verify_index(data_dir, "default").calibration
+    assert found.rule(found.point("strict")) == MatchRule(2, threshold, weight)
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,11 @@ from model.data.edits import EDIT_KINDS
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
 
-def brute_force(index, queries, k):
-    """Each query's margin of its original, and the largest of any other entry without it."""
+def brute_force(index, queries, k, weight):
+    """Each query's statistic of its original, and the largest of any other entry without it.
+
+    0 of an original that is not among the first k.
+    """
     gallery = index.vectors.astype(np.float64)
     for query in queries:
         own = query.label.entry
@@ -37,31 +40,46 @@ def brute_force(index, queries, k):
             with np.errstate(invalid="ignore"):
                 radii = (scores[entry] - scores) / apart
             radii[[entry, *gone]] = np.inf
-            return np.sort(radii)[k - 1] / length
+            return (np.sort(radii)[k - 1] + weight * scores[entry]) / length
 
         gone = () if own is None else (own,)
         best = [entry for entry in np.argsort(-scores) if entry not in gone][:k]
         alarm = max(margin(entry, gone) for entry in best)
-        yield query.label, None if own is None else margin(own), alarm
+        is_in = own is not None and own in np.argsort(-scores)[:k]
+        yield query.label, None if own is None else margin(own) if is_in else 0.0, alarm
 
 
 @pytest.mark.parametrize("k", [1, 3])
 def test_the_rates_are_those_of_brute_force_on_the_half_not_chosen_by(data_dir, pictures, k):
     """The measuring goes through retrieved candidates and their tail bound."""
     report = calibrate(data_dir, copies(pictures, 640), k=k, seed=5)
-    point = report.calibration.point("balanced")
     assert (report.calibration.k, report.calibration.seed) == (k, 5)
+    assert [one.cosine_weight for one in report.cosine_weights] == [0.0, 0.5, 1.0, 2.0]
+    best = max(report.cosine_weights, key=lambda one: one.recall)
+    assert best.cosine_weight == report.calibration.cosine_weight
+    assert best.operating_points == report.calibration.operating_points
+    for one in report.cosine_weights:
+        check_rates(data_dir, pictures, report, one)
+
+
+def check_rates(data_dir, pictures, report, tried):
+    """What a calibration says of one weight of the cosine."""
+    (point,), k = tried.operating_points, report.calibration.k
     with GalleryIndex.open(data_dir) as index:
         jobs, total, _ = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
         batches = embedded_queries(jobs, TinyEmbedder(), LIMITS)
         queries = [query for batch in batches for query in batch]
         assert len(queries) == total == report.calibration.queries == 640
-        truth = list(brute_force(index, queries, k))
+        truth = list(brute_force(index, queries, k, tried.cosine_weight))
     chosen_on = [alarm for label, _, alarm in truth if not is_held_out(5, label.group)]
     measured = [one for one in truth if is_held_out(5, one[0].group)]
     assert report.calibration.chosen_on == len(chosen_on)
     allowed = int(sum(alarm >= point.threshold for alarm in chosen_on))
     assert upper_bound(allowed, len(chosen_on)) <= 0.01 < upper_bound(allowed + 1, len(chosen_on))
+    chosen_by = [
+        hit >= point.threshold for label, hit, _ in truth if not is_held_out(5, label.group)
+    ]
+    assert 0.99 * np.mean(chosen_by) <= tried.recall <= np.mean(chosen_by)
     hits = [label for label, hit, _ in measured if hit >= point.threshold]
     alarms = [label for label, _, alarm in measured if alarm >= point.threshold]
     total = point.total
@@ -75,9 +93,12 @@ def test_the_rates_are_those_of_brute_force_on_the_half_not_chosen_by(data_dir, 
     for kind, one in point.measured.items():
         assert one.positives == sum(label.kind == kind for label, _, _ in measured)
         assert one.hits <= sum(label.kind == kind for label in hits)
-    assert [one.name for one in report.calibration.left_out] == ["strict"]
+    assert [one.name for one in tried.left_out] == ["strict"]
+    if tried.cosine_weight != report.calibration.cosine_weight:
+        return
     worst = max(truth, key=lambda one: one[2])
-    assert report.alarms[0].margin == pytest.approx(worst[2], abs=1e-6)
+    assert report.alarms[0].statistic == pytest.approx(worst[2], abs=1e-6)
+    assert report.alarms[0].margin <= report.alarms[0].statistic
     assert worst[0].name == report.alarms[0].query
     assert worst[0].name.split(" ")[0] != report.alarms[0].id
 
