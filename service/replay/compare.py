@@ -14,14 +14,11 @@ from typing import Any, TypeGuard
 from pydantic import TypeAdapter
 
 from service.replay.recomputation import ROUNDING, Recomputation, Tolerances
-from service.schemas.search import OLD_RECORD, SearchAnswer, SearchResult, TrimmedAnswer
+from service.schemas.search import OLD_RECORDS, SearchAnswer, SearchResult, TrimmedAnswer
 from service.work.answers import rms_8bit
 
 _CLEAR = 1e3
 """Times the tolerance: from there on, rounding does not decide whether a radius is `exact`."""
-
-_LATER = frozenset({"metric", "items", "vectors", "view", "trim"})
-"""Members that records of earlier releases have not: `OLD_RECORD`."""
 
 Json = Mapping[str, Any]
 Rule = Callable[[Any, str, Any, Any], None]
@@ -35,14 +32,14 @@ class Comparison:
     Attributes:
         listed: its results, as they were recorded.
         recomputation: the same question, asked now.
-        is_old: the record is one of earlier releases, which said less.
+        later: members that the record has not, as one of an earlier release.
         words: what does not hold.
         changes: of each radius that was compared, in uploaded pixels.
     """
 
     listed: Sequence[SearchResult]
     recomputation: Recomputation
-    is_old: bool
+    later: frozenset[str]
     words: list[str] = field(default_factory=list[str])
     changes: list[float] = field(default_factory=list[float])
 
@@ -81,8 +78,7 @@ class Comparison:
         self, path: str, recorded: Collection[str], recomputed: Collection[str]
     ) -> list[str]:
         """Both must have the same members; gives those that both have."""
-        later = _LATER if self.is_old else frozenset[str]()
-        for member in sorted(set(recomputed) - set(recorded) - later):
+        for member in sorted(set(recomputed) - set(recorded) - self.later):
             self.say(f"{path} has no {member!r:.80}")
         for member in sorted(set(recorded) - set(recomputed)):
             self.say(f"{path} has {member!r:.80}, which nobody asked for")
@@ -104,13 +100,18 @@ class Comparison:
         self.near(path, recorded, recomputed, tolerance)
 
     def proved(
-        self, path: str, recorded: float | None, recomputed: float | None, tolerance: float
+        self,
+        path: str,
+        recorded: float | None,
+        recomputed: float | None,
+        tolerance: float,
+        least: float = 0.0,
     ) -> None:
         """What was claimed must be proved now too; more may be, since now all was looked at."""
-        if recorded is not None and not recorded >= 0.0:
+        if recorded is not None and not recorded >= least:
             self.differ(path, recorded, recomputed)
         elif recomputed is not None and (
-            recorded is None or not recorded - recomputed <= tolerance + ROUNDING * recomputed
+            recorded is None or not recorded - recomputed <= tolerance + ROUNDING * abs(recomputed)
         ):
             self.say(f"{path} was {recorded!r}, and {recomputed!r} is all that is proved")
 
@@ -137,8 +138,9 @@ def compare_answers(answer: SearchAnswer, record: Json, recomputation: Recomputa
         record: the same as JSON has it, so that members which nobody asked for are seen.
         recomputation: the same question, asked now.
     """
-    is_old = answer.audit is not None and answer.audit.record == OLD_RECORD
-    comparison = Comparison(answer.results, recomputation, is_old)
+    record_of = answer.audit.record if answer.audit is not None else ""
+    later = OLD_RECORDS.get(record_of, frozenset[str]())
+    comparison = Comparison(answer.results, recomputation, later)
     comparison.members("", record, recomputation.answer, ANSWER_RULES)
     return comparison
 
@@ -201,7 +203,7 @@ def _trimmed(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None
     """The second answer, by the rules of the first and what its crop may differ by."""
     listed = TypeAdapter(list[SearchResult]).validate_python(recorded["results"] or [])
     crop = c.recomputation.trimmed or c.recomputation
-    inside = Comparison(listed, crop, c.is_old, c.words, c.changes)
+    inside = Comparison(listed, crop, c.later, c.words, c.changes)
     inside.members(path, recorded, recomputed, TRIMMED_RULES)
 
 
@@ -333,11 +335,14 @@ def _margin(
 
 def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bool | None) -> None:
     """The verdict; null where no operating point was asked for."""
-    point, margin = c.recomputation.answer["operating_point"], c.recorded.match_margin
-    tolerance = c.tolerances.match_radius
-    if recorded is not None and margin is not None and point is not None:
-        if recorded != (margin >= point["threshold"]):
-            c.say(f"{path} does not follow from match_margin and the threshold")
+    point, weight = c.recomputation.answer["operating_point"], c.recomputation.cosine_weight
+    tolerance, value = c.tolerances.match_radius(weight), c.recorded.match_statistic
+    if "match_statistic" in c.later:  # It was the margin.
+        value = c.recorded.match_margin
+    if recorded is not None and value is not None and point is not None:
+        is_in = weight == 0.0 or c.recorded.rank <= point["k"]
+        if recorded != (is_in and value >= point["threshold"]):
+            c.say(f"{path} does not follow from match_statistic, the threshold and the rank")
         radii = c.recorded.match_radius, c.recomputed.match_radius
         if all(radius is not None and radius <= tolerance for radius in radii):
             return  # Nothing was promised about it.
@@ -345,19 +350,27 @@ def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bo
         c.differ(path, recorded, recomputed)
 
 
-def _judged(tolerance: Callable[[Tolerances], float]) -> Rule:
-    """Of a number that `match` rests on."""
+def _judged(
+    tolerance: Callable[[Tolerances, float], float],
+    weight_of: Callable[[Recomputation], float] = lambda recomputation: recomputation.cosine_weight,
+) -> Rule:
+    """Of a number that `match` rests on.
+
+    `tolerance` takes the weight of the cosine in it, which `weight_of` gives.
+    """
 
     def compare(
         c: ResultComparison, path: str, recorded: float | None, recomputed: float | None
     ) -> None:
-        allowed = tolerance(c.tolerances)
+        weight = weight_of(c.recomputation)
+        allowed = tolerance(c.tolerances, weight)
         if (recorded is None) != (recomputed is None):
             c.differ(path, recorded, recomputed)
         elif not c.recomputation.saw_everything:
-            c.proved(path, recorded, recomputed, allowed)
+            # With a cosine in it a statistic may be negative.
+            c.proved(path, recorded, recomputed, allowed, least=-4.0 * weight)
         elif recorded is not None and recomputed is not None:
-            c.near(path, recorded, recomputed, allowed + ROUNDING * recomputed)
+            c.near(path, recorded, recomputed, allowed + ROUNDING * abs(recomputed))
 
     return compare
 
@@ -413,8 +426,9 @@ RESULT_RULES: Mapping[str, Rule] = {
     "certified_rms_8bit": _rms_8bit,
     "margin": _margin,
     "match": _match,
-    "match_margin": _judged(lambda t: t.sine),
-    "match_radius": _judged(lambda t: t.match_radius),
+    "match_margin": _judged(Tolerances.statistic, lambda _: 0.0),
+    "match_statistic": _judged(Tolerances.statistic),
+    "match_radius": _judged(Tolerances.match_radius),
     "exact": _exactness,
     "duplicates": Comparison.exact,
     "certified": _certified,

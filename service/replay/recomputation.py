@@ -72,10 +72,10 @@ class Tolerances:
         """Of a similarity or distance."""
         return min(2.0, self.turn * (1.0 + self.norm_deviation)) + ROUNDING
 
-    @property
-    def sine(self) -> float:
-        """Of a match margin, which is the sine of an angle."""
-        return self.turn + _SINE_ROUNDING
+    def statistic(self, cosine_weight: float) -> float:
+        """Of a match margin, which is the sine of an angle, and of so much cosine beside it."""
+        longest = 1.0 + cosine_weight * (1.0 + self.norm_deviation)
+        return longest * self.turn + _SINE_ROUNDING
 
     def margin(self, margin: float) -> float:
         """Of a margin: a radius in embedding space over the norm, both of which may move."""
@@ -86,10 +86,13 @@ class Tolerances:
         """Of a radius, in uploaded pixels."""
         return 2.0 * self.forward_error / self.least_scale
 
-    @property
-    def match_radius(self) -> float:
-        """Of a verdict's radius, which is computed less well."""
-        return (2.0 * self.forward_error + _SINE_ROUNDING * self.norm) / self.scale
+    def match_radius(self, cosine_weight: float) -> float:
+        """Of a verdict's radius, which is computed less well.
+
+        Where the cosine counts it may be a radius of rank, in the network's metric.
+        """
+        scale = self.least_scale if cosine_weight > 0.0 else self.scale
+        return (2.0 * self.forward_error + _SINE_ROUNDING * self.norm) / scale
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,12 @@ class Recomputation:
     def saw_everything(self) -> bool:
         """Whether the answer must have come from a look at all entries, as this one does."""
         return sees_everything(self.index, self.options.k)
+
+    @cached_property
+    def cosine_weight(self) -> float:
+        """What the cosine counts in verdicts; 0 where none are asked for, too."""
+        rule, _ = find_point(self.index, self.options.operating_point)
+        return 0.0 if rule is None else rule.cosine_weight
 
     @cached_property
     def tolerances(self) -> Tolerances:
@@ -228,6 +237,7 @@ class Recomputation:
             lipschitz_bound=self.embedder.lipschitz_bound,
             gain=self.query.embedded.gain,
             forward_error=self.query.embedded.forward_error,
+            output_scales=self.embedder.output_scales,
         )
 
     def _results(self, answer: Answer) -> list[SearchResult]:

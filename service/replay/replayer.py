@@ -21,7 +21,7 @@ from service.decoding.query_image import QueryImage
 from service.errors import ReplayError
 from service.replay.compare import compare_answers
 from service.replay.recomputation import Recomputation
-from service.schemas.search import OLD_RECORD, RECORD, SearchAnswer, SearchOptions
+from service.schemas.search import OLD_RECORDS, RECORD, SearchAnswer, SearchOptions
 
 _NO_RECORD = "this is no answer to a search with include_audit"
 
@@ -165,7 +165,7 @@ def read_answer(record: object) -> SearchAnswer:
     audit: Any = record.get("audit") if isinstance(record, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if not isinstance(audit, dict):
         raise ReplayError(_NO_RECORD)
-    if "record" in audit and audit["record"] not in (RECORD, OLD_RECORD):
+    if "record" in audit and audit["record"] not in (RECORD, *OLD_RECORDS):
         raise ReplayError(f"wanted a record {RECORD!r}, got {audit['record']!r:.80}")
     try:
         return SearchAnswer.model_validate(record, strict=True)

@@ -8,15 +8,23 @@ from service.schemas.common import IndexInfo, Wire
 
 
 class OperatingPoint(Wire):
-    """A named threshold on the margin, and how it did on this index when it was calibrated.
+    """A named threshold on a statistic, and how it did on this index when it was calibrated.
 
     Rates were measured on queries that the threshold was not chosen by.
     """
 
     name: str
-    statistic: Literal["margin"]
+    statistic: Literal["margin", "margin + cosine"] = Field(
+        description="What a result is judged by: its margin, or margin + cosine_weight x cosine."
+    )
+    cosine_weight: float = Field(
+        default=0.0, description="What the cosine counts beside the margin; 0 where it does not."
+    )
     k: int = Field(description="The margin meant is that of a search with this k.")
-    threshold: float = Field(description="A result matches if its margin is this or more.")
+    threshold: float = Field(
+        description="A result matches if its statistic is this or more and, where the cosine "
+        "counts, it is among the first k."
+    )
     target_false_positive_rate: float = Field(description="What the threshold was chosen for.")
     false_positive_rate: float | None = Field(
         description="Share of the queries without an original in the gallery that had any match."

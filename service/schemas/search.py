@@ -19,9 +19,13 @@ from service.schemas.common import (
 )
 from service.schemas.indexes import OperatingPoint
 
-RECORD: Final = "lipsim-audit-2"
-# Of releases that did not say `metric`, `view`, `trim` and the counts of items and vectors.
-OLD_RECORD: Final = "lipsim-audit-1"
+RECORD: Final = "lipsim-audit-3"
+# Of earlier releases, and the members that those did not know.
+_BEFORE_THE_COSINE = frozenset({"match_statistic", "cosine_weight"})
+OLD_RECORDS: Final = {
+    "lipsim-audit-1": _BEFORE_THE_COSINE | {"metric", "items", "vectors", "view", "trim"},
+    "lipsim-audit-2": _BEFORE_THE_COSINE,
+}
 
 PROMISE = (
     "Let x be the decoded image sent (upright RGB, H x W x 3, values / 255) and x' any other "
@@ -111,12 +115,19 @@ class SearchResult(Wire):
         "brightness, for thresholds; never a promise in pixels. null like the radius."
     )
     match: bool | None = Field(
-        description="The verdict of the operating point: match_margin >= its threshold. null "
-        "without operating_point."
+        description="The verdict of the operating point: match_statistic >= its threshold and, "
+        "where the cosine counts, the result is among the first k of the point. null without "
+        "operating_point."
     )
     match_margin: float | None = Field(
-        description="The margin that was judged: the result's margin in a search with the "
-        "operating point's k, without max_distance. null without operating_point."
+        description="The result's margin in a search with the operating point's k, without "
+        "max_distance. null without operating_point."
+    )
+    match_statistic: float | None = Field(
+        default=None,
+        description="The value that was judged, the operating point's statistic: match_margin, or "
+        "margin + cosine_weight x cosine, for entries of several views taken view by view. null "
+        "without operating_point.",
     )
     match_radius: float | None = Field(
         description="l2 change of the uploaded pixels below which `match` stays as it is, for an "
@@ -203,7 +214,7 @@ class AuditedOptions(Wire):
 class Audit(Wire):
     """What, beside the answer, `python -m service.replay` holds its own work against."""
 
-    record: Literal["lipsim-audit-2", "lipsim-audit-1"]
+    record: Literal["lipsim-audit-3", "lipsim-audit-2", "lipsim-audit-1"]
     pixels_sha256: str = Field(
         description="SHA-256 of the decoded upright RGB pixels, H x W x 3 bytes, row by row, hex: "
         "what every radius of this answer is about."

@@ -132,10 +132,16 @@ def build_results(
 def _verdict(answer: Answer, place: int) -> dict[str, object]:
     verdicts = answer.certificate.verdicts
     if verdicts is None:
-        return {"match": None, "match_margin": None, "match_radius": None}
+        return {
+            "match": None,
+            "match_margin": None,
+            "match_statistic": None,
+            "match_radius": None,
+        }
     return {
         "match": bool(verdicts.matches[place]),
         "match_margin": float(verdicts.margins[place]),
+        "match_statistic": float(verdicts.statistics[place]),
         "match_radius": wire_radius(float(verdicts.radii[place])),
     }
 
@@ -239,6 +245,7 @@ def _fields(calibration: Calibration, point: OperatingPoint) -> dict[str, Any]:
     return {
         "name": point.name,
         "statistic": calibration.statistic,
+        "cosine_weight": calibration.cosine_weight,
         "k": calibration.k,
         "threshold": point.threshold,
         "target_false_positive_rate": point.target_false_positive_rate,

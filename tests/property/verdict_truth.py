@@ -61,7 +61,7 @@ def truth_of(query, world, item, rule):
             least_angle = min(least_angle, float(angle.max()))
             axes += [(v, n, x) for v, n, x in zip(w, lengths, value, strict=True) if n > 0]
         values[other], angles[other] = worst, least_angle
-    statistic = kth_smallest(values, rule.k)
+    statistic = min(kth_smallest(values, rule.k), 1.0 + weight)
     is_in = item in ranking(query, world, rule.k)
     return Truth(statistic, is_in, kth_smallest(angles, rule.k), axes)
 

@@ -32,7 +32,8 @@ def calibrated(data_dir: Path, pairs: Path, tmp_path_factory: pytest.TempPathFac
     """The gallery's index, a version of it with operating points, and what the command said."""
     directory = tmp_path_factory.mktemp("calibrated") / "data"
     shutil.copytree(data_dir, directory)
-    done = invoke("calibrate", "--pairs", pairs, "--data-dir", directory, "--json")
+    told = ("--pairs", pairs, "--cosine-weight", 0, "--data-dir", directory, "--json")
+    done = invoke("calibrate", *told)
     assert done.exit_code == 0, done.output
     (directory / "said.json").write_text(done.stdout)
     return directory
@@ -62,6 +63,7 @@ def test_an_index_says_which_operating_points_it_has_and_how_they_did(judging: h
     point = point_of(judging)
     assert point["target_false_positive_rate"] == 0.01
     assert 0.0 < point["threshold"] < 1.0
+    assert (point["statistic"], point["cosine_weight"]) == ("margin", 0.0)
     assert point["pairs"] == "labelled"
     assert point["queries"] == point["pictures"] == 60 + ABSENT
     assert point["recall"] == point["hits"] / point["positives"] > 0.8
@@ -83,6 +85,7 @@ def test_a_copy_matches_its_original_and_a_stranger_nothing(judging: httpx.Clien
         assert answer["results"][0]["match"] is wanted
         for result in answer["results"]:
             assert result["match"] is (result["match_margin"] >= point["threshold"])
+            assert result["match_statistic"] == result["match_margin"]
             assert result["match_radius"] > 0.0
         assert not any(result["match"] for result in answer["results"][1:])
 
@@ -247,7 +250,7 @@ def test_a_verdict_is_still_given_after_the_index_has_changed_and_says_that_it_i
     assert not [line for line in log if line.get("level") == "error"]
 
 
-def test_an_answer_from_before_stale_was_told_still_replays(
+def test_answers_from_before_stale_and_the_cosine_were_told_still_replay(
     judging: httpx.Client, calibrated: Path
 ):
     image = encode(draw_picture(5))
@@ -257,6 +260,12 @@ def test_an_answer_from_before_stale_was_told_still_replays(
     assert replayer.replay(answer, image).differences == ()
     answer["operating_point"]["stale"] = True
     assert any("stale" in said for said in replayer.replay(answer, image).differences)
+    del answer["operating_point"]["stale"], answer["operating_point"]["cosine_weight"]
+    for result in answer["results"]:
+        del result["match_statistic"]
+    assert len(replayer.replay(answer, image).differences) == 1 + len(answer["results"])
+    answer["audit"]["record"] = "lipsim-audit-2"
+    assert replayer.replay(answer, image).differences == ()
     replayer.close()
 
 
