@@ -70,6 +70,7 @@ def _main_columns(whole: Sequence[Row], rows: Sequence[Row]) -> Columns:
         *((f"certified at {at:g}", chosen(certified, epsilon=at)) for at in (0.5, 1.0, 2.0, 3.0)),
         ("copies by margin, 1 % FP", chosen(copied, statistic="margin")),
         ("copies by cosine, 1 % FP", chosen(copied, statistic="cosine")),
+        ("copies by calibrated sum, 1 % FP", chosen(copied, statistic="calibrated")),
         *(
             (f"1-NN {group or ''}".strip(), chosen(labels, group=group))
             for group in values(labels, "group")
@@ -135,7 +136,22 @@ def _copies(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
         " there, where the threshold lets at most the given share of"
         f" {count} copies of absent originals pass (false positives, FP):",
         pivot("metric", names, [(name, chosen(found, by="all")) for name, found in columns]),
+        *_weights(rows),
         *_divided(names, title, chosen(first, by="edit"), []),
+    ]
+
+
+def _weights(rows: Sequence[Row]) -> list[str]:
+    """What `calibrated` is, and which weight each metric got."""
+    calibrated = chosen(rows, figure="threshold", statistic="calibrated")
+    if not calibrated:
+        return []
+    weights = [
+        f"{row['metric']} {row['cosine_weight']:g} at {100 * row['rate']:g} %" for row in calibrated
+    ]
+    return [
+        "*calibrated*: margin + weight x cosine, the weight chosen on half of the pictures and"
+        f" measured on the other, {calibrated[0]['count']} copies: {', '.join(weights)}."
     ]
 
 

@@ -42,12 +42,15 @@ class Standing:
         margins: for each k, what a verdict compares with its threshold, (Q, K): the distance in
             embedding space to the k-th plane over the norm, whatever the metric's scales; as
             computed, 0 where equal rows decide and for a zero query.
+        statistics: margin + weight x cosine as a verdict has it, for each weight asked for,
+            (W, Q, K).
     """
 
     ranks: Entries
     similarities: Float64[np.ndarray, " Q"]
     radii: Float64[np.ndarray, "Q K"]
     margins: Float64[np.ndarray, "Q K"]
+    statistics: Float64[np.ndarray, "W Q K"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,7 @@ class Gallery:
         chosen: Entries,
         ks: Sequence[int] = (1,),
         without: Sequence[LeftOut] = (),
+        cosine_weights: Sequence[float] = (),
     ) -> Standing:
         """How the chosen entry of each query stands against all others that count for it."""
 
@@ -119,7 +123,14 @@ class Gallery:
             places = [k - 1 for k in ks]
             return np.partition(padded, places, axis=1)[:, places]
 
-        return self._stand(queries, chosen, without, of_each_k, len(ks))
+        return self._stand(
+            queries,
+            chosen,
+            of_each_k,
+            columns=len(ks),
+            without=without,
+            cosine_weights=cosine_weights,
+        )
 
     def stand_by_group(
         self,
@@ -127,6 +138,7 @@ class Gallery:
         chosen: Entries,
         groups: Int64[np.ndarray, " N"],
         count: int,
+        cosine_weights: Sequence[float] = (),
     ) -> Standing:
         """How the chosen entry of each query stands against each group of entries alone.
 
@@ -139,15 +151,19 @@ class Gallery:
             least = [lower[:, groups == g].min(axis=1, initial=np.inf) for g in range(count)]
             return np.stack(least, axis=1)
 
-        return self._stand(queries, chosen, (), of_each_group, count)
+        return self._stand(
+            queries, chosen, of_each_group, columns=count, cosine_weights=cosine_weights
+        )
 
     def _stand(
         self,
         queries: Float64[np.ndarray, "Q D"],
         chosen: Entries,
-        without: Sequence[LeftOut],
         least: Callable[[np.ndarray], np.ndarray],
+        *,
         columns: int,
+        without: Sequence[LeftOut] = (),
+        cosine_weights: Sequence[float] = (),
     ) -> Standing:
         """Signed radii against all others, (B, N) a block, and so many columns that `least` keeps.
 
@@ -157,7 +173,7 @@ class Gallery:
         is_pointed = norms >= SMALLEST_NORM
         norms = np.where(is_pointed, norms, 1.0)
         ranks, cosines = np.empty(len(queries), dtype=np.int64), np.empty(len(queries))
-        radii, margins = np.empty((2, len(queries), columns))
+        radii, margins, *statistics = np.empty((2 + len(cosine_weights), len(queries), columns))
         for part in self._blocks(len(queries)):
             mine = chosen[part]
             scores = self._scores(queries[part])
@@ -167,18 +183,25 @@ class Gallery:
             _leave_out(before, part, without, False)
             ranks[part], cosines[part] = before.sum(axis=1), own[:, 0] / norms[part]
             pairs, norm = self._pairs(scores, mine), norms[part, None, None]
+            sines = pairs.sines(norm)
+            of_own_rows = self._own_scores(scores, mine)[:, :, None] / norm
             for out, values in (
                 (radii, pairs.lower(self._slack(norm))),
-                (margins, pairs.sines(norm)),
+                (margins, sines),
+                *(
+                    (out, sines + weight * of_own_rows)
+                    for out, weight in zip(statistics, cosine_weights, strict=True)
+                ),
             ):
                 of_entries = self._by_entry(values.max(axis=1)).min(axis=2)
                 # Its own rows never compete.
                 of_entries[np.arange(len(mine)), mine] = np.inf
                 _leave_out(of_entries, part, without, np.inf)
                 out[part] = least(of_entries)
-        for out in (cosines, radii, margins):
+        for out in (cosines, radii, margins, *statistics):
             out[~is_pointed] = 0.0
-        return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii, margins)
+        found = np.array(statistics).reshape(len(statistics), *margins.shape)
+        return Standing(ranks, np.clip(cosines, -1.0, 1.0), radii, margins, found)
 
     def _scores(self, queries: Float64[np.ndarray, "B D"]) -> Float64[np.ndarray, "B R"]:
         """Scores of all rows, equal where they are: a matrix product promises no such."""
@@ -195,11 +218,17 @@ class Gallery:
             self._centred.take(flat), self._centred, np.zeros((flat.size, scores.shape[1]))
         )
         gap, distance, scaled = (part.reshape(*rows.shape, -1)[of] for part in at_zero)
-        own = np.take_along_axis(scores, rows[of], axis=1)
+        own = self._own_scores(scores, chosen)
         # The infinite ones, of equal rows, stay.
         gap += own[:, :, None]
         gap -= scores[:, None]
         return Pairs(gap, distance, scaled)
+
+    def _own_scores(
+        self, scores: Float64[np.ndarray, "B R"], chosen: Int64[np.ndarray, " B"]
+    ) -> Float64[np.ndarray, "B V"]:
+        rows = chosen[:, None] * self._views + np.arange(self._views)
+        return np.take_along_axis(scores, rows, axis=1)
 
     def _slack(self, norms: Float64[np.ndarray, "B 1 1"]) -> Slack:
         dimension = self.vectors.shape[1]

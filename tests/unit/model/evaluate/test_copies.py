@@ -4,6 +4,8 @@ import pytest
 from model.evaluate.copies import (
     RATES,
     TURNS,
+    WEIGHTS,
+    half_of,
     measure_copies,
     threshold_for,
     thresholds_for,
@@ -29,7 +31,7 @@ def find(rows, figure, by="all", **fields):
 
 
 def plain_loop(pictures, queries, originals, turns):
-    """Each turn from a gallery without its pictures: first result, margin, cosine."""
+    """Each turn from a gallery without its pictures: first result, and its statistics."""
     cases = []
     for turn in range(TURNS):
         kept = np.flatnonzero(turns != turn)
@@ -39,16 +41,17 @@ def plain_loop(pictures, queries, originals, turns):
             best = np.round(scores.max(axis=1), 12)
             first = int(np.argmax(best))
 
-            def lead(own, other, query=query, norm=norm):
-                apart = np.linalg.norm(own - other)
-                return (own - other) @ query / apart / norm if apart else 0.0
-
-            margin = min(
-                max(lead(own, other) for own in rows[first])
-                for number in range(len(kept)) if number != first
-                for other in rows[number]
-            )  # fmt: skip
-            cases.append((turns[original] == turn, kept[first] == original, max(0.0, margin),
+            others = np.delete(rows, first, axis=0).reshape(-1, rows.shape[2])
+            steps = rows[first][:, None] - others
+            apart = np.linalg.norm(steps, axis=2)
+            leads = np.where(apart > 0.0, steps @ query / np.where(apart > 0.0, apart, 1.0), 0.0)
+            cosines = rows[first] @ query
+            sums = [
+                float((leads + weight * cosines[:, None]).max(axis=0).min()) / norm
+                for weight in WEIGHTS.values()
+            ]
+            sums[0] = max(0.0, sums[0])
+            cases.append((turns[original] == turn, kept[first] == original, *sums,
                           scores[first].max() / norm))  # fmt: skip
     return cases
 
@@ -63,7 +66,7 @@ def test_every_number_is_that_of_a_plain_loop_over_turns(rng, views):
     turns = turn_of(embedded.origins)
     cases = plain_loop(pictures, queries, originals, turns)
     rows = measure_copies("m", embedded)
-    for place, statistic in ((2, "margin"), (3, "cosine")):
+    for place, statistic in enumerate([*WEIGHTS, "cosine"], start=2):
         for rate in RATES:
             fields = {"statistic": statistic, "rate": rate}
             negatives = sorted((case[place] for case in cases if case[0]), reverse=True)
@@ -79,6 +82,41 @@ def test_every_number_is_that_of_a_plain_loop_over_turns(rng, views):
             assert found["value"] == pytest.approx(np.mean(wrong))
             found = find(rows, "false_positive_rate", **fields)
             assert found["value"] == int(rate * 120) / 120
+
+
+def test_a_weight_is_chosen_on_one_half_and_measured_on_the_other(rng):
+    """Where rivals are near duplicates the margin says little, and the cosine much."""
+    pictures = np.repeat(rng.normal(size=(90, 5)), 2, axis=0)
+    pictures += 0.15 * rng.normal(size=pictures.shape)
+    queries = pictures + 0.1 * rng.normal(size=pictures.shape)
+    embedded = embedded_set(pictures[:, None], queries, np.arange(180))
+    half = half_of(embedded.origins)
+    assert 60 < half.sum() < 120
+    cases = plain_loop(pictures[:, None], queries, np.arange(180), turn_of(embedded.origins))
+
+    def recall(which, place, rate):
+        some = [case for case, of in zip(cases, np.tile(half, TURNS), strict=True) if of == which]
+        absent = sorted((case[place] for case in some if case[0]), reverse=True)
+        positives = [case for case in some if not case[0]]
+        at = absent[int(rate * len(absent))]
+        return np.mean([case[1] and case[place] > at for case in positives])
+
+    rows = measure_copies("m", embedded)
+    for rate in RATES:
+        of_weights = {w: recall(0, 2 + i, rate) for i, w in enumerate(WEIGHTS.values())}
+        best = max(of_weights, key=of_weights.__getitem__)
+        found = find(rows, "copy_recall", statistic="calibrated", rate=rate)
+        assert found["cosine_weight"] == best > 0.0
+        wanted = recall(1, 2 + list(WEIGHTS.values()).index(best), rate)
+        assert (found["value"], found["count"]) == (pytest.approx(wanted), half.sum())
+        assert found["error"] > 0.0
+    # The measured half has no say: whatever it is, the weight stays.
+    queries[half == 1] = rng.normal(size=(half.sum(), 5))
+    again = measure_copies("m", embedded_set(pictures[:, None], queries, np.arange(180)))
+    for rate in RATES:
+        wanted = {"figure": "threshold", "statistic": "calibrated", "rate": rate}
+        (before,), (after,) = chosen(rows, **wanted), chosen(again, **wanted)
+        assert before["cosine_weight"] == after["cosine_weight"]
 
 
 def test_a_case_worked_out_by_hand():

@@ -142,3 +142,18 @@ def test_expectations_stand_at_the_end():
         "| a | at least 0.9 | 0.8000 | **failed** |",
         "| b | at least 1 | - | **failed** |",
     ]
+
+
+def test_copies_by_a_calibrated_sum_say_which_weight_it_has():
+    copies = {"rate": 0.01, "statistic": "calibrated", "cosine_weight": 0.5}
+    rows = [
+        row("copies", "ours", "copy_recall", 0.5, 8, rate=0.01, statistic="margin"),
+        row("copies", "ours", "copy_recall", 0.75, 4, **copies),
+        row("copies", "ours", "threshold", 0.4, 4, **copies),
+        row("copies", "ours", "false_positive_rate", 0.0, 8, rate=0.01, statistic="margin"),
+    ]
+    report = markdown(RECORD, rows, [])
+    assert "copies by calibrated sum, 1 % FP" in summary(RECORD, rows)
+    assert "| metric | margin, 1 % FP | calibrated, 1 % FP |" in table_rows(report)
+    assert "measured on the other, 4 copies: ours 0.5 at 1 %." in report
+    assert "*calibrated*" not in markdown(RECORD, rows[:1] + rows[3:], [])
