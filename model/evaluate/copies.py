@@ -59,14 +59,19 @@ def first_results(
 
     `turns` says in which each entry is out, not one for all.
     """
-    best, weights = gallery.nearest(queries), [*WEIGHTS.values()]
+    best, weights = gallery.nearest(queries), [weight for weight in WEIGHTS.values() if weight]
     by_group = gallery.stand_by_group(queries, best, turns, TURNS, weights)
     out = [LeftOut(turns, turns[best])]
     second = gallery.nearest(queries, out)
     instead = gallery.stand(queries, second, without=out, cosine_weights=weights)
     is_out = turns[best][:, None] == np.arange(TURNS)
     found: dict[str, Float64[np.ndarray, "Q T"]] = {}
-    for name, groups, alone in zip(WEIGHTS, by_group.statistics, instead.statistics, strict=True):
+    for name, groups, alone in zip(
+        WEIGHTS,
+        (by_group.margins, *by_group.statistics),
+        (instead.margins, *instead.statistics),
+        strict=True,
+    ):
         others = [np.delete(groups, turn, axis=1).min(axis=1) for turn in range(TURNS)]
         found[name] = np.where(is_out, alone, np.stack(others, axis=1))
     found["margin"] = np.maximum(0.0, found["margin"])

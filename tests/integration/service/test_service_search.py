@@ -96,10 +96,11 @@ def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Pa
     assert first["id"] == "p05.jpg"
     assert set(first) == {
         *("rank", "id", "distance", "similarity", "certified_radius", "certified_rms_8bit"),
-        *("margin", "match", "match_margin", "match_radius"),
+        *("margin", "match", "match_margin", "match_statistic", "match_radius"),
         *("view", "exact", "duplicates", "certified", "metadata"),
     }
-    assert [first[name] for name in ("match", "match_margin", "match_radius")] == [None] * 3
+    verdict = ("match", "match_margin", "match_statistic", "match_radius")
+    assert [first[name] for name in verdict] == [None] * 4
     assert first["certified"] is (first["certified_radius"] > 0.25)
     rms = 255 * first["certified_radius"] / math.sqrt(3 * 160 * 120)
     assert rms * (1 - 1e-12) <= first["certified_rms_8bit"] <= rms
