@@ -5,11 +5,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from bruteforce import kth_smallest
 from galleries import KINDS, everything, norm_deviation, unit_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_verdicts import Flat, best, one_sided, sines
 from verdict_truth import SCALE, World, decide, seen_by, truth_of, violations, world_of
 
+from index_builder.search.certified import certified_search
 from model.certificate import match, statistic
 from model.certificate.geometry import embedding_norm
 from model.certificate.items import ItemRows
@@ -17,6 +20,7 @@ from model.certificate.match import Judging, MatchRule, judge, measure_statistic
 from model.certificate.pairs import Candidates, Slack, score
 from model.certificate.scan import PairScan
 from model.certificate.statistic import Cones, cone_lengths
+from model.embedder import ImageEmbedding
 from model.errors import CertificateError
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
@@ -187,6 +191,37 @@ def test_a_block_is_left_out_only_where_the_statistic_can_do_without_it_too():
     assert compared(None) < 900
     assert compared(lambda rest: np.ones(rest.size, dtype=bool)) == compared(None)
     assert compared(lambda rest: np.zeros(rest.size, dtype=bool)) == 900
+
+
+@pytest.mark.parametrize("gallery_of", [KINDS["clustered"], one_sided])
+def test_a_search_goes_deeper_until_its_verdicts_are_those_of_a_full_scan(gallery_of):
+    gallery, asked = gallery_of(np.random.default_rng(11), 3000, 32)
+    depths, matched = set(), set()
+    for number, query in enumerate(asked[:3]):
+        k, weight = 1 + number, WEIGHTS[number]
+        top = best(query, everything(gallery), 5)
+        values = [
+            kth_smallest(sines(query, gallery, entry), k)
+            + weight * float(gallery[entry].astype(float) @ query) / np.linalg.norm(query)
+            for entry in top
+        ]
+        for threshold in (values[0] * 0.9999, values[0] * 1.0001, np.mean(values[:2])):
+            index = Flat(gallery)
+            (answer,) = certified_search(
+                index,
+                [ImageEmbedding(query, SCALE, 0.0, 8, 8)],
+                lipschitz_bound=1.0,
+                k=5,
+                rule=MatchRule(k, float(threshold), weight),
+            )
+            depths.add(index.depths[-1])
+            verdicts = answer.certificate.verdicts
+            assert verdicts.is_decided
+            for rank, (found, value) in enumerate(zip(verdicts.matches, values, strict=True)):
+                assert found == (value >= threshold and rank < k)
+                matched.add(bool(found))
+    assert matched == {True, False}
+    assert (depths == {128}) == (gallery_of is not one_sided)
 
 
 @given(
