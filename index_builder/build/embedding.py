@@ -31,7 +31,7 @@ from model.errors import (
 )
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image
 from model.pixels.resize import resize_operator
-from model.pixels.views import VIEWS, WHOLE, Trimmed, View, reduce_pixels
+from model.pixels.views import VIEWS, WHOLE, AnyView, Trimmed, reduce_pixels
 
 # Embedding costs 5 ms of one core, a thumbnail of 96 pixels 0.2 (benchmarks/build_index.py).
 THUMBNAIL_SIDE = 96
@@ -226,7 +226,7 @@ def draw_thumbnail(image: DecodedImage) -> bytes:
 
 
 def _prepare(
-    data: bytes, limits: DecodeLimits, views: Sequence[View | Trimmed], size: int
+    data: bytes, limits: DecodeLimits, views: Sequence[AnyView], size: int
 ) -> _Prepared | Problem:
     try:
         image = decode_image(data, limits)

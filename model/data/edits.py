@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageEnhance, ImageFilter
 
+from model.pixels.views import border_colour
+
 Pixels = UInt8[np.ndarray, "_ _ 3"]
 
 _Edit = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -97,7 +99,9 @@ def _noise(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 def _rotate(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Turned by 4 to 15 degrees either way; the corners take the border's mean colour."""
     angle = rng.uniform(4.0, 15.0) * rng.choice([-1.0, 1.0])
-    return image.rotate(angle, Image.Resampling.BILINEAR, fillcolor=_border(image))
+    return image.rotate(
+        angle, Image.Resampling.BILINEAR, fillcolor=border_colour(np.asarray(image))
+    )
 
 
 def _overlay(image: Image.Image, rng: np.random.Generator) -> Image.Image:
@@ -130,7 +134,7 @@ def _shift(image: Image.Image, rng: np.random.Generator) -> Image.Image:
         round(side * rng.uniform(0.05, 0.12) * rng.choice([-1.0, 1.0]))
         for side in (image.width, image.height)
     ]
-    moved = Image.new("RGB", image.size, _border(image))
+    moved = Image.new("RGB", image.size, border_colour(np.asarray(image)))
     moved.paste(image, (by[0], by[1]))
     return moved
 
@@ -140,14 +144,6 @@ def _mixed(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     for place in rng.choice(len(_SINGLE), size=3, replace=False):
         image = _EDITS[_SINGLE[int(place)]](image, rng)
     return image
-
-
-def _border(image: Image.Image) -> tuple[int, int, int]:
-    """Mean colour of the outermost pixels: the background of a drawing, a guess for a photo."""
-    pixels = np.asarray(image)
-    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
-    red, green, blue = np.concatenate(edges).mean(axis=0).round()
-    return int(red), int(green), int(blue)
 
 
 def _from_levels(values: Float[np.ndarray, "H W 3"]) -> Image.Image:

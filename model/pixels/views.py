@@ -1,7 +1,7 @@
 """Views of a gallery picture: the fixed changes that people make to a copy, embedded beside it.
 
-A view is a window on the picture, white where it reaches beyond, then mirrored or turned. Only the
-gallery is seen so; a query is one embedding, or its radii would be halved. A view's name is in
+A view is a window on the picture, then mirrored or turned, or the picture rotated a little. Only
+the gallery is seen so; a query is one embedding, or its radii would be halved. A view's name is in
 indexes and answers: a window that changes needs a new name.
 """
 
@@ -22,9 +22,11 @@ class View(NamedTuple):
     """A window on a picture, in shares of its width and height, then what is done to it.
 
     Attributes:
-        left, top, right, bottom: of the window; outside [0, 1] it is white.
+        left, top, right, bottom: of the window.
         is_mirrored: left and right change places.
         quarter_turns: anticlockwise, after that.
+        is_continued: what lies beyond the picture, where the window is outside [0, 1], has the
+            colour of its border; else it is white, as a page is.
     """
 
     left: float = 0.0
@@ -33,6 +35,7 @@ class View(NamedTuple):
     bottom: float = 1.0
     is_mirrored: bool = False
     quarter_turns: int = 0
+    is_continued: bool = False
 
     def of(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "h w 3"]:
         """The picture so seen, at least one pixel of it; the picture itself is not copied."""
@@ -42,12 +45,28 @@ class View(NamedTuple):
         inside = pixels[max(top, 0) : min(bottom, height), max(left, 0) : min(right, width)]
         seen = inside
         if inside.shape[:2] != (bottom - top, right - left):
-            seen = np.full((bottom - top, right - left, 3), WHITE, np.uint8)
+            seen = np.empty((bottom - top, right - left, 3), np.uint8)
+            seen[:] = border_colour(pixels) if self.is_continued else WHITE
             down, across = max(-top, 0), max(-left, 0)
             seen[down : down + inside.shape[0], across : across + inside.shape[1]] = inside
         if self.is_mirrored:
             seen = seen[:, ::-1]
         return np.ascontiguousarray(np.rot90(seen, self.quarter_turns))
+
+
+class Rotated(NamedTuple):
+    """The picture rotated about its middle, its corners cut, in what shows the border's colour.
+
+    Attributes:
+        degrees: anticlockwise.
+    """
+
+    degrees: float
+
+    def of(self, pixels: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:
+        """The picture so seen."""
+        image, around = Image.fromarray(pixels), border_colour(pixels)
+        return np.array(image.rotate(self.degrees, Image.Resampling.BILINEAR, fillcolor=around))
 
 
 class Trimmed:
@@ -70,6 +89,13 @@ def reduce_pixels(pixels: UInt8[np.ndarray, "H W 3"], side: int) -> UInt8[np.nda
     return np.array(Image.fromarray(pixels).reduce(factor))
 
 
+def border_colour(pixels: UInt8[np.ndarray, "H W 3"]) -> tuple[int, int, int]:
+    """Mean colour of the outermost pixels: the ground of a drawing, a guess for a photograph."""
+    edges = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    red, green, blue = np.concatenate(edges).mean(axis=0).round()
+    return int(red), int(green), int(blue)
+
+
 def _ends(low: float, high: float, length: int) -> tuple[int, int]:
     """First pixel and end of a window, one pixel of the picture inside at least."""
     first = min(math.floor(low * length + 0.5), length - 1)
@@ -77,7 +103,7 @@ def _ends(low: float, high: float, length: int) -> tuple[int, int]:
 
 
 def _shifted(across: float, down: float) -> View:
-    return View(-across, -down, 1.0 - across, 1.0 - down)
+    return View(-across, -down, 1.0 - across, 1.0 - down, is_continued=True)
 
 
 def _grown(share: float) -> View:
@@ -88,7 +114,8 @@ def _grown(share: float) -> View:
 
 WHOLE = "whole"
 _SHIFT = 0.085
-VIEWS: Mapping[str, View | Trimmed] = {
+AnyView = View | Rotated | Trimmed
+VIEWS: Mapping[str, AnyView] = {
     WHOLE: View(),
     "shift-left-up": _shifted(-_SHIFT, -_SHIFT),
     "shift-right-up": _shifted(_SHIFT, -_SHIFT),
@@ -102,6 +129,8 @@ VIEWS: Mapping[str, View | Trimmed] = {
     "corner-right-bottom": View(0.2, 0.2, 1.0, 1.0),
     "border-116": _grown(1.16),
     "mirror": View(is_mirrored=True),
+    "rotate-left-8": Rotated(8.0),
+    "rotate-right-8": Rotated(-8.0),
     "trimmed": Trimmed(),
     "turn-90": View(quarter_turns=1),
     "turn-180": View(quarter_turns=2),

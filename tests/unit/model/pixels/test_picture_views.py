@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.pixels.views import VIEW_SETS, VIEWS, WHITE, View
+from model.pixels.views import VIEW_SETS, VIEWS, WHITE, View, border_colour
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -15,13 +15,15 @@ def test_the_whole_picture_is_seen_as_it_is():
     assert np.array_equal(VIEWS["whole"].of(pixels), pixels)
 
 
-def test_a_shifted_view_holds_what_stays_and_is_white_where_the_picture_left():
+def test_a_shifted_view_holds_what_stays_and_has_the_borders_colour_where_the_picture_left():
     pixels = picture(200, 100)
     seen = VIEWS["shift-right-down"].of(pixels)
     assert seen.shape == pixels.shape
     assert np.array_equal(seen[17:, 8:], pixels[:-17, :-8])
-    assert (seen[:17] == WHITE).all()
-    assert (seen[:, :8] == WHITE).all()
+    edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert border_colour(pixels) == tuple(edges.mean(axis=0).round())
+    assert (seen[:17] == border_colour(pixels)).all()
+    assert (seen[:, :8] == border_colour(pixels)).all()
 
 
 def test_a_crop_is_the_middle_and_a_border_puts_the_picture_there():
@@ -31,6 +33,18 @@ def test_a_crop_is_the_middle_and_a_border_puts_the_picture_there():
     assert grown.shape == (116, 232, 3)
     assert np.array_equal(grown[8:108, 16:216], pixels)
     assert (grown == WHITE).sum() >= 3 * (116 * 232 - 100 * 200)
+
+
+def test_a_rotated_view_is_turned_about_its_middle_and_rotating_back_undoes_it():
+    down, across = np.mgrid[0:90, 0:120]
+    pixels = np.stack([down, across, down + across], axis=2).astype(np.uint8)
+    left = VIEWS["rotate-left-8"].of(pixels)
+    assert left.shape == pixels.shape
+    assert (left[0, 0] == border_colour(pixels)).all()
+    # Anticlockwise: what was right of the middle is higher now.
+    assert left[45, 100, 0] > pixels[45, 100, 0] + 4
+    back = VIEWS["rotate-right-8"].of(left)
+    assert np.abs(back[30:60, 40:80].astype(int) - pixels[30:60, 40:80]).max() <= 2
 
 
 def test_mirror_and_turns():
