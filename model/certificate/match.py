@@ -259,7 +259,9 @@ class _Statistics:
         return Margins(self._smallest.kth(), rest)
 
     def _has_more_than_enough(
-        self, rest_of_rows: Float64[np.ndarray, " A"]
+        self,
+        rest_of_rows: Float64[np.ndarray, " A"],
+        rest_gap: Float64[np.ndarray, " A"],  # noqa: ARG002 (a value needs no lead)
     ) -> Bool[np.ndarray, " K"]:
         return self._scan.kept.largest(self.of_rest(rest_of_rows)) >= self._smallest.limit
 
@@ -278,6 +280,7 @@ class Judging:
         self._margins = self._statistics = _Statistics(0.0, rule.k, scan, norm)
         if rule.cosine_weight > 0.0:
             self._statistics = _Statistics(rule.cosine_weight, rule.k, scan, norm)
+            scan.leave_out_only(self._has_room_enough)
         self._staying, self._entering, self._outside = (
             KthSmallest(rule.k, scan.kept.count) for _ in range(3)
         )
@@ -361,18 +364,34 @@ class Judging:
         return is_in, beat_the_unseen(candidates, best, self._norm)
 
     def _slack_to_the_rest(self) -> Float64[np.ndarray, " K"]:
-        """Angle to the threshold over all that was not compared; inf where there is nothing.
+        """Angle to the threshold over all that was not compared; inf where there is nothing."""
+        return self._slack_to(self._scan.rest_of_rows, self._scan.rest_gap)
+
+    def _has_room_enough(
+        self, rest_of_rows: Float64[np.ndarray, " A"], rest_gap: Float64[np.ndarray, " A"]
+    ) -> Bool[np.ndarray, " K"]:
+        """The cone that is assumed of the rest is wider than those that are known of pairs.
+
+        So a rest that decides no verdict could still decide a radius.
+        """
+        limit = np.maximum(self._staying.limit, self._entering.limit)
+        return self._slack_to(rest_of_rows, rest_gap) >= limit
+
+    def _slack_to(
+        self, rest_of_rows: Float64[np.ndarray, " A"], rest_gap: Float64[np.ndarray, " A"]
+    ) -> Float64[np.ndarray, " K"]:
+        """Angle to the threshold over rows of which each kept row has these bounds.
 
         Two rows are at least as far apart as their scores differ, over |g|: so close one of the
         rest may come, and so much rounding its statistic may have when it is seen after the turn.
         """
         scan, weight = self._scan, self._rule.cosine_weight
-        errors = self._errors(np.clip(scan.rest_gap / self._norm.high, 1e-300, 1.0))
-        values = self._statistics.of_rest(scan.rest_of_rows)
+        errors = self._errors(np.clip(rest_gap / self._norm.high, 1e-300, 1.0))
+        values = self._statistics.of_rest(rest_of_rows)
         if weight > 0.0:  # Bounds of margins alone are proved as they are.
             values -= errors
         longest = 1.0 + weight * (1.0 + scan.candidates.norm_deviation)
         slack = cone_angles(values, longest)
         slack -= cone_angles(self._rule.threshold + errors, longest)
-        slack[scan.rest_of_rows == np.inf] = np.inf
+        slack[rest_of_rows == np.inf] = np.inf
         return scan.kept.largest(slack)

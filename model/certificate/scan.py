@@ -110,6 +110,13 @@ class PairBlock:
         return found
 
 
+CannotMatter = Callable[
+    [Float64[np.ndarray, " A"], Float64[np.ndarray, " A"]], Bool[np.ndarray, " K"]
+]
+"""Of which items rows cannot matter over which each kept row has these lower bounds: of its
+isotropic radius, and of its lead in score."""
+
+
 class PairScan:
     """Some items of a ranking against all candidates, a block at a time, best scores first.
 
@@ -176,7 +183,11 @@ class PairScan:
         self._to_next = np.full(max(0, count - 1), np.nan)
         self.rest_of_rows, self._rest = self._tail.bounds(candidates.ceiling)
         self._rest_scores: Float64[np.ndarray, " A"] | float = candidates.ceiling
-        self._also: list[Callable[[Float64[np.ndarray, " A"]], Bool[np.ndarray, " K"]]] = []
+        # The same of the blocks left out alone: over all of them together some row must stay ahead.
+        count = self.kept.positions.size
+        self._left_out, self._left_out_isotropic = np.full((2, count), np.inf)
+        self._left_out_scores = np.full(count, -np.inf)
+        self._also: list[CannotMatter] = []
 
     @property
     def rest(self) -> Float64[np.ndarray, " K"]:
@@ -202,16 +213,18 @@ class PairScan:
     @property
     def rest_gap(self) -> Float64[np.ndarray, " A"]:
         """Lower bound of each row's lead in score over all that was not compared, (A,)."""
+        return self._lead(self._rest_scores)
+
+    def _lead(self, scores: Float64[np.ndarray, " A"] | float) -> Float64[np.ndarray, " A"]:
         unit = gamma(self.candidates.vectors.shape[1] + 8)
         rounding = 8.0 * unit * (1.0 + self.candidates.norm_deviation) * self._norm.high
-        return self._tail.scores - self._rest_scores - rounding
+        return self._tail.scores - scores - rounding
 
-    def leave_out_only(
-        self, where: Callable[[Float64[np.ndarray, " A"]], Bool[np.ndarray, " K"]]
-    ) -> None:
+    def leave_out_only(self, where: "CannotMatter") -> None:
         """Leave a block out for those items only of which `where` says that it cannot matter.
 
-        It is given the block's bounds, like `rest_of_rows`.
+        It is given bounds over that block and all left out before, like `rest_of_rows` and
+        `rest_gap`.
         """
         self._also.append(where)
 
@@ -382,12 +395,15 @@ class PairScan:
             farthest = self._farthest(kept.squares, block.squares)
             scaled = self._farthest(kept.scaled_squares, block.scaled_squares)
         isotropic, tail = self._tail.bounds(best, farthest, scaled)
+        tail = np.minimum(tail, self._left_out)
+        isotropic = np.minimum(isotropic, self._left_out_isotropic)
+        scores = np.maximum(best, self._left_out_scores)
         of_items = self.kept.largest(tail)
         out = (of_items > 0.0) & (of_items >= self.upper.limit)
         if self.scales is not None:
             out &= self.kept.largest(isotropic) >= self._isotropic_upper.limit
         for where in self._also:
-            out &= where(isotropic)
+            out &= where(isotropic, self._lead(scores))
         if all_or_none and not out.all():
             return none
         rows = self.kept.spread(out)
@@ -396,6 +412,9 @@ class PairScan:
             rows, np.minimum(self.rest_of_rows, isotropic), self.rest_of_rows
         )
         self._rest_scores = np.where(rows, np.maximum(self._rest_scores, best), self._rest_scores)
+        self._left_out = np.where(rows, tail, self._left_out)
+        self._left_out_isotropic = np.where(rows, isotropic, self._left_out_isotropic)
+        self._left_out_scores = np.where(rows, scores, self._left_out_scores)
         return out
 
     def _farthest(

@@ -189,8 +189,8 @@ def test_a_block_is_left_out_only_where_the_statistic_can_do_without_it_too():
         return sum(lower.shape[1] for _, lower in scan)
 
     assert compared(None) < 900
-    assert compared(lambda rest: np.ones(rest.size, dtype=bool)) == compared(None)
-    assert compared(lambda rest: np.zeros(rest.size, dtype=bool)) == 900
+    assert compared(lambda rest, _: np.ones(rest.size, dtype=bool)) == compared(None)
+    assert compared(lambda rest, _: np.zeros(rest.size, dtype=bool)) == 900
 
 
 @pytest.mark.parametrize("gallery_of", [KINDS["clustered"], one_sided])
