@@ -309,13 +309,14 @@ def _rms_8bit(c: ResultComparison, path: str, recorded: float | None, _recompute
 def _margin(
     c: ResultComparison, path: str, recorded: float | None, recomputed: float | None
 ) -> None:
-    """What the recomputed one proves; as a radius, no more than the recorded one.
+    """What the recomputed one proves, or is; as a radius, no more than the recorded one.
 
     In a metric without scales it is the recorded radius in another unit.
     """
     radius = c.recorded.certified_radius
     if recorded is not None and recomputed is not None:
-        c.proved(path, recorded, recomputed, c.tolerances.margin(recomputed))
+        check = c.near if c.recomputation.saw_everything else c.proved
+        check(path, recorded, recomputed, c.tolerances.margin(recomputed))
     if (recorded is None) != (radius is None):
         c.differ(path, recorded, recomputed)
     elif recorded is not None and radius is not None:
@@ -353,10 +354,13 @@ def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bo
 def _judged(
     tolerance: Callable[[Tolerances, float], float],
     weight_of: Callable[[Recomputation], float] = lambda recomputation: recomputation.cosine_weight,
+    *,
+    is_signed: bool = False,
 ) -> Rule:
     """Of a number that `match` rests on.
 
-    `tolerance` takes the weight of the cosine in it, which `weight_of` gives.
+    `tolerance` takes the weight of the cosine in it, which `weight_of` gives; with a cosine in it
+    a number that `is_signed` may be negative.
     """
 
     def compare(
@@ -367,8 +371,8 @@ def _judged(
         if (recorded is None) != (recomputed is None):
             c.differ(path, recorded, recomputed)
         elif not c.recomputation.saw_everything:
-            # With a cosine in it a statistic may be negative.
-            c.proved(path, recorded, recomputed, allowed, least=-4.0 * weight)
+            least = -4.0 * weight if is_signed else 0.0
+            c.proved(path, recorded, recomputed, allowed, least=least)
         elif recorded is not None and recomputed is not None:
             c.near(path, recorded, recomputed, allowed + ROUNDING * abs(recomputed))
 
@@ -427,7 +431,7 @@ RESULT_RULES: Mapping[str, Rule] = {
     "margin": _margin,
     "match": _match,
     "match_margin": _judged(Tolerances.statistic, lambda _: 0.0),
-    "match_statistic": _judged(Tolerances.statistic),
+    "match_statistic": _judged(Tolerances.statistic, is_signed=True),
     "match_radius": _judged(Tolerances.match_radius),
     "exact": _exactness,
     "duplicates": Comparison.exact,
