@@ -138,7 +138,7 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
         "threshold"
         for name, count in own.unmatched.items()
     ]
-    lines.append("  wrong entries of the largest margins (a near-duplicate would show here):")
+    lines.append("  wrong entries of the largest statistics (a near-duplicate would show here):")
     lines += [f"    {one.statistic:.4f} {one.query} -> {one.id}" for one in report.alarms]
     fields = {
         "index": index,
