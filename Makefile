@@ -78,8 +78,8 @@ train-default: .venv/dev.stamp ## the shipped checkpoint, from Debian's packages
 	$(BIN)/python -m model.train distill --recipe wave-64 --data $(TRAIN_DIR)/corpus --out $(TRAIN_DIR)/wave-64
 	$(BIN)/python -m model.train synthetic-2afc $(TRAIN_DIR)/corpus $(TRAIN_DIR)/test-triplets --split test --triplets 3000
 	$(BIN)/python -m model.evaluate all $(TRAIN_DIR)/corpus --triplets $(TRAIN_DIR)/test-triplets \
-		--metric $(TRAIN_DIR)/wave-64/best.safetensors --metric compact_v0=benchmarks/compact_v0.safetensors \
-		--baselines --hashes benchmarks/evaluation-set.sha256 --out $(TRAIN_DIR)/evaluation
+		--views wide --metric $(TRAIN_DIR)/wave-64/best.safetensors --metric phash --metric blockmean16 \
+		--hashes benchmarks/evaluation-set.sha256 --out $(TRAIN_DIR)/evaluation
 
 openapi: .venv/dev.stamp ## write docs/openapi.json from the code
 	$(BIN)/python -m service openapi > docs/openapi.json

@@ -35,7 +35,7 @@ def best_times(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str
 
 
 class NaiveWave:
-    """The wavelet network as its description reads: five passes, convolutions per channel."""
+    """The wavelet network as its description reads: a pass a copy, convolutions per channel."""
 
     def __init__(self, config: WaveConfig, weights: dict[str, np.ndarray]) -> None:
         self.config = config
@@ -47,7 +47,7 @@ class NaiveWave:
     def __call__(self, x: Tensor) -> Tensor:
         """Raw embeddings of a batch."""
         by, centred = self.config.shift, x - 0.5
-        moves = ((0, 0), (by, 0), (-by, 0), (0, by), (0, -by))
+        moves = ((0, 0), (by, 0), (-by, 0), (0, by), (0, -by))[: 5 if by else 1]
         features = [self._features(_moved(centred, right, down)) for right, down in moves]
         mean = torch.stack(features).mean(dim=0)
         return mean @ self.weights["head.weight"].T - self.weights["head.offset"]

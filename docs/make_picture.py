@@ -24,10 +24,16 @@ def main() -> None:
     query = decode_image(QUERY.read_bytes())
     with GalleryIndex.open(ROOT / ".demo") as index:
         (answer,) = certified_search(
-            index, [embedder.embed_image(query)], lipschitz_bound=embedder.lipschitz_bound, k=3
+            index,
+            [embedder.embed_image(query)],
+            lipschitz_bound=embedder.lipschitz_bound,
+            output_scales=embedder.output_scales,
+            k=3,
         )
         certificate = answer.certificate
-        entries = index.entries(answer.candidates.rows[certificate.positions].tolist())
+        entries = index.entries(
+            index.rows.entries[answer.candidates.rows[certificate.positions]].tolist()
+        )
     radius = float(certificate.certified_radii[0])
     levels = 255 * radius / np.sqrt(query.pixels.size)
     tiles = [

@@ -25,7 +25,7 @@ from index_builder.store.items import Item
 from index_builder.store.manifest import QUARANTINE, Manifest, Quarantined, read_quarantine
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
-from model.pixels.views import WHOLE
+from model.pixels.views import DEFAULT_VIEWS, VIEW_SETS
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def build_index(
     Embeddings of unchanged content by the same model under the same decode policy are taken from
     the served version, or from the journal of a build that was interrupted. In a union, an id that
     is there already takes the new content; a file that cannot be used leaves the old item in place.
-    `views` name the views that pictures are embedded in; None: those of the served version, or the
-    whole picture alone.
+    `views` name the views that pictures are embedded in; None: those of the served version, if it
+    is by the same model, or the default set.
     Where the served version holds just that already, it stays and nothing is written. It stops when
     more than `max_errors` files are bad, and never becomes empty but with `allow_empty`.
 
@@ -239,7 +239,9 @@ def _run(
         contextlib.closing(Plan()) as plan,
     ):
         served = None if previous is None else previous.manifest
-        views = wanted or ((WHOLE,) if served is None else served.view_names)
+        is_ours = served is not None and ModelIdentity.of(served).key == model.key
+        ours = served if is_ours else None
+        views = wanted or (tuple(VIEW_SETS[DEFAULT_VIEWS]) if ours is None else ours.view_names)
         if union and served is not None and served.view_names != views:
             raise SourceError(
                 f"index {paths.root.name!r} holds the views {', '.join(served.view_names)} of each "
@@ -247,11 +249,7 @@ def _run(
             )
         key = f"{model.key} {' '.join(views)}"
         with contextlib.closing(Journal(paths.journal, model=key, dim=model.dim)) as journal:
-            is_same = (
-                served is not None
-                and ModelIdentity.of(served).key == model.key
-                and served.view_names == views
-            )
+            is_same = ours is not None and ours.view_names == views
             ingest = Ingest(plan, journal, previous if is_same else None, views, max_errors)
             yield _Run(paths, model, previous, ingest)
 

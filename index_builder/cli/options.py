@@ -136,7 +136,7 @@ class BuildOptions(PictureOptions):
         ViewSet | None,
         typer.Option(
             "--views",
-            help="Also embed none, shift, crop, mirror, wide, full.",
+            help="none, shift, crop, mirror, wide (usual), full.",
             metavar="SET",
         ),
     ] = None

@@ -96,9 +96,11 @@ class WaveConfig:
 EmbedderConfig = PublishedConfig | WaveConfig
 
 PRESETS: Mapping[str, EmbedderConfig] = {
-    "wave-64": WaveConfig(((12, 12), (48, 48), (192, 192), (384,)), 512, input_size=64, shift=4),
-    "wave-64-views": WaveConfig(
-        ((12, 12), (48, 48), (192, 192), (384,)), 160, input_size=64, shift=0, head_dtype="float32"
+    "wave-64": WaveConfig(
+        ((12, 12), (48, 48), (192, 192), (384,)), 140, input_size=64, shift=0, head_dtype="float32"
+    ),
+    "wave-64-averaged": WaveConfig(
+        ((12, 12), (48, 48), (192, 192), (384,)), 512, input_size=64, shift=4
     ),
     "small": PublishedConfig(20, 45, 5, 7, 1024, 1792),
     "medium": PublishedConfig(30, 60, 5, 10, 2048, 1792),

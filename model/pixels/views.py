@@ -117,10 +117,10 @@ _SHIFT = 0.085
 AnyView = View | Rotated | Trimmed
 VIEWS: Mapping[str, AnyView] = {
     WHOLE: View(),
-    "shift-left-up": _shifted(-_SHIFT, -_SHIFT),
-    "shift-right-up": _shifted(_SHIFT, -_SHIFT),
-    "shift-left-down": _shifted(-_SHIFT, _SHIFT),
-    "shift-right-down": _shifted(_SHIFT, _SHIFT),
+    "move-left-up": _shifted(-_SHIFT, -_SHIFT),
+    "move-right-up": _shifted(_SHIFT, -_SHIFT),
+    "move-left-down": _shifted(-_SHIFT, _SHIFT),
+    "move-right-down": _shifted(_SHIFT, _SHIFT),
     "middle-85": _grown(0.85),
     "middle-72": _grown(0.72),
     "corner-left-top": View(0.0, 0.0, 0.8, 0.8),
@@ -137,7 +137,7 @@ VIEWS: Mapping[str, AnyView] = {
     "turn-270": View(quarter_turns=3),
 }
 
-_SHIFTS = tuple(name for name in VIEWS if name.startswith("shift-"))
+_SHIFTS = tuple(name for name in VIEWS if name.startswith("move-"))
 VIEW_SETS: Mapping[str, Sequence[str]] = {
     "none": (WHOLE,),
     "shift": (WHOLE, *_SHIFTS),
@@ -150,6 +150,10 @@ VIEW_SETS: Mapping[str, Sequence[str]] = {
     ),
     "full": tuple(VIEWS),
 }
+
+
+DEFAULT_VIEWS = "wide"
+"""The set of an index that is built anew: ADR 0025 has the measurements."""
 
 
 def view_set(text: str) -> str:

@@ -59,6 +59,8 @@ class EditedCopiesSettings(_Settings):
     neighbours: Count = 0  # a drawn picture brings one of so many that look most like it; 0: none
     radius_margin: Positive = 2.0  # certified radius that is wanted, pixels of the network's input
     temperature: Positive = 0.2  # width of its smoothing, the same unit
+    far_weight: Amount = 0.0  # of the same loss at a larger margin: for large radii beside recall
+    far_margin: Positive = 5.0
     relative_weight: Amount = 0.0  # of the radius over the embedding's norm, which decides matches
     relative_margin: Positive = 0.3  # that is wanted of it, no unit
     relative_temperature: Positive = 0.05  # width of its smoothing, and of the strangers'

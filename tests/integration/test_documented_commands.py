@@ -85,7 +85,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "strangers").mkdir()
     for seed in range(680):
         draw_picture(5000 + seed, 40, 30).save(folder / "strangers" / f"s{seed}.png")
-    run(folder, {}, "python -m index_builder build pictures")
+    run(folder, {}, "python -m index_builder build pictures --views none")
     run(folder, {}, "python -m model.train synthetic-2afc few triplets --triplets 24")
     return folder
 

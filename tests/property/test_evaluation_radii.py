@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 from bruteforce import World, item_radii, kth_smallest, ranking, row_radii
 from galleries import KINDS, everything
-from paths import ROOT
+from paths import COMPACT_V0, ROOT
 
 from model.certificate.match import measure_margins
 from model.certificate.search import certify_search
 from model.cli.progress import Progress
 from model.convert import rotate_checkpoint
 from model.data.pictures import open_pictures
-from model.embedder import DEFAULT_CHECKPOINT
 from model.evaluate.embedding import embed_pictures
 from model.evaluate.radii import PROVED, Proof, claims_of
 from model.evaluate.standing import Gallery
@@ -103,10 +102,10 @@ def test_radii_and_margins_are_those_of_a_search(views):
 
 
 def test_a_rotated_head_gives_larger_radii_that_brute_force_does_not_refute(tmp_path):
-    """Real pictures, the shipped checkpoint and its rotated twin: same ranks, larger radii."""
+    """Real pictures, the first checkpoint and its rotated twin: same ranks, larger radii."""
     rotated = tmp_path / "rotated.safetensors"
-    rotate_checkpoint(DEFAULT_CHECKPOINT, rotated)
-    metrics = {name: load_metric(name) for name in ("wave-64", str(rotated))}
+    rotate_checkpoint(COMPACT_V0, rotated)
+    metrics = {name: load_metric(name) for name in (str(COMPACT_V0), str(rotated))}
     pictures = open_pictures(ROOT / "examples" / "gallery")
     radii, ranks = {}, {}
     for views in ("none", "shift"):
@@ -130,8 +129,8 @@ def test_a_rotated_head_gives_larger_radii_that_brute_force_does_not_refute(tmp_
             ):
                 assert radius <= max(0.0, kth_smallest(item_radii(query, world, original), 1))
         plain, aware = (radii[name] / found.metrics[name].proof.lipschitz_bound for name in metrics)
-        assert (ranks["wave-64"] == ranks[str(rotated)]).all()
-        is_first = ranks["wave-64"] == 0
+        assert (ranks[str(COMPACT_V0)] == ranks[str(rotated)]).all()
+        is_first = ranks[str(COMPACT_V0)] == 0
         assert is_first.sum() > 60
         assert (aware[is_first] > plain[is_first]).all()
         assert np.median(aware[is_first] / plain[is_first]) > 1.08

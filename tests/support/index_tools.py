@@ -28,6 +28,7 @@ from index_builder.store.operating_points import (
     Measured,
     OperatingPoint,
 )
+from model.pixels.views import VIEW_SETS
 
 MAX_BYTES = 1 << 20
 
@@ -101,7 +102,9 @@ def write_folder(root: Path, count: int, first: int = 0) -> Path:
 
 
 def build(data_dir: Path, source: Path, *, seed: int = 0, **options: object) -> BuildReport:
-    """Build the default index with the tiny embedder."""
+    """Build the default index with the tiny embedder; a new one has one vector a picture."""
+    if not layout.index_paths(data_dir, "default").current.exists():
+        options.setdefault("views", VIEW_SETS["none"])
     return build_index(
         data_dir,
         "default",
@@ -147,6 +150,7 @@ def build_slowly(data_dir: Path, source: Path, seconds_a_batch: float) -> None:
         open_source(source, max_bytes=MAX_BYTES),
         TinyEmbedder(seconds_a_batch=seconds_a_batch),
         source_name=str(source),
+        views=VIEW_SETS["none"],
     )
 
 

@@ -26,10 +26,14 @@ def principal_basis(covariance: Float[Tensor, "N N"], count: int) -> Float[Tenso
     return basis * basis[largest, torch.arange(basis.shape[1])].sign()
 
 
-def covariance_of(rows: Float[Tensor, "N K"]) -> Float[Tensor, "K K"]:
-    """Covariance about the mean, in float64."""
-    centred = rows.double() - rows.double().mean(dim=0)
-    return centred.T @ centred / len(rows)
+def covariance_of(
+    rows: Float[Tensor, "N K"], shares: Float[Tensor, " N"] | None = None
+) -> Float[Tensor, "K K"]:
+    """Covariance about the mean, in float64; `shares` sum to 1, without them rows count alike."""
+    rows = rows.double()
+    shares = rows.new_full((len(rows),), 1.0 / len(rows)) if shares is None else shares.double()
+    centred = rows - shares @ rows
+    return centred.T @ (shares[:, None] * centred)
 
 
 def discriminant(

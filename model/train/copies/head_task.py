@@ -25,6 +25,7 @@ from model.train.copies.closed_form import (
     least_moved,
     principal_basis,
 )
+from model.train.copies.draws import kind_probabilities
 from model.train.copies.material import (
     Material,
     gathered,
@@ -58,8 +59,13 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
     rows = np.array(bank)  # float16, in memory: a step reads a thousand places
     progress().step("solving for the head in closed form")
     views = VIEW_SETS[config.copies.gallery_views]
+    shares = kind_probabilities(config.copies.kind_weights, material.kinds)
     closed_form = _closed_form(
-        config.copies, torch.from_numpy(rows), len(views), front.config.embedding_dim
+        config.copies,
+        torch.from_numpy(rows),
+        torch.from_numpy(shares),
+        len(views),
+        front.config.embedding_dim,
     )
     student = HeadStudent(front, basis, centre, *closed_form)
     *inputs, originals = validation_inputs(material, front.config.input_size, views)
@@ -146,28 +152,31 @@ def _fit(front: WaveStudent, training: PictureSet) -> None:
 
 
 def _closed_form(
-    settings: CopiesSettings, rows: Tensor, views: int, dim: int
+    settings: CopiesSettings, rows: Tensor, shares: Tensor, views: int, dim: int
 ) -> tuple[Tensor, Tensor]:
     """Head and offset from the bank's rows of each picture: its views, then edited copies.
 
-    Which view is nearest to a copy is told by the head before: as the features are, then twice
-    behind what was fitted.
+    Pictures count as often as they will be drawn, by their shares. Which view is nearest to a copy
+    is told by the head before: as the features are, then twice behind what was fitted.
 
     Where so few pictures have fewer directions than an embedding has numbers, the rest are 0.
     """
-    some = rows[evenly(len(rows), 4096)].float()
+    places = evenly(len(rows), 4096)
+    some, shares = rows[places].float(), shares[places] / shares[places].sum()
     seen, copies, plain = some[:, :views], some[:, views:], some[:, 0]
-    total, rank = covariance_of(plain), min(dim, rows.shape[2])
+    total, rank = covariance_of(plain, shares), min(dim, rows.shape[2])
     scales = settings.within_scale, settings.total_scale
+    of_copies = shares.repeat_interleave(copies.shape[1]) / copies.shape[1]
 
     def fitted(edits: Tensor) -> Tensor:
-        return discriminant((edits.T @ edits).double() / len(edits), total, rank, *scales).float()
+        within = edits.T.double() @ (of_copies[:, None] * edits.double())
+        return discriminant(within, total, rank, *scales).float()
 
     mix = fitted(least_moved(seen, copies, None))
     for _ in range(2 if views > 1 else 0):
         mix = fitted(least_moved(seen, copies, mix))
     mix = functional.pad(mix, (0, 0, 0, dim - len(mix)))
-    return mix, mix @ plain.mean(dim=0)
+    return mix, mix @ (shares @ plain.double()).float()
 
 
 def _feature_bank(

@@ -41,6 +41,9 @@ def copies_loss(
     norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
     parts = {"radius": radius_loss(radii, counts, settings.radius_margin, settings.temperature)}
     loss, width = parts["radius"], settings.relative_temperature
+    if settings.far_weight > 0:
+        parts["far"] = radius_loss(radii, counts, settings.far_margin, settings.temperature)
+        loss = loss + settings.far_weight * parts["far"]
     if settings.relative_weight > 0:
         parts["relative"] = radius_loss(verdicts / norms, counts, settings.relative_margin, width)
         loss = loss + settings.relative_weight * parts["relative"]

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from index_tools import build, write_folder
-from paths import DOCS
+from paths import COMPACT_V0, DOCS
 from redis_tools import running_redis
 from typer.testing import CliRunner
 
-from model.convert import main as convert
-from model.embedder import DEFAULT_CHECKPOINT, Embedder, ImageEmbedding
+from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
 from service.__main__ import cli
 from service.decoding.worker import memory_of_one_image
@@ -150,12 +149,8 @@ class Scene:
 
 
 @pytest.fixture(scope="module", params=["isotropic", "head-aware"])
-def scene(request, tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    path = DEFAULT_CHECKPOINT
-    if request.param == "head-aware":
-        path = tmp_path_factory.mktemp("rotated") / "rotated.safetensors"
-        convert(DEFAULT_CHECKPOINT, path)
-    embedder = Embedder.load(path)
+def scene(request) -> Scene:
+    embedder = Embedder.load(COMPACT_V0 if request.param == "isotropic" else None)
     assert embedder.metric == request.param
     return Scene(*certificate._scene(embedder), embedder)
 

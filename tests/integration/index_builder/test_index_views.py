@@ -21,7 +21,7 @@ from model.certificate.search import certify_search
 from model.pixels.resize import resize_operator
 from model.pixels.views import VIEW_SETS, VIEWS
 
-MIRROR = ("whole", "mirror", "shift-left-up")
+MIRROR = ("whole", "mirror", "move-left-up")
 
 
 class Query:
@@ -107,7 +107,7 @@ def test_views_stay_unless_others_are_wanted_and_a_union_wants_the_same(tmp_path
     added = build(tmp_path, more, union=True)
     assert added.manifest.views == MIRROR
     assert some(added.counts) == {"added": 2, "unchanged": 4, "embedded": 2}
-    with pytest.raises(SourceError, match="views whole, mirror, shift-left-up of each picture"):
+    with pytest.raises(SourceError, match="views whole, mirror, move-left-up of each picture"):
         build(tmp_path, more, union=True, views=VIEW_SETS["none"])
     rebuilt = build(tmp_path, folder, views=VIEW_SETS["none"])
     assert rebuilt.manifest.vector_count == 4

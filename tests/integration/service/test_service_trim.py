@@ -208,7 +208,7 @@ def test_the_attacks_measure_the_box_as_the_service_does():
 def near_equal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A gallery of 3,000 rows that a picture in a letterbox is near to, all of them equally."""
     directory, embedder = tmp_path_factory.mktemp("near"), Embedder.load()
-    rows = near_equal_rows(3000, 512, embedder.embed(encode(draw_picture(0))).vector)
+    rows = near_equal_rows(3000, embedder.dim, embedder.embed(encode(draw_picture(0))).vector)
     seal_rows(directory, "default", embedder, rows)
     with open_client(Settings(data_dir=directory)) as opened:
         yield opened

@@ -43,7 +43,7 @@ def shifted(picture: Image.Image) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("change", "view"), [(ImageOps.mirror, "mirror"), (shifted, "shift-right-up")]
+    ("change", "view"), [(ImageOps.mirror, "mirror"), (shifted, "move-right-up")]
 )
 def test_a_changed_copy_is_found_by_its_view_and_certified(client, change, view):
     for seed in (3, 11, 40):

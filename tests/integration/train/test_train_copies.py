@@ -101,7 +101,7 @@ def test_other_words_of_the_teacher_are_another_run(pictures, tmp_path):
 
 def test_a_free_head_over_views_is_proved_along_each_coordinate(pictures, tmp_path):
     config = small_recipe(
-        "wave-64-views", steps=4, head_basis=24, embedding_dim=16, validate_every=2,
+        "wave-64", steps=4, head_basis=24, embedding_dim=16, validate_every=2,
         gallery_views="shift",
     )  # fmt: skip
     student, task = built(config, pictures, tmp_path)

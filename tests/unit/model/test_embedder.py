@@ -36,7 +36,7 @@ def picture(height: int, width: int, seed: int = 0) -> DecodedImage:
 
 
 def test_the_default_says_what_it_is(embedder):
-    assert (embedder.name, embedder.dim, embedder.input_size) == ("wave-64", 512, 64)
+    assert (embedder.name, embedder.dim, embedder.input_size) == ("wave-64", 140, 64)
     assert (embedder.arithmetic, embedder.claim) == ("float64", "program")
     assert embedder.decode_policy == DECODE_POLICY_VERSION
     assert len(bytes.fromhex(embedder.fingerprint)) == 32
@@ -71,7 +71,7 @@ def test_inputs_are_left_as_they_were_and_any_memory_layout_is_read(embedder, in
 
 
 def test_no_inputs_give_no_embeddings(embedder):
-    assert embedder.embed_pixels(np.empty((0, 3, 64, 64))).shape == (0, 512)
+    assert embedder.embed_pixels(np.empty((0, 3, 64, 64))).shape == (0, 140)
     assert embedder.embed_images([]) == []
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from paths import DATA, ROOT
+from paths import COMPACT_V0, DATA
 
 from benchmarks.network import NaiveWave
 from model.convert import convert_official, read_official
@@ -14,7 +14,6 @@ from model.nets.presets import PRESETS
 from model.nets.published import published_scalings
 from model.nets.sll import ConvBlock, LinearBlock
 
-COMPACT_V0 = ROOT / "benchmarks" / "compact_v0.safetensors"
 WIDE, SHORT = 1e-10, 1e-6
 
 

@@ -17,7 +17,7 @@ def test_the_whole_picture_is_seen_as_it_is():
 
 def test_a_shifted_view_holds_what_stays_and_has_the_borders_colour_where_the_picture_left():
     pixels = picture(200, 100)
-    seen = VIEWS["shift-right-down"].of(pixels)
+    seen = VIEWS["move-right-down"].of(pixels)
     assert seen.shape == pixels.shape
     assert np.array_equal(seen[17:, 8:], pixels[:-17, :-8])
     edges = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])

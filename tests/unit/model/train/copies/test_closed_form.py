@@ -61,6 +61,12 @@ def test_covariance_is_about_the_mean():
     assert np.allclose(covariance_of(rows).numpy(), expected)
 
 
+def test_a_row_of_twice_the_share_counts_like_two():
+    rows = torch.from_numpy(np.random.default_rng(1).normal(size=(5, 3)) + 7.0)
+    shares = torch.tensor([2.0, 1.0, 1.0, 2.0, 1.0]) / 7.0
+    assert torch.allclose(covariance_of(rows, shares), covariance_of(rows[[0, 0, 1, 2, 3, 3, 4]]))
+
+
 def test_what_a_view_holds_is_no_change_of_an_edit():
     views = torch.tensor([[[0.0, 0.0], [5.0, 0.0]]])
     copies = torch.tensor([[[5.0, 0.1], [0.0, 0.2]]])

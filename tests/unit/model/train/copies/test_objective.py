@@ -7,7 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from model.certificate.pairs import Slack, compare_pairs
+from model.train.config import CopiesSettings
 from model.train.copies.objective import (
+    copies_loss,
     pairwise_radii,
     radius_loss,
     relational_loss,
@@ -93,6 +95,17 @@ def test_the_loss_falls_to_nothing_as_radii_pass_the_margin():
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == pytest.approx(2.0, abs=0.01)
     assert losses[-1] < 1e-4
+
+
+def test_a_far_margin_adds_its_share_of_the_same_loss():
+    queries, keys = _rows(6, 8, 1), _rows(6, 8, 2)[:, None]
+    radii, counts = pairwise_radii(queries, keys, 0)
+    near, far = (radius_loss(radii, counts, margin, 0.2) for margin in (0.5, 3.0))
+    assert far > near > 0.0
+    wanted = CopiesSettings(radius_margin=0.5, far_margin=3.0, far_weight=0.25)
+    loss, parts = copies_loss(wanted, queries, keys, None)
+    assert float(loss) == pytest.approx(float(near + 0.25 * far))
+    assert float(parts["far"]) == pytest.approx(float(far))
 
 
 def test_a_query_without_any_rival_costs_nothing():
