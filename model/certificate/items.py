@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float64, Int64, Shaped
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,8 +56,8 @@ class ItemRows:
             return values[..., : self.count]
         return np.minimum.reduceat(values, self.starts, axis=-1)
 
-    def spread(self, values: Bool[np.ndarray, " K"]) -> Bool[np.ndarray, " A"]:
-        """Of what holds of items, what holds of their rows."""
+    def spread(self, values: Shaped[np.ndarray, " K"]) -> Shaped[np.ndarray, " A"]:
+        """Of what is said of items, what is said of their rows."""
         return values if self.starts is None else np.repeat(values, self._lengths())
 
     def take(self, items: Bool[np.ndarray, " K"]) -> "ItemRows":

@@ -117,7 +117,9 @@ def test_from_pictures_to_a_verified_index_with_the_shipped_model(tmp_path):
             image = decode_image((folder / entry.id).read_bytes())
             vector = embedder.embed_image(image).vector
             unit = vector / np.linalg.norm(vector)
-            assert np.allclose(index.vectors[index.rows.starts[entry.number]], unit, atol=1e-7, rtol=0)
+            assert np.allclose(
+                index.vectors[index.rows.starts[entry.number]], unit, atol=1e-7, rtol=0
+            )
 
 
 def test_an_interrupted_command_says_how_to_go_on(tmp_path):
