@@ -34,7 +34,9 @@ def test_a_build_killed_at_any_moment_loses_nothing_served_and_leaves_only_garba
     whole = time.monotonic() - started
     dice = random.Random(7)
     kills = 0
-    for attempt in range(20):
+    for attempt in range(60):
+        if kills == 10:  # Some builds are through before it comes to that.
+            break
         data_dir = tmp_path / f"try{attempt}"
         shutil.copytree(tmp_path / "base", data_dir)
         process = start(data_dir, new, 0.05)
@@ -58,7 +60,7 @@ def test_a_build_killed_at_any_moment_loses_nothing_served_and_leaves_only_garba
         root = data_dir / "indexes/default"
         assert {p.name for p in root.iterdir()} == {"CURRENT", "lock", "versions"}
         assert not list((root / "versions").glob(".*"))
-    assert kills >= 10
+    assert kills == 10
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
