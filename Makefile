@@ -63,10 +63,8 @@ train-smoke: .venv/dev.stamp ## each step of training, evaluation and attack, sm
 	$(BIN)/python -m model.train teach .smoke/corpus .smoke/teacher --split train --size 96
 	$(BIN)/python -m model.train distill --recipe wave-64 --data .smoke/corpus --embeddings .smoke/teacher \
 		--steps 30 --batch-size 128 --set views=2 --set teacher_weight=0.1 --set validation_split= --set validate_every=0 --out .smoke/distilled
-	$(BIN)/python -m model.train distill --recipe wave-64-maps --data .smoke/corpus --from .smoke/distilled/best.safetensors \
-		--steps 3 --batch-size 32 --set views=2 --set validation_split= --out .smoke/maps
 	$(BIN)/python -m model.train synthetic-2afc examples/gallery .smoke/triplets --triplets 60
-	$(BIN)/python -m model.train finetune --data .smoke/triplets --from .smoke/maps/best.safetensors \
+	$(BIN)/python -m model.train finetune --data .smoke/triplets --from .smoke/distilled/best.safetensors \
 		--recipe wave-64-triplets --steps 4 --out .smoke/finetuned
 	$(BIN)/python -m model.evaluate all examples/gallery --triplets .smoke/triplets --limit 60 \
 		--metric .smoke/finetuned/best.safetensors --metric raw --out .smoke/evaluation

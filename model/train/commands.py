@@ -12,7 +12,7 @@ from model.errors import TrainingError
 from model.nets.presets import PRESETS, WaveConfig
 from model.train import distill, finetune
 from model.train.config import load_recipe, parse_settings
-from model.train.copies import head_task, maps_task
+from model.train.copies import head_task
 from model.train.copies.wave_student import require_wavelets
 from model.train.distributed import current, joined
 from model.train.run_folder import RunFolder, require_event_files
@@ -23,7 +23,6 @@ TASKS = {
     "distill": distill.build,
     "finetune": finetune.build,
     "copies": head_task.build,
-    "maps": maps_task.build,
 }
 
 

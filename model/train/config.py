@@ -49,30 +49,19 @@ class FinetuneSettings(_Settings):
     margin: Positive = 0.2  # of the hinge: in cosine distance, or in pixels of the network's input
 
 
-class EditedCopiesSettings(_Settings):
-    """What the tasks copies and maps share: edited copies against other pictures."""
+class CopiesSettings(_Settings):
+    """Edited copies against other pictures: the head of the wavelet network."""
 
     # How much oftener pictures of a kind are drawn: "clipart=4,photo=3"; those of weight 0 never.
     kind_weights: str = ""
     views: PositiveCount = 6  # edited copies of each picture that are kept
     stacked_share: Annotated[float, Field(ge=0, le=1)] = 0.2  # of them that are edited twice
-    neighbours: Count = 0  # a drawn picture brings one of so many that look most like it; 0: none
     radius_margin: Positive = 2.0  # certified radius that is wanted, pixels of the network's input
     temperature: Positive = 0.2  # width of its smoothing, the same unit
     far_weight: Amount = 0.0  # of the same loss at a larger margin: for large radii beside recall
     far_margin: Positive = 5.0
-    relative_weight: Amount = 0.0  # of the radius over the embedding's norm, which decides matches
-    relative_margin: Positive = 0.3  # that is wanted of it, no unit
-    relative_temperature: Positive = 0.05  # width of its smoothing, and of the strangers'
-    stranger_weight: Amount = 0.0  # of copies below the margin that a match at few errors asks for
-    stranger_share: Annotated[float, Field(gt=0, le=1)] = 0.02  # of strangers that set this margin
     teacher_weight: Amount = 0.0  # of the teacher's relations between pictures
     teacher_temperature: Positive = 0.1  # of their softmax over cosines
-
-
-class CopiesSettings(EditedCopiesSettings):
-    """The head of the wavelet network, on features computed once."""
-
     # Views of each picture that the gallery holds: see model.pixels.views. The closed form takes a
     # copy's distance from the nearest, and the loss is of items of so many vectors.
     gallery_views: str = "none"
@@ -90,12 +79,6 @@ class CopiesSettings(EditedCopiesSettings):
         return views
 
 
-class MapsSettings(EditedCopiesSettings):
-    """Every weight of the wavelet network."""
-
-    training_copies: Literal["input", "late", "one"] = "late"  # shifted copies of a training pass
-
-
 class TrainConfig(_Settings):
     """One training run. A recipe is a TOML file of these; the settings of its task are a table.
 
@@ -104,7 +87,7 @@ class TrainConfig(_Settings):
 
     # --- What is trained, on what task ---
     recipe: str = "custom"  # name of the recipe, and of the checkpoint
-    task: Literal["distill", "finetune", "copies", "maps"] = "distill"  # what is minimised
+    task: Literal["distill", "finetune", "copies"] = "distill"  # what is minimised
     preset: str = "tiny"  # shape of a fresh student: see model.nets.presets.PRESETS
     embedding_dim: Count = 0  # length of its embedding; 0: the teacher's, or else the preset's
     input_size: Count = 0  # side of its square input, pixels; 0: the preset's
@@ -148,7 +131,6 @@ class TrainConfig(_Settings):
     distill: DistillSettings = DistillSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     copies: CopiesSettings = CopiesSettings()
-    maps: MapsSettings = MapsSettings()
 
     @field_validator("preset")
     @classmethod
@@ -190,7 +172,6 @@ _TABLES: Mapping[str, type[_Settings]] = {
     "distill": DistillSettings,
     "finetune": FinetuneSettings,
     "copies": CopiesSettings,
-    "maps": MapsSettings,
 }
 
 

@@ -1,5 +1,5 @@
 # pyright: basic
-"""The default model's task, `copies`: a head on a frozen front.
+"""How the default model's task, `copies`, is built: a head on a frozen front.
 
 The front is a scattering network, or that of a checkpoint. The head starts from its closed form and
 is trained in a principal basis of the front's features, which never change: they are computed once,
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float16, Float64
-from torch import Tensor, nn
+from jaxtyping import Float, Float16
+from torch import Tensor
 from torch.nn import functional
 
 from model.data.pictures import PictureSet, evenly
@@ -26,6 +26,7 @@ from model.train.copies.closed_form import (
     principal_basis,
 )
 from model.train.copies.draws import kind_probabilities
+from model.train.copies.head_student import HeadStudent
 from model.train.copies.material import (
     Material,
     gathered,
@@ -33,8 +34,8 @@ from model.train.copies.material import (
     validation_inputs,
     wave_student,
 )
-from model.train.copies.task import EditedCopiesTask
-from model.train.copies.wave_student import HEAD_NORM, WaveStudent, nearest_contraction
+from model.train.copies.task import CopiesTask
+from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import progress
 from model.train.part_store import PartStore, digest_of
 from model.train.student import Student
@@ -49,7 +50,7 @@ _BASIS_ROWS = 3072
 _PER_PASS = 32
 
 
-def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
+def build(config: TrainConfig, sources: Sources) -> tuple[Student, CopiesTask]:
     """The student, its head in closed form, and the task."""
     front, start = wave_student(config, sources)
     material = gathered(config, sources, start)
@@ -70,77 +71,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, "HeadTask"]:
     student = HeadStudent(front, basis, centre, *closed_form)
     *inputs, originals = validation_inputs(material, front.config.input_size, views)
     plain, queries = ((_features_of(front, some) - centre) @ basis for some in inputs)
-    return student, HeadTask(material, student, rows, (plain, queries, originals), len(views))
-
-
-class HeadStudent(Student):
-    """A held front and a trained head: g(x) = M B^T (features(x) - c) - o.
-
-    Of the front the maps are used, not the head. B is the basis, orthonormal columns; c the centre,
-    the features' mean; M the mix, of spectral norm at most 1; o the offset.
-    """
-
-    basis: Tensor
-    centre: Tensor
-    export_tolerance = WaveStudent.export_tolerance
-
-    def __init__(
-        self,
-        front: WaveStudent,
-        basis: Float[Tensor, "N K"],
-        centre: Float[Tensor, " N"],
-        mix: Float[Tensor, "D K"],
-        offset: Float[Tensor, " D"],
-    ) -> None:
-        super().__init__()
-        self.config = front.config
-        self.front = front.requires_grad_(requires_grad=False)
-        self.register_buffer("basis", basis.float())
-        self.register_buffer("centre", centre.float())
-        self.mix, self.offset = nn.Parameter(mix.float()), nn.Parameter(offset.float())
-
-    def head(self, coordinates: Float[Tensor, "*B K"]) -> Float[Tensor, "*B D"]:
-        """Raw embeddings of features in the basis."""
-        return coordinates @ self.mix.T - self.offset
-
-    def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
-        return self.head((self.front.features(x) - self.centre) @ self.basis)
-
-    @torch.no_grad()
-    def constrain(self) -> None:
-        """Projects the head to the nearest contraction; a free one is scaled to that norm."""
-        if self.front.has_free_head:
-            scale = HEAD_NORM / torch.linalg.matrix_norm(self.mix.double(), 2).to(self.mix)
-            self.mix.mul_(scale)
-            self.offset.mul_(scale)
-        self.mix.copy_(nearest_contraction(self.mix, HEAD_NORM))
-
-    @property
-    def exports_rotated(self) -> bool:
-        return self.front.exports_rotated
-
-    def export(self) -> dict[str, Float[np.ndarray, "..."]]:
-        """The front's tensors with this head, the basis multiplied in."""
-        with torch.no_grad():
-            head = self.mix.double() @ self.basis.double().T
-            offset = self.offset.double() + head @ self.centre.double()
-        return self.front.export_with(head, offset)
-
-
-class HeadTask(EditedCopiesTask):
-    """The head alone, over features in the student's basis."""
-
-    def pairs(self, student: Student, plain: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
-        assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
-        return student.head(plain.float()), student.head(edited.float())
-
-    def metric(self, student: Student) -> Float[Tensor, "D D"] | None:
-        assert isinstance(student, HeadStudent)  # noqa: S101 (likewise)
-        return student.mix @ student.mix.T if student.front.has_free_head else None
-
-    def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
-        assert isinstance(student, HeadStudent)  # noqa: S101 (likewise)
-        return student.head(rows.to(student.mix)).detach().double().cpu().numpy()
+    return student, CopiesTask(material, rows, (plain, queries, originals), len(views))
 
 
 def _fit(front: WaveStudent, training: PictureSet) -> None:

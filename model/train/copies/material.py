@@ -1,5 +1,5 @@
 # pyright: basic
-"""What the tasks on edited copies read: pictures, their copies, a teacher's words, a network."""
+"""What the task `copies` reads: pictures, their copies, a teacher's words, a network."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,7 @@ from model.data.pictures import Picture, PictureSet
 from model.errors import TrainingError
 from model.pixels.views import VIEWS
 from model.teachers.precomputed import PrecomputedEmbeddings
-from model.train.config import EditedCopiesSettings, TrainConfig
+from model.train.config import TrainConfig
 from model.train.copies.draws import kind_probabilities
 from model.train.copies.wave_student import WaveStudent
 from model.train.distributed import gather_shares, own_share, progress
@@ -32,7 +32,6 @@ class Material:
     """What a task learns from and is measured on."""
 
     config: TrainConfig
-    settings: EditedCopiesSettings
     training: PictureSet
     validation: PictureSet
     kinds: tuple[str, ...]  # of the training pictures, as their set says; "" where it does not
@@ -67,7 +66,7 @@ class Material:
         for view in range(views):
             rng = np.random.default_rng([self.config.seed, _EDIT, place, view])
             copy = edit(pixels, EDIT_KINDS[int(rng.integers(len(EDIT_KINDS)))], rng)
-            if rng.random() < self.settings.stacked_share:
+            if rng.random() < self.config.copies.stacked_share:
                 copy = edit(copy, EDIT_KINDS[int(rng.integers(len(EDIT_KINDS)))], rng)
             seen.append(copy)
         return seen
@@ -75,23 +74,22 @@ class Material:
 
 def gathered(config: TrainConfig, sources: Sources, start: str | None) -> Material:
     """What a task reads, looked through once; `start` is what it starts from, a fingerprint."""
-    settings = config.maps if config.task == "maps" else config.copies
     training, validation = training_and_validation(config, sources.data)
     check_decodes(config, training, validation)
     teacher = None
-    if sources.embeddings is not None and settings.teacher_weight > 0:
+    if sources.embeddings is not None and config.copies.teacher_weight > 0:
         teacher = PrecomputedEmbeddings(sources.embeddings)
         teacher.require(training.ids)
     places = own_share(range(len(training)))
     shown = progress().counting("hashing training pictures", places, len(places))
     abouts = gather_shares([_about(training[place]) for place in shown])
-    weights = kind_probabilities(settings.kind_weights, [kind for _, kind in abouts])
+    weights = kind_probabilities(config.copies.kind_weights, [kind for _, kind in abouts])
     drawn = np.flatnonzero(weights).tolist()
     training = Part(training, drawn)
     lines, kinds = zip(*(abouts[place] for place in drawn), strict=True)
     contents = hashlib.sha256("".join(lines).encode()).hexdigest()
     return Material(
-        config, settings, training, validation, kinds, contents,
+        config, training, validation, kinds, contents,
         teacher, start, sources.work, sources.device,
     )  # fmt: skip
 

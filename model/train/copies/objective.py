@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional
 
-from model.train.config import EditedCopiesSettings
+from model.train.config import CopiesSettings
 from model.train.distributed import current, gather_rows
 from model.train.losses import radii_of
 
@@ -21,7 +21,7 @@ _SAME = 1e-4
 
 
 def copies_loss(
-    settings: EditedCopiesSettings,
+    settings: CopiesSettings,
     queries: Float[Tensor, "B D"],
     keys: Float[Tensor, "B V D"],
     targets: Float[Tensor, "B T"] | None,
@@ -34,24 +34,12 @@ def copies_loss(
     """
     all_keys, first = gather_rows(keys), current().rank * len(keys)
     radii, counts = pairwise_radii(queries, all_keys, first, metric)
-    verdicts = radii  # a match is decided in embedding space
-    if metric is not None and max(settings.relative_weight, settings.stranger_weight) > 0:
-        verdicts, _ = pairwise_radii(queries, all_keys, first)
     keys, all_keys = keys[:, 0], all_keys[:, 0]
-    norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
     parts = {"radius": radius_loss(radii, counts, settings.radius_margin, settings.temperature)}
-    loss, width = parts["radius"], settings.relative_temperature
+    loss = parts["radius"]
     if settings.far_weight > 0:
         parts["far"] = radius_loss(radii, counts, settings.far_margin, settings.temperature)
         loss = loss + settings.far_weight * parts["far"]
-    if settings.relative_weight > 0:
-        parts["relative"] = radius_loss(verdicts / norms, counts, settings.relative_margin, width)
-        loss = loss + settings.relative_weight * parts["relative"]
-    if settings.stranger_weight > 0:
-        parts["strangers"] = stranger_loss(
-            queries, all_keys, verdicts, counts, share=settings.stranger_share, temperature=width
-        )
-        loss = loss + settings.stranger_weight * parts["strangers"]
     if targets is not None:
         everyone, width = gather_rows(targets), settings.teacher_temperature
         parts["relational"] = relational_loss(
@@ -59,7 +47,7 @@ def copies_loss(
         )
         loss = loss + settings.teacher_weight * parts["relational"]
     details = {name: part.detach() for name, part in parts.items()}
-    return loss, {**details, "embedding_norm": norms.detach().mean()}
+    return loss, {**details, "embedding_norm": queries.detach().norm(dim=1).mean()}
 
 
 def pairwise_radii(
@@ -110,41 +98,6 @@ def radius_loss(
     """
     short = ((margin - radii) / temperature).masked_fill(~counts, -torch.inf)
     return temperature * functional.softplus(torch.logsumexp(short, dim=1)).mean()
-
-
-def stranger_loss(
-    queries: Float[Tensor, "B D"],
-    keys: Float[Tensor, "N D"],
-    radii: Float[Tensor, "B N"],
-    counts: Bool[Tensor, "B N"],
-    *,
-    share: float,
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """Smooth max(0, threshold - margin): copies that a match at few false positives would miss.
-
-    A margin is the top result's radius over the query's norm, which is what decides a match. The
-    threshold is what the queries reach whose own original is taken out: the mean of the highest
-    share of their margins.
-
-    Queries, keys, radii and counts are those of `pairwise_radii`; share, that of the strangers that
-    set the threshold; temperature, the width of the smoothing, in the margin's unit.
-    """
-    norms = queries.norm(dim=1, keepdim=True).clamp_min(1e-6)
-    own = (radii / norms).masked_fill(~counts, torch.inf).amin(dim=1)
-    units = functional.normalize(keys, dim=1)
-    # A large finite number, not infinity: its gradient would be no number.
-    likeness = (queries @ units.T).masked_fill(~counts, -1e6)
-    top = likeness.argmax(dim=1, keepdim=True)
-    gap = likeness.gather(1, top) - likeness
-    strange, _ = radii_of(gap, 2.0 - 2.0 * (units[top[:, 0]] @ units.T), _SAME)
-    others = counts.scatter(1, top, value=False)
-    strangers = gather_rows((strange / norms).masked_fill(~others, torch.inf).amin(dim=1))
-    strangers = strangers[strangers.isfinite()]
-    if not len(strangers):  # no two other pictures to choose between
-        return 0.0 * queries.sum()
-    threshold = strangers.topk(max(1, round(share * len(strangers)))).values.mean()
-    return temperature * functional.softplus((threshold - own) / temperature + 1.0).mean()
 
 
 def relational_loss(

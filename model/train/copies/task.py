@@ -1,18 +1,18 @@
 # pyright: basic
-"""What the tasks `copies` and `maps` share: edited copies against other pictures, by radius."""
+"""The task `copies`: edited copies against other pictures, by certified radius."""
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from model.evaluate.copies import threshold_for
 from model.evaluate.radii import Proof
 from model.evaluate.standing import Gallery, LeftOut
-from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
+from model.train.copies.draws import Draws, kind_probabilities
+from model.train.copies.head_student import HeadStudent
 from model.train.copies.material import Material
 from model.train.copies.objective import copies_loss
 from model.train.student import Student
@@ -21,8 +21,8 @@ RADII = (0.5, 1.0, 2.0)
 _RATE = 0.01
 
 
-class EditedCopiesTask(ABC):
-    """Certified radii of edited copies over other pictures, by rows that were computed before.
+class CopiesTask:
+    """Certified radii of edited copies over other pictures, by features in the student's basis.
 
     Attributes:
         examples: training pictures.
@@ -31,7 +31,6 @@ class EditedCopiesTask(ABC):
     def __init__(
         self,
         material: Material,
-        student: Student,
         rows: np.ndarray,
         validation: tuple[Tensor, Tensor, Int64[np.ndarray, " Q"]],
         gallery_views: int = 1,
@@ -39,37 +38,17 @@ class EditedCopiesTask(ABC):
         """A task over a bank of rows (pictures, gallery views + copies, ...), as it is first.
 
         For validation there are rows of pictures' views, of queries, and each query's picture.
-        Neighbours are what the student, as it starts, finds near.
         """
         self.examples = len(material.training)
         self._material, self._rows, self._gallery_views = material, rows, gallery_views
         self._plain, self._queries, self._originals = validation
-        settings, neighbours = material.settings, None
-        if settings.neighbours:
-            embeddings = self.embedded(student.eval(), torch.tensor(rows[:, 0]))
-            neighbours = nearest_pictures(embeddings, settings.neighbours)
+        settings = material.config.copies
         self._draws = Draws(
             kind_probabilities(settings.kind_weights, material.kinds),
-            neighbours,
             seed=material.config.seed,
             batch_size=material.config.batch_size,
             views=settings.views,
         )
-
-    @abstractmethod
-    def pairs(self, student: Student, plain: Tensor, edited: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw embeddings, (B, V, D) and (B, D), of the bank's rows of a batch.
-
-        Of its pictures' views, and of a copy of each.
-        """
-
-    @abstractmethod
-    def embedded(self, student: Student, rows: Tensor) -> Float64[np.ndarray, "B D"]:
-        """Raw embeddings of rows, without gradients."""
-
-    def metric(self, student: Student) -> Float[Tensor, "D D"] | None:  # noqa: ARG002
-        """W W^T of a free head, in which radii are measured; None where they are isotropic."""
-        return None
 
     def identity(self) -> dict[str, Any]:
         return self._material.identity()
@@ -91,16 +70,18 @@ class EditedCopiesTask(ABC):
         self, student: Student, batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """The loss of the batch, its terms beside it."""
-        keys, queries = self.pairs(student, batch["plain"], batch["edited"])
+        student = _of_this_task(student)
+        keys, queries = (student.head(batch[name].float()) for name in ("plain", "edited"))
         loss, details = copies_loss(
-            self._material.settings, queries, keys, batch.get("targets"), self.metric(student)
+            self._material.config.copies, queries, keys, batch.get("targets"), student.metric()
         )
         return loss, {**details}
 
     def validate(self, student: Student) -> dict[str, float]:
         """Recall, certified recall and copy recall on pictures that are not trained on."""
-        pictures, queries = (self.embedded(student, rows) for rows in (self._plain, self._queries))
-        metric, scales = self.metric(student), None
+        student = _of_this_task(student)
+        pictures, queries = (student.embedded(rows) for rows in (self._plain, self._queries))
+        metric, scales = student.metric(), None
         if metric is not None:  # turned so that the metric is one number a coordinate
             squares, turn = np.linalg.eigh(metric.detach().double().cpu().numpy())
             pictures, queries = pictures @ turn, queries @ turn
@@ -108,6 +89,11 @@ class EditedCopiesTask(ABC):
         return validation_scores(
             pictures, queries, self._originals, views=self._gallery_views, scales=scales
         )
+
+
+def _of_this_task(student: Student) -> HeadStudent:
+    assert isinstance(student, HeadStudent)  # noqa: S101 (the task and its student come together)
+    return student
 
 
 def validation_scores(

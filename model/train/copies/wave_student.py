@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model.cli.libraries import import_foreign
 from model.nets.presets import WaveConfig
@@ -28,15 +27,9 @@ class WaveStudent(Student):
     """The network of a `WaveConfig`, every weight of it trained, or the head alone.
 
     Activations lie as in `model.nets.wave`: (channels, copies x images, side, side).
-
-    A training pass makes these shifted copies: "input", those that serving makes; "late", where a
-    shift is one step of the stride, for two thirds of the work, the same features but for what the
-    copies' edges see; "one", the picture alone, for a fifth. What is validated or exported has
-    those of the input.
     """
 
     config: WaveConfig
-    training_copies: str = "input"
     export_tolerance = 2e-3  # the head is rounded to float16
 
     def __init__(self, config: WaveConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> None:
@@ -114,14 +107,10 @@ class WaveStudent(Student):
 
     def _through(self, x: Float[Tensor, "B 3 S S"], layers: int) -> Float[Tensor, "C N s s"]:
         """The first so many channel maps, and every wavelet level before the next one."""
-        layer, copies = 0, self.training_copies if self.training else "input"
+        layer = 0
         with self.arithmetic(x):
-            x = self.copies(x) if copies == "input" else (x - 0.5).transpose(0, 1).contiguous()
-            for stage, (level, outputs) in enumerate(
-                zip(self.levels, self.config.maps, strict=True)
-            ):
-                if copies == "late" and stage == self._late_stage:
-                    x = _moved_copies(x, self.config.shift >> stage)
+            x = self.copies(x)
+            for level, outputs in zip(self.levels, self.config.maps, strict=True):
                 x = level(x)
                 for _ in outputs:
                     if layer == layers:
@@ -130,12 +119,6 @@ class WaveStudent(Student):
                     layer += 1
         return x
 
-    @property
-    def _late_stage(self) -> int:
-        """The last stage before which a shift is a whole number of pixels."""
-        whole = (self.config.shift & -self.config.shift).bit_length() - 1
-        return min(whole, len(self.config.maps) - 1)
-
     def _fold(self, x: Float[Tensor, "I N s s"], layer: int) -> Float[Tensor, "O N s s"]:
         """One channel map, then |y + b| on all channels but those that entered the stage."""
         weight, bias = self.maps[layer], self.biases[layer]
@@ -143,19 +126,6 @@ class WaveStudent(Student):
         kept = len(weight) - len(bias)
         folded = (mapped[kept:] + bias[:, None]).abs()
         return torch.cat([mapped[:kept], folded.to(mapped.dtype)]).view(-1, *x.shape[1:])
-
-
-def _moved_copies(x: Float[Tensor, "C B s s"], by: int) -> Float[Tensor, "C N s s"]:
-    """Activations and four copies of them moved, zeros moved in, in the order of the input's."""
-    pad = functional.pad
-    copies = [
-        x,
-        pad(x[..., :-by], (by, 0)),
-        pad(x[..., by:], (0, by)),
-        pad(x[..., :-by, :], (0, 0, by, 0)),
-        pad(x[..., by:, :], (0, 0, 0, by)),
-    ]
-    return torch.cat(copies, dim=1)
 
 
 def initial_weights(config: WaveConfig) -> dict[str, Float[np.ndarray, "..."]]:

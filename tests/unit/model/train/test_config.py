@@ -59,7 +59,7 @@ def test_the_second_step_never_falls_back_to_another_loss():
         ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16'"),
         ({"preset": 3}, "preset must be a valid string"),
         ({"preset": "huge"}, "preset must be one of wave-64, wave-64-averaged, small"),
-        ({"task": "nobody"}, "task must be one of distill, finetune, copies, maps, got 'nobody'"),
+        ({"task": "nobody"}, "task must be one of distill, finetune, copies, got 'nobody'"),
         ({"task": {"a": 1}}, "task must be one of"),
         ({"margin": 0.5}, "no setting of this task is called 'margin'"),
         ({"copies": {"views": 3}}, "no setting of this task is called 'copies'"),
@@ -80,8 +80,6 @@ def test_what_is_no_run_is_refused_by_name(changes, complaint):
             "stacked_share must be less than or equal to 1, got",
         ),
         ("copies", {"stacked_share": -0.1}, "stacked_share must be greater than or equal to 0"),
-        ("maps", {"stranger_share": "2"}, "stranger_share must be less than or equal to 1"),
-        ("maps", {"stranger_share": 0}, "stranger_share must be greater than 0"),
         (
             "copies",
             {"within_scale": "1e-300"},
@@ -97,9 +95,9 @@ def test_what_a_task_cannot_do_is_refused_by_name(task, changes, complaint):
 
 
 def test_settings_of_the_task_need_no_table_and_those_of_others_are_not_kept():
-    config = TrainConfig().with_changes({"task": "copies", "views": "3", "copies.neighbours": 2})
-    assert (config.copies.views, config.copies.neighbours) == (3, 2)
-    assert set(config.to_json()).isdisjoint({"distill", "finetune", "maps"})
+    config = TrainConfig().with_changes({"task": "copies", "views": "3", "copies.head_basis": 2})
+    assert (config.copies.views, config.copies.head_basis) == (3, 2)
+    assert set(config.to_json()).isdisjoint({"distill", "finetune"})
     again = config.with_changes({"stacked_share": 1, "steps": 4})
     assert (again.copies.views, again.copies.stacked_share, again.steps) == (3, 1.0, 4)
 

@@ -1,10 +1,10 @@
-"""A batch holds pictures by weight, each beside one that looks like it, the same at every call."""
+"""A batch holds pictures by weight, the same at every call."""
 
 import numpy as np
 import pytest
 
 from model.errors import TrainingError
-from model.train.copies.draws import Draws, kind_probabilities, nearest_pictures
+from model.train.copies.draws import Draws, kind_probabilities
 
 _EVEN = np.full(40, 1 / 40)
 
@@ -13,7 +13,7 @@ def test_pictures_are_drawn_by_the_weight_of_their_kind():
     kinds = ["clipart", "composite", "photo", "composite"]
     weights = kind_probabilities("clipart=4, photo=3", kinds)
     assert np.allclose(weights, np.array([4, 1, 3, 1]) / 9)
-    draws = Draws(kind_probabilities("clipart=0", kinds), None, seed=0, batch_size=3)
+    draws = Draws(kind_probabilities("clipart=0", kinds), seed=0, batch_size=3)
     assert all(sorted(draws.pictures(step)) == [1, 2, 3] for step in range(20))
     with pytest.raises(TrainingError, match='like "clipart=4,photo=3"'):
         kind_probabilities("clipart", kinds)
@@ -33,30 +33,9 @@ def test_weights_that_are_no_distribution_together_are_refused(weights):
 
 
 def test_a_step_has_its_own_pictures_and_always_the_same():
-    draws = Draws(_EVEN, None, seed=3, batch_size=12)
-    again = Draws(_EVEN, None, seed=3, batch_size=12)
+    draws = Draws(_EVEN, seed=3, batch_size=12)
+    again = Draws(_EVEN, seed=3, batch_size=12)
     assert np.array_equal(draws.pictures(5), again.pictures(5))
     assert not np.array_equal(draws.pictures(5), draws.pictures(6))
     assert len(set(draws.pictures(5).tolist())) == 12
-    assert len(Draws(_EVEN, None, seed=3, batch_size=100).pictures(0)) == 100
-
-
-def test_a_drawn_picture_stands_before_one_of_its_neighbours():
-    rows = np.random.default_rng(1).normal(size=(40, 6))
-    neighbours = nearest_pictures(rows, 3)
-    pairs = Draws(_EVEN, neighbours, seed=0, batch_size=16).pictures(2).reshape(-1, 2)
-    assert all(beside in neighbours[drawn] for drawn, beside in pairs)
-    assert len(set(pairs[:, 0].tolist())) == 8
-    with pytest.raises(TrainingError, match="must be even, got 15"):
-        Draws(_EVEN, neighbours, seed=0, batch_size=15)
-
-
-@pytest.mark.parametrize("count", [1, 5, 200])
-def test_neighbours_are_those_of_highest_cosine(count):
-    rows = np.random.default_rng(2).normal(size=(30, 4)) * np.arange(1, 31)[:, None]
-    found = nearest_pictures(rows, count)
-    units = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    assert found.shape == (30, min(count, 29))
-    for i, row in enumerate(found):
-        others = [j for j in range(30) if j != i]
-        assert row.tolist() == sorted(others, key=lambda j: -units[i] @ units[j])[:count]
+    assert len(Draws(_EVEN, seed=3, batch_size=100).pictures(0)) == 100

@@ -13,7 +13,6 @@ from model.train.copies.objective import (
     pairwise_radii,
     radius_loss,
     relational_loss,
-    stranger_loss,
 )
 
 
@@ -128,50 +127,3 @@ def test_gradients_are_those_of_the_loss():
         return radius_loss(*pairwise_radii(q, k[:, None], 0), margin=1.0, temperature=0.3)
 
     assert torch.autograd.gradcheck(loss, (queries, keys))
-
-
-def _stranger_loss(queries, keys, share):
-    radii, counts = pairwise_radii(queries, keys[:, None], 0)
-    return stranger_loss(queries, keys, radii, counts, share=share, temperature=0.05)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(3, 9), st.integers(2, 6), st.floats(0.01, 1.0), st.integers(0, 10**6))
-def test_strangers_set_the_threshold_that_own_margins_are_held_to(count, dim, share, seed):
-    keys = _rows(count, dim, [seed, 1])
-    queries = keys + 0.5 * _rows(count, dim, [seed, 2])
-    units = keys / keys.norm(dim=1, keepdim=True)
-    # Pictures that count as equal are left out of a loss: the loop below knows none.
-    assume(float(torch.pdist(units).min()) > 0.02)
-
-    def margin(query, top, others):
-        gaps = [(query @ (units[top] - units[j])) / (units[top] - units[j]).norm() for j in others]
-        return float(min(gaps) / query.norm())
-
-    own, strange = [], []
-    for i, query in enumerate(queries):
-        others = [j for j in range(count) if j != i]
-        own.append(margin(query, i, others))
-        top = max(others, key=lambda j: float(query @ units[j]))
-        strange.append(margin(query, top, [j for j in others if j != top]))
-    hardest = sorted(strange)[-max(1, round(share * count)) :]
-    short = (np.mean(hardest) - np.array(own)) / 0.05 + 1.0
-    expected = 0.05 * np.log1p(np.exp(-np.abs(short))) + 0.05 * np.maximum(short, 0.0)
-    assert float(_stranger_loss(queries, keys, share)) == pytest.approx(expected.mean(), rel=1e-6)
-
-
-def test_the_strangers_gradient_is_that_of_their_loss():
-    keys = _rows(5, 3, 8).requires_grad_()
-    queries = (keys.detach() + 0.3 * _rows(5, 3, 9)).requires_grad_()
-    assert torch.autograd.gradcheck(lambda q, k: _stranger_loss(q, k, 0.4), (queries, keys))
-
-
-def test_equal_pictures_and_lonely_ones_leave_the_strangers_gradient_finite():
-    twice = _rows(3, 4, 7).repeat(2, 1).requires_grad_()
-    _stranger_loss(twice, twice, 0.5).backward()
-    assert twice.grad is not None
-    assert bool(twice.grad.isfinite().all())
-    pair = _rows(2, 4, 7).requires_grad_()
-    loss = _stranger_loss(pair, pair, 0.5)
-    assert float(loss.detach()) == 0.0
-    loss.backward()

@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from paths import COMPACT_V0
 
 from model.embedder import DEFAULT_CHECKPOINT
 from model.errors import CheckpointError
 from model.nets.checkpoint import load_checkpoint
 from model.nets.network import build_network
 from model.nets.presets import PRESETS
-from model.train.copies.head_task import HeadStudent
+from model.train.copies.head_student import HeadStudent
 from model.train.copies.wave_student import (
     WaveStudent,
     initial_weights,
@@ -97,23 +96,6 @@ def _unprojected(student):
     ):
         weights[name] = weight.detach().numpy()
     return weights
-
-
-def test_late_copies_are_those_of_the_input_away_from_edges():
-    averaging = load_checkpoint(COMPACT_V0)
-    student = WaveStudent(averaging.config, averaging.weights)
-    inputs = torch.full((2, 3, 64, 64), 0.5)
-    inputs[..., 24:40, 24:40] = _inputs().float()[..., 24:40, 24:40]
-    with torch.no_grad():
-        wanted = student.eval()(inputs)
-        features = {}
-        for copies in ("input", "late", "one"):
-            student.training_copies = copies
-            assert torch.equal(student.eval()(inputs), wanted)
-            features[copies] = student.train().features(inputs)
-    scale = float(features["input"].norm())
-    assert float((features["late"] - features["input"]).norm()) < 0.02 * scale
-    assert float((features["one"] - features["input"]).norm()) > 0.1 * scale
 
 
 def test_a_map_that_is_nearly_orthonormal_is_projected_in_float64(monkeypatch):
