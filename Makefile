@@ -72,9 +72,9 @@ train-smoke: .venv/dev.stamp ## each step of training, evaluation and attack, sm
 		--steps 10 --restarts 1 --epsilon 0.5 --shortest-steps 20 --out .smoke/attack
 
 train-default: .venv/dev.stamp ## the shipped checkpoint, from Debian's packages of pictures (half an hour: docs/training.md)
-	$(BIN)/python -m model.train corpus $(TRAIN_DIR)/corpus
+	test -e $(TRAIN_DIR)/corpus/corpus.json || $(BIN)/python -m model.train corpus $(TRAIN_DIR)/corpus
 	$(BIN)/python -m model.train distill --recipe wave-64 --data $(TRAIN_DIR)/corpus --out $(TRAIN_DIR)/wave-64
-	$(BIN)/python -m model.train synthetic-2afc $(TRAIN_DIR)/corpus $(TRAIN_DIR)/test-triplets --split test --triplets 3000
+	test -e $(TRAIN_DIR)/test-triplets || $(BIN)/python -m model.train synthetic-2afc $(TRAIN_DIR)/corpus $(TRAIN_DIR)/test-triplets --split test --triplets 3000
 	$(BIN)/python -m model.evaluate all $(TRAIN_DIR)/corpus --triplets $(TRAIN_DIR)/test-triplets \
 		--views wide --metric $(TRAIN_DIR)/wave-64/best.safetensors --metric phash --metric blockmean16 \
 		--hashes benchmarks/evaluation-set.sha256 --out $(TRAIN_DIR)/evaluation
