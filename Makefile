@@ -33,7 +33,9 @@ serve: .venv/runtime.stamp ## serve your own indexes (in data/, or DATA_DIR)
 	@$(BIN)/python -m service $(options) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }
 
 test: .venv/dev.stamp ## the whole suite, but for chaos
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder tests --ignore=tests/chaos
+	@# With bytecode kept: else each of some two hundred processes compiles what it imports.
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+		-n 3 --dist loadfile --no-loadscope-reorder tests --ignore=tests/chaos
 
 chaos: .venv/dev.stamp ## real servers, killed, starved and lied to (ten minutes: docs/chaos.md)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/chaos

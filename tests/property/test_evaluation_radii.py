@@ -111,7 +111,7 @@ def test_a_rotated_head_gives_larger_radii_that_brute_force_does_not_refute(tmp_
     for views in ("none", "shift"):
         found = embed_pictures(
             pictures, metrics, Progress().counter,
-            seed=0, limit=40, views=VIEW_SETS[views],
+            seed=0, limit=20, views=VIEW_SETS[views],
         )  # fmt: skip
         for name, embedded in found.metrics.items():
             proof = embedded.proof
@@ -131,6 +131,6 @@ def test_a_rotated_head_gives_larger_radii_that_brute_force_does_not_refute(tmp_
         plain, aware = (radii[name] / found.metrics[name].proof.lipschitz_bound for name in metrics)
         assert (ranks[str(COMPACT_V0)] == ranks[str(rotated)]).all()
         is_first = ranks[str(COMPACT_V0)] == 0
-        assert is_first.sum() > 60
+        assert is_first.sum() > 30
         assert (aware[is_first] > plain[is_first]).all()
         assert np.median(aware[is_first] / plain[is_first]) > 1.08

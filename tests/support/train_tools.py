@@ -19,18 +19,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from image_files import encoded, photo
 from paths import GALLERY, ROOT
 from torch import Tensor
 
-from model.data.pictures import Picture
+from model.data.pictures import FolderPictures, Picture
 from model.errors import RetrievalError
 from model.nets.checkpoint import Checkpoint
 from model.nets.presets import PublishedConfig
 from model.train import trainer
 from model.train.commands import TASKS
 from model.train.config import TrainConfig, load_recipe
+from model.train.copies.material import gathered
 from model.train.distill import DistillTask
 from model.train.distributed import gather_rows, joined
 from model.train.losses import cosine_hinge, radius_hinge
@@ -256,6 +258,20 @@ def forge() -> Generator[Forge]:
         forged.close()
 
 
+def look_through(data: Path, work: Path) -> dict[str, Any]:
+    """What the task `copies` reads before its first step, and what it finds."""
+    read, real = [], FolderPictures.__getitem__
+
+    def noted(pictures: FolderPictures, index: int) -> Picture:
+        read.append(pictures.ids[index])
+        return real(pictures, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FolderPictures, "__getitem__", noted)
+        material = gathered(small_recipe("wave-64"), Sources(data, work), None)
+    return {"read": sorted(read), "found": [material.contents, list(material.kinds)]}
+
+
 def _child(order: dict[str, Any], rank: int, port: int) -> int:
     """One process of a run: 0 done, 1 refused, 130 interrupted, as the command line says it."""
     out = Path(order["out"])
@@ -265,6 +281,11 @@ def _child(order: dict[str, Any], rank: int, port: int) -> int:
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     with (out / f"messages-{rank}").open("w") as stream:
         try:
+            if order["task"] == "look through":
+                with joined("cpu"):
+                    found = look_through(out / "data", out)
+                (out / f"{rank}.json").write_text(json.dumps(found))
+                return 0
             config = QUICK.with_changes(order["changes"])
             student, task = quick(order["task"], config)
             with joined("cpu") as device:

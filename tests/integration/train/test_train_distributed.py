@@ -3,26 +3,19 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from image_files import encoded, photo
 from listed_pictures import ListWriter
 from paths import ROOT
-from torch.multiprocessing import spawn
-from train_tools import Forge, forge, outcome, small_recipe
+from train_tools import Forge, forge, look_through, outcome
 
-from model.data.pictures import FolderPictures, Picture
-from model.train.copies.material import gathered
-from model.train.distributed import joined
 from model.train.run_folder import RunFolder
-from model.train.task import Sources
 
 PAUSE = 0.03
 
@@ -119,40 +112,17 @@ def test_torchrun_runs_the_command_line_as_it_is(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def looked_through(rank: int, port: int, data: Path, out: Path) -> None:
-    """One of two processes looks its pictures through, and notes what it read and what it found."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    with joined("cpu"):
-        (out / f"{rank}.json").write_text(json.dumps(look_through(data, out)))
-
-
-def look_through(data: Path, out: Path) -> dict[str, Any]:
-    read, real = [], FolderPictures.__getitem__
-
-    def noted(pictures: FolderPictures, index: int) -> Picture:
-        read.append(pictures.ids[index])
-        return real(pictures, index)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(FolderPictures, "__getitem__", noted)
-        material = gathered(small_recipe("wave-64"), Sources(data, out), None)
-    return {"read": sorted(read), "found": [material.contents, list(material.kinds)]}
-
-
-def test_each_of_two_processes_reads_its_share_of_the_pictures_and_finds_what_one_finds(tmp_path):
-    data, out = tmp_path / "data", tmp_path / "out"
-    out.mkdir()
+def test_each_of_two_processes_reads_its_share_of_the_pictures_and_finds_what_one_finds(
+    runs, tmp_path
+):
     with ListWriter(tmp_path, "data") as writer:
         for i in range(9):
             kind = {"kind": ("photo", "clipart", "texture")[i % 3]}
             writer.add(f"{i}", encoded(photo(36, 40, i), "PNG"), "png", kind)
-    alone = look_through(data, out)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(looked_through, (port, data, out), nprocs=2)
-    both = [json.loads((out / f"{rank}.json").read_text()) for rank in (0, 1)]
+    alone = look_through(tmp_path / "data", tmp_path)
+    runs.start(tmp_path, task="look through", size=2)
+    assert runs.wait()["codes"] == [0, 0]
+    both = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
     assert [one["found"] for one in both] == [alone["found"]] * 2
     assert sorted(both[0]["read"] + both[1]["read"]) == alone["read"]
     assert max(len(one["read"]) for one in both) <= 0.6 * len(alone["read"])
