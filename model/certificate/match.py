@@ -26,11 +26,12 @@ from model.certificate.geometry import (
     radii_in_pixels,
     radius_in_pixels,
 )
+from model.certificate.kth_smallest import KthSmallest
 from model.certificate.metric import relative_scales
 from model.certificate.pairs import Candidates, Pairs, Slack, score
 from model.certificate.ranking import beat_the_unseen, first_items
 from model.certificate.rounding import gamma
-from model.certificate.scan import KthSmallest, PairBlock, PairScan
+from model.certificate.scan import PairBlock, PairScan
 from model.certificate.statistic import LARGEST_COSINE_WEIGHT, Cones, cone_angles, cone_lengths
 from model.errors import CertificateError
 
