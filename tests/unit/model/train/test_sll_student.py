@@ -62,6 +62,19 @@ def test_every_parameter_is_taught_but_the_dead_q():
         assert dead or float(parameter.grad.abs().max()) > 0, name
 
 
+def test_a_convolution_keeps_its_input_and_its_inner_values_for_the_gradient_and_no_more():
+    """Its cost on an accelerator is that of passing over activations."""
+    block = SllStudent.fresh(SMALL, 1).convs[0]
+    x, kept = torch.rand(2, SMALL.channels, 32, 32, requires_grad=True), {}
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: kept.setdefault(t.data_ptr(), t), lambda t: t
+    ):
+        out = x + block(x)
+    activations = sorted(t.shape[1] for t in kept.values() if t.shape[-1] == 32)
+    assert activations == sorted([SMALL.channels, SMALL.inner])
+    assert out.shape == x.shape
+
+
 def test_a_row_of_zeros_is_left_out_and_harms_no_gradient():
     weights = initial_weights(SMALL, 2)
     weights["linear.1.weight"][2] = 0
