@@ -138,7 +138,7 @@ class DistillTask:
         if targets is None:
             views = batch["plain"]
             # On an accelerator a teacher in float32 takes longer than the student's whole step.
-            is_short = views.is_cuda and self._config.precision == "bfloat16"
+            is_short = self._config.precision == "bfloat16"
             with torch.autocast(views.device.type, torch.bfloat16, enabled=is_short):
                 targets = self._asked(views)
         targets = targets * self._config.distill.target_scale

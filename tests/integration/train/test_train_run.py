@@ -238,6 +238,23 @@ def test_short_arithmetic_trains_to_about_the_same_place(tmp_path):
     assert short == pytest.approx(full, rel=0.05)
 
 
+def test_the_teacher_of_a_step_is_as_short_as_the_student_and_that_of_a_validation_never():
+    seen = []
+
+    class Noting(LinearTeacher):
+        def embed(self, x):
+            found = super().embed(x)
+            seen.append(found.dtype)
+            return found.float()
+
+    config, shown = QUICK.with_changes({"precision": "bfloat16"}), Shown(6)
+    task = DistillTask(config, shown, shown, Noting(), input_size=32)
+    student = SllStudent.fresh(SMALL, 0)
+    task.loss(student, task.batch(0, 0, 1))
+    task.validate(student.eval())
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]  # validated in two parts
+
+
 def test_batches_made_by_other_processes_are_the_same_and_their_errors_arrive_whole():
     task = quick("distill", QUICK)[1]
 
