@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from model.cli.threads import limit_threads
 from model.errors import RetrievalError
 from model.train.config import TrainConfig
 from model.train.distributed import World
@@ -31,11 +32,18 @@ def batches(
         # Not what Python prefers from 3.14 on: a task holds what cannot be pickled, or should not
         # be copied. Workers touch no accelerator.
         multiprocessing_context="fork" if config.workers else None,
+        worker_init_fn=_one_thread,
+        pin_memory=device.startswith("cuda"),  # or a copy waits for the step before
     )
     for batch in loader:
         if isinstance(batch, Exception):
             raise batch
         yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
+
+
+def _one_thread(worker: int) -> None:  # noqa: ARG001
+    """There is a worker for every core that is to be used."""
+    limit_threads(1)
 
 
 class _Steps(Dataset[Any]):

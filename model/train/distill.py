@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import default_collate
 
 from model.data.pictures import Picture, PictureSet
 from model.errors import TrainingError
@@ -28,7 +29,7 @@ from model.train.sampling import (
 )
 from model.train.student import Student
 from model.train.task import Sources, fresh_student, stored_student
-from model.train.views import framed, two_views
+from model.train.views import draws, framed, square, two_views
 
 
 def build(config: TrainConfig, sources: Sources) -> tuple[Student, "DistillTask"]:
@@ -115,18 +116,13 @@ class DistillTask:
         return {**pictures, "targets": targets, "start": self._start}
 
     def batch(self, step: int, rank: int, world: int) -> dict[str, Tensor]:
-        """Both views of this process's pictures, and their stored targets if there are any."""
+        """Squares of this process's pictures, what is drawn for each, and any stored targets."""
         config = self._config
         places = places_of(step, config.batch_size, rank, world)
         pictures = [self._training[example_at(config.seed, self.examples, at)] for at in places]
-        views = [
-            two_views(
-                one.pixels(), self._view_size, config.framing, view_generator(config.seed, place)
-            )
-            for one, place in zip(pictures, places, strict=True)
-        ]
-        plain, edited = (torch.from_numpy(np.stack(side)) for side in zip(*views, strict=True))
-        batch = {"plain": plain, "edited": edited}
+        squares = [square(one.pixels(), self._view_size, config.framing) for one in pictures]
+        drawn = [draws(view_generator(config.seed, place)) for place in places]
+        batch = {"square": torch.from_numpy(np.stack(squares)), **default_collate(drawn)}
         rows = self._stored(pictures)
         return batch if rows is None else {**batch, "targets": rows}
 
@@ -134,16 +130,16 @@ class DistillTask:
         self, student: Student, batch: dict[str, Tensor]
     ) -> tuple[Tensor, dict[str, float | Tensor]]:
         """Mean of the two views' root mean square errors; logged beside it, the student's norm."""
+        shown, changed = two_views(batch)
         targets = batch.get("targets")
         if targets is None:
-            views = batch["plain"]
             # On an accelerator a teacher in float32 takes longer than the student's whole step.
             is_short = self._config.precision == "bfloat16"
-            with torch.autocast(views.device.type, torch.bfloat16, enabled=is_short):
-                targets = self._asked(views)
+            with torch.autocast(shown.device.type, torch.bfloat16, enabled=is_short):
+                targets = self._asked(shown)
         targets = targets * self._config.distill.target_scale
         # One pass over both views: T is computed once.
-        both = student(self._shrunk(torch.cat([batch["plain"], batch["edited"]])))
+        both = student(self._shrunk(torch.cat([shown, changed])))
         plain, edited = both.chunk(2)
         norm = plain.detach().norm(dim=1).mean()
         return distillation(plain, edited, targets), {"embedding_norm": norm}

@@ -84,3 +84,10 @@ def test_this_process_gets_what_the_other_ones_got(whole, tmp_path):
     assert checkpoint.fingerprint == again.fingerprint == whole["best"][1]
     assert "holds this run, finished" in (tmp_path / "said").read_text()
     assert load_checkpoint(tmp_path / "last.safetensors").fingerprint == whole["last"]
+
+
+def test_a_run_whose_batches_a_worker_makes_ends_the_same(whole, tmp_path):
+    config = QUICK.with_changes({"workers": 1})
+    with (tmp_path / "said").open("w") as stream:
+        train(*quick("distill", config), config, tmp_path, stream=stream)
+    assert outcome(tmp_path) == whole

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from image_files import encoded, photo
+from threadpoolctl import threadpool_info, threadpool_limits
 from train_tools import QUICK, SMALL, LinearTeacher, Shown, outcome, quick, train
 
 from model.data.triplets import Triplet
@@ -284,7 +285,22 @@ def test_a_task_that_cannot_be_pickled_has_worker_processes_on_every_python():
         (batch,) = batches(task, World(), 0, config, device="cpu")
     finally:
         multiprocessing.set_start_method(before, force=True)
-    assert set(batch) == {"plain", "edited"}
+    assert set(batch) == {"square", "mirrored", "order", "amounts"}
+
+
+def test_a_worker_has_one_thread_and_sends_pictures_in_8_bits():
+    class Counting(DistillTask):
+        def batch(self, step, rank, world):
+            threads = [one["num_threads"] for one in threadpool_info()]
+            made = super().batch(step, rank, world)
+            return made | {"threads": torch.tensor([*threads, torch.get_num_threads()])}
+
+    shown, config = Shown(6), QUICK.with_changes({"framing": "center-crop", "workers": 1})
+    task = Counting(config, shown, shown, LinearTeacher(), input_size=32)
+    with threadpool_limits(2, user_api="blas"):
+        batch = next(batches(task, World(), 0, config, device="cpu"))
+    assert set(batch["threads"].tolist()) == {1}
+    assert batch["square"].dtype == torch.uint8
 
 
 def test_batches_are_moved_to_the_device():

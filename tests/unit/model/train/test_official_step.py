@@ -18,6 +18,7 @@ from model.train.config import load_recipe
 from model.train.distill import DistillTask
 from model.train.run_folder import RunFolder
 from model.train.sll_student import SllStudent
+from model.train.views import two_views
 
 REDUCED = PublishedConfig(3, 5, 2, 2, 7, 12, input_size=32)
 
@@ -120,12 +121,12 @@ def check(
     targets = torch.rand(batch_size + 1, config.embedding_dim, generator=random)
     task = task_for(config, batch_size, targets)
     batch = task.batch(0, 0, 1)
+    batch["square"] = batch["square"] / 255
+    batch |= {name: batch[name].to(dtype) for name in ("square", "amounts", "targets")}
     student = SllStudent.fresh(config, seed=2)
-    wanted_loss, wanted = reference_step(
-        config, student, batch["plain"], batch["edited"], batch["targets"]
-    )
+    wanted_loss, wanted = reference_step(config, student, *two_views(batch), batch["targets"])
     student = student.to(dtype)
-    loss, _ = task.loss(student, {name: value.to(dtype) for name, value in batch.items()})
+    loss, _ = task.loss(student, batch)
     loss.backward()
     assert float(loss.detach()) == pytest.approx(wanted_loss, rel=loss_within)
     for name, parameter in student.named_parameters():
@@ -181,9 +182,7 @@ def test_the_trainer_takes_the_published_adam_step(tmp_path):
     student = SllStudent.fresh(REDUCED, seed=2)
     before = {name: value.clone() for name, value in student.state_dict().items()}
     batch = task.batch(0, 0, 1)
-    _, gradient = reference_step(
-        REDUCED, student, batch["plain"], batch["edited"], batch["targets"]
-    )
+    _, gradient = reference_step(REDUCED, student, *two_views(batch), batch["targets"])
     with (tmp_path / "said").open("w") as stream:
         train(student, task, recipe, tmp_path / "run", stream=stream)
     state = RunFolder(tmp_path / "run").load_state()
