@@ -116,7 +116,7 @@ class TrainConfig(_Settings):
     train_split: str = ""  # as the data names it; "": all of it, refused where it has splits
     validation_split: str = ""  # likewise; "": pictures held out of training, chosen by hash
     validation_examples: Count = 512  # at most this many are validated on; 0: all
-    checked_examples: Count = 20_000  # so many are decoded before the first step; 0: all of them
+    checked_examples: Count = 2_000  # so many of each part are decoded before step 1; 0: all
     framing: Literal["center-crop", "resize"] = "center-crop"  # to the network's square
 
     # --- Housekeeping: changes nothing of the result, but validate_every, which picks the best ---

@@ -38,6 +38,7 @@ def test_the_second_step_never_falls_back_to_another_loss():
     assert config.finetune.margin == 0.2
     assert (config.learning_rate, config.schedule) == (0.01, "triangular")
     assert int(config.epochs * 15_941 / config.batch_size) == 498
+    assert 0 < config.checked_examples < 15_941 / 4  # or trying pictures outlasts learning
 
 
 @pytest.mark.parametrize(
