@@ -18,7 +18,8 @@ from model.pixels.views import VIEW_SETS
 RECIPES = Path(__file__).parent / "recipes"
 
 _FREE = frozenset(
-    {"workers", "log_every", "save_every", "tensorboard", "checked_examples", "estimate_steps"}
+    {"workers", "log_every", "save_every", "keep_every", "tensorboard"}
+    | {"checked_examples", "estimate_steps"}
 )
 """Settings that change nothing of the result: a run may be taken up again with others."""
 
@@ -111,6 +112,10 @@ class TrainConfig(_Settings):
     grad_clip_norm: Amount = 0.0  # largest l2 norm of a gradient; 0: never clipped
     ema_decay: Decay = 0.0  # of the averaged weights that are validated and kept; 0: no average
     precision: Literal["float32", "bfloat16"] = "float32"  # of large products while training
+    # Parts that a process's pictures go through the network in, one in memory at a time; each is
+    # computed twice. The gradient is that of the whole batch, whatever the loss.
+    accumulate: PositiveCount = 1
+    compile: bool = False  # the student's training passes, by torch.compile
 
     # --- Data ---
     train_split: str = ""  # as the data names it; "": all of it, refused where it has splits
@@ -122,6 +127,7 @@ class TrainConfig(_Settings):
     # --- Housekeeping: changes nothing of the result, but validate_every, which picks the best ---
     validate_every: Count = 1000  # steps between validations; 0: only after the last
     save_every: PositiveCount = 500  # steps between saved states
+    keep_every: Count = 0  # steps between proved checkpoints that stay; 0: the best and last alone
     log_every: PositiveCount = 10  # steps between lines
     workers: Count = 0  # processes that prepare batches; 0: this one does
     tensorboard: bool = True  # write its event files beside the JSON lines

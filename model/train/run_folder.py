@@ -94,6 +94,10 @@ class RunFolder:
                 + "; ".join(unlike)
             )
 
+    def kept(self, step: int) -> Path:
+        """The checkpoint of a step that was kept on the way."""
+        return self.path / f"step-{step}.safetensors"
+
     def save_state(self, state: Mapping[str, Any]) -> None:
         _write_tensors(self._state, state)
 

@@ -53,14 +53,19 @@ class SllStudent(Student):
 
     def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Raw embeddings; residual sums and T are float32 (or what the parameters are)."""
+        x = self.in_parts(self._pooled, x)
+        with self.arithmetic(x):
+            for block in self.linear.values():
+                x = x + block(x)
+        return x[:, : self.config.embedding_dim]
+
+    def _pooled(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B N"]:
+        """What the linear blocks read."""
         x = self.widen(x)
         with self.arithmetic(x):
             for block in self.convs:
                 x = x + block(x)
-            x = self.pool(self.pool(x)).flatten(1)
-            for block in self.linear.values():
-                x = x + block(x)
-        return x[:, : self.config.embedding_dim]
+        return self.pool(self.pool(x)).flatten(1)
 
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
         """The stored tensors; T from the rounded weights, in float64, rounded up."""

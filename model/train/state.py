@@ -1,10 +1,8 @@
 # pyright: basic
 """The state of a run between two steps: everything that the next step depends on."""
 
-import contextlib
 import copy
 import time
-from collections.abc import Generator
 
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -44,6 +42,7 @@ class TrainingState:
             lr=config.learning_rate,
             betas=(config.beta1, config.beta2),
             weight_decay=config.weight_decay,
+            fused=True if device.startswith("cuda") else None,
         )
         self.average = copy.deepcopy(student) if config.ema_decay > 0 else None
         self._started = time.monotonic()
@@ -96,15 +95,13 @@ class TrainingState:
         averaged, present = tuple(self.average.parameters()), tuple(self.student.parameters())
         get_ema_multi_avg_fn(decay)(averaged, present, self.step)
 
-    @contextlib.contextmanager
-    def averaged_student(self) -> Generator[Student]:
-        """What is validated and kept, in eval mode: the averaged weights, where there are some."""
-        student = self.student
-        if self.average is not None:
-            student = copy.deepcopy(self.average)
-            student.constrain()
-        student.eval()
-        try:
-            yield student
-        finally:
-            self.student.train()
+    def averaged_student(self) -> Student:
+        """What is validated and kept, in eval mode: the averaged weights, where there are some.
+
+        A copy, which is never compiled: what is measured is what is written down.
+        """
+        if self.average is None:
+            return copy.deepcopy(self.student).eval()
+        student = copy.deepcopy(self.average)
+        student.constrain()
+        return student.eval()

@@ -1,12 +1,14 @@
 # pyright: basic
 """What the trainer trains: a student that can say, at any moment, which network it is."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from model.nets.presets import EmbedderConfig
 
@@ -23,11 +25,13 @@ class Student(nn.Module):
             relative to their norm; what rounding to the stored formats costs, with room.
         exports_rotated: whether the exported embeddings are turned: norms and cosines stay.
         bfloat16: set by the trainer; `arithmetic` makes it so.
+        parts: likewise; `in_parts` makes it so.
     """
 
     config: EmbedderConfig
     export_tolerance: float = 1e-4
     bfloat16: bool = False
+    parts: int = 1
 
     @property
     def exports_rotated(self) -> bool:
@@ -50,3 +54,21 @@ class Student(nn.Module):
         """
         enabled = self.bfloat16 and self.training
         return torch.autocast(x.device.type, torch.bfloat16, enabled=enabled)
+
+    def in_parts(
+        self, through: Callable[[Tensor], Tensor], x: Float[Tensor, "B 3 S S"]
+    ) -> Float[Tensor, "B N"]:
+        """The part of a pass that fills the memory, a few pictures at a time while training.
+
+        What lies between is computed again for the gradient, of one part at a time. The loss still
+        sees every row: one of all pairs, or a root over the batch, has the gradient it would have.
+        """
+        if self.parts == 1 or not torch.is_grad_enabled():
+            return through(x)
+        parts = x.chunk(self.parts)
+        return torch.cat(
+            [
+                checkpoint(through, part, use_reentrant=False, preserve_rng_state=False)
+                for part in parts
+            ]
+        )

@@ -89,6 +89,7 @@ def train(
         # float32 means float32, for the whole process; bfloat16 is asked for by name.
         torch.set_float32_matmul_precision("highest")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = device.startswith("cuda")  # every step has the same shapes
         run = TrainingState(student.to(device), task, config, folder, device=device, world=world)
         run.resume()
         wait_for_all(device)  # nobody writes to it before all have read
@@ -123,7 +124,7 @@ def _take_steps(run: TrainingState, progress: Progress) -> None:
         made = batches(run.task, run.world, run.step, config, device=run.device)
         coming = stack.enter_context(contextlib.closing(made))
         objective = _objective(run)
-        if run.step and _is_validation_due(run):  # its state is saved before it is validated
+        if run.step and _is_due(run, config.validate_every):  # its state was saved before it
             _validate(run, log, progress)
         while not run.is_over:
             with _out_of_memory_named(config.batch_size):
@@ -138,13 +139,15 @@ def _take_steps(run: TrainingState, progress: Progress) -> None:
                     f"step {run.step}{of}, loss {measured['loss']:.4g}, "
                     f"{left_s / 60:.1f} minutes left"
                 )
+            if is_first and _is_due(run, config.keep_every):
+                _write(run, run.averaged_student(), folder.kept(run.step), run.step, {})
             is_save_due = run.step % config.save_every == 0 or run.is_over or is_stopped
-            if is_first and (is_save_due or _is_validation_due(run)):
+            if is_first and (is_save_due or _is_due(run, config.validate_every)):
                 run.save()
             if is_stopped:
                 progress.step(f"stopped after step {run.step}; the same command goes on from it")
                 raise KeyboardInterrupt
-            if _is_validation_due(run):
+            if _is_due(run, config.validate_every):
                 _validate(run, log, progress)
 
 
@@ -180,37 +183,37 @@ def _step(
 
 def _validate(run: TrainingState, log: MetricLog | None, progress: Progress) -> None:
     """Measures the averaged weights, and keeps them if they are the best."""
-    with run.averaged_student() as student:
-        scores = _scores(run, student)
-        progress.step(f"step {run.step}: {_listed(scores)}")
-        if log is not None:
-            log.write(run.step, "validation", scores)
-        if run.best is None or scores["score"] > run.best.scores["score"]:
-            weights = {name: value.cpu().clone() for name, value in student.state_dict().items()}
-            run.best = Best(step=run.step, scores=scores, weights=weights)
-            if run.world.is_first:
-                run.folder.save_best(run.best)
+    student = run.averaged_student()
+    scores = _scores(run, student)
+    progress.step(f"step {run.step}: {_listed(scores)}")
+    if log is not None:
+        log.write(run.step, "validation", scores)
+    if run.best is None or scores["score"] > run.best.scores["score"]:
+        weights = {name: value.cpu() for name, value in student.state_dict().items()}
+        run.best = Best(step=run.step, scores=scores, weights=weights)
+        if run.world.is_first:
+            run.folder.save_best(run.best)
 
 
 def _conclude(run: TrainingState, progress: Progress) -> Checkpoint:
     """Proves and writes the last weights, and the best before them; keeps one of them as best."""
     folder, best = run.folder, run.best
-    with run.averaged_student() as student:
-        scores = _scores(run, student)
-        progress.step(f"step {run.step}, the last: {_listed(scores)}")
-        if run.world.is_first:
-            winner = last = _write(run, student, folder.last, run.step, scores)
-            if best is not None and best.scores["score"] > scores["score"]:
-                student.load_state_dict(best.weights)
-                winner = _write(run, student, folder.best, best.step, best.scores)
-            else:
-                with replacing(folder.best) as aside:
-                    shutil.copyfile(folder.last, aside)
-            folder.write_report({"best": winner, "last": last, "seconds": round(run.seconds, 1)})
-            progress.step(
-                f"{folder.best} has the weights of step {winner['step']}, which validated best; "
-                f"{folder.last} those of the last step, which a published recipe keeps"
-            )
+    student = run.averaged_student()
+    scores = _scores(run, student)
+    progress.step(f"step {run.step}, the last: {_listed(scores)}")
+    if run.world.is_first:
+        winner = last = _write(run, student, folder.last, run.step, scores)
+        if best is not None and best.scores["score"] > scores["score"]:
+            student.load_state_dict(best.weights)
+            winner = _write(run, student, folder.best, best.step, best.scores)
+        else:
+            with replacing(folder.best) as aside:
+                shutil.copyfile(folder.last, aside)
+        folder.write_report({"best": winner, "last": last, "seconds": round(run.seconds, 1)})
+        progress.step(
+            f"{folder.best} has the weights of step {winner['step']}, which validated best; "
+            f"{folder.last} those of the last step, which a published recipe keeps"
+        )
     wait_for_all(run.device)
     return load_checkpoint(folder.best)
 
@@ -258,7 +261,10 @@ class _Objective(nn.Module):
 def _objective(run: TrainingState) -> nn.Module:
     """What a step minimises, its gradients averaged over processes."""
     run.student.bfloat16 = run.config.precision == "bfloat16"
+    run.student.parts = run.config.accumulate
     run.student.train()
+    if run.config.compile:
+        run.student.compile()
     objective = _Objective(run.student, run.task)
     if run.world.size == 1:
         return objective
@@ -302,9 +308,8 @@ def _out_of_memory_named(batch_size: int) -> Generator[None]:
         ) from exc
 
 
-def _is_validation_due(run: TrainingState) -> bool:
-    """Whether this step's weights are to be validated; the last ones are, in the conclusion."""
-    every = run.config.validate_every
+def _is_due(run: TrainingState, every: int) -> bool:
+    """Whether something is, every so many steps (0: never) before the last; the end has its own."""
     return every > 0 and run.step % every == 0 and not run.is_over
 
 

@@ -59,7 +59,7 @@ class WaveStudent(Student):
 
     def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         """Raw embeddings."""
-        return self.features(x) @ self.head.T - self.offset
+        return self.in_parts(self.features, x) @ self.head.T - self.offset
 
     def entering(self, x: Float[Tensor, "B 3 S S"], layer: int) -> Float[Tensor, "C M"]:
         """What a channel map reads: its input channels, at every place of every copy."""

@@ -45,7 +45,7 @@ def test_the_second_step_never_falls_back_to_another_loss():
     ("changes", "complaint"),
     [
         ({"learning_rat": "1"}, "did you mean learning_rate"),
-        ({"zzz": "1"}, "no setting of this task is called 'zzz'; known: batch_size, beta1"),
+        ({"zzz": "1"}, "no setting of this task is called 'zzz'; known: accumulate, batch_size"),
         ({"steps": "many"}, "steps must be a valid integer, got 'many'"),
         ({"steps": 1.5}, "steps must be a valid integer"),
         ({"steps": True}, "steps must be a valid integer"),
