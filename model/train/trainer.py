@@ -269,7 +269,7 @@ def _objective(run: TrainingState) -> nn.Module:
     if run.world.size == 1:
         return objective
     with lost_company():
-        return DistributedDataParallel(objective)
+        return DistributedDataParallel(objective, broadcast_buffers=False)  # no step changes one
 
 
 @contextlib.contextmanager

@@ -56,6 +56,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, CopiesTask]:
     material = gathered(config, sources, start)
     if start is None:
         _fit(front, material.training)
+    front.to(material.device)
     basis, centre, bank = _feature_bank(front, material)
     rows = np.array(bank)  # float16, in memory: a step reads a thousand places
     progress().step("solving for the head in closed form")
@@ -70,7 +71,7 @@ def build(config: TrainConfig, sources: Sources) -> tuple[Student, CopiesTask]:
     )
     student = HeadStudent(front, basis, centre, *closed_form)
     *inputs, originals = validation_inputs(material, front.config.input_size, views)
-    plain, queries = ((_features_of(front, some) - centre) @ basis for some in inputs)
+    plain, queries = (((_features_of(front, some) - centre) @ basis).cpu() for some in inputs)
     return student, CopiesTask(material, rows, (plain, queries, originals), len(views))
 
 
@@ -136,10 +137,12 @@ def _feature_bank(
     shown = progress().counting("features that the basis is taken from", places, len(places))
     some = torch.cat([features(place, 1) for place in shown])
     centre = some.mean(dim=0)
-    basis = _row_space(some - centre, settings.head_basis)
+    basis = _row_space((some - centre).cpu(), settings.head_basis).to(centre)
 
     def row(place: int) -> Float16[np.ndarray, "V K"]:
-        return ((features(place, settings.views, gallery_views) - centre) @ basis).half().numpy()
+        return (
+            ((features(place, settings.views, gallery_views) - centre) @ basis).half().cpu().numpy()
+        )
 
     weights = [
         hashlib.sha256(tensor.cpu().numpy().tobytes()).hexdigest()
@@ -154,10 +157,10 @@ def _feature_bank(
 
 
 def _features_of(front: WaveStudent, inputs: Float[np.ndarray, "B 3 S S"]) -> Float[Tensor, "B N"]:
-    """A front's features, without gradients, a few inputs at a time."""
+    """A front's features, on its device, without gradients, a few inputs at a time."""
     with torch.no_grad():
         parts = torch.from_numpy(np.ascontiguousarray(inputs, dtype=np.float32)).split(_PER_PASS)
-        return torch.cat([front.features(part) for part in parts])
+        return torch.cat([front.features(part.to(front.head.device)) for part in parts])
 
 
 def _row_space(rows: Float[Tensor, "M N"], dim: int) -> Float[Tensor, "N K"]:

@@ -22,6 +22,8 @@ from model.train.student import Student
 # The head is stored as float16; what its rounding adds to the norm stays below this.
 HEAD_NORM = 0.9995
 
+_MOST_PRODUCTS = 30
+
 
 class WaveStudent(Student):
     """The network of a `WaveConfig`, every weight of it trained, or the head alone.
@@ -79,7 +81,7 @@ class WaveStudent(Student):
     def constrain(self) -> None:
         """Projects each map to the nearest orthonormal one, the head to the nearest contraction."""
         for weight in self.maps:
-            weight.copy_(nearest_orthonormal(weight))
+            weight.copy_(orthonormalised(weight))
         self.head.copy_(nearest_contraction(self.head, HEAD_NORM))
 
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
@@ -165,6 +167,29 @@ def nearest_orthonormal(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
     # such a map, and once NaN.
     u, _, v = torch.linalg.svd(weight.double(), full_matrices=False)
     return (u @ v).to(weight)
+
+
+def orthonormalised(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
+    """The same matrix to float32's rounding, by products alone: fast after a small step.
+
+    X becomes (3 X - X X^T X) / 2, which squares the error once singular values are near 1.
+
+    Source: Bjorck and Bowie 1971, doi:10.1137/0708036.
+    """
+    x = weight if weight.shape[0] <= weight.shape[1] else weight.T
+    gram = x @ x.T
+    identity = torch.eye(len(x)).to(x)
+    off = float(torch.linalg.matrix_norm(gram - identity, torch.inf))
+    if off >= 1.0:  # first, all singular values must be at most 1
+        size = torch.linalg.matrix_norm(gram, torch.inf)
+        x, gram = x / size.sqrt(), gram / size
+    for _ in range(_MOST_PRODUCTS):
+        x = 1.5 * x - 0.5 * (gram @ x)
+        if off < 1e-3:  # before this product; the error is now three quarters of its square
+            return x if weight.shape[0] <= weight.shape[1] else x.T
+        gram = x @ x.T
+        off = float(torch.linalg.matrix_norm(gram - identity, torch.inf))
+    return nearest_orthonormal(weight)  # of nearly dependent rows
 
 
 def nearest_contraction(weight: Float[Tensor, "D N"], norm: float) -> Float[Tensor, "D N"]:

@@ -1,5 +1,7 @@
 """The trained wavelet network is the served one, at every step."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -9,12 +11,14 @@ from model.errors import CheckpointError
 from model.nets.checkpoint import load_checkpoint
 from model.nets.network import build_network
 from model.nets.presets import PRESETS
+from model.train.copies import head_task
 from model.train.copies.head_student import HeadStudent
 from model.train.copies.wave_student import (
     WaveStudent,
     initial_weights,
     nearest_contraction,
     nearest_orthonormal,
+    orthonormalised,
 )
 from model.train.proof import check_same
 
@@ -87,6 +91,39 @@ def test_projections_are_the_nearest_ones():
     assert torch.allclose(contraction, (u * s.clamp_max(0.5)) @ v)
     inside = 0.1 * orthonormal
     assert nearest_contraction(inside, 0.5) is inside
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (96, 192), (192, 96)])
+@pytest.mark.parametrize("step", [0.0, 1e-3, 0.05, 1.0])
+def test_products_alone_give_the_nearest_orthonormal_map_however_far_a_step_went(shape, step):
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(5))
+    weight = torch.eye(*shape) + step * noise
+    wanted = nearest_orthonormal(weight.double()).float()
+    assert torch.allclose(orthonormalised(weight), wanted, rtol=0, atol=2e-5)
+
+
+def test_a_map_of_dependent_rows_becomes_orthonormal_too():
+    found = orthonormalised(torch.ones(4, 8))
+    assert torch.allclose(found @ found.T, torch.eye(4), rtol=0, atol=1e-6)
+
+
+def test_a_small_step_is_undone_without_a_decomposition(shipped, monkeypatch):
+    student = WaveStudent(shipped.config, shipped.weights)
+    with torch.no_grad():
+        for weight in student.maps:
+            weight.add_(torch.randn_like(weight), alpha=1e-4)
+    monkeypatch.delattr(torch.linalg, "svd")
+    student.constrain()
+    for weight in student.maps:
+        short = weight if weight.shape[0] <= weight.shape[1] else weight.T
+        assert torch.allclose(short @ short.T, torch.eye(len(short)), rtol=0, atol=2e-6)
+
+
+def test_features_are_computed_where_the_front_is(shipped, monkeypatch):
+    """No accelerator is needed to see that: this device computes nothing."""
+    monkeypatch.setattr(WaveStudent, "arithmetic", lambda *_: nullcontext())  # it knows no short
+    front = WaveStudent(shipped.config, shipped.weights).to("meta")
+    assert head_task._features_of(front, _inputs(2).numpy()).is_meta
 
 
 def _unprojected(student):
