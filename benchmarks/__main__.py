@@ -11,6 +11,7 @@ SCRIPTS = (
     ("network.py", "forward pass: default against naive, published against rebuilding T"),
     ("pixels.py", "decode and resize"),
     ("trim.py", "search with trim against search without, and what is found"),
+    ("training.py", "the stages of a training step"),
     ("smoothing.py", "randomised smoothing of a teacher against our certificate"),
     ("throughput.py", "/search over HTTP against the same work offline, then overload"),
     ("build_index.py", "build against decode alone and embed alone"),
