@@ -133,9 +133,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--preset", default="tiny", help="published size of the student")
-    parser.add_argument("--batch", type=int, default=8, help="pictures of a step")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
+    for name, default in (("batch", 8), ("workers", 2), ("rounds", 5)):
+        parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--teacher", default="efficientnet-lite0")
     parser.add_argument("--teacher-weights", type=Path)
     parser.add_argument("--compile", action="store_true")

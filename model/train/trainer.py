@@ -302,9 +302,10 @@ def _out_of_memory_named(batch_size: int) -> Generator[None]:
         is_room = isinstance(exc, MemoryError | torch.OutOfMemoryError)
         if not is_room and not any(words in str(exc).lower() for words in _OUT_OF_MEMORY):
             raise
+        why = str(exc).partition("\n")[0]
         raise TrainingError(
-            f"a step of batch_size {batch_size} does not fit in memory: set a smaller one, in "
-            f"another folder, or start more processes ({str(exc).partition(chr(10))[0]:.200})"
+            f"a step of batch_size {batch_size} does not fit in memory: set a smaller one, or "
+            f"accumulate, in another folder, or start more processes ({why:.200})"
         ) from exc
 
 
