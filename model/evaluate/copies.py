@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
-from model.evaluate.embedding import EmbeddedSet
+from model.evaluate.embedding import Counting, EmbeddedSet, uncounted
 from model.evaluate.rows import Group, Row, groups_of, mean_rows
 from model.evaluate.standing import Gallery, LeftOut
 
@@ -136,7 +136,7 @@ class _Cases:
         return [*rows, {**fields, "figure": "threshold", "by": "all", **number, **count}]
 
 
-def measure_copies(metric: str, pictures: EmbeddedSet) -> list[Row]:
+def measure_copies(metric: str, pictures: EmbeddedSet, counting: Counting = uncounted) -> list[Row]:
     """Recall at the allowed rates of false positives, by each statistic, and by edit.
 
     The margin is the first result's distance in embedding space to the nearest plane over the
@@ -147,7 +147,7 @@ def measure_copies(metric: str, pictures: EmbeddedSet) -> list[Row]:
     turns = turn_of(pictures.origins)
     if (turns == turns[0]).all():
         return []
-    gallery = Gallery(embedded.pictures, pictures.views)
+    gallery = Gallery(embedded.pictures, pictures.views, counting=counting)
     entries, found = first_results(gallery, embedded.queries, turns)
     is_absent = turns[originals][:, None] == np.arange(TURNS)
     is_right = entries == originals[:, None]

@@ -3,9 +3,9 @@
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
@@ -32,6 +32,12 @@ T = TypeVar("T")
 Pixels = UInt8[np.ndarray, "_H _W 3"]
 Counting = Callable[[str, int], AbstractContextManager[Advance]]
 """Opens a progress bar, with its text and how much there is; calling what it gives counts."""
+
+
+@contextmanager
+def uncounted(_text: str, _total: int) -> Generator[Advance]:
+    """Shows nothing."""
+    yield lambda: None
 
 
 class Facts(NamedTuple):

@@ -1,12 +1,14 @@
 """The evaluations of one command: which data they read, and the rows that come of each metric."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from model.cli.files import sha256_of
+from model.cli.progress import Advance
 from model.data.pictures import evenly, is_listed_part, open_pictures, splits_of, usual_split
 from model.data.triplets import read_triplets
 from model.errors import EvaluationError
@@ -117,10 +119,13 @@ class Evaluation:
             self._take(*measured)
 
     def _measure(self, name: str, pictures: EmbeddedSet, tasks: frozenset[str]) -> None:
+        def counting(text: str, total: int) -> AbstractContextManager[Advance]:
+            return self.counting(f"{name}: {text}", total)
+
         if retrieval.TASK in tasks and len(pictures.facts) > 1:
-            self._take(*retrieval.measure_retrieval(name, pictures, self.epsilons))
+            self._take(*retrieval.measure_retrieval(name, pictures, self.epsilons, counting))
         if copies.TASK in tasks:
-            self._take(copies.measure_copies(name, pictures))
+            self._take(copies.measure_copies(name, pictures, counting))
         if labels.TASK in tasks:
             self._take(labels.measure_labels(name, pictures, self.epsilons))
 

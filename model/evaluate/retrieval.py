@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from model.evaluate.curves import RadiusCurve
-from model.evaluate.embedding import EmbeddedSet
+from model.evaluate.embedding import Counting, EmbeddedSet, uncounted
 from model.evaluate.radii import claims_of
 from model.evaluate.rows import Row, certified_rows, groups_of, mean_rows
 from model.evaluate.standing import Gallery
@@ -15,7 +15,10 @@ KS = (1, 5, 10)
 
 
 def measure_retrieval(
-    metric: str, pictures: EmbeddedSet, epsilons: Sequence[float]
+    metric: str,
+    pictures: EmbeddedSet,
+    epsilons: Sequence[float],
+    counting: Counting = uncounted,
 ) -> tuple[list[Row], RadiusCurve | None]:
     """Natural recall and, where something is proved of the metric, certified recall.
 
@@ -25,7 +28,7 @@ def measure_retrieval(
     The curve is of each copy's radius at k = 1; there is none without a certificate.
     """
     embedded = pictures.metrics[metric]
-    gallery = Gallery(embedded.pictures, pictures.views, embedded.proof)
+    gallery = Gallery(embedded.pictures, pictures.views, embedded.proof, counting=counting)
     standing = gallery.stand(embedded.queries, pictures.originals, KS)
     groups = groups_of(pictures.divisions(), pictures.originals)
     rows: list[Row] = []

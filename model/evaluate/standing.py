@@ -21,6 +21,7 @@ from model.certificate.geometry import SMALLEST_NORM
 from model.certificate.metric import relative_scales
 from model.certificate.pairs import Pairs, Slack, compare
 from model.certificate.rounding import gamma
+from model.evaluate.embedding import Counting, uncounted
 from model.evaluate.radii import Proof
 from model.metrics.metric import first_equal, norms_of, unit_rows
 
@@ -73,6 +74,7 @@ class Gallery:
         embeddings: raw embeddings, (N V, D), N >= 1, those of one entry side by side. A zero one
             stays zero and scores 0.
         views: rows of each entry, V.
+        counting: shows how many queries were compared.
         proof: of the metric, for radii by its scales with its forward error off; without, they are
             those of an exact embedding that moves alike in all directions.
     """
@@ -82,8 +84,11 @@ class Gallery:
         embeddings: Float64[np.ndarray, "R D"],
         views: int = 1,
         proof: Proof | None = None,
+        *,
+        counting: Counting = uncounted,
     ) -> None:
         self.vectors, self._views = unit_rows(embeddings), views
+        self._counting = counting
         self._rows = self.vectors.astype(np.float64)
         numbers = np.arange(len(self.vectors))
         proof = proof or Proof(1.0, 0.0)
@@ -241,8 +246,12 @@ class Gallery:
     def _blocks(self, count: int) -> Iterator[slice]:
         """Slices of the queries small enough that a block of scores stays small."""
         rows = max(1, _BLOCK_NUMBERS // (len(self.vectors) * self._views))
-        for start in range(0, count, rows):
-            yield slice(start, min(start + rows, count))
+        with self._counting("comparing queries", count) as advance:
+            for start in range(0, count, rows):
+                end = min(start + rows, count)
+                yield slice(start, end)
+                for _ in range(start, end):
+                    advance()
 
 
 def _leave_out(
