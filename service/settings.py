@@ -166,6 +166,7 @@ class Settings(BaseSettings):
     workers: int = Field(
         default_factory=lambda: max(1, math.ceil(usable_cores())),
         ge=1,
+        le=1024,
         description="Processes that decode, and threads that embed and search; default: one of "
         "each for each core that the process may use (its affinity, its container's limit).",
     )
@@ -173,7 +174,7 @@ class Settings(BaseSettings):
         default=16, ge=1, description="Most requests whose images share one pass of the network."
     )
     threads_per_worker: int = Field(
-        default=1, ge=1, description="Threads that torch and FAISS use inside one worker."
+        default=1, ge=1, le=1024, description="Threads that torch and FAISS use inside one worker."
     )
     max_queue: int = Field(
         default=128, ge=1, description="Requests in work or waiting for it; more is 503."

@@ -31,7 +31,13 @@ from index_builder.store.operating_points import (
     OperatingPoint,
     statistic_with,
 )
-from index_builder.store.rates import CONFIDENCE, at_most, choose_threshold, trials_needed
+from index_builder.store.rates import (
+    CONFIDENCE,
+    at_most,
+    choose_threshold,
+    pictures_wanted,
+    trials_needed,
+)
 from model.certificate.statistic import LARGEST_COSINE_WEIGHT
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
@@ -202,10 +208,10 @@ def _check_pictures(groups: Sequence[str], seed: int) -> None:
 
 
 def _too_few(name: str, target: float, pictures: int | str) -> LeftOut:
-    needed = trials_needed(target)
     reason = (
-        f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures "
-        f"a half, it takes {needed}: give {2 * needed + needed // 10} pictures or more"
+        f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures in "
+        f"the smaller half, it takes {trials_needed(target)}: give {pictures_wanted(target)} "
+        "pictures or more (halves are drawn by hash)"
     )
     return LeftOut(name, target, reason)
 

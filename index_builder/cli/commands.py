@@ -141,7 +141,10 @@ def rollback(
     options: IndexOptions,
     to: Annotated[str | None, typer.Option("--to", help="Version to serve.")] = None,
 ) -> None:
-    """Serve the version before the served one, or a given one, after checking it."""
+    """Serve the version numbered before the served one, or a given one, after checking it.
+
+    By number alone: after another rollback it may be the one that was left then. `list` shows them.
+    """
     before = operating_points_served(options.data_dir, options.index)
     manifest = roll_back(options.data_dir, options.index, to)
     gone = [name for name in before if name not in manifest.operating_points]
@@ -172,7 +175,10 @@ def export(
     *,
     options: taken.ModelOptions,
 ) -> None:
-    """Write ids, vectors and what radii are made of to a .npz file, loadable without pickle."""
+    """Write ids, vectors and what radii are made of to a .npz file, loadable without pickle.
+
+    An entry has one id: files that are equal bit for bit are one entry, and `list` shows all.
+    """
     written = export_vectors(options.data_dir, options.index, out, options.embedder())
     fields = {"index": options.index, "out": str(out), **written}
     text = f"{written['entries']} entries, {written['vectors']} vectors in {out}"

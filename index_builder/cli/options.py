@@ -17,11 +17,21 @@ EXIT_QUARANTINED = 3
 
 _LIMITS = DecodeLimits()
 ViewSet = Literal["none", "shift", "crop", "mirror", "wide", "full"]
+
+
+def _source(text: str) -> Path:
+    """A path; an empty one, of a variable that is not set, would be the folder one is in."""
+    if not text:
+        raise typer.BadParameter("a path was wanted, got an empty one")
+    return Path(text)
+
+
 SourceArgument = Annotated[
     list[Path],
     typer.Argument(
         help="Folder, archive, .csv or .jsonl list, or pictures.",
         metavar="SOURCE",
+        parser=_source,
     ),
 ]
 VersionOption = Annotated[str | None, typer.Option("--version", help="Not the served one.")]

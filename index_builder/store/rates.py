@@ -65,6 +65,16 @@ def trials_needed(rate: float, confidence: float = CONFIDENCE) -> int:
     return math.ceil(math.log(1.0 - confidence) / math.log1p(-rate))
 
 
+def pictures_wanted(rate: float) -> int:
+    """How many pictures to give so that each half, drawn by hash, has enough trials.
+
+    The smaller half of N falls short of N / 2 by more than 2.6 standard deviations of
+    sqrt(N) / 2 in one set of a hundred.
+    """
+    needed, deviations = trials_needed(rate), 2.6
+    return math.ceil(((deviations + math.sqrt(deviations**2 + 8.0 * needed)) / 2.0) ** 2)
+
+
 def events_allowed(total: int, rate: float, confidence: float = CONFIDENCE) -> int | None:
     """How many events in `total` trials still prove a rate at most this; None if not even none."""
     if total < trials_needed(rate, confidence):

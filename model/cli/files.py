@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and their hashes."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
@@ -13,11 +14,15 @@ def write_aside(path: Path) -> Generator[Path]:
     """A path to write to; what is there in the end replaces `path`, whole, or not at all.
 
     What is written, a file or a folder, is on the disk before it has its name, so that not even a
-    power cut leaves half of it there. A folder replaces none but an empty one.
+    power cut leaves half of it there. A folder replaces none but an empty one; what a link leads to
+    is replaced, not the link.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the disk refuses, or a device or pipe is there.
     """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileExistsError(errno.EEXIST, "neither a file nor a folder is there", str(path))
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         aside = Path(folder) / path.name
         yield aside

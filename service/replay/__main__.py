@@ -127,9 +127,19 @@ def read_records(path: Path) -> dict[int, object]:
 
 def _read_record(content: bytes) -> object:
     try:
-        return json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
+        return json.loads(
+            content.decode("utf-8-sig"), parse_constant=_refuse, object_pairs_hook=_unique
+        )
     except (ValueError, RecursionError) as error:
         return ReplayError(f"no JSON: {error}")
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    """An object, whose members come once: of two with one name, readers take different ones."""
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise ValueError("a member of an object is given more than once")
+    return members
 
 
 def _refuse(name: str) -> NoReturn:

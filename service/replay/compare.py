@@ -86,6 +86,15 @@ def _query(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None:
     c.members(path, {"truncated": False, **recorded}, recomputed, QUERY_RULES)
 
 
+def _certificate(c: Comparison, path: str, recorded: Json, recomputed: Json) -> None:
+    _RADII(c, path, recorded, recomputed)
+    order = recorded.get("order_radius")
+    for name in ("set_radius", "top1_radius"):
+        whole = recorded.get(name)
+        if whole is not None and (order is None or order > whole):
+            c.say(f"{path}.order_radius is above {name}: the order holds only while that does")
+
+
 def _operating_point(c: Comparison, path: str, recorded: Json | None, recomputed: Any) -> None:
     c.exact(path, recorded and {"stale": False, **recorded}, recomputed)
 
@@ -231,6 +240,8 @@ def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bo
     tolerance, value = c.tolerances.match_radius(weight), c.recorded.match_statistic
     if "match_statistic" in c.later:  # It was the margin.
         value = c.recorded.match_margin
+    elif weight == 0.0 and value != c.recorded.match_margin:
+        c.say(f"{path} rests on a match_statistic that is not match_margin, without a cosine in it")
     if recorded is not None and value is not None and point is not None:
         is_in = weight == 0.0 or c.recorded.rank <= point["k"]
         if recorded != (is_in and value >= point["threshold"]):
@@ -275,14 +286,14 @@ QUERY_RULES: Mapping[str, Rule] = {
     "embedding_norm": _near(lambda t: t.embedding),
     "vector": _vector,
 }
-_CERTIFICATE = _by(dict.fromkeys(("top1_radius", "set_radius", "order_radius"), _radius))
+_RADII = _by(dict.fromkeys(("top1_radius", "set_radius", "order_radius"), _radius))
 ANSWER_RULES: Mapping[str, Rule] = {
     "query": _query,
     "index": Comparison.exact,
     "model": _by({"forward_error": _rounded}),
     "operating_point": _operating_point,
     "results": _results,
-    "certificate": _CERTIFICATE,
+    "certificate": _certificate,
     "trimmed": _unless_null(_trimmed),
     "timings_ms": _unchecked,
     # Other versions that decode to the very same pixels are as good.
@@ -292,7 +303,7 @@ TRIMMED_RULES: Mapping[str, Rule] = {
     "box": Comparison.exact,
     "trim_radius": Comparison.exact,
     "results": _unless_null(_results),
-    "certificate": _unless_null(_CERTIFICATE),
+    "certificate": _unless_null(_certificate),
 }
 RESULT_RULES: Mapping[str, Rule] = {
     "rank": _unchecked,  # Its place in the list is.

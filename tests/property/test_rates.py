@@ -12,6 +12,7 @@ from index_builder.store.rates import (
     at_most,
     choose_threshold,
     events_allowed,
+    pictures_wanted,
     trials_needed,
     upper_bound,
 )
@@ -95,3 +96,10 @@ def test_the_claim_of_a_threshold_is_false_in_one_case_of_twenty_at_most():
         broken = np.mean(np.array(true) > rate)
         assert broken <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1500)
         assert broken >= 0.005, "far too cautious: recall is given away"
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.1])
+def test_the_pictures_that_are_asked_for_are_nearly_always_enough(rate):
+    halves = np.random.default_rng(0).binomial(pictures_wanted(rate), 0.5, 20_000)
+    smaller = np.minimum(halves, pictures_wanted(rate) - halves)
+    assert 0.001 < np.mean(smaller < trials_needed(rate)) < 0.012

@@ -138,7 +138,7 @@ def test_too_few_pictures_claim_nothing_and_change_nothing(data_dir, tmp_path, p
     message = str(refusal.value)
     assert "no operating point can be claimed" in message
     assert "balanced: 1 % cannot be claimed with 95 % confidence from" in message
-    assert "it takes 299: give 627 pictures or more" in message
+    assert "it takes 299: give 666 pictures or more" in message
     assert "it takes 2995: give 6289 pictures or more" in message
     assert verify_index(data_dir, "default").version == "v000001"
     assert set(TARGETS) == {"strict", "balanced"}
@@ -172,7 +172,8 @@ def test_one_picture_saved_in_many_files_is_one_picture(tmp_path):
         groups = {label.group for job in jobs for label in job.labels}
         assert (index.size, total, len(groups)) == (60, 60 * len(EDIT_KINDS), 60)
     with pytest.raises(
-        SourceError, match=r"1 % cannot be claimed .* from at most (2\d|30) pictures a half"
+        SourceError,
+        match=r"1 % cannot be claimed .* from at most (2\d|30) pictures in the smaller half",
     ):
         calibrate(tmp_path, copies(folder, 6400))
     assert verify_index(tmp_path, "default").version == "v000001"

@@ -54,7 +54,7 @@ def test_a_picture_counts_once_whatever_its_files_are_called(data_dir, tmp_path)
         (folder / f"copy{n}.png").write_bytes((folder / "q.png").read_bytes())
         (folder / f"again{n}.png").write_bytes(saved_again(picture(20_000), n))
         rows += [(f"{kind}{n}.png", "") for kind in ("link", "copy", "again")]
-    with pytest.raises(SourceError, match=r"from 1\d\d pictures a half, it takes 299"):
+    with pytest.raises(SourceError, match=r"from 1\d\d pictures in the smaller half, it takes 299"):
         calibrate(data_dir, write_pairs(folder, rows))
 
 

@@ -329,7 +329,13 @@ def test_the_help_of_a_command_fits_on_a_screen(name):
 
 @pytest.mark.parametrize(
     "arguments",
-    [("prune", "--keep", "0"), ("build",), ("nonsense",), ("build", "x", "--max-errors", "-1")],
+    [
+        ("prune", "--keep", "0"),
+        ("build",),
+        ("nonsense",),
+        ("build", "x", "--max-errors", "-1"),
+        ("build", ""),
+    ],
 )
 def test_a_wrong_command_line_is_exit_code_2(data_dir, arguments):
     assert invoke(*arguments).exit_code == 2

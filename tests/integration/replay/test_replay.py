@@ -84,6 +84,8 @@ def test_whatever_was_asked_is_asked_again(
         (("results", 0, "id"), "somebody-else", "is not in the answer"),
         (("certificate", "top1_radius"), 1e6, "top1_radius"),
         (("certificate", "set_radius"), None, "set_radius"),
+        (("certificate", "set_radius"), 0.0, "order_radius is above set_radius"),
+        (("certificate", "top1_radius"), 0.0, "order_radius is above top1_radius"),
     ],
 )
 def test_an_answer_that_claims_something_else_does_not_hold(

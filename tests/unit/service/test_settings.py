@@ -31,6 +31,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
         ("max_k", "5", "default_k 10 must not exceed max_k 5"),
         ("max_body_bytes_held", "1000000", "at least 4"),
         ("workers", "0", "greater than or equal to 1"),
+        ("workers", "99999999999", "less than or equal to 1024"),
+        ("threads_per_worker", "100000", "less than or equal to 1024"),
         ("arithmetic", "float16", "float64"),
         ("request_timeout_s", "-1", "greater than 0"),
         ("max_image_bytes", "many", "valid integer"),

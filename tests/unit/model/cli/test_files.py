@@ -18,6 +18,23 @@ def test_a_file_is_replaced_by_what_was_written(tmp_path: Path):
     assert os.listdir(tmp_path) == ["results.json"]
 
 
+def test_what_a_link_leads_to_is_replaced_and_a_pipe_never(tmp_path: Path):
+    (tmp_path / "real").write_bytes(b"old")
+    link, pipe = tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to("real")
+    os.mkfifo(pipe)
+    with write_aside(link) as aside:
+        aside.write_bytes(b"new")
+    assert link.is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
+    with (
+        pytest.raises(FileExistsError, match="neither a file nor a folder"),
+        write_aside(pipe) as aside,
+    ):
+        aside.write_bytes(b"new")
+    assert pipe.is_fifo()
+
+
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     target = tmp_path / "results.json"
     target.write_bytes(b"old")
