@@ -12,6 +12,7 @@ Radii here are times gain and Lipschitz bound; `model.evaluate.radii` carries th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -19,13 +20,19 @@ from jaxtyping import Float64, Int64
 from model.certificate.distances import CentredRows
 from model.certificate.geometry import SMALLEST_NORM
 from model.certificate.metric import relative_scales
-from model.certificate.pairs import Pairs, Slack, compare
+from model.certificate.pairs import Slack, compare
 from model.certificate.rounding import gamma
 from model.evaluate.embedding import Counting, uncounted
 from model.evaluate.radii import Proof
 from model.metrics.metric import first_equal, norms_of, unit_rows
 
 _BLOCK_NUMBERS = 1 << 21
+
+# So many rows of the best others are compared first.
+_FIRST_LOOK = 4096
+
+# Of a sine: more than unit rows in float32 and their scores are off by.
+_ROOM = 1e-6
 
 Entries = Int64[np.ndarray, " Q"]
 
@@ -65,6 +72,32 @@ class LeftOut:
 
     groups: Int64[np.ndarray, " N"]
     of: Entries
+
+
+class _Question(NamedTuple):
+    """One query, about one entry.
+
+    Attributes:
+        scores: of all rows, (R,).
+        chosen: the entry.
+        others: best score of each entry, (N,); -inf where it does not count.
+        norm: of the query.
+        cosine_weights: of the statistics.
+    """
+
+    scores: Float64[np.ndarray, " R"]
+    chosen: int
+    others: Float64[np.ndarray, " N"]
+    norm: float
+    cosine_weights: Sequence[float]
+
+    def best_others(self, count: int) -> tuple[Entries, float]:
+        """At most so many of the others that count, the best, and the best score of the rest."""
+        some, rest = np.arange(self.others.size), -np.inf
+        if count < some.size:
+            order = np.argpartition(-self.others, count)
+            some, rest = order[:count], float(self.others[order[count]])
+        return some[self.others[some] > -np.inf], rest
 
 
 class Gallery:
@@ -187,22 +220,14 @@ class Gallery:
             before = (best > own) | ((best == own) & (np.arange(len(self)) < mine[:, None]))
             _leave_out(before, part, without, False)
             ranks[part], cosines[part] = before.sum(axis=1), own[:, 0] / norms[part]
-            pairs, norm = self._pairs(scores, mine), norms[part, None, None]
-            sines = pairs.sines(norm)
-            of_own_rows = self._own_scores(scores, mine)[:, :, None] / norm
-            for out, values in (
-                (radii, pairs.lower(self._slack(norm))),
-                (margins, sines),
-                *(
-                    (out, sines + weight * of_own_rows)
-                    for out, weight in zip(statistics, cosine_weights, strict=True)
-                ),
-            ):
-                of_entries = self._by_entry(values.max(axis=1)).min(axis=2)
-                # Its own rows never compete.
-                of_entries[np.arange(len(mine)), mine] = np.inf
-                _leave_out(of_entries, part, without, np.inf)
-                out[part] = least(of_entries)
+            best[np.arange(len(mine)), mine] = -np.inf  # its own rows never compete
+            _leave_out(best, part, without, -np.inf)
+            for i, number in enumerate(range(part.start, part.stop)):
+                question = _Question(scores[i], mine[i], best[i], norms[number], cosine_weights)
+                for out, found in zip(
+                    (radii, margins, *statistics), self._least(question, least), strict=True
+                ):
+                    out[number] = found
         for out in (cosines, radii, margins, *statistics):
             out[~is_pointed] = 0.0
         found = np.array(statistics).reshape(len(statistics), *margins.shape)
@@ -213,31 +238,59 @@ class Gallery:
         scores = queries @ self._rows.T
         return scores[:, self._first_equal] if self._has_equal else scores
 
-    def _pairs(self, scores: Float64[np.ndarray, "B R"], chosen: Int64[np.ndarray, " B"]) -> Pairs:
-        """The rows of each query's chosen entry against all rows, (B, V, R)."""
-        # Many queries are about one entry, whose distances are the dear part.
-        entries, of = np.unique(chosen, return_inverse=True)
-        rows = entries[:, None] * self._views + np.arange(self._views)
-        flat = rows.ravel()
-        at_zero = compare(
-            self._centred.take(flat), self._centred, np.zeros((flat.size, scores.shape[1]))
+    def _least(
+        self, question: "_Question", least: Callable[[np.ndarray], np.ndarray]
+    ) -> Float64[np.ndarray, "S K"]:
+        """Radii, margins and statistics of one query's entry, so many columns as `least` keeps.
+
+        Entries of the best scores come first: once those that are left cannot have a smaller number
+        than what is kept, they are not compared.
+        """
+        width = max(_FIRST_LOOK // self._views, 1)
+        while True:
+            some, rest = question.best_others(width)
+            table = np.full((2 + len(question.cosine_weights), len(self)), np.inf)
+            for out, values in zip(table, self._against(question, some), strict=True):
+                out[some] = values.max(axis=0).reshape(-1, self._views).min(axis=1)
+            columns = least(table)
+            if rest == -np.inf or (columns <= self._rest(question, rest)[:, None]).all():
+                return columns
+            width *= 8
+
+    def _against(self, question: "_Question", some: Entries) -> list[Float64[np.ndarray, "V M"]]:
+        """The rows of the chosen entry against those of others: radii, margins, statistics."""
+        own, theirs = self._rows_of(np.array([question.chosen])), self._rows_of(some)
+        pairs = compare(
+            self._centred.take(own), self._centred.take(theirs), np.zeros((own.size, theirs.size))
         )
-        gap, distance, scaled = (part.reshape(*rows.shape, -1)[of] for part in at_zero)
-        own = self._own_scores(scores, chosen)
-        # The infinite ones, of equal rows, stay.
-        gap += own[:, :, None]
-        gap -= scores[:, None]
-        return Pairs(gap, distance, scaled)
+        mine = question.scores[own][:, None]
+        gap = pairs.gap  # the infinite ones, of equal rows, stay
+        gap += mine
+        gap -= question.scores[theirs]
+        sines = pairs.sines(question.norm)
+        weighted = [sines + weight * mine / question.norm for weight in question.cosine_weights]
+        return [pairs.lower(self._slack(question.norm)), sines, *weighted]
 
-    def _own_scores(
-        self, scores: Float64[np.ndarray, "B R"], chosen: Int64[np.ndarray, " B"]
-    ) -> Float64[np.ndarray, "B V"]:
-        rows = chosen[:, None] * self._views + np.arange(self._views)
-        return np.take_along_axis(scores, rows, axis=1)
+    def _rest(self, question: "_Question", rest: float) -> Float64[np.ndarray, " S"]:
+        """Below these no radius, margin or statistic of an entry is that scores at most `rest`.
 
-    def _slack(self, norms: Float64[np.ndarray, "B 1 1"]) -> Slack:
+        For rows at the angles a < b from the query <g, f_a - f_b> / |f_a - f_b| is least where all
+        three lie in one plane: |g| sin((b - a) / 2). Radii of a metric are larger.
+        """
+        own = question.scores[self._rows_of(np.array([question.chosen]))].max() / question.norm
+        a, b = np.arccos(np.clip((own, rest / question.norm), -1.0, 1.0))
+        sine = float(np.sin((b - a) / 2.0)) - _ROOM
+        if sine <= 0.0:
+            return np.full(2 + len(question.cosine_weights), -np.inf)
+        weighted = [sine + weight * own for weight in question.cosine_weights]
+        return np.array([question.norm * (sine - _ROOM) - 2.0 * self._error, sine, *weighted])
+
+    def _rows_of(self, entries: Entries) -> Int64[np.ndarray, " R"]:
+        return (entries[:, None] * self._views + np.arange(self._views)).ravel()
+
+    def _slack(self, norm: float) -> Slack:
         dimension = self.vectors.shape[1]
-        longest = norms * (1.0 + gamma(dimension + 8))
+        longest = norm * (1.0 + gamma(dimension + 8))
         return Slack.of(longest, dimension=dimension, forward_error=self._error)
 
     def _by_entry(self, values: Float64[np.ndarray, "B R"]) -> Float64[np.ndarray, "B N V"]:
@@ -245,7 +298,7 @@ class Gallery:
 
     def _blocks(self, count: int) -> Iterator[slice]:
         """Slices of the queries small enough that a block of scores stays small."""
-        rows = max(1, _BLOCK_NUMBERS // (len(self.vectors) * self._views))
+        rows = max(1, _BLOCK_NUMBERS // len(self.vectors))
         with self._counting("comparing queries", count) as advance:
             for start in range(0, count, rows):
                 end = min(start + rows, count)

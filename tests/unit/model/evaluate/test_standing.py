@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from model.evaluate.radii import Proof
 from model.evaluate.standing import Gallery, LeftOut
 from model.metrics.metric import unit_rows
 
@@ -220,3 +221,29 @@ def test_views_that_are_all_equal_are_one_view(rng):
     assert (once.ranks == again.ranks).all()
     for mine, theirs in ((once.radii, again.radii), (once.margins, again.margins)):
         np.testing.assert_allclose(mine, theirs, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("views", [1, 3])
+@pytest.mark.parametrize("spread", [1.0, 0.2, 1e-3])
+def test_looking_at_the_best_others_first_changes_nothing(rng, monkeypatch, views, spread):
+    """Random rows, clusters and near rows; a metric with scales; copies, and queries of others."""
+    raw = rng.normal(size=(8, 12))[rng.integers(0, 8, 240)] + spread * rng.normal(size=(240, 12))
+    scales = np.geomspace(0.02, 1.0, 12)
+    count = 240 // views
+    chosen = rng.integers(0, count, 60)
+    queries = raw[chosen * views] + 0.3 * spread * rng.normal(size=(60, 12))
+    chosen[::4] = rng.integers(0, count, 15)
+    without = [LeftOut(rng.integers(0, 5, count), rng.integers(0, 5, 60))]
+    gallery = Gallery(raw, views, Proof(1.0, 1e-9, scales))
+
+    def measured():
+        return (
+            gallery.stand(queries, chosen, (1, 3), without, (0.5, 2.0)),
+            gallery.stand_by_group(queries, chosen, np.arange(count) % 4, 4, (0.5,)),
+        )
+
+    whole = measured()
+    monkeypatch.setattr("model.evaluate.standing._FIRST_LOOK", 8)
+    for mine, theirs in zip(measured(), whole, strict=True):
+        for name in ("ranks", "radii", "margins", "statistics"):
+            np.testing.assert_allclose(getattr(mine, name), getattr(theirs, name), rtol=1e-9)
