@@ -12,10 +12,9 @@ Radii here are times gain and Lipschitz bound; `model.evaluate.radii` carries th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from model.certificate.distances import CentredRows
 from model.certificate.geometry import SMALLEST_NORM
@@ -28,11 +27,8 @@ from model.metrics.metric import first_equal, norms_of, unit_rows
 
 _BLOCK_NUMBERS = 1 << 21
 
-# So many rows of the best others are compared first.
-_FIRST_LOOK = 4096
-
-# Of a sine: more than unit rows in float32 and their scores are off by.
-_ROOM = 1e-6
+# So many of the others are compared in all views first.
+_FIRST_LOOK = 64
 
 Entries = Int64[np.ndarray, " Q"]
 
@@ -72,32 +68,6 @@ class LeftOut:
 
     groups: Int64[np.ndarray, " N"]
     of: Entries
-
-
-class _Question(NamedTuple):
-    """One query, about one entry.
-
-    Attributes:
-        scores: of all rows, (R,).
-        chosen: the entry.
-        others: best score of each entry, (N,); -inf where it does not count.
-        norm: of the query.
-        cosine_weights: of the statistics.
-    """
-
-    scores: Float64[np.ndarray, " R"]
-    chosen: int
-    others: Float64[np.ndarray, " N"]
-    norm: float
-    cosine_weights: Sequence[float]
-
-    def best_others(self, count: int) -> tuple[Entries, float]:
-        """At most so many of the others that count, the best, and the best score of the rest."""
-        some, rest = np.arange(self.others.size), -np.inf
-        if count < some.size:
-            order = np.argpartition(-self.others, count)
-            some, rest = order[:count], float(self.others[order[count]])
-        return some[self.others[some] > -np.inf], rest
 
 
 class Gallery:
@@ -220,14 +190,37 @@ class Gallery:
             before = (best > own) | ((best == own) & (np.arange(len(self)) < mine[:, None]))
             _leave_out(before, part, without, False)
             ranks[part], cosines[part] = before.sum(axis=1), own[:, 0] / norms[part]
-            best[np.arange(len(mine)), mine] = -np.inf  # its own rows never compete
-            _leave_out(best, part, without, -np.inf)
+            counts = np.ones(best.shape, dtype=np.bool_)
+            counts[np.arange(len(mine)), mine] = False  # its own rows never compete
+            _leave_out(counts, part, without, False)
+            rows = self._rows_of(mine)
+            own_scores = np.take_along_axis(scores, rows, axis=1)
+            # No number is smaller than that of the best row of its own alone.
+            nearest = np.arange(len(mine)), own_scores.argmax(axis=1)
+            lows = self._against(
+                rows[nearest],
+                own_scores[nearest][:, None],
+                scores,
+                norm=norms[part, None],
+                cosine_weights=cosine_weights,
+            )
+            lows = np.stack([self._by_entry(one).min(axis=2) for one in lows])
+            lows[:, ~counts] = np.inf
             for i, number in enumerate(range(part.start, part.stop)):
-                question = _Question(scores[i], mine[i], best[i], norms[number], cosine_weights)
-                for out, found in zip(
-                    (radii, margins, *statistics), self._least(question, least), strict=True
-                ):
-                    out[number] = found
+                found = least(lows[:, i])
+                if self._views > 1:
+                    found = self._least(
+                        lows[:, i],
+                        counts[i],
+                        least,
+                        own=rows[i],
+                        scores=scores[i],
+                        norm=norms[number],
+                        cosine_weights=cosine_weights,
+                    )
+                radii[number], margins[number] = found[:2]
+                for out, one in zip(statistics, found[2:], strict=True):
+                    out[number] = one
         for out in (cosines, radii, margins, *statistics):
             out[~is_pointed] = 0.0
         found = np.array(statistics).reshape(len(statistics), *margins.shape)
@@ -239,56 +232,70 @@ class Gallery:
         return scores[:, self._first_equal] if self._has_equal else scores
 
     def _least(
-        self, question: "_Question", least: Callable[[np.ndarray], np.ndarray]
+        self,
+        lows: Float64[np.ndarray, "S N"],
+        counts: Bool[np.ndarray, " N"],
+        least: Callable[[np.ndarray], np.ndarray],
+        *,
+        own: Int64[np.ndarray, " V"],
+        scores: Float64[np.ndarray, " R"],
+        norm: float,
+        cosine_weights: Sequence[float],
     ) -> Float64[np.ndarray, "S K"]:
-        """Radii, margins and statistics of one query's entry, so many columns as `least` keeps.
+        """Radii, margins and statistics over all own rows of one query's entry.
 
-        Entries of the best scores come first: once those that are left cannot have a smaller number
-        than what is kept, they are not compared.
+        The others of the lowest bounds come first: once those that are left cannot have a smaller
+        number than what is kept, they are not compared.
         """
-        width = max(_FIRST_LOOK // self._views, 1)
+        width = _FIRST_LOOK
         while True:
-            some, rest = question.best_others(width)
-            table = np.full((2 + len(question.cosine_weights), len(self)), np.inf)
-            for out, values in zip(table, self._against(question, some), strict=True):
-                out[some] = values.max(axis=0).reshape(-1, self._views).min(axis=1)
+            some, rest = np.flatnonzero(counts), np.full(len(lows), np.inf)
+            if width < counts.size:
+                some = np.unique(np.argpartition(lows[:2], width, axis=1)[:, :width])
+                left = lows.copy()
+                left[:, some] = np.inf
+                some, rest = some[counts[some]], left.min(axis=1)
+            theirs = self._rows_of(some).ravel()
+            values = self._against(
+                own,
+                scores[own][:, None],
+                scores[None, theirs],
+                norm=norm,
+                cosine_weights=cosine_weights,
+                second=theirs,
+            )
+            table = np.full_like(lows, np.inf)
+            for out, one in zip(table, values, strict=True):
+                out[some] = one.max(axis=0).reshape(-1, self._views).min(axis=1)
             columns = least(table)
-            if rest == -np.inf or (columns <= self._rest(question, rest)[:, None]).all():
+            if (columns <= rest[:, None]).all():
                 return columns
             width *= 8
 
-    def _against(self, question: "_Question", some: Entries) -> list[Float64[np.ndarray, "V M"]]:
-        """The rows of the chosen entry against those of others: radii, margins, statistics."""
-        own, theirs = self._rows_of(np.array([question.chosen])), self._rows_of(some)
-        pairs = compare(
-            self._centred.take(own), self._centred.take(theirs), np.zeros((own.size, theirs.size))
-        )
-        mine = question.scores[own][:, None]
+    def _against(
+        self,
+        first: Int64[np.ndarray, " A"],
+        own_scores: Float64[np.ndarray, "A 1"],
+        scores: Float64[np.ndarray, "_ M"],
+        *,
+        norm: float | Float64[np.ndarray, "A 1"],
+        cosine_weights: Sequence[float],
+        second: Int64[np.ndarray, " M"] | None = None,
+    ) -> list[Float64[np.ndarray, "A M"]]:
+        """Some rows against others, or all: radii, margins, statistics."""
+        others = self._centred if second is None else self._centred.take(second)
+        pairs = compare(self._centred.take(first), others, np.zeros((first.size, scores.shape[1])))
         gap = pairs.gap  # the infinite ones, of equal rows, stay
-        gap += mine
-        gap -= question.scores[theirs]
-        sines = pairs.sines(question.norm)
-        weighted = [sines + weight * mine / question.norm for weight in question.cosine_weights]
-        return [pairs.lower(self._slack(question.norm)), sines, *weighted]
+        gap += own_scores
+        gap -= scores
+        sines = pairs.sines(norm)
+        weighted = [sines + weight * own_scores / norm for weight in cosine_weights]
+        return [pairs.lower(self._slack(norm)), sines, *weighted]
 
-    def _rest(self, question: "_Question", rest: float) -> Float64[np.ndarray, " S"]:
-        """Below these no radius, margin or statistic of an entry is that scores at most `rest`.
+    def _rows_of(self, entries: Int64[np.ndarray, " E"]) -> Int64[np.ndarray, "E V"]:
+        return entries[:, None] * self._views + np.arange(self._views)
 
-        For rows at the angles a < b from the query <g, f_a - f_b> / |f_a - f_b| is least where all
-        three lie in one plane: |g| sin((b - a) / 2). Radii of a metric are larger.
-        """
-        own = question.scores[self._rows_of(np.array([question.chosen]))].max() / question.norm
-        a, b = np.arccos(np.clip((own, rest / question.norm), -1.0, 1.0))
-        sine = float(np.sin((b - a) / 2.0)) - _ROOM
-        if sine <= 0.0:
-            return np.full(2 + len(question.cosine_weights), -np.inf)
-        weighted = [sine + weight * own for weight in question.cosine_weights]
-        return np.array([question.norm * (sine - _ROOM) - 2.0 * self._error, sine, *weighted])
-
-    def _rows_of(self, entries: Entries) -> Int64[np.ndarray, " R"]:
-        return (entries[:, None] * self._views + np.arange(self._views)).ravel()
-
-    def _slack(self, norm: float) -> Slack:
+    def _slack(self, norm: float | Float64[np.ndarray, "A 1"]) -> Slack:
         dimension = self.vectors.shape[1]
         longest = norm * (1.0 + gamma(dimension + 8))
         return Slack.of(longest, dimension=dimension, forward_error=self._error)
