@@ -240,7 +240,7 @@ def _match(c: ResultComparison, path: str, recorded: bool | None, recomputed: bo
     tolerance, value = c.tolerances.match_radius(weight), c.recorded.match_statistic
     if "match_statistic" in c.later:  # It was the margin.
         value = c.recorded.match_margin
-    elif weight == 0.0 and value != c.recorded.match_margin:
+    elif value is not None and weight == 0.0 and value != c.recorded.match_margin:
         c.say(f"{path} rests on a match_statistic that is not match_margin, without a cosine in it")
     if recorded is not None and value is not None and point is not None:
         is_in = weight == 0.0 or c.recorded.rank <= point["k"]
