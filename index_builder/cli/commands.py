@@ -177,7 +177,7 @@ def export(
 ) -> None:
     """Write ids, vectors and what radii are made of to a .npz file, loadable without pickle.
 
-    An entry has one id: files that are equal bit for bit are one entry, and `list` shows all.
+    An entry has one id: files that are equal bit for bit are one entry; `list --ids` has all.
     """
     written = export_vectors(options.data_dir, options.index, out, options.embedder())
     fields = {"index": options.index, "out": str(out), **written}
