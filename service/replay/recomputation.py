@@ -10,6 +10,7 @@ import numpy as np
 from index_builder.errors import ItemNotFoundError
 from index_builder.search.certified import Answer, sees_everything
 from index_builder.search.gallery import GalleryIndex
+from model.certificate.geometry import angle, cosine_error
 from model.certificate.match import Verdicts, judge
 from model.certificate.search import SearchCertificate, certify_search
 from model.embedder import Embedder
@@ -47,6 +48,7 @@ class Tolerances:
         least_scale: smallest of the output scales, times gain: along it an error of the embedding
             is worth the most pixels. `scale` where there are none.
         norm_deviation: bound on | |f| - 1 | over the gallery.
+        exit: of the angle left to `max_distance`, for rounding; 0 without one.
     """
 
     norm: float
@@ -54,6 +56,7 @@ class Tolerances:
     scale: float
     least_scale: float
     norm_deviation: float
+    exit: float
 
     @property
     def embedding(self) -> float:
@@ -79,12 +82,13 @@ class Tolerances:
 
     def margin(self, margin: float) -> float:
         """Of a margin: a radius in embedding space over the norm, both of which may move."""
-        return (1.0 + margin) * self.turn + ROUNDING
+        return (1.0 + margin) * self.turn + self.exit + ROUNDING
 
     @property
     def radius(self) -> float:
-        """Of a radius, in uploaded pixels."""
-        return 2.0 * self.forward_error / self.least_scale
+        """Of a radius, in uploaded pixels: one of rank, or of an exit, which has no scales."""
+        apart = 2.0 * self.forward_error
+        return max(apart / self.least_scale, (apart + self.exit * self.norm) / self.scale)
 
     def match_radius(self, cosine_weight: float) -> float:
         """Of a verdict's radius, which is computed less well.
@@ -122,12 +126,15 @@ class Recomputation:
     @cached_property
     def tolerances(self) -> Tolerances:
         embedding = self.query.embedded
+        # A distance errs by this at most, and as much is charged: docs/certificate.md.
+        rounding = cosine_error(embedding.vector.size)
         return Tolerances(
             norm=self.query.norm,
             forward_error=embedding.forward_error,
             scale=self.embedder.lipschitz_bound * embedding.gain,
             least_scale=float(self.embedder.output_scales.min()) * embedding.gain,
             norm_deviation=self.index.norm_deviation,
+            exit=0.0 if self.options.max_distance is None else angle(2.0 * rounding),
         )
 
     @cached_property

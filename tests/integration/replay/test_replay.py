@@ -4,20 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 import typer
 from forked import run_program
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from service_helpers import draw_picture, encode, open_client, run_builder
 
-from model.embedder import Embedder
+from model.embedder import Embedder, ImageEmbedding
 from model.errors import RetrievalError
 from model.pixels.decode import DecodeLimits
+from model.pixels.network_input import NetworkInput
 from service.errors import ReplayError
 from service.replay.__main__ import main
 from service.replay.replayer import Replayer
@@ -230,6 +234,26 @@ def test_a_trimmed_answer_is_trimmed_and_asked_again(
         assert (record["trimmed"]["results"] is not None) == has_borders
         outcome = replayer.replay(record, image)
         assert outcome.differences == ()
+
+
+@pytest.mark.parametrize("border", [0, 50])
+def test_at_distance_0_an_answer_holds_whatever_way_it_was_summed(
+    client: httpx.Client, gallery: Path, replayer: Replayer, border: int
+):
+    def embed_otherwise(inputs: Sequence[NetworkInput]) -> list[ImageEmbedding]:
+        found = Embedder.embed_inputs(replayer._embedder, inputs)
+        return [replace(one, vector=one.vector * (1.0 + noise)) for one in found]
+
+    noise = 1e-15 * np.random.default_rng(7).standard_normal(replayer._embedder.dim)
+    replayer._embedder.embed_inputs = embed_otherwise
+    with Image.open(gallery / "p00.jpg") as picture:
+        image = encode(ImageOps.expand(picture, (0, border), "black"))
+    record = ask(client, image, k=3, max_distance=0.05, trim=True)
+    (nearest, *_) = record["trimmed"]["results"] or record["results"]
+    assert nearest["distance"] < 1e-14
+    assert replayer.replay(record, image).differences == ()
+    nearest["certified_radius"] *= 1.0 + 1e-5
+    assert replayer.replay(record, image).differences != ()
 
 
 @pytest.mark.parametrize("name", ["trim_radius", "certified_radius", "top1_radius"])
