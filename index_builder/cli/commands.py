@@ -171,7 +171,10 @@ def prune_command(
 
 @command()
 def export(
-    out: Annotated[Path, typer.Argument(help="The .npz file to write.")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="The .npz file to write.", metavar="OUT", parser=taken.path_given),
+    ],
     *,
     options: taken.ModelOptions,
 ) -> None:
@@ -191,7 +194,11 @@ def export(
 def calibrate(
     source: Annotated[
         Path | None,
-        typer.Argument(help="The collection the index was built from; edited copies are made."),
+        typer.Argument(
+            help="The collection the index was built from; edited copies are made.",
+            metavar="SOURCE",
+            parser=taken.path_given,
+        ),
     ] = None,
     *,
     options: taken.PictureOptions,
@@ -202,6 +209,7 @@ def calibrate(
             help="Instead of SOURCE: a CSV list with columns path (of a query), id (of its "
             "original, or empty) and, if wanted, kind.",
             metavar="FILE",
+            parser=taken.path_given,
         ),
     ] = None,
     queries: Annotated[

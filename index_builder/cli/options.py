@@ -19,7 +19,7 @@ _LIMITS = DecodeLimits()
 ViewSet = Literal["none", "shift", "crop", "mirror", "wide", "full"]
 
 
-def _source(text: str) -> Path:
+def path_given(text: str) -> Path:
     """A path; an empty one, of a variable that is not set, would be the folder one is in."""
     if not text:
         raise typer.BadParameter("a path was wanted, got an empty one")
@@ -31,7 +31,7 @@ SourceArgument = Annotated[
     typer.Argument(
         help="Folder, archive, .csv or .jsonl list, or pictures.",
         metavar="SOURCE",
-        parser=_source,
+        parser=path_given,
     ),
 ]
 VersionOption = Annotated[str | None, typer.Option("--version", help="Not the served one.")]

@@ -335,6 +335,9 @@ def test_the_help_of_a_command_fits_on_a_screen(name):
         ("nonsense",),
         ("build", "x", "--max-errors", "-1"),
         ("build", ""),
+        ("calibrate", ""),
+        ("calibrate", "--pairs", ""),
+        ("export", ""),
     ],
 )
 def test_a_wrong_command_line_is_exit_code_2(data_dir, arguments):
