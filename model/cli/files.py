@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -18,19 +19,32 @@ def write_aside(path: Path) -> Generator[Path]:
     is replaced, not the link.
 
     Raises:
-        OSError: the disk refuses, or a device or pipe is there.
+        OSError: the disk refuses, a device or pipe is there, or links that lead in a circle.
     """
+    with contextlib.suppress(FileNotFoundError):
+        mode = path.stat().st_mode  # Before the link is resolved: what an open file is has no path.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise FileExistsError(errno.EEXIST, "neither a file nor a folder is there", str(path))
     path = path.resolve() if path.is_symlink() else path
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        raise FileExistsError(errno.EEXIST, "neither a file nor a folder is there", str(path))
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+    with _errors_name(path):
+        scratch = tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.")
+    with scratch as folder:
         aside = Path(folder) / path.name
         yield aside
         for written in [*aside.rglob("*"), aside] if aside.is_dir() else [aside]:
             if not written.is_symlink():  # it lies in its folder, and may lead nowhere
                 _flush(written)
-        aside.replace(path)
+        with _errors_name(path):
+            aside.replace(path)
     _flush(path.parent)
+
+
+@contextlib.contextmanager
+def _errors_name(path: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
 
 
 def sha256_of(path: Path) -> str:

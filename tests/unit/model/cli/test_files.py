@@ -35,6 +35,34 @@ def test_what_a_link_leads_to_is_replaced_and_a_pipe_never(tmp_path: Path):
     assert pipe.is_fifo()
 
 
+def test_a_pipe_that_has_no_path_is_none_to_write_to():
+    reading, writing = os.pipe()
+    with (
+        os.fdopen(reading),
+        os.fdopen(writing),
+        pytest.raises(FileExistsError, match="neither a file nor a folder"),
+        write_aside(Path(f"/proc/self/fd/{writing}")),
+    ):
+        pass
+
+
+def test_an_error_names_what_was_to_be_written(tmp_path: Path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("back")
+    (tmp_path / "back").symlink_to("circle")
+    (tmp_path / "astray").symlink_to("nowhere/file")
+    for name, named, words in (
+        ("folder", "folder", "Is a directory"),
+        ("circle", "circle", "Too many levels of symbolic links"),
+        ("astray", "nowhere/file", "No such file or directory"),
+        ("none/file", "none/file", "No such file or directory"),
+    ):
+        with pytest.raises(OSError, match=words) as caught, write_aside(tmp_path / name) as aside:
+            aside.write_bytes(b"new")
+        assert caught.value.filename == str(tmp_path / named)
+    assert sorted(os.listdir(tmp_path)) == ["astray", "back", "circle", "folder"]
+
+
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path):
     target = tmp_path / "results.json"
     target.write_bytes(b"old")
