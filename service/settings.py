@@ -164,7 +164,7 @@ class Settings(BaseSettings):
         description="Longest wait for Redis, after which the answer is made without it.",
     )
     workers: int = Field(
-        default_factory=lambda: max(1, math.ceil(usable_cores())),
+        default_factory=lambda: min(1024, max(1, math.ceil(usable_cores()))),
         ge=1,
         le=1024,
         description="Processes that decode, and threads that embed and search; default: one of "

@@ -29,7 +29,7 @@ def test_without_a_limit_the_affinity_counts(
     assert usable_cores(tmp_path / "none") == 3.0
 
 
-@pytest.mark.parametrize(("cores", "workers"), [(0.5, 1), (1.5, 2), (4.0, 4)])
+@pytest.mark.parametrize(("cores", "workers"), [(0.5, 1), (1.5, 2), (4.0, 4), (2e3, 1024)])
 def test_a_service_has_a_worker_for_each_usable_core(
     cores: float, workers: int, monkeypatch: pytest.MonkeyPatch
 ):
