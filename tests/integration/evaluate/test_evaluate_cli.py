@@ -242,6 +242,7 @@ def test_json_on_stdout_is_what_the_files_say(corpus, tmp_path):
         "copies", corpus, "--metric", "phash", "--no-plots", "--json", "--out", tmp_path / "out"
     )
     assert result.exit_code == 0
+    assert "phash: comparing queries" in result.stderr
     record = json.loads(result.stdout)
     rows = record.pop("measurements")
     assert record == json.loads((tmp_path / "out" / "results.json").read_text())

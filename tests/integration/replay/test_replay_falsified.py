@@ -196,6 +196,16 @@ def test_no_member_can_be_falsified(recorded: list[Recorded], replayer: Replayer
     assert not believed, "\n".join(believed)
 
 
+def test_a_statistic_without_a_cosine_is_the_margin_itself(
+    recorded: list[Recorded], replayer: Replayer
+):
+    record, image = recorded[0]
+    near = record["results"][0]["match_statistic"] + 1e-12
+    changed = with_member(record, ("results", 0, "match_statistic"), near)
+    (words,) = replayer.replay(changed, image).differences
+    assert "that is not match_margin" in words
+
+
 def test_another_question_is_answered_or_refused(recorded: list[Recorded], replayer: Replayer):
     for record, image in recorded:
         for path, value in members(record["audit"]["options"], QUESTION):
