@@ -35,7 +35,7 @@ holds, is answered with a 500. The service fetches no URL and opens no path of a
 _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {}]
 # What no model and no table holds; `answers` are by path, without the /v1 that an alias does
 # not have, and `problem_details` are for problems whose title alone would not show what they say.
-_WRITTEN = json.loads((files("service.routes") / "openapi.json").read_bytes())
+_WRITTEN = json.loads((files("service.routes") / "examples.json").read_bytes())
 ANSWERS: dict[str, dict[str, Any]] = _WRITTEN["answers"]
 PROBLEM_DETAILS: dict[str, str] = _WRITTEN["problem_details"]
 _HEADERS: dict[str, dict[str, Any]] = _WRITTEN["headers"]
