@@ -41,7 +41,7 @@ def threshold_radii(ranking: Ranking, scan: PairScan, max_distance: float | None
 
     Args:
         ranking: the candidates' scores and squared norms.
-        scan: what is kept, all of it within the threshold, and the forward error.
+        scan: what is kept, all of it within the threshold, and 2 E + z (`slack.per_distance`).
         max_distance: the threshold; None for none. Outside [0, 2) no distance crosses it, and only
             the zero embedding, which has no direction, is a limit.
     """
