@@ -58,8 +58,8 @@ def content_format(data: bytes) -> str | None:
         data: the file, or at least its first KiB.
 
     Returns:
-        Pillow's name for a format it can be asked to read ("JPEG", "PNG", "WEBP", "AVIF", "GIF",
-        "BMP", "TIFF", "HEIF"), a readable name for another known one, None for an unknown one.
+        Pillow's name for a format that `model.pixels.decode` lists, a readable name for another
+        known one, None for an unknown one.
     """
     for offset, magic, name in _MAGICS:
         if data.startswith(magic, offset):

@@ -1,6 +1,7 @@
 import pytest
 
-from model.pixels.containers.sniff import content_format
+from model.pixels.containers.sniff import _MAGICS, content_format
+from model.pixels.decode import _FORMATS, ALL_FORMATS
 
 
 @pytest.mark.parametrize(
@@ -45,3 +46,8 @@ from model.pixels.containers.sniff import content_format
 )
 def test_content_is_named_by_its_first_bytes(head, name):
     assert content_format(head) == name
+
+
+def test_a_format_that_we_read_goes_by_pillows_name_and_not_by_its_label():
+    labels = {kind.label for kind in _FORMATS.values()} - ALL_FORMATS
+    assert not labels & {name for *_, name in _MAGICS}, "name these as the keys of _FORMATS do"
