@@ -26,6 +26,7 @@ PACKAGE = "lipsim-retrieval"
 
 MEBIBYTE = 1024 * 1024
 
+_IMAGES = DecodeLimits()
 # Whoever holds a record can try guesses against it at leisure: a short one would be found.
 _SHORTEST_SECRET = 32
 
@@ -110,19 +111,21 @@ class Settings(BaseSettings):
         description="float64: radii hold for the program; float32: for real arithmetic only.",
     )
     max_image_bytes: int = Field(
-        default=20 * MEBIBYTE, gt=0, description="Largest encoded image; more is 413."
+        default=_IMAGES.max_image_bytes, gt=0, description="Largest encoded image; more is 413."
     )
     max_image_pixels: int = Field(
-        default=50_000_000,
+        default=_IMAGES.max_pixels,
         gt=0,
         le=MOST_PIXELS,
         description=f"Most pixels of one image, at most {MOST_PIXELS}; more is 422.",
     )
     max_image_side: int = Field(
-        default=20_000, gt=0, description="Longest side of one image, in pixels; longer is 422."
+        default=_IMAGES.max_side,
+        gt=0,
+        description="Longest side of one image, in pixels; longer is 422.",
     )
     allowed_formats: Annotated[frozenset[str], NoDecode] = Field(
-        default=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF"}),
+        default=_IMAGES.formats,
         description="Image formats that are decoded, comma-separated; BMP, TIFF and (with the "
         "`heic` extra) HEIF may be added.",
     )
