@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from model.errors import DataError, ImageError
-from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.decode import PILLOW_FORMATS, DecodeLimits, decode_image
 
 USUAL_SPLITS = ("test", "val")
 """Parts of a data set to measure on, the better one first."""
@@ -28,11 +28,8 @@ PICTURE_SUFFIXES = frozenset(
     {"jpg", "jpeg", "jpe", "png", "webp", "avif", "gif", "bmp", "tif", "tiff"}
 )
 LIST = "index.jsonl"
-# The service's policy, and the two formats an operator may allow there that need no library.
-PICTURE_LIMITS = DecodeLimits(
-    max_image_bytes=64 * 1024 * 1024,
-    formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"}),
-)
+# The service's policy, and the formats an operator may allow there that need no library.
+PICTURE_LIMITS = DecodeLimits(max_image_bytes=64 * 1024 * 1024, formats=PILLOW_FORMATS)
 # One split, two names: ImageNet says the short one.
 _SPLIT_ALIASES = {"validation": "val", "val": "validation"}
 # What splits are called, in the order in which they are named to people.

@@ -58,11 +58,19 @@ class _Format(NamedTuple):
     is_default: bool = True
 
 
-# Every format there is, by Pillow's name. A new one needs a line here, its plug-in among the
-# imports, its first bytes in containers/sniff.py, its rules in docs/decode-policy.md, and a writer
-# in tests/fuzz/pictures.py. It needs a reader unless its decoder tells the sides without decoding
-# and refuses a file that is cut. A format more is no new policy version: no file's pixels change.
-# service/cache/shared.py has eight bytes for the name.
+# Every format there is, by Pillow's name, of eight letters at most (service/cache/shared.py). A new
+# one is no new policy version, as no file's pixels change, and needs
+# - a line here, its plug-in among the imports, its first bytes in containers/sniff.py; a reader
+#   unless its decoder tells the sides without decoding and refuses a file that is cut; its library
+#   in _LIBRARIES;
+# - of a package outside Pillow, as HEIF's: what `_register_heif` does, absence from PILLOW_FORMATS,
+#   an extra in pyproject.toml and tests/architecture/test_compose.py, its name among _PACKAGES in
+#   service/cache/shared.py, docs/deployment-containers.md;
+# - its file names in model/data/pictures.py (and docs/data.md), model/train/corpus/files.py and
+#   benchmarks/build_index.py;
+# - a writer in tests/fuzz/pictures.py, hostile files in tests/support/image_files.py;
+# - its rules in docs/decode-policy.md, and words: `allowed_formats` in service/settings.py,
+#   README.md, docs/fuzzing.md.
 _FORMATS: Mapping[str, _Format] = {
     "JPEG": _Format("JPEG", read_jpeg),
     "PNG": _Format("PNG", read_png),
@@ -74,6 +82,8 @@ _FORMATS: Mapping[str, _Format] = {
     "HEIF": _Format("HEIC", is_default=False),
 }
 ALL_FORMATS = frozenset(_FORMATS)
+PILLOW_FORMATS = ALL_FORMATS - {"HEIF"}
+"""Those that need no package beside Pillow."""
 _ALIASES = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF"}
 # Pillow's own bomb check warns above this and raises above twice this: stay below, be the judge.
 MOST_PIXELS = 89_478_485
@@ -102,8 +112,7 @@ class DecodeLimits:
         max_image_bytes: length of the encoded file.
         max_pixels: width times height, at most 89,478,485.
         max_side: width and height each.
-        formats: Pillow's names of the formats accepted, of JPEG (with MPO), PNG, WEBP, AVIF, GIF,
-            BMP, TIFF and HEIF (HEIC; needs pillow-heif).
+        formats: of ALL_FORMATS, those accepted; HEIF (HEIC) needs pillow-heif.
         accept_truncated: a JPEG that ends early is drawn as far as it goes, the rest gray.
 
     Raises:

@@ -32,16 +32,12 @@ from fuzz.memory import PeakMeter
 from fuzz.mutations import change_structure
 
 from model.errors import ImageError
-from model.pixels.decode import DecodeLimits
+from model.pixels.decode import PILLOW_FORMATS, DecodeLimits
 from service.decoding.worker import memory_bound, memory_of_one_image
 
 SIZE = 64
 # Small, so that an execution is short; the rules and their bounds are those of any limits.
-LIMITS = DecodeLimits(
-    max_image_bytes=1 << 16,
-    max_pixels=2_000_000,
-    formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"}),
-)
+LIMITS = DecodeLimits(max_image_bytes=1 << 16, max_pixels=2_000_000, formats=PILLOW_FORMATS)
 MOST_SECONDS = 5.0
 MOST_BYTES = memory_of_one_image(LIMITS)
 # Instrumented generators that end early keep what they held: measured, 1.5 MB a second. The same

@@ -23,11 +23,9 @@ from image_files import (
 from PIL import Image, ImageFile
 
 from model.errors import ImageDecodeError, ImageError
-from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.decode import PILLOW_FORMATS, DecodeLimits, decode_image
 
-EVERY_FORMAT = DecodeLimits(
-    formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"})
-)
+EVERY_FORMAT = DecodeLimits(formats=PILLOW_FORMATS)
 
 
 @pytest.mark.parametrize("name", hostile_images())

@@ -5,12 +5,10 @@ from hypothesis import strategies as st
 from image_files import hostile_images, jpeg_with, png, sound_images
 
 from model.errors import ImageError
-from model.pixels.decode import DecodeLimits, decode_image
+from model.pixels.decode import PILLOW_FORMATS, DecodeLimits, decode_image
 
 # Small limits: what is tried here is the variety of files, not their size.
-LIMITS = DecodeLimits(
-    max_pixels=100_000, formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"})
-)
+LIMITS = DecodeLimits(max_pixels=100_000, formats=PILLOW_FORMATS)
 FILES = [data for data, _, _ in sound_images().values()]
 HOSTILE = [data[:20_000] for data, _ in hostile_images().values()]
 MAGICS = [

@@ -17,7 +17,7 @@ from redis_tools import running_redis
 from typer.testing import CliRunner
 
 from model.embedder import Embedder, ImageEmbedding
-from model.pixels.decode import DecodeLimits
+from model.pixels.decode import PILLOW_FORMATS, DecodeLimits
 from service.__main__ import cli
 from service.decoding.worker import memory_of_one_image
 from service.doctor import certificate, machine
@@ -115,7 +115,7 @@ def test_a_refused_checkpoint_is_loaded_once_and_no_certificate_is_tried(tmp_pat
 
 
 def test_every_format_we_know_is_decoded():
-    limits = DecodeLimits(formats=frozenset({"JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF"}))
+    limits = DecodeLimits(formats=PILLOW_FORMATS)
     (line,) = lines(check_decoding, limits)
     assert line.outcome == "ok"
     for name in limits.formats:
