@@ -4,9 +4,7 @@ import time
 
 import pytest
 
-from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
-from service.errors import INTERNAL, FieldProblem, MissingFieldError, OverloadedError
-from service.http.problems import problem_of, problem_response
+from model.errors import CertificateError
 from service.observability.stopwatch import Stopwatch
 from service.schemas.common import IndexInfo
 from service.schemas.indexes import Item
@@ -55,11 +53,6 @@ def test_text_that_utf_8_has_not_is_escaped():
     assert json.loads(content)["metadata"]["title"] == "\ud800 and é"
 
 
-def test_a_problem_with_strange_text_is_still_json():
-    response = problem_response(INTERNAL, 'quote " and \ud800 and é')
-    assert json.loads(response.body)["detail"] == 'quote " and \ud800 and é'
-
-
 def test_members_never_set_are_left_out():
     assert encode(Live(status="live")) == b'{"status":"live"}'
     assert json_response(b"{}").media_type == "application/json"
@@ -91,26 +84,3 @@ def test_stages_add_up_to_the_total():
     assert list(timings) == ["queue", "decode", "embed", "total"]
     assert timings["decode"] >= 4
     assert sum(timings.values()) - timings["total"] == pytest.approx(timings["total"], abs=1)
-
-
-def test_who_is_refused_is_told_when_to_come_back():
-    assert problem_of(OverloadedError("full", reason="places")).headers["Retry-After"] == "1"
-    assert (
-        problem_of(OverloadedError("full", reason="places", retry_after_s=7)).headers["Retry-After"]
-        == "7"
-    )
-
-
-def test_private_errors_show_their_title_only():
-    for error in (RetrievalError("secret"), EmbeddingError("secret"), CertificateError("secret")):
-        assert b"secret" not in bytes(problem_of(error).body)
-    assert b"shown" in bytes(problem_of(ImageDecodeError("shown")).body)
-
-
-def test_every_503_says_when_to_come_back():
-    assert problem_of(OverloadedError("full", reason="places")).headers["retry-after"] == "1"
-
-
-def test_a_missing_field_is_named():
-    body = json.loads(bytes(problem_of(MissingFieldError([FieldProblem("k", "is required")])).body))
-    assert body["errors"] == [{"field": "k", "message": "is required"}]
