@@ -20,7 +20,7 @@ GET is never refused here, so that probes and metrics are answered by a full ser
 
 `Retry-After` is the time in which the requests at a stage will have left it, at the speed of those
 that left it in the last seconds: a client that comes back then finds a place. Where no stage is
-full (connections, bytes, queue_timeout) it is one second.
+full (connections, bytes, queue_timeout) it is RETRY_AFTER_S.
 
 Draining is not refusal: a service that was told to stop says so in /readyz and closes each
 connection after its answer, and answers all the same.
@@ -32,12 +32,12 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from service.errors import OverloadedError
+from service.errors import RETRY_AFTER_S, OverloadedError
 
 # Departures that the speed is taken from, at most so many and so old.
 _REMEMBERED = 64
 _RECENT_S = 10.0
-_LONGEST_RETRY_S = 60
+LONGEST_RETRY_S = 60
 
 
 class Slots:
@@ -84,14 +84,14 @@ class Slots:
             self.taken -= 1
 
     def retry_after_s(self) -> int:
-        """Seconds until those there now will have left, at the speed of the last ones; 1 to 60."""
+        """Seconds until those there now will have left at the speed of the last ones, in bounds."""
         now = self._clock()
         while self._departures and now - self._departures[0] > _RECENT_S:
             self._departures.popleft()
         if not self._departures:
-            return 1
+            return RETRY_AFTER_S
         seconds_each = (now - self._departures[0]) / len(self._departures)
-        return max(1, min(_LONGEST_RETRY_S, math.ceil(self.taken * seconds_each)))
+        return max(RETRY_AFTER_S, min(LONGEST_RETRY_S, math.ceil(self.taken * seconds_each)))
 
 
 class ByteBudget:

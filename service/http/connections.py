@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import (
     RequestResponseCycle,
 )
 
-from service.admission import Admission
+from service.admission import LONGEST_RETRY_S, Admission
 from service.errors import RETRY_AFTER_S, MalformedRequestError, OverloadedError
 from service.http.problems import problem_of
 from service.observability.logs import ThrottledWarning
@@ -255,7 +255,7 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=LONGEST_RETRY_S)
 def _early_answer(seconds: int) -> Response:
     """The whole answer to a request that is refused before it costs anything."""
     return problem_of(
