@@ -10,9 +10,6 @@ from model.teachers.efficientnet import load_lite0
 from model.teachers.hubs import load_open_clip, load_timm
 from model.teachers.teacher import Teacher
 
-TEACHER_HELP = (
-    f"{LITE0}, dreamsim:VARIANT[:v0.1|:v0.2] ({', '.join(VARIANTS)}), timm:MODEL, open_clip:MODEL"
-)
 _FEWEST_PIXELS = 32
 
 
@@ -22,7 +19,7 @@ def load_teacher(
     """The teacher that a command line names.
 
     Args:
-        name: see TEACHER_HELP.
+        name: see KNOWN_TEACHERS.
         weights: its weights on disk, where its package does not carry them: a file, for DreamSim a
             folder. Nothing is ever downloaded.
         size: side of its input, pixels; None takes its own.
@@ -35,22 +32,29 @@ def load_teacher(
     if size is not None and size < _FEWEST_PIXELS:
         raise MetricError(f"an input of at least {_FEWEST_PIXELS} pixels was wanted, got {size}")
     family, _, rest = name.partition(":")
-    build = _FAMILIES.get(family)
-    lacks_model = family in ("timm", "open_clip") and not rest
-    if build is None or lacks_model or (family == LITE0 and name != LITE0):
-        raise MetricError(f"no teacher is called {name!r}; known: {TEACHER_HELP}")
+    follows, build = _FAMILIES.get(family, ("", None))
+    if build is None or not (rest if follows else name == family):
+        raise MetricError(f"no teacher is called {name!r}; known: {KNOWN_TEACHERS}")
     teacher = build(rest, weights, size, device)
     if size not in (None, teacher.input_size):
         raise MetricError(f"{name} looks at {teacher.input_size} pixels a side, not {size}")
     return teacher
 
 
-# Every family of teachers there is. A new one needs a line here and in TEACHER_HELP, a module that
-# makes a `Teacher` (`frozen.FrozenTeacher` does most of it) from weights read by `weights`, and a
-# row in docs/teachers.md.
-_FAMILIES: Mapping[str, Callable[[str, Path | None, int | None, str], Teacher]] = {
-    LITE0: lambda _, weights, size, device: load_lite0(weights, size, device),
-    "timm": load_timm,
-    "dreamsim": lambda variant, weights, _, device: load_dreamsim(variant, weights, device),
-    "open_clip": lambda model, weights, _, device: load_open_clip(model, weights, device),
+_Build = Callable[[str, Path | None, int | None, str], Teacher]
+# Every family of teachers there is, with what follows its name. A new one needs a line here, a
+# module that makes a `Teacher` (`frozen.FrozenTeacher` does most of it) from weights read by
+# `weights`, and a row in docs/teachers.md.
+_FAMILIES: Mapping[str, tuple[str, _Build]] = {
+    LITE0: ("", lambda _, weights, size, device: load_lite0(weights, size, device)),
+    "dreamsim": (
+        f":VARIANT[:v0.1|:v0.2] ({', '.join(VARIANTS)})",
+        lambda variant, weights, _, device: load_dreamsim(variant, weights, device),
+    ),
+    "timm": (":MODEL", load_timm),
+    "open_clip": (
+        ":MODEL",
+        lambda model, weights, _, device: load_open_clip(model, weights, device),
+    ),
 }
+KNOWN_TEACHERS = ", ".join(name + follows for name, (follows, _) in _FAMILIES.items())

@@ -177,7 +177,10 @@ def test_a_missing_package_is_one_clear_line(monkeypatch, module):
         load_teacher("efficientnet-lite0")
 
 
-@pytest.mark.parametrize("name", ["", "gpt", "timm:", "open_clip:", "timm", "efficientnet-lite1"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "gpt", "timm:", "open_clip:", "timm", "dreamsim", "dreamsim:", "efficientnet-lite1"],
+)
 def test_an_unknown_teacher_is_refused_and_the_known_are_said(name):
     with pytest.raises(MetricError, match=r"known: efficientnet-lite0, dreamsim:"):
         load_teacher(name)
