@@ -328,5 +328,7 @@ for _rules, _model in (
     (TRIMMED_RULES, TrimmedAnswer),
     (RESULT_RULES, SearchResult),
 ):
-    if _rules.keys() != _model.model_fields.keys():
-        raise TypeError(f"each member of {_model.__name__} needs a rule, and nothing else does")
+    if _odd := _rules.keys() ^ _model.model_fields.keys():
+        raise TypeError(
+            f"each member of {_model.__name__} needs a rule, and nothing else: {', '.join(_odd)}"
+        )
