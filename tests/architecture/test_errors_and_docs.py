@@ -24,7 +24,7 @@ from service.routes.openapi import ANSWERS, PROBLEM_DETAILS
 from service.schemas.common import Wire
 from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import IndexList, IndexStatus, Item
-from service.schemas.search import SearchAnswer
+from service.schemas.search import OLD_RECORDS, RECORD, SearchAnswer, SearchResult
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.status import Info, Live, Ready
 from service.settings import Settings, variable_name
@@ -91,6 +91,14 @@ def test_every_route_and_option_is_in_the_docs():
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "query":
                     assert f"`{parameter['name']}`" in page, parameter["name"]
+
+
+def test_every_member_of_a_result_and_every_record_is_in_the_docs():
+    page = (DOCS / "http-api.md").read_text().split("A result has")[1].split("\n## ")[0]
+    for name in SearchResult.model_fields:
+        assert f"`{name}`" in page, name
+    for name in (RECORD, *OLD_RECORDS):
+        assert f"`{name}`" in (DOCS / "audit.md").read_text(), name
 
 
 def test_every_metric_and_every_check_of_the_doctor_is_in_the_docs():
