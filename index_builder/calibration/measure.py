@@ -22,7 +22,6 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import Manifest
 from index_builder.store.operating_points import (
-    COSINE_WEIGHTS,
     LARGEST_K,
     MOST_QUERIES,
     Calibration,
@@ -38,7 +37,7 @@ from index_builder.store.rates import (
     pictures_wanted,
     trials_needed,
 )
-from model.certificate.statistic import LARGEST_COSINE_WEIGHT
+from model.certificate.statistic import COSINE_WEIGHTS, LARGEST_COSINE_WEIGHT
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
 

@@ -30,7 +30,7 @@ from index_builder.cli.options import IndexOptions, SourceArgument, VersionOptio
 from index_builder.sources.open_source import name_of, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
-from model.certificate.statistic import LARGEST_COSINE_WEIGHT
+from model.certificate.statistic import COSINE_WEIGHTS, LARGEST_COSINE_WEIGHT
 from model.cli.progress import Progress
 from model.pixels.views import VIEW_SETS
 
@@ -235,7 +235,8 @@ def calibrate(
             "--cosine-weight",
             min=0.0,
             max=LARGEST_COSINE_WEIGHT,
-            help="Of the cosine beside the margin; without it, the best of 0, 0.5, 1 and 2.",
+            help="Of the cosine beside the margin; without it, the best of"
+            f" {', '.join(f'{weight:g}' for weight in COSINE_WEIGHTS)}.",
             metavar="W",
         ),
     ] = None,

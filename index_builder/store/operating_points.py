@@ -18,8 +18,6 @@ from model.certificate.match import MatchRule
 from model.certificate.statistic import LARGEST_COSINE_WEIGHT
 
 Statistic = Literal["margin", "margin + cosine"]
-# What a calibration chooses from.
-COSINE_WEIGHTS = (0.0, 0.5, 1.0, LARGEST_COSINE_WEIGHT)
 PairsKind = Literal["synthetic", "labelled"]
 # A search brings back at least 128 candidates; beyond that a margin would often need a full scan.
 LARGEST_K = 100

@@ -15,8 +15,9 @@ from jaxtyping import Float64
 from model.certificate.distances import GRAM_FROM
 from model.certificate.rounding import UNIT_ROUNDOFF_64
 
-# The largest weight of the cosine that verdicts are made with.
-LARGEST_COSINE_WEIGHT = 2.0
+# What a calibration chooses from, and the largest weight of the cosine that verdicts are made with.
+COSINE_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+LARGEST_COSINE_WEIGHT = COSINE_WEIGHTS[-1]
 
 _UP = 1.0 + 8.0 * UNIT_ROUNDOFF_64
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 
+from model.certificate.statistic import COSINE_WEIGHTS
 from model.evaluate.embedding import Counting, EmbeddedSet, uncounted
 from model.evaluate.rows import Group, Row, groups_of, mean_rows
 from model.evaluate.standing import Gallery, LeftOut
@@ -27,10 +28,7 @@ TURNS = 7
 
 # What a calibration chooses from, by the statistic's name.
 WEIGHTS = {
-    "margin": 0.0,
-    "margin + 0.5 cosine": 0.5,
-    "margin + 1 cosine": 1.0,
-    "margin + 2 cosine": 2.0,
+    f"margin + {weight:g} cosine" if weight else "margin": weight for weight in COSINE_WEIGHTS
 }
 CALIBRATED = "calibrated"
 

@@ -235,7 +235,7 @@ def test_a_manifest_that_says_nothing_of_the_cosine_is_about_the_margin_alone(da
         ("margin + cosine", 0.5, 1.5, False),
         ("margin + cosine", 0.0, 0.4, False),
         ("margin + cosine", None, 0.4, False),
-        ("margin + cosine", 2.5, 0.4, False),
+        ("margin + cosine", 8.5, 0.4, False),
         ("margin + cosine", 1, 0.4, False),
         ("margin + cosine", True, 0.4, False),
         ("margin", 0.5, 0.4, False),

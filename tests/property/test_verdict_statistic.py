@@ -25,7 +25,7 @@ from model.errors import CertificateError
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")
 
-WEIGHTS = (0.5, 1.0, 2.0)
+WEIGHTS = (0.5, 2.0, 8.0)
 
 
 def rules_around(value, k, weight):
@@ -291,7 +291,7 @@ def test_where_the_unseen_could_decide_nothing_is_claimed():
 
 @pytest.mark.parametrize(
     ("threshold", "weight"),
-    [(1.5, 0.5), (3.0, 2.0), (0.0, 1.0), (0.5, -0.1), (0.5, 2.5), (0.5, float("nan"))],
+    [(1.5, 0.5), (3.0, 2.0), (0.0, 1.0), (0.5, -0.1), (0.5, 8.5), (9.0, 8.0), (0.5, float("nan"))],
 )
 def test_a_rule_that_could_decide_nothing_is_refused(threshold, weight):
     with pytest.raises(CertificateError, match=r"needs k >= 1 and a threshold|weight must be"):
