@@ -16,12 +16,14 @@ def unit_rows(rows: np.ndarray) -> np.ndarray:
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def near_equal_rows(count: int, dimension: int, centre: np.ndarray | None = None) -> np.ndarray:
-    """Unit rows within 1e-4 of one vector."""
+def near_equal_rows(
+    count: int, dimension: int, centre: np.ndarray | None = None, within: float = 1e-4
+) -> np.ndarray:
+    """Unit rows so near to one vector."""
     rng = np.random.default_rng(5)
     middle = rng.normal(size=dimension) if centre is None else centre
     noise = rng.normal(size=(count, dimension)) / np.sqrt(dimension)
-    return unit_rows(middle / np.linalg.norm(middle) + 1e-4 * noise)
+    return unit_rows(middle / np.linalg.norm(middle) + within * noise)
 
 
 def seal_rows(data_dir: Path, name: str, embedder: Embedder, rows: np.ndarray) -> None:
