@@ -47,9 +47,9 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="Metric to measure, or NAME=METRIC; repeatable. wave-64 (the default), a"
+            help="Metric to measure, or NAME=METRIC; repeatable. wave-96 (the default), a"
             " checkpoint file, raw, blockmean16, blockmean8, phash, pdq, teacher:NAME, or"
-            " teacher:NAME@64, which sees a 64 x 64 picture.",
+            " teacher:NAME@96, which sees a 96 x 96 picture.",
         ),
     ] = None,
     baselines: Annotated[
@@ -71,6 +71,14 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
             help="Views of each picture in the gallery, for every metric; of retrieval and copies.",
         ),
     ] = "none",
+    side: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="State radii as over an input of this side: they grow with it. Compares networks"
+            " of several sides; each has its own, if not given.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take so many, evenly spread.")] = None,
     epsilon: Annotated[
         list[float] | None,
@@ -115,6 +123,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
             hashes=hashes,
             copies=copies,
             views=views,
+            side=side,
             counting=Progress(sys.stderr).counter,
         )
         if task == "2afc":
@@ -130,7 +139,7 @@ def evaluate(  # noqa: PLR0917 (typer makes options of them)
         if expectations:
             first = next(iter(evaluation.metrics))
             record["expectations"] = check_expectations(expectations, rows, first)
-        files = draw_plots(evaluation.curves, rows) if plots else {}
+        files = draw_plots(evaluation.curves, rows, side) if plots else {}
         files["report.md"] = markdown(record, rows, list(files)).encode()
         files |= {f"{what}.sha256.txt": one.text() for what, one in evaluation.files.items()}
         write_folder(out, record, rows, files)

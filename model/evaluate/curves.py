@@ -65,13 +65,19 @@ def figure_class() -> Any:
     return import_foreign("matplotlib.figure", needed_by, "matplotlib", "train").Figure
 
 
-def draw_plots(curves: Sequence[RadiusCurve], rows: Sequence[Row]) -> dict[str, bytes]:
-    """PNG files, by name, of what there are curves for and of what was measured by edit."""
+def draw_plots(
+    curves: Sequence[RadiusCurve], rows: Sequence[Row], side: int | None = None
+) -> dict[str, bytes]:
+    """PNG files, by name, of what there are curves for and of what was measured by edit.
+
+    `side` is that of the square that radii are stated at, where it is not each metric's own.
+    """
+    over = "the network's input" if side is None else f"{side} x {side} pixels"
     files: dict[str, bytes] = {}
     for task in dict.fromkeys(curve.task for curve in curves):
         of_task = [curve for curve in curves if curve.task == task]
         for name, draw in (("certified", _draw_shares), ("radii", _draw_histogram)):
-            files[f"{task}-{name}.png"] = _png(draw, of_task, _TITLES[task])
+            files[f"{task}-{name}.png"] = _png(draw, of_task, _TITLES[task], over)
     by_edit = chosen(rows, by="edit")
     for task, title, found in (
         ("retrieval", "Found first", chosen(by_edit, figure="recall")),
@@ -86,9 +92,9 @@ def _copies(rows: Sequence[Row]) -> list[Row]:
     return chosen(rows, figure="copy_recall", statistic="margin", rate=0.01)
 
 
-def _png(draw: Callable[..., None], what: Sequence[Any], title: str) -> bytes:
+def _png(draw: Callable[..., None], what: Sequence[Any], *words: str) -> bytes:
     figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
-    draw(figure.subplots(), what, title)
+    draw(figure.subplots(), what, *words)
     figure.legend(loc="outside upper center", ncols=3)
     buffer = io.BytesIO()
     # Without its date the file depends on the numbers alone.
@@ -102,11 +108,11 @@ def _end(curves: Sequence[RadiusCurve]) -> float:
     return max(1e-3, float(np.quantile(radii, 0.98)))
 
 
-def _draw_shares(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:
+def _draw_shares(axes: Any, curves: Sequence[RadiusCurve], title: str, over: str) -> None:
     radii = np.linspace(0.0, _end(curves), _POINTS)
     for curve in curves:
         axes.plot(radii, 100.0 * curve.shares(radii), label=curve.metric)
-    axes.set(xlabel="radius, l2 over the network's input", ylabel=f"{title}, %", ylim=(0, 100))
+    axes.set(xlabel=f"radius, l2 over {over}", ylabel=f"{title}, %", ylim=(0, 100))
     axes.set_xlim(0.0, radii[-1])
     axes.grid(alpha=0.3)
 
@@ -124,9 +130,9 @@ def _draw_bars(axes: Any, rows: Sequence[Row], title: str) -> None:
     axes.set(ylabel=f"{title}, %", ylim=(0, 100))
 
 
-def _draw_histogram(axes: Any, curves: Sequence[RadiusCurve], title: str) -> None:
+def _draw_histogram(axes: Any, curves: Sequence[RadiusCurve], title: str, over: str) -> None:
     bins = np.linspace(0.0, _end(curves), _BINS)
     for curve in curves:
         axes.hist(curve.right_radii(), bins=bins, histtype="step", label=curve.metric)
-    axes.set(xlabel="certified radius, l2 over the network's input", ylabel="right answers")
+    axes.set(xlabel=f"certified radius, l2 over {over}", ylabel="right answers")
     axes.set_title(title.replace("Certified", "Radii behind certified"))

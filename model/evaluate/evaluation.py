@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,13 @@ from model.errors import EvaluationError
 from model.evaluate import copies, labels, retrieval, triplets
 from model.evaluate.baselines import describe
 from model.evaluate.curves import RadiusCurve
-from model.evaluate.embedding import Counting, EmbeddedSet, embed_pictures, embed_triplets
+from model.evaluate.embedding import (
+    Counting,
+    Embedded,
+    EmbeddedSet,
+    embed_pictures,
+    embed_triplets,
+)
 from model.evaluate.record import SCHEMA, FileList, check_hashes, versions
 from model.evaluate.rows import Row
 from model.metrics.metric import Metric
@@ -43,6 +49,7 @@ class Evaluation:
         limit: take at most so many pictures or triplets, evenly spread; None for all.
         copies: edited copies of each picture.
         views: name of the set of views that each picture of a gallery has.
+        side: of the square that radii are stated at; None for each metric's own.
         hashes: list of the sha256 that the pictures must have; None for any pictures. Triplets
             are outside it.
         counting: opens a progress bar.
@@ -59,6 +66,7 @@ class Evaluation:
     hashes: Path | None
     copies: int
     views: str
+    side: int | None
     counting: Counting
     rows: list[Row] = field(default_factory=list[Row])
     curves: list[RadiusCurve] = field(default_factory=list[RadiusCurve])
@@ -74,6 +82,7 @@ class Evaluation:
             "split": self.split,
             "copies": self.copies,
             "views": self.views,
+            "side": self.side,
             "versions": versions(),
             "data": {what: files.record() for what, files in self.files.items()},
             "metrics": [describe(name, metric) for name, metric in self.metrics.items()],
@@ -109,7 +118,7 @@ class Evaluation:
         """
         found = read_triplets(path, self.split)
         chosen = [found[number] for number in evenly(len(found), self.limit)]
-        metrics = embed_triplets(chosen, self.metrics, self.counting)
+        metrics = self._stated(embed_triplets(chosen, self.metrics, self.counting))
         files = {file for t in chosen for file in (t.reference, t.left, t.right)}
         self.files["triplets"] = FileList(str(path), [sha256_of(file) for file in files])
         votes = np.array([triplet.vote for triplet in chosen], dtype=np.float64)
@@ -161,7 +170,16 @@ class Evaluation:
         self.files[what] = FileList(pictures.name, digests)
         if origins != digests and what == "pictures":
             self.files["origins"] = FileList(f"made into {pictures.name}", origins)
-        return embedded
+        return replace(embedded, metrics=self._stated(embedded.metrics))
+
+    def _stated(self, embedded: Mapping[str, Embedded]) -> dict[str, Embedded]:
+        """The same, with the side that radii are stated at."""
+        stated = dict(embedded)
+        for name, one in embedded.items():
+            own = self.metrics[name].input_size
+            if self.side is not None and own is not None and one.proof is not None:
+                stated[name] = replace(one, proof=replace(one.proof, shrink=own / self.side))
+        return stated
 
     def _take(self, rows: list[Row], curve: RadiusCurve | None = None) -> None:
         self.rows.extend(rows)

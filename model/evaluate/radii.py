@@ -21,11 +21,13 @@ class Proof:
         lipschitz_bound: from the metric's square to its vector, l2 to l2.
         forward_error: bound on the l2 error of any of the vectors, that of their resize included.
         output_scales: proved bounds along each coordinate (`model.certificate.metric`), (D,).
+        shrink: side of the metric's square over the side that radii are stated at.
     """
 
     lipschitz_bound: float
     forward_error: float
     output_scales: Float64[np.ndarray, " D"] | None = None
+    shrink: float = 1.0
 
 
 def claims_of(
@@ -34,7 +36,7 @@ def claims_of(
     proof: Proof,
     gains: Float64[np.ndarray, " Q"] | None,
 ) -> list[Claim]:
-    """What may be said of the radii of queries, ours in the network's pixels first.
+    """What may be said of the radii of queries, ours in the network's pixels first, shrunk.
 
     `radii` are times gain and Lipschitz bound, with all slack off; a margin is what the paper's
     formula claims: the radius in embedding space over the embedding's norm. It normalises all
@@ -51,7 +53,8 @@ def claims_of(
         scales = np.array([pixel_scale(bound, gain, error) for gain in gains.tolist()])
         return radii_in_pixels(radii, scale=scales)
 
-    claims: list[Claim] = [(PROVED, in_pixels(np.ones(len(radii)))), (NORMALISED, margins)]
+    stated = in_pixels(np.full(len(radii), proof.shrink))
+    claims: list[Claim] = [(PROVED, stated), (NORMALISED, margins / proof.shrink)]
     if gains is not None:
         claims.append((UPLOAD, in_pixels(gains)))
     return claims

@@ -88,6 +88,8 @@ def _origin(record: Row) -> str:
         f"- seed: {record['seed']}; copies of each picture: {record['copies']}; views in the"
         f" gallery: `{record['views']}`",
     ]
+    if side := record["side"]:
+        lines.append(f"- radii over a network's input are stated as over {side} x {side} pixels")
     lines += [
         f"- {what}: {one['files']} files of `{one['name']}`;"
         f" sha256 of their sorted hashes `{one['sha256']}`"

@@ -1,4 +1,3 @@
-import csv
 import hashlib
 import json
 import os
@@ -10,93 +9,13 @@ import time
 
 import numpy as np
 import pytest
+from evaluate_tools import PICTURES, measured, picture, rows_of, run
 from image_files import encoded, photo
 from listed_pictures import ListWriter
 from paths import ROOT
-from typer.testing import CliRunner
 
 from model.cli.console import EXIT_ERROR, EXIT_INTERRUPTED
-from model.evaluate.__main__ import EXIT_UNMET, app
-
-PICTURES = 24
-
-
-def picture(number):
-    """Flat blocks of a few colours: pictures that a copy can be told from."""
-    rng = np.random.default_rng(number)
-    blocks = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    return np.kron(blocks, np.ones((16, 16, 1), dtype=np.uint8))
-
-
-def run(*arguments):
-    words = [str(argument) for argument in arguments]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["evaluate", *words])
-        result = CliRunner().invoke(app, words)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def measured(out):
-    record = json.loads((out / "results.json").read_text())
-    return record, {
-        (m["metric"], m["figure"], m["by"], m.get("group", ""), m.get("k"), m.get("epsilon"),
-         m.get("unit"), m.get("formula"), m.get("statistic"), m.get("rate")): m["value"]
-        for m in rows_of(out)
-    }  # fmt: skip
-
-
-def rows_of(out):
-    return [json.loads(line) for line in (out / "measurements.jsonl").read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    root = tmp_path_factory.mktemp("corpus")
-    for split, count in (("test", PICTURES), ("train", 3)):
-        with ListWriter(root, split) as writer:
-            for number in range(count):
-                fields = {
-                    "source": "stamps" if number % 4 else "openclipart",
-                    "kind": "clipart" if number % 4 else "photo",
-                    "label": f"label{number % 2}",
-                    "sha256": f"{number:064x}",
-                }
-                data = encoded(picture(number + 1000 * (split == "train")), "PNG")
-                writer.add(f"{number:03}", data, "png", fields)
-    return root
-
-
-@pytest.fixture(scope="module")
-def nights(tmp_path_factory):
-    """Six judged triplets in the layout of NIGHTS: left is the reference with a little noise."""
-    root = tmp_path_factory.mktemp("nights")
-    rows = []
-    for number in range(6):
-        pixels = picture(number)
-        noise = np.random.default_rng(number).integers(0, 9, pixels.shape)
-        sides = {
-            "ref": pixels,
-            "left": np.clip(pixels.astype(int) + noise, 0, 255).astype(np.uint8),
-            "right": picture(number + 50),
-        }
-        paths = []
-        for side, image in sides.items():
-            path = f"{side}/000/{number:03}.png"
-            (root / side / "000").mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(encoded(image, "PNG"))
-            paths.append(path)
-        prompt = "severity:noise" if number % 2 else "nested:noise+blur"
-        rows.append([number, 1, 0, 8, *paths, "test", str(number < 2), prompt])
-    with (root / "data.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["id", "left_vote", "right_vote", "votes", "ref_path", "left_path", "right_path",
-             "split", "is_imagenet", "prompt"]
-        )  # fmt: skip
-        writer.writerows(rows)
-    return root
+from model.evaluate.__main__ import EXIT_UNMET
 
 
 def test_one_pass_measures_all_of_it(corpus, nights, tmp_path):
@@ -168,6 +87,25 @@ def test_views_are_in_the_gallery_of_every_metric_and_copies_of_all_kinds(corpus
         assert 0.0 < viewed["error"] < 0.1
         assert viewed["count"] == 12 * PICTURES
         assert found["mirror"][metric, "crop"]["count"] == PICTURES
+
+
+def test_radii_may_be_stated_at_another_side_and_grow_with_it(corpus, nights, tmp_path):
+    words = ("retrieval", corpus, "--triplets", nights, "--metric", "raw", "--no-plots")
+    run(*words, "--epsilon", "4", "--epsilon", "8", "--out", tmp_path / "own")
+    run(*words, "--side", "32", "--out", tmp_path / "half")
+    own, half = (
+        {
+            (row["task"], row["unit"], row["formula"], row["epsilon"]): row["value"]
+            for row in rows_of(tmp_path / out)
+            if "epsilon" in row and row["by"] == "all" and row.get("k", 1) == 1
+        }
+        for out in ("own", "half")
+    )
+    for (task, unit, formula, epsilon), value in half.items():
+        at = 2.0 * epsilon if unit == "input" else epsilon
+        assert own.get((task, unit, formula, at), value) == value
+    assert half["retrieval", "input", "ours", 2.0] < own["retrieval", "input", "ours", 2.0]
+    assert "32 x 32 pixels" in (tmp_path / "half" / "report.md").read_text()
 
 
 def test_the_same_command_writes_the_same_results(corpus, tmp_path):
@@ -350,18 +288,6 @@ def test_what_cannot_be_measured_is_one_line_and_writes_nothing(
     assert not out.exists()
 
 
-def test_views_that_do_not_exist_are_a_wrong_command_line(corpus, tmp_path):
-    result = run("retrieval", corpus, "--views", "sideways", "--out", tmp_path / "out")
-    assert result.exit_code == 2
-    assert "sideways" in result.stderr
-
-
-def test_a_budget_that_is_none_is_a_wrong_command_line(corpus, tmp_path):
-    for text in ("0", "x", "1/0", "nan"):
-        result = run("retrieval", corpus, "--epsilon", text, "--out", tmp_path / "out")
-        assert result.exit_code == 2
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -369,6 +295,9 @@ def test_a_budget_that_is_none_is_a_wrong_command_line(corpus, tmp_path):
         ["2afc", "{corpus}", "--triplets", "{corpus}"],
         ["2afc", "{corpus}", "--hashes", "{corpus}"],
         ["retrieval"],
+        ["retrieval", "{corpus}", "--views", "sideways"],
+        ["retrieval", "{corpus}", "--side", "0"],
+        *(["retrieval", "{corpus}", "--epsilon", text] for text in ("0", "x", "1/0", "nan")),
     ],
 )
 def test_what_a_task_does_not_have_is_a_wrong_command_line(corpus, tmp_path, arguments):

@@ -41,5 +41,6 @@ def test_plots_depend_on_the_numbers_alone(rng):
     ]  # fmt: skip
     assert all(data.startswith(b"\x89PNG") for data in files.values())
     assert draw_plots(curves, rows) == files
+    assert draw_plots(curves, rows, 32)["retrieval-radii.png"] != files["retrieval-radii.png"]
     rows[0]["value"] = 0.25
     assert draw_plots(curves, rows)["retrieval-edits.png"] != files["retrieval-edits.png"]

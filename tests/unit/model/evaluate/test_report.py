@@ -22,6 +22,7 @@ RECORD = {
     "seed": 0,
     "copies": 2,
     "views": "shift",
+    "side": None,
     "data": {"triplets": {"name": "d", "files": 3, "sha256": "e" * 64}},
     "metrics": METRICS,
 }
