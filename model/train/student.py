@@ -30,12 +30,9 @@ class Student(nn.Module):
 
     config: EmbedderConfig
     export_tolerance: float = 1e-4
+    exports_rotated: bool = False
     bfloat16: bool = False
     parts: int = 1
-
-    @property
-    def exports_rotated(self) -> bool:
-        return False
 
     def constrain(self) -> None:
         """After each optimizer step: back onto the set where the bound holds, if a step leaves it.

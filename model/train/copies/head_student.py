@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor, nn
 
-from model.train.copies.wave_student import HEAD_NORM, WaveStudent, nearest_contraction
+from model.train.copies.wave_student import WaveStudent, scale_head
 from model.train.student import Student
 
 
@@ -20,6 +20,7 @@ class HeadStudent(Student):
     basis: Tensor
     centre: Tensor
     export_tolerance = WaveStudent.export_tolerance
+    exports_rotated = True
 
     def __init__(
         self,
@@ -44,25 +45,16 @@ class HeadStudent(Student):
         """Raw embeddings of features in the basis, without gradients."""
         return self.head(rows.to(self.mix)).detach().double().cpu().numpy()
 
-    def metric(self) -> Float[Tensor, "D D"] | None:
-        """M M^T of a free head, in which radii are measured; None where they are isotropic."""
-        return self.mix @ self.mix.T if self.front.has_free_head else None
+    def metric(self) -> Float[Tensor, "D D"]:
+        """M M^T, in which radii are measured."""
+        return self.mix @ self.mix.T
 
     def forward(self, x: Float[Tensor, "B 3 S S"]) -> Float[Tensor, "B D"]:
         return self.head((self.front.features(x) - self.centre) @ self.basis)
 
-    @torch.no_grad()
     def constrain(self) -> None:
-        """Projects the head to the nearest contraction; a free one is scaled to that norm."""
-        if self.front.has_free_head:
-            scale = HEAD_NORM / torch.linalg.matrix_norm(self.mix.double(), 2).to(self.mix)
-            self.mix.mul_(scale)
-            self.offset.mul_(scale)
-        self.mix.copy_(nearest_contraction(self.mix, HEAD_NORM))
-
-    @property
-    def exports_rotated(self) -> bool:
-        return self.front.exports_rotated
+        """Scales the head to norm 1, nearly."""
+        scale_head(self.mix, self.offset)
 
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
         """The front's tensors with this head, the basis multiplied in."""

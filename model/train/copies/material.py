@@ -108,7 +108,7 @@ def wave_student(config: TrainConfig, sources: Sources) -> tuple[WaveStudent, st
         student, fingerprint = stored_student(sources.start)
     if not isinstance(student, WaveStudent):
         raise TrainingError(
-            f"the task {config.task} trains wavelet networks, preset wave-64, alone"
+            f"the task {config.task} trains wavelet networks, preset wave-96, alone"
         )
     return student, fingerprint
 

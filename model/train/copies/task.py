@@ -81,13 +81,14 @@ class CopiesTask:
         """Recall, certified recall and copy recall on pictures that are not trained on."""
         student = _of_this_task(student)
         pictures, queries = (student.embedded(rows) for rows in (self._plain, self._queries))
-        metric, scales = student.metric(), None
-        if metric is not None:  # turned so that the metric is one number a coordinate
-            squares, turn = np.linalg.eigh(metric.detach().double().cpu().numpy())
-            pictures, queries = pictures @ turn, queries @ turn
-            scales = np.sqrt(np.maximum(squares, 0.0))
+        # Turned so that the metric is one number a coordinate.
+        squares, turn = np.linalg.eigh(student.metric().detach().double().cpu().numpy())
         return validation_scores(
-            pictures, queries, self._originals, views=self._gallery_views, scales=scales
+            pictures @ turn,
+            queries @ turn,
+            self._originals,
+            views=self._gallery_views,
+            scales=np.sqrt(np.maximum(squares, 0.0)),
         )
 
 

@@ -1,7 +1,7 @@
 # pyright: basic
 """The wavelet network as a trainable module: it stays 1-Lipschitz by projection after each step.
 
-A step may leave the set of orthonormal channel maps and of contractive heads; `constrain` puts the
+A step may leave the set of orthonormal channel maps, and of heads of norm 1; `constrain` puts the
 weights back on it. An average of such weights is projected likewise, so every network that is
 validated, kept or exported is one.
 """
@@ -19,7 +19,7 @@ from model.nets.presets import WaveConfig
 from model.nets.wave import ShiftedCopies, WaveletLevel, rotate_head, wave_specs
 from model.train.student import Student
 
-# The head is stored as float16; what its rounding adds to the norm stays below this.
+# What rounding a head to its stored format adds to the norm stays below 1.
 HEAD_NORM = 0.9995
 
 _MOST_PRODUCTS = 30
@@ -32,7 +32,8 @@ class WaveStudent(Student):
     """
 
     config: WaveConfig
-    export_tolerance = 2e-3  # the head is rounded to float16
+    export_tolerance = 2e-3  # the head may be rounded to float16
+    exports_rotated = True
 
     def __init__(self, config: WaveConfig, weights: Mapping[str, Float[np.ndarray, "..."]]) -> None:
         """Starts from the tensors of `model.nets.wave.wave_specs`."""
@@ -68,21 +69,12 @@ class WaveStudent(Student):
         x = self._through(x, layer)
         return x.reshape(len(x), -1)
 
-    @property
-    def has_free_head(self) -> bool:
-        """Whether the head is rotated when it is stored: its scale and spectrum cost no radius."""
-        return self.config.head_dtype == "float32"
-
-    @property
-    def exports_rotated(self) -> bool:
-        return self.has_free_head
-
     @torch.no_grad()
     def constrain(self) -> None:
-        """Projects each map to the nearest orthonormal one, the head to the nearest contraction."""
+        """Projects each map to the nearest orthonormal one; scales the head to its norm."""
         for weight in self.maps:
             weight.copy_(orthonormalised(weight))
-        self.head.copy_(nearest_contraction(self.head, HEAD_NORM))
+        scale_head(self.head, self.offset)
 
     def export(self) -> dict[str, Float[np.ndarray, "..."]]:
         """The tensors of `wave_specs`."""
@@ -91,17 +83,18 @@ class WaveStudent(Student):
     def export_with(
         self, head: Float[Tensor, "D N"], offset: Float[Tensor, " D"]
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """The tensors with another head; projected once more in float64 before they are rounded."""
+        """The tensors with another head, rotated so that a bound for each number can be proved.
+
+        Maps are projected once more in float64 before they are rounded.
+        """
         tensors: dict[str, Float[np.ndarray, ...]] = {"wavelet.lowpass": self._lowpass}
         for name, weight, bias in zip(_map_names(self.config), self.maps, self.biases, strict=True):
             orthonormal = nearest_orthonormal(weight.detach().double())
             tensors[f"{name}.weight"] = _array(orthonormal, np.float32)
             tensors[f"{name}.bias"] = _array(bias, np.float32)
-        contraction = nearest_contraction(head.double(), HEAD_NORM)
-        weight, moved = _array(contraction, np.float64), _array(offset, np.float32)
-        if self.has_free_head:
-            weight, moved = rotate_head(weight, moved)
-        tensors["head.weight"], tensors["head.offset"] = weight, moved
+        tensors["head.weight"], tensors["head.offset"] = rotate_head(
+            _array(head, np.float64), _array(offset, np.float64)
+        )
         return {
             name: tensors[name].astype(wanted)
             for name, (_, wanted) in wave_specs(self.config).items()
@@ -192,18 +185,16 @@ def orthonormalised(weight: Float[Tensor, "O I"]) -> Float[Tensor, "O I"]:
     return nearest_orthonormal(weight)  # of nearly dependent rows
 
 
-def nearest_contraction(weight: Float[Tensor, "D N"], norm: float) -> Float[Tensor, "D N"]:
-    """The matrix of at most this spectral norm nearest to this one: singular values are clipped.
+@torch.no_grad()
+def scale_head(weight: Float[Tensor, "D N"], offset: Float[Tensor, " D"]) -> None:
+    """Scales a head in place to spectral norm HEAD_NORM: cosines and radii stay as they are.
 
-    From the small Gram matrix, not an SVD: relative errors of a few unit roundoffs stay, which the
-    export repeats in float64 and the proof covers.
+    The norm is that of the small Gram matrix, in float64; what float32 loses, the proof covers.
     """
-    squares, u = torch.linalg.eigh(weight @ weight.T)
-    singular = squares.clamp_min(0.0).sqrt()
-    if not bool((singular > norm).any()):
-        return weight
-    shrink = (norm / singular.clamp_min(norm)).to(weight)
-    return (u * shrink) @ (u.T @ weight)
+    gram = weight.double() @ weight.double().T
+    scale = (HEAD_NORM / torch.linalg.eigvalsh(gram)[-1].sqrt()).to(weight)
+    weight.mul_(scale)
+    offset.mul_(scale)
 
 
 def _map_names(config: WaveConfig) -> list[str]:
