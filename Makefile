@@ -63,11 +63,11 @@ train-smoke: .venv/dev.stamp ## each step of training, evaluation and attack, sm
 	@rm -rf .smoke
 	$(BIN)/python -m model.train corpus .smoke/corpus --recipe none --source folder:examples/gallery --composites 0
 	$(BIN)/python -m model.train teach .smoke/corpus .smoke/teacher --split train --size 96
-	$(BIN)/python -m model.train distill --recipe wave-64 --data .smoke/corpus --embeddings .smoke/teacher \
+	$(BIN)/python -m model.train distill --recipe wave-96 --data .smoke/corpus --embeddings .smoke/teacher \
 		--steps 30 --batch-size 128 --set views=2 --set teacher_weight=0.1 --set validation_split= --set validate_every=0 --out .smoke/distilled
 	$(BIN)/python -m model.train synthetic-2afc examples/gallery .smoke/triplets --triplets 60
 	$(BIN)/python -m model.train finetune --data .smoke/triplets --from .smoke/distilled/best.safetensors \
-		--recipe wave-64-triplets --steps 4 --out .smoke/finetuned
+		--recipe wave-96-triplets --steps 4 --out .smoke/finetuned
 	$(BIN)/python -m model.evaluate all examples/gallery --triplets .smoke/triplets --limit 60 \
 		--metric .smoke/finetuned/best.safetensors --metric raw --out .smoke/evaluation
 	$(BIN)/python -m model.attack examples/gallery --metric .smoke/finetuned/best.safetensors --queries 8 \
@@ -75,10 +75,10 @@ train-smoke: .venv/dev.stamp ## each step of training, evaluation and attack, sm
 
 train-default: .venv/dev.stamp ## the shipped checkpoint, from Debian's packages of pictures (half an hour: docs/training.md)
 	test -e $(TRAIN_DIR)/corpus/corpus.json || $(BIN)/python -m model.train corpus $(TRAIN_DIR)/corpus
-	$(BIN)/python -m model.train distill --recipe wave-64 --data $(TRAIN_DIR)/corpus --out $(TRAIN_DIR)/wave-64
+	$(BIN)/python -m model.train distill --recipe wave-96 --data $(TRAIN_DIR)/corpus --out $(TRAIN_DIR)/wave-96
 	test -e $(TRAIN_DIR)/test-triplets || $(BIN)/python -m model.train synthetic-2afc $(TRAIN_DIR)/corpus $(TRAIN_DIR)/test-triplets --split test --triplets 3000
 	$(BIN)/python -m model.evaluate all $(TRAIN_DIR)/corpus --triplets $(TRAIN_DIR)/test-triplets \
-		--views wide --metric $(TRAIN_DIR)/wave-64/best.safetensors --metric phash --metric blockmean16 \
+		--views wide --side 64 --metric $(TRAIN_DIR)/wave-96/best.safetensors --metric phash --metric blockmean16 \
 		--hashes benchmarks/evaluation-set.sha256 --out $(TRAIN_DIR)/evaluation
 
 openapi: .venv/dev.stamp ## write docs/openapi.json from the code

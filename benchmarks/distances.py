@@ -1,6 +1,6 @@
 """How far edited copies lie from their original, and unrelated pictures from each other.
 
-    python benchmarks/distances.py [PICTURES] [--copies 40] [--metric wave-64] [--views wide]
+    python benchmarks/distances.py [PICTURES] [--copies 40] [--metric wave-96] [--views wide]
 
 Distances are 1 - cosine to the nearest view, as a search gives them. Each of `copies` pictures,
 evenly spread, is edited in each way; a copy is found if its original is the nearest picture of all.
@@ -72,7 +72,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("pictures", nargs="?", type=Path, default=GALLERY)
     options.add_argument("--copies", type=int, default=40)
-    options.add_argument("--metric", default="wave-64")
+    options.add_argument("--metric", default="wave-96")
     options.add_argument("--views", default=DEFAULT_VIEWS, choices=VIEW_SETS)
     given = options.parse_args()
     metric = load_metric(given.metric)

@@ -114,22 +114,22 @@ def random_published(config: PublishedConfig) -> dict[str, np.ndarray]:
 def bench_wave() -> None:
     """The default network against the naive one."""
     weights = read_checkpoint(DEFAULT_CHECKPOINT).weights
-    config = PRESETS["wave-64"]
+    config = PRESETS["wave-96"]
     assert isinstance(config, WaveConfig)
     network, naive = build_network(config, weights), NaiveWave(config, weights)
     random = np.random.default_rng(1)
     for images in (1, 8):
-        x = torch.tensor(random.random((images, 3, 64, 64)))
+        x = torch.tensor(random.random((images, 3, config.input_size, config.input_size)))
         gap = (network(x) - naive(x)).norm(dim=1).max()
         assert gap < 1e-9, f"the two networks differ by {gap}"
         times = best_times({"ours": lambda x=x: network(x), "naive": lambda x=x: naive(x)}, 15)
         ratio = times["ours"] / times["naive"]
         limit = " (at most 0.4)" if images == 1 else ""
         print(
-            f"wave-64, float64, batch {images}: {1e3 * times['ours'] / images:.2f} ms an image, "
+            f"wave-96, float64, batch {images}: {1e3 * times['ours'] / images:.2f} ms an image, "
             f"naive {1e3 * times['naive'] / images:.2f} ms; ratio {ratio:.3f}{limit}"
         )
-    report_proof("wave-64", network)
+    report_proof("wave-96", network)
 
 
 def bench_published(preset: str, rounds: int) -> None:

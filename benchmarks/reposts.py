@@ -188,7 +188,7 @@ def main() -> None:
     parser.add_argument("--others", type=Path, nargs="*", default=[])
     options = parser.parse_args()
     folders, wide = [options.pictures, *options.others], VIEW_SETS[DEFAULT_VIEWS]
-    columns = {"wave-64": found(load_metric("wave-64"), wide, folders, options.sources, trim=True)}
+    columns = {"wave-96": found(load_metric("wave-96"), wide, folders, options.sources, trim=True)}
     for name in ("phash", "pdq"):
         try:
             metric = load_metric(name)

@@ -1,9 +1,9 @@
 """What a certificate by randomised smoothing costs and proves, beside ours, on the same queries.
 
     python benchmarks/smoothing.py [--queries 12] [--samples 200] [--sigma 0.25] [--alpha 0.001]
-        [--metric teacher:efficientnet-lite0@64] [--metric wave-64]
+        [--metric teacher:efficientnet-lite0@96] [--metric wave-96]
 
-Queries are edited copies of gallery pictures, all squashed to the same 64 x 64 square, whose pixels
+Queries are edited copies of gallery pictures, all squashed to the same 96 x 96 square, whose pixels
 every radius is counted in. Smoothing asks the metric about `samples` noised copies of a query and
 proves, but for a chance alpha, how far the entry it finds most often stays that. RetrievalGuard
 (Wu, Zhang and Huang 2022) takes 100,000 samples a query; the cost of so many is extrapolated from
@@ -43,7 +43,7 @@ from model.metrics.ours import EmbedderMetric
 
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 PUBLISHED_SAMPLES = 100_000
-SIDE = 64
+SIDE = 96
 EPSILONS = (0.141, 0.5, 1.0)
 
 
@@ -75,9 +75,9 @@ def main() -> None:
     rng = np.random.default_rng([options.seed, 0])
     pictures = [picture.pixels() for picture in map(open_pictures(GALLERY).__getitem__, _all())]
     queries = _queries(pictures, options.queries, rng)
-    ours = load_metric("wave-64")
+    ours = load_metric("wave-96")
     assert isinstance(ours, EmbedderMetric)
-    names = options.metric or ["teacher:efficientnet-lite0@64"]
+    names = options.metric or ["teacher:efficientnet-lite0@96"]
     proved = _certify(ours, unit_rows(ours.embed(pictures)), queries)
     print(f"{len(pictures)} entries, {len(queries)} queries, radii in pixels of {SIDE} x {SIDE}")
     print(f"\n{ours.name}, certified: one pass each")

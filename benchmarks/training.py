@@ -113,7 +113,7 @@ def bench_distillation(arguments: argparse.Namespace, folder: Path) -> None:
 
 def bench_wave_head(arguments: argparse.Namespace) -> None:
     """The step of the default model: its head, on features that are held."""
-    config, recipe = PRESETS["wave-64"], load_recipe("wave-64")
+    config, recipe = PRESETS["wave-96"], load_recipe("wave-96")
     front = WaveStudent(config, initial_weights(config))
     random, kept = torch.Generator().manual_seed(0), recipe.copies.head_basis
     rows = torch.randn(recipe.batch_size, 15, kept, generator=random).to(arguments.device)
@@ -126,7 +126,7 @@ def bench_wave_head(arguments: argparse.Namespace) -> None:
         return copies_loss(recipe.copies, queries, keys, None, one.metric())[0]
 
     passes = {"float32": step_of(student, loss, arguments.device)}
-    report("wave-64 head", len(rows), passes, arguments)
+    report("wave-96 head", len(rows), passes, arguments)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from model.nets.network import Network
 from model.pixels.decode import DecodedImage, decode_image
 from model.pixels.network_input import NetworkInput, network_input
 
-DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "wave-64.safetensors"
+DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "wave-96.safetensors"
 Arithmetic = Literal["float64", "float32"]
 Claim = Literal["program", "real-arithmetic"]
 

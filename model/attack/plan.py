@@ -35,7 +35,7 @@ class Plan:
         list[str] | None,
         typer.Option(
             "--metric",
-            help="Metric to attack, or NAME=METRIC: wave-64, a checkpoint file, raw, blockmean16, "
+            help="Metric to attack, or NAME=METRIC: wave-96, a checkpoint file, raw, blockmean16, "
             "phash, pdq, teacher:NAME or teacher:NAME@SIDE; repeatable.",
         ),
     ] = None

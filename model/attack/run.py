@@ -20,7 +20,7 @@ from model.errors import AttackError, RetrievalError
 from model.metrics.load import DEFAULT, load_named
 from model.pixels.resize import resize_operator
 
-_GRID_METRICS = [DEFAULT, "teacher:efficientnet-lite0@64"]
+_GRID_METRICS = [DEFAULT, "teacher:efficientnet-lite0@96"]
 # From another start it ends within a hundredth of where it ended before.
 _SHORTEST_RESTARTS = 2
 

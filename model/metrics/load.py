@@ -10,7 +10,7 @@ from model.metrics.metric import Metric
 from model.metrics.ours import EmbedderMetric
 from model.metrics.pixels import BlockMeans
 
-DEFAULT = "wave-64"
+DEFAULT = "wave-96"
 _BASELINES: dict[str, Callable[[], Metric]] = {
     "raw": lambda: BlockMeans(64),
     "blockmean16": lambda: BlockMeans(16),
@@ -22,7 +22,7 @@ _TEACHER = "teacher:"
 
 METRIC_HELP = (
     f"{DEFAULT} (the checkpoint that ships), a checkpoint file, {', '.join(_BASELINES)}, "
-    "or teacher:NAME, with @64 at its end for a teacher behind a 64 x 64 picture"
+    "or teacher:NAME, with @96 at its end for a teacher behind a 96 x 96 picture"
 )
 
 

@@ -15,7 +15,7 @@ class TeacherMetric(DifferentiableMetric):
     """A teacher behind our own resize, with the up-sampling to its input inside.
 
     With an input smaller than the teacher's, an attack and its radius are counted in the pixels of
-    the smaller square: the way to compare a teacher with a network that looks at 64 x 64 pixels.
+    the smaller square: the way to compare a teacher with a network that looks at 96 x 96 pixels.
     """
 
     def __init__(self, teacher: Teacher, input_size: int | None = None) -> None:

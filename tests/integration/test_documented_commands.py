@@ -39,10 +39,10 @@ NOT_RUN = {
 STANDS_FOR = {
     r"\b(PICTURES|DATA|CORPUS)\b": "few",
     r"\bTRIPLETS\b": "triplets",
-    r"\bNAME\.safetensors\b": "wave-64",
+    r"\bNAME\.safetensors\b": "wave-96",
     r"--index NAME\b": "--index default",
     r"\bphotos\b": "few",
-    r"--checkpoint FILE": "--checkpoint " + str(ROOT / "model/checkpoints/wave-64.safetensors"),
+    r"--checkpoint FILE": "--checkpoint " + str(ROOT / "model/checkpoints/wave-96.safetensors"),
     r"/etc/lipsim": "etc",
     # Sizes that take a minute.
     r"--triplets \d+": "--triplets 24",

@@ -268,7 +268,7 @@ def look_through(data: Path, work: Path) -> dict[str, Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(FolderPictures, "__getitem__", noted)
-        material = gathered(small_recipe("wave-64"), Sources(data, work), None)
+        material = gathered(small_recipe("wave-96"), Sources(data, work), None)
     return {"read": sorted(read), "found": [material.contents, list(material.kinds)]}
 
 

@@ -74,7 +74,7 @@ def test_a_metric_is_reported_by_the_name_that_it_is_given(pictures: Path, tmp_p
 
 def test_the_teacher_falls_where_ours_holds(pictures: Path, tmp_path: Path):
     done = attack(
-        pictures, "--metric", "wave-64", "--metric", "teacher:efficientnet-lite0@64",
+        pictures, "--metric", "wave-96", "--metric", "teacher:efficientnet-lite0@64",
         "--queries", 4, "--epsilon", 0.5, "--steps", 10, "--restarts", 1,
         "--shortest-steps", 10, "--out", tmp_path, "--json",
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_the_teacher_falls_where_ours_holds(pictures: Path, tmp_path: Path):
     assert fallen["attacked"] <= 0.25
     assert fallen["certified"] is None
     assert ours["ratio_smallest"] is None or ours["ratio_smallest"] > 1.0
-    assert (tmp_path / "attack.md").read_text().count("| wave-64") == 2
+    assert (tmp_path / "attack.md").read_text().count("| wave-96") == 2
 
 
 def test_a_metric_that_claims_too_much_ends_with_exit_code_1(

@@ -175,7 +175,7 @@ def test_what_cannot_be_done_is_one_line_and_exit_1(pictures, tmp_path, changes,
 def test_a_missing_library_is_one_line_before_a_picture_is_read(monkeypatch, tmp_path, library):
     monkeypatch.setitem(sys.modules, library, None)
     code, said, complaint = call(
-        "distill", "--recipe", "wave-64", "--data", tmp_path / "none", "--out", tmp_path / "run"
+        "distill", "--recipe", "wave-96", "--data", tmp_path / "none", "--out", tmp_path / "run"
     )
     assert (code, said) == (1, "")
     assert complaint.count("\n") == 1
@@ -194,7 +194,7 @@ def test_fine_tuning_refuses_an_unknown_device_too(nights, tmp_path):
 def test_a_second_run_in_a_folder_at_work_is_refused_before_it_keeps_anything(pictures, tmp_path):
     options = ("--set", "views=2", "--set", "head_basis=16", "--set", "kind_weights=")
     splits = ("--set", "train_split=", "--set", "validation_split=", "--set", "warmup_steps=1")
-    data = ("--recipe", "wave-64", "--data", pictures, "--out", tmp_path)
+    data = ("--recipe", "wave-96", "--data", pictures, "--out", tmp_path)
     with RunFolder(tmp_path).claimed():
         code, _, told = call("distill", *data, "--steps", 2, *QUICK, *options, *splits)
         assert (code, told) == (1, f"error: another run is at work in {tmp_path}\n")

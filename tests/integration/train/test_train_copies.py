@@ -12,7 +12,7 @@ from model.nets.checkpoint import load_checkpoint
 from model.nets.network import build_network
 from model.teachers.precomputed import write_embeddings
 
-_CONFIG = small_recipe("wave-64", steps=4, head_basis=24, validate_every=2)
+_CONFIG = small_recipe("wave-96", steps=4, head_basis=24, validate_every=2)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_other_words_of_the_teacher_are_another_run(pictures, tmp_path):
 
 def test_a_free_head_over_views_is_proved_along_each_coordinate(pictures, tmp_path):
     config = small_recipe(
-        "wave-64", steps=4, head_basis=24, embedding_dim=16, validate_every=2,
+        "wave-96", steps=4, head_basis=24, embedding_dim=16, validate_every=2,
         gallery_views="shift",
     )  # fmt: skip
     student, task = built(config, pictures, tmp_path)

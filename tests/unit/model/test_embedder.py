@@ -27,7 +27,7 @@ def embedder() -> Embedder:
 
 @pytest.fixture(scope="module")
 def inputs() -> np.ndarray:
-    return np.random.default_rng(0).random((19, 3, 64, 64))
+    return np.random.default_rng(0).random((19, 3, 96, 96))
 
 
 def picture(height: int, width: int, seed: int = 0) -> DecodedImage:
@@ -36,7 +36,7 @@ def picture(height: int, width: int, seed: int = 0) -> DecodedImage:
 
 
 def test_the_default_says_what_it_is(embedder):
-    assert (embedder.name, embedder.dim, embedder.input_size) == ("wave-64", 140, 64)
+    assert (embedder.name, embedder.dim, embedder.input_size) == ("wave-96", 140, 96)
     assert (embedder.arithmetic, embedder.claim) == ("float64", "program")
     assert embedder.decode_policy == DECODE_POLICY_VERSION
     assert len(bytes.fromhex(embedder.fingerprint)) == 32
@@ -71,7 +71,7 @@ def test_inputs_are_left_as_they_were_and_any_memory_layout_is_read(embedder, in
 
 
 def test_no_inputs_give_no_embeddings(embedder):
-    assert embedder.embed_pixels(np.empty((0, 3, 64, 64))).shape == (0, 140)
+    assert embedder.embed_pixels(np.empty((0, 3, 96, 96))).shape == (0, 140)
     assert embedder.embed_images([]) == []
 
 
@@ -81,7 +81,7 @@ def test_values_outside_the_cube_are_embedded(embedder, inputs):
     assert 0 < moved <= embedder.lipschitz_bound * np.linalg.norm(np.diff(x, axis=0)) * (1 + 1e-9)
 
 
-@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 3, 64, 65), (1, 1, 64, 64), (1, 64, 64, 3), ()])
+@pytest.mark.parametrize("shape", [(3, 96, 96), (1, 3, 96, 97), (1, 1, 96, 96), (1, 96, 96, 3), ()])
 def test_another_shape_is_refused(embedder, shape):
     with pytest.raises(EmbeddingError, match="inputs must be"):
         embedder.embed_pixels(np.zeros(shape))
@@ -89,7 +89,7 @@ def test_another_shape_is_refused(embedder, shape):
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_poison_is_refused(embedder, poison):
-    x = np.zeros((2, 3, 64, 64))
+    x = np.zeros((2, 3, 96, 96))
     x[1, 2, 3, 4] = poison
     with pytest.raises(EmbeddingError, match="finite"):
         embedder.embed_pixels(x)
@@ -98,8 +98,8 @@ def test_poison_is_refused(embedder, poison):
 def test_an_input_that_overflows_is_refused(embedder):
     with pytest.raises(EmbeddingError, match="too large"):
         embedder.embed_pixels(
-            np.full((1, 3, 64, 64), 1e308)
-            * np.random.default_rng(0).choice([-1, 1], (1, 3, 64, 64))
+            np.full((1, 3, 96, 96), 1e308)
+            * np.random.default_rng(0).choice([-1, 1], (1, 3, 96, 96))
         )
 
 
@@ -108,7 +108,7 @@ def test_bytes_pixels_and_inputs_take_the_same_path(embedder):
     buffer = BytesIO()
     Image.fromarray(image.pixels).save(buffer, "PNG")
     vector, gain = embedder.embed(buffer.getvalue())
-    resize = resize_operator(90, 120, 64)
+    resize = resize_operator(90, 120, 96)
     direct = embedder.embed_pixels(resize.apply(decode_image(buffer.getvalue()).pixels)[None])[0]
     assert np.array_equal(vector, direct)
     assert gain == resize.gain
@@ -120,7 +120,7 @@ def test_images_of_many_sizes_keep_their_order_and_their_own_numbers(embedder):
     images = [picture(height, width, seed) for seed, (height, width) in enumerate(sizes)]
     found = embedder.embed_images(images)
     for image, embedding in zip(images, found, strict=True):
-        resize = resize_operator(image.height, image.width, 64)
+        resize = resize_operator(image.height, image.width, 96)
         assert (embedding.height, embedding.width) == (image.height, image.width)
         assert embedding.gain == resize.gain
         whole = embedder.forward_error + embedder.lipschitz_bound * resize.input_error

@@ -34,7 +34,7 @@ def brightness_hash() -> HashMetric:
 def test_the_embedder_is_judged_in_float64_and_pushed_in_float32():
     embedder = Embedder.load()
     metric = metric_of_input(EmbedderMetric(embedder))
-    x = np.random.default_rng(0).uniform(0.0, 1.0, (3, 3, 64, 64))
+    x = np.random.default_rng(0).uniform(0.0, 1.0, (3, 3, 96, 96))
     assert (metric.embed(x) == embedder.embed_pixels(x)).all()
     fast = metric.network(torch.from_numpy(x.astype(np.float32)))
     assert fast.dtype == torch.float32

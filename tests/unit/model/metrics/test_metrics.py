@@ -20,7 +20,7 @@ from model.metrics.metric import DifferentiableMetric, Metric, squares
 from model.metrics.pixels import BlockMeans
 from model.pixels.resize import resize_operator
 
-CERTIFIED = ("wave-64", "raw", "blockmean16", "blockmean8")
+CERTIFIED = ("wave-96", "raw", "blockmean16", "blockmean8")
 # PDQ's library is compiled at install, so not every machine has it.
 HAS_PDQ = importlib.util.find_spec("pdqhash") is not None
 HASHES = ("phash", "pdq") if HAS_PDQ else ("phash",)
@@ -82,7 +82,7 @@ def test_a_square_is_the_certified_resize():
 def test_a_certified_metric_never_moves_further_than_its_input(name, seed, size):
     metric = _LOADED[name]
     rng = np.random.default_rng(seed)
-    x = rng.random((1, 3, 64, 64))
+    x = rng.random((1, 3, metric.input_size, metric.input_size))
     y = np.clip(x + size * rng.standard_normal(x.shape), 0, 1)
     with torch.inference_mode():
         a, b = metric.network(torch.from_numpy(x)), metric.network(torch.from_numpy(y))
@@ -153,7 +153,7 @@ def test_a_blank_picture_has_a_hash_too(metrics):
 
 def test_a_checkpoint_is_named_by_its_path_or_by_its_name():
     embedder = Embedder.load()
-    for spec in ("wave-64", str(DEFAULT_CHECKPOINT)):
+    for spec in ("wave-96", str(DEFAULT_CHECKPOINT)):
         metric = load_metric(spec)
         assert metric.lipschitz_bound == embedder.lipschitz_bound
         assert metric.forward_error == embedder.forward_error

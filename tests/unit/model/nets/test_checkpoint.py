@@ -362,17 +362,17 @@ def test_every_config_survives_its_own_json():
         ("maps", [["12"]], "maps must be a valid integer"),
         ("maps", [[3]], "must keep more"),
         ("input_size", 66, "does not fit"),
-        ("shift", 64, "shift must be below"),
+        ("shift", 96, "shift must be below"),
         ("shift", -1, "shift must be greater than or equal to 0"),
     ],
 )
 def test_a_wave_config_that_is_no_network_is_refused(member, value, words):
-    members = {**config_to_json(PRESETS["wave-64"]), member: value}
+    members = {**config_to_json(PRESETS["wave-96"]), member: value}
     with pytest.raises(ValueError, match=words):
         config_from_json(members)
 
 
 def test_the_shipped_checkpoint_is_the_default_network():
     shipped = load_checkpoint(DEFAULT_CHECKPOINT)
-    assert shipped.config == PRESETS["wave-64"]
-    assert shipped.name == "wave-64"
+    assert shipped.config == PRESETS["wave-96"]
+    assert shipped.name == "wave-96"

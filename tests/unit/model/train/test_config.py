@@ -59,7 +59,7 @@ def test_the_second_step_never_falls_back_to_another_loss():
         ({"tensorboard": "maybe"}, "tensorboard must be a valid boolean"),
         ({"precision": "float16"}, "precision must be 'float32' or 'bfloat16'"),
         ({"preset": 3}, "preset must be a valid string"),
-        ({"preset": "huge"}, "preset must be one of wave-64, wave-64-averaged, small"),
+        ({"preset": "huge"}, "preset must be one of wave-96, wave-64, small"),
         ({"task": "nobody"}, "task must be one of distill, finetune, copies, got 'nobody'"),
         ({"task": {"a": 1}}, "task must be one of"),
         ({"margin": 0.5}, "no setting of this task is called 'margin'"),

@@ -138,7 +138,7 @@ def test_the_estimate_is_the_largest_singular_value_of_the_derivative(seed):
 
 
 def test_a_wavelet_student_passes_the_same_gate(tmp_path):
-    config = PRESETS["wave-64"]
+    config = PRESETS["wave-96"]
     student = wave_student.WaveStudent(config, wave_student.initial_weights(config))
     proved = write(student, tmp_path / "a.safetensors")
     assert 0.9 < proved.training["lipschitz_estimate"] <= proved.lipschitz_bound <= LARGEST_BOUND

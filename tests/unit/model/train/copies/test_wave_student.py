@@ -1,7 +1,5 @@
 """The trained wavelet network is the served one, at every step."""
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 import torch
@@ -14,15 +12,17 @@ from model.nets.presets import PRESETS
 from model.train.copies import head_task
 from model.train.copies.head_student import HeadStudent
 from model.train.copies.wave_student import (
+    HEAD_NORM,
     WaveStudent,
     initial_weights,
-    nearest_contraction,
     nearest_orthonormal,
     orthonormalised,
+    scale_head,
 )
 from model.train.proof import check_same
 
-_CONFIG = PRESETS["wave-64"]
+_CONFIG = PRESETS["wave-96"]
+_FEATURES = 13_824
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def shipped():
 
 
 def _inputs(count=2, seed=0):
-    return torch.from_numpy(np.random.default_rng(seed).random((count, 3, 64, 64)))
+    return torch.from_numpy(np.random.default_rng(seed).random((count, 3, 96, 96)))
 
 
 def test_a_student_of_the_shipped_weights_is_the_shipped_network(shipped):
@@ -74,23 +74,32 @@ def test_a_student_that_was_not_put_back_is_told_from_its_export(shipped):
 
 def test_a_head_in_a_basis_is_the_head_it_stands_for(shipped):
     front = WaveStudent(shipped.config, shipped.weights)
-    basis = torch.linalg.qr(torch.randn(6144, 40, generator=torch.Generator().manual_seed(2)))[0]
-    mix = nearest_contraction(torch.randn(512, 40, generator=torch.Generator().manual_seed(3)), 0.9)
-    student = HeadStudent(front, basis, torch.full((6144,), 0.1), mix, torch.arange(512.0) / 512)
+    generator = torch.Generator().manual_seed(2)
+    basis = torch.linalg.qr(torch.randn(_FEATURES, 40, generator=generator))[0]
+    mix, offset = torch.randn(140, 40, generator=generator), torch.arange(140.0) / 140
+    student = HeadStudent(front, basis, torch.full((_FEATURES,), 0.1), mix, offset)
+    student.constrain()
     network = build_network(shipped.config, student.export())
     assert network.prove().lipschitz_bound <= 1.0 + 1e-6
     check_same(student, network)
     assert [name for name, p in student.named_parameters() if p.requires_grad] == ["mix", "offset"]
 
 
-def test_projections_are_the_nearest_ones():
+def test_a_projection_is_the_nearest_orthonormal_map():
     weight = torch.randn(3, 5, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
-    orthonormal, contraction = nearest_orthonormal(weight), nearest_contraction(weight, 0.5)
+    orthonormal = nearest_orthonormal(weight)
     assert torch.allclose(orthonormal @ orthonormal.T, torch.eye(3, dtype=torch.float64))
-    u, s, v = torch.linalg.svd(weight, full_matrices=False)
-    assert torch.allclose(contraction, (u * s.clamp_max(0.5)) @ v)
-    inside = 0.1 * orthonormal
-    assert nearest_contraction(inside, 0.5) is inside
+    u, _, v = torch.linalg.svd(weight, full_matrices=False)
+    assert torch.allclose(orthonormal, u @ v)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 50.0])
+def test_a_head_is_scaled_to_its_norm_with_its_offset(scale):
+    before = scale * torch.randn(3, 5, generator=torch.Generator().manual_seed(6))
+    weight, offset = before.clone(), torch.full((3,), scale)
+    scale_head(weight, offset)
+    assert float(torch.linalg.matrix_norm(weight, 2)) == pytest.approx(HEAD_NORM, rel=1e-6)
+    assert torch.allclose(weight / offset[0], before / scale, rtol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (96, 192), (192, 96)])
@@ -121,9 +130,13 @@ def test_a_small_step_is_undone_without_a_decomposition(shipped, monkeypatch):
 
 def test_features_are_computed_where_the_front_is(shipped, monkeypatch):
     """No accelerator is needed to see that: this device computes nothing."""
-    monkeypatch.setattr(WaveStudent, "arithmetic", lambda *_: nullcontext())  # it knows no short
+    devices = []
+    monkeypatch.setattr(
+        WaveStudent, "features", lambda _, x: (devices.append(x.device), x.flatten(1))[1]
+    )
     front = WaveStudent(shipped.config, shipped.weights).to("meta")
-    assert head_task._features_of(front, _inputs(2).numpy()).is_meta
+    head_task._features_of(front, _inputs(2).numpy())
+    assert devices == [torch.device("meta")]
 
 
 def _unprojected(student):
