@@ -26,7 +26,7 @@ def verify_index(data_dir: Path, name: str, version: str | None = None) -> Manif
     current = layout.read_current(paths) if version is None else None
     chosen = str(version) if current is None else current.version
     manifest = check_version(layout.existing_version(paths, chosen), deep=True)
-    if manifest.version != chosen or (current is not None and current.seal != manifest.seal()):
+    if manifest.version != chosen or (current is not None and current.seal != manifest.seal):
         raise IndexFormatError(f"{chosen}/{MANIFEST} is not the one that CURRENT or its name means")
     return manifest
 
@@ -60,7 +60,7 @@ def roll_back(data_dir: Path, name: str, to: str | None = None) -> Manifest:
         manifest = check_version(layout.existing_version(paths, to))
         if manifest.version != to:
             raise IndexFormatError(f"{to}/{MANIFEST} describes {manifest.version}: it was moved")
-        layout.write_current(paths, layout.Current(to, manifest.seal()))
+        layout.write_current(paths, layout.Current(to, manifest.seal))
         return manifest
 
 

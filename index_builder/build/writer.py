@@ -213,7 +213,7 @@ def _publish(paths: layout.IndexPaths, aside: Path, manifest: Manifest) -> None:
     check_version(aside)
     aside.rename(paths.version(manifest.version))
     layout.fsync(paths.versions)
-    layout.write_current(paths, layout.Current(manifest.version, manifest.seal()))
+    layout.write_current(paths, layout.Current(manifest.version, manifest.seal))
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

@@ -257,7 +257,7 @@ class GalleryIndex:
             raise EmbeddingError("a query embedding must be finite")
 
     def _check_seal(self, current: layout.Current | None) -> None:
-        if current is not None and current.seal != self.manifest.seal():
+        if current is not None and current.seal != self.manifest.seal:
             raise IndexFormatError(
                 f"CURRENT of index {self.name!r} names {self.version} with another seal: one of "
                 "the two is damaged; choose a version with `rollback --to VERSION`"

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -115,12 +116,13 @@ class Manifest:
     def operating_points(self) -> list[str]:
         return self.calibration.names if self.calibration else []
 
+    @cached_property
     def seal(self) -> str:
-        """Sha256 of the manifest's content: the identity of the version."""
+        """Sha256 of the manifest's content: the identity of the version, said in each answer."""
         return hashlib.sha256(_canonical(self._fields())).hexdigest()
 
     def to_bytes(self) -> bytes:
-        return _canonical({**self._fields(), "seal": self.seal()})
+        return _canonical({**self._fields(), "seal": self.seal})
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Manifest":
@@ -140,7 +142,7 @@ class Manifest:
             if "views" in fields:
                 fields["views"] = tuple(fields["views"])
             manifest = cls(**fields, files=files)
-            is_whole = manifest.seal() == seal and manifest.to_bytes() == raw
+            is_whole = manifest.seal == seal and manifest.to_bytes() == raw
             manifest.check_values()
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
             raise IndexFormatError(f"{MANIFEST} is damaged: {exc}") from exc

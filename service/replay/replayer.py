@@ -151,7 +151,7 @@ class Replayer:
                 decode_policy=self._embedder.decode_policy,
             )
         index = self._indexes[key]
-        if index.manifest.seal() != audit["index_seal"]:
+        if index.manifest.seal != audit["index_seal"]:
             raise ReplayError(f"index {key[0]!r} {key[1]} is another version of that name")
         return index
 

@@ -86,7 +86,7 @@ def build_audit(
         pixels_sha256=pixels_sha256,
         decode_policy=embedder.decode_policy,
         decoders=decoder_versions(),
-        index_seal=index.manifest.seal(),
+        index_seal=index.manifest.seal,
         options=AuditedOptions(
             **options.model_dump(include=AuditedOptions.model_fields.keys() - {"k"}), k=k
         ),

@@ -169,7 +169,7 @@ def make_old(data_dir: Path, name: str = "default") -> Manifest:
     old = replace(now, schema=schema, files=files, vectors=None, views=None)
     (directory / "rows.npy").unlink()
     (directory / "manifest.json").write_bytes(old.to_bytes())
-    layout.write_current(paths, layout.Current(version, old.seal()))
+    layout.write_current(paths, layout.Current(version, old.seal))
     return old
 
 

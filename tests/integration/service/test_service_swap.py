@@ -159,7 +159,7 @@ def test_an_index_of_another_model_is_refused_by_name(own: tuple[Path, Path]):
     version = data / "indexes/default/versions/v000001"
     manifest = replace(read_manifest(version), model_fingerprint="0" * 64)
     (version / "manifest.json").write_bytes(manifest.to_bytes())
-    write_current(index_paths(data, "default"), Current("v000001", manifest.seal()))
+    write_current(index_paths(data, "default"), Current("v000001", manifest.seal))
     with open_client(Settings(data_dir=data)) as client:
         status = client.get("/v1/indexes").json()["indexes"][0]
         assert status["status"] == "refused"

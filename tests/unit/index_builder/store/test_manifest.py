@@ -51,7 +51,7 @@ OLD = {
 def test_a_manifest_comes_back_as_it_was_written(changes: dict[str, object]):
     written = manifest(**changes)
     assert Manifest.from_bytes(written.to_bytes()) == written
-    assert Manifest.from_bytes(written.to_bytes()).seal() == written.seal()
+    assert Manifest.from_bytes(written.to_bytes()).seal == written.seal
 
 
 def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed():
