@@ -109,7 +109,7 @@ def calibrate_index(
 
     `k` is of the search whose margin is thresholded; with k = 1 a result must stand clear of every
     other entry, so a picture that is in the gallery twice matches neither. `cosine_weight` is what
-    the cosine counts beside the margin, 0 to 2; None chooses the one with the best recall. The seed
+    the cosine counts beside the margin, 0 to 8; None chooses the one with the best recall. The seed
     is of edits, choice and halves.
 
     Raises:
@@ -210,7 +210,7 @@ def _too_few(name: str, target: float, pictures: int | str) -> LeftOut:
     reason = (
         f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures in "
         f"the smaller half, it takes {trials_needed(target)}: give {pictures_wanted(target)} "
-        "pictures or more (halves are drawn by hash)"
+        "pictures or more (halves are drawn by hash); in a list (--pairs) they may be strangers"
     )
     return LeftOut(name, target, reason)
 

@@ -8,7 +8,7 @@ files one picture is in `index_builder.calibration.query_groups`.
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,16 +88,18 @@ class Listing(NamedTuple):
 
 
 class SyntheticPairs:
-    """Edited copies of those pictures of a collection whose bytes are in the index.
+    """Edited copies of those pictures of some collections whose bytes are in the index.
 
     Files of one entry, such as one picture saved twice, are one picture: one of them is used, for
-    at most one query of each kind. The collection is opened and read twice.
+    at most one query of each kind. Each collection is opened and read twice.
     """
 
     kind: PairsKind = "synthetic"
 
-    def __init__(self, open_source: Callable[[], Source], *, source: str, queries: int) -> None:
-        self._open_source, self.source, self._queries = open_source, source, queries
+    def __init__(
+        self, openers: Sequence[Callable[[], Source]], *, source: str, queries: int
+    ) -> None:
+        self._openers, self.source, self._queries = openers, source, queries
 
     def jobs(
         self,
@@ -108,11 +110,12 @@ class SyntheticPairs:
     ) -> Listing:
         """Choose pictures by hash, so that the choice depends on the gallery and the seed only."""
         entries = {item.content_sha256: item.number for item in index.items.items()}
-        source = self._open_source()
+        sources = [opener() for opener in self._openers]
+        sizes = [source.size for source in sources if source.size is not None]
+        total = sum(sizes) if len(sizes) == len(sources) else None
         found: set[str] = set()
-        told = progress.counter("looking for pictures of the index", source.size, "files")
-        with told as advance:
-            for content, _, _ in _contents(source):
+        with progress.counter("looking for pictures of the index", total, "files") as advance:
+            for content, _, _ in _contents(sources):
                 found.add(content)
                 advance()
         # Of the files of an entry the one of the smallest hash: it comes last and stays.
@@ -121,17 +124,17 @@ class SyntheticPairs:
         if not chosen:
             raise SourceError(
                 f"no file of {self.source} is in index {index.name!r} {index.version}: calibrate "
-                "with the collection it was built from, or with --pairs"
+                "with the collections it was built from, or with --pairs"
             )
         kinds = _kinds_of(chosen, self._queries)
-        total = sum(map(len, kinds.values()))
-        return Listing(self._jobs(entries, kinds, seed), total, list(kinds))
+        queries = sum(map(len, kinds.values()))
+        return Listing(self._jobs(entries, kinds, seed), queries, list(kinds))
 
     def _jobs(
         self, entries: dict[str, int], kinds: dict[str, list[str]], seed: int
     ) -> Iterator[_Job]:
         waiting = set(kinds)
-        for content, path, data in _contents(self._open_source()):
+        for content, path, data in _contents([opener() for opener in self._openers]):
             if content in waiting:
                 waiting.remove(content)
                 labels = [
@@ -249,10 +252,11 @@ def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _contents(source: Source) -> Iterator[tuple[str, str, bytes]]:
-    for item in source.items():
-        if item.problem is None:
-            yield hashlib.sha256(item.data).hexdigest(), item.path, item.data
+def _contents(sources: Iterable[Source]) -> Iterator[tuple[str, str, bytes]]:
+    for source in sources:
+        for item in source.items():
+            if item.problem is None:
+                yield hashlib.sha256(item.data).hexdigest(), item.path, item.data
 
 
 def _hash(seed: int, group: str) -> str:

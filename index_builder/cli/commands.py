@@ -27,7 +27,7 @@ from index_builder.calibration.queries import LabelledPairs, SyntheticPairs
 from index_builder.cli import options as taken
 from index_builder.cli import reports
 from index_builder.cli.options import IndexOptions, SourceArgument, VersionOption
-from index_builder.sources.open_source import name_of, open_sources
+from index_builder.sources.open_source import name_of, open_source, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
 from model.certificate.statistic import COSINE_WEIGHTS, LARGEST_COSINE_WEIGHT
@@ -193,9 +193,10 @@ def export(
 @command()
 def calibrate(
     source: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Argument(
-            help="The collection the index was built from; edited copies are made.",
+            help="What the index was built from, as for `build`, each that was added too; edited "
+            "copies are made.",
             metavar="SOURCE",
             parser=taken.path_given,
         ),
@@ -247,10 +248,12 @@ def calibrate(
 ) -> None:
     """Measure which margin means "copy" here; write a version with named operating points."""
     limits = options.limits
-    if source is not None and pairs is None:
-        opened = functools.partial(open_sources, [source], max_bytes=limits.max_image_bytes)
-        chosen = SyntheticPairs(opened, source=str(source), queries=queries)
-    elif source is None and pairs is not None:
+    if source and pairs is None:
+        openers = [
+            functools.partial(open_source, one, max_bytes=limits.max_image_bytes) for one in source
+        ]
+        chosen = SyntheticPairs(openers, source=name_of(source), queries=queries)
+    elif pairs is not None and not source:
         chosen = LabelledPairs(pairs)
     else:
         raise typer.BadParameter("give either SOURCE or --pairs", param_hint="SOURCE")

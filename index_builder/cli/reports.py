@@ -106,6 +106,7 @@ def show_version(output: Output, paths: layout.IndexPaths, version: str) -> None
     fields = asdict(manifest)
     del fields["calibration"], fields["counts"], fields["files"]
     lines = [f"{index} {summary(manifest)}", f"  path: {directory.absolute()}"]
+    fields["views"] = ", ".join(manifest.view_names)
     lines += [f"  {name}: {value}" for name, value in fields.items()]
     lines.append(f"  counts: {_in_words(manifest.counts) or 'none'}")
     lines += [

@@ -1,6 +1,7 @@
 """Shared by the tests of calibration: queries made of a collection, and the small real embedder."""
 
 import sys
+from functools import partial
 
 from index_tools import MAX_BYTES, TinyEmbedder
 
@@ -14,10 +15,9 @@ PICTURES = 660
 LIMITS = DecodeLimits()
 
 
-def copies(source, queries):
-    return SyntheticPairs(
-        lambda: open_source(source, max_bytes=MAX_BYTES), source=str(source), queries=queries
-    )
+def copies(source, queries, *more):
+    openers = [partial(open_source, one, max_bytes=MAX_BYTES) for one in (source, *more)]
+    return SyntheticPairs(openers, source=str(source), queries=queries)
 
 
 def calibrate(data_dir, pairs, *, model=0, **options):

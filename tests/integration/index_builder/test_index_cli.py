@@ -266,9 +266,17 @@ def test_a_relative_data_dir_is_named_in_full(tmp_path, monkeypatch):
     assert f"no index 'default' in {tmp_path / 'data'}" in invoke("verify").stderr
 
 
+def test_calibrate_opens_every_source_that_it_is_given(tmp_path):
+    folder, missing = write_folder(tmp_path / "a", 4), tmp_path / "b"
+    invoke("build", folder, "--views", "none", "--data-dir", tmp_path)
+    told = invoke("calibrate", folder, missing, "--data-dir", tmp_path)
+    assert told.exit_code == 1
+    assert f"no folder, archive, list or picture at {missing}" in told.stderr
+
+
 def test_info_is_for_people_and_shows_no_programs_notation(data_dir):
     told = invoke("info", "--data-dir", data_dir).stdout
-    assert not set("{}[]") & set(told)
+    assert not set("{}[]()'") & set(told.split("\n", 1)[1])
     assert "  counts: 1 quarantined, 4 reused, 4 unchanged" in told
     assert re.search(r"\n  vectors\.npy: \d+ bytes, sha256 [0-9a-f]{64}\n", told)
     assert f"path: {data_dir}/indexes/default/versions/v000002" in told
