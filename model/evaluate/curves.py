@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from model.cli.libraries import import_foreign
-from model.evaluate.radii import PROVED
+from model.evaluate.radii import PROVED, stated_over
 from model.evaluate.rows import Row, chosen, values
 
 _TITLES = {"retrieval": "Certified recall@1", "2afc": "Certified 2AFC score"}
@@ -72,7 +72,7 @@ def draw_plots(
 
     `side` is that of the square that radii are stated at, where it is not each metric's own.
     """
-    over = "the network's input" if side is None else f"{side} x {side} pixels"
+    over = stated_over(side)
     files: dict[str, bytes] = {}
     for task in dict.fromkeys(curve.task for curve in curves):
         of_task = [curve for curve in curves if curve.task == task]

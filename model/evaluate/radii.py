@@ -13,6 +13,11 @@ UPLOAD = {"unit": "upload", "formula": "ours"}
 NORMALISED = {"unit": "input", "formula": "normalised"}
 
 
+def stated_over(side: int | None) -> str:
+    """What radii are l2 lengths over: `side` is of the square that all are stated at, if any."""
+    return "the network's input" if side is None else f"{side} x {side} pixels"
+
+
 @dataclass(frozen=True, eq=False)
 class Proof:
     """What is proved of a metric and of the vectors it computed.

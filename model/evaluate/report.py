@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterable, Sequence
 
 from model.cli.tables import markdown_table
-from model.evaluate.radii import NORMALISED, PROVED, UPLOAD
+from model.evaluate.radii import NORMALISED, PROVED, UPLOAD, stated_over
 from model.evaluate.rows import Row, chosen, values
 
 Columns = list[tuple[str, list[Row]]]
 """A title, and the rows whose values stand below it."""
 
 _NORMALISED = "paper's formula (unsound where the embedding norm is below 1)"
-_INPUT = "l2 over the network's input in [0, 1]"
 
 
 def markdown(record: Row, rows: Sequence[Row], plots: Iterable[str]) -> str:
@@ -24,7 +23,7 @@ def markdown(record: Row, rows: Sequence[Row], plots: Iterable[str]) -> str:
     parts = [f"# Evaluation of {names[0]}", _origin(record), summary(record, rows)]
     for task, section in _SECTIONS.items():
         if of_task := chosen(rows, task=task):
-            parts += section(of_task, names)
+            parts += section(of_task, names, f"l2 over {stated_over(record['side'])} in [0, 1]")
     if plots := list(plots):
         parts += ["## Plots", *(f"![{name}]({name})" for name in plots)]
     if checked := record.get("expectations"):
@@ -40,7 +39,10 @@ def summary(record: Row, rows: Sequence[Row]) -> str:
     for title, found in columns:
         titles.setdefault(found[0]["count"], []).append(title)
     cases = "; ".join(f"{count} ({', '.join(of)})" for count, of in titles.items())
-    return f"{pivot('metric', names, columns)}\n\nPercent of so many cases: {cases}."
+    said = f"Percent of so many cases: {cases}."
+    if any(found[0].get("epsilon") for _, found in columns):
+        said += f" Certified at so much of l2 over {stated_over(record['side'])}."
+    return f"{pivot('metric', names, columns)}\n\n{said}"
 
 
 def pivot(field: str, keys: Sequence[str | None], columns: Columns, title: str = "") -> str:
@@ -113,17 +115,17 @@ def _about(metric: Row) -> str:
     return ", ".join(facts)
 
 
-def _retrieval(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _retrieval(rows: Sequence[Row], names: Sequence[str], lengths: str) -> list[str]:
     natural, certified = chosen(rows, figure="recall"), chosen(rows, figure="certified_recall", k=1)
     columns = [(f"recall@{k}", chosen(natural, by="all", k=k)) for k in values(natural, "k")]
-    said = f"Certified recall@1 by budget, {_INPUT}:"
+    said = f"Certified recall@1 by budget, {lengths}:"
     return [
         "## Retrieval of originals by edited copies",
         *_proved(names, said, columns, chosen(natural, k=1), certified),
     ]
 
 
-def _copies(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _copies(rows: Sequence[Row], names: Sequence[str], _: str) -> list[str]:
     recall = chosen(rows, figure="copy_recall")
     columns = [
         (f"{statistic}, {100 * rate:g} % FP", chosen(recall, statistic=statistic, rate=rate))
@@ -131,12 +133,14 @@ def _copies(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
         for statistic in values(recall, "statistic")
     ]
     count = chosen(rows, figure="false_positive_rate")[0]["count"]
+    too_few = [f"{100 * rate:g} %" for rate in values(recall, "rate") if rate * count < 1.0]
+    alone = f" At {' and '.join(too_few)} of so few none may pass." if too_few else ""
     title, first = columns[0]
     return [
         "## Copy detection with absent originals",
         "Each seventh of the originals is taken out in turn. Recall of copies whose original is"
         " there, where the threshold lets at most the given share of"
-        f" {count} copies of absent originals pass (false positives, FP):",
+        f" {count} copies of absent originals pass (false positives, FP).{alone}",
         pivot("metric", names, [(name, chosen(found, by="all")) for name, found in columns]),
         *_weights(rows),
         *_divided(names, title, chosen(first, by="edit"), []),
@@ -157,7 +161,7 @@ def _weights(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _labels(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _labels(rows: Sequence[Row], names: Sequence[str], _: str) -> list[str]:
     parts = ["## Labels of nearest neighbours"]
     if accuracy := chosen(rows, figure="label_accuracy"):
         parts.append("Leave-one-out 1-NN accuracy, classes with at least 6 members:")
@@ -173,10 +177,10 @@ def _labels(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
     return parts
 
 
-def _triplets(rows: Sequence[Row], names: Sequence[str]) -> list[str]:
+def _triplets(rows: Sequence[Row], names: Sequence[str], lengths: str) -> list[str]:
     natural, certified = chosen(rows, figure="score"), chosen(rows, figure="certified_score")
     columns = [("score", chosen(natural, by="all"))]
-    said = f"Score, and certified score by budget, {_INPUT}; a tie is not certified:"
+    said = f"Score, and certified score by budget, {lengths}; a tie is not certified:"
     parts = ["## 2AFC", *_proved(names, said, columns, natural, certified)]
     for row in chosen(rows, figure="norm_below_1"):
         small = round(row["value"] * row["count"])

@@ -85,7 +85,7 @@ def test_budgets_that_lie_close_have_columns_of_their_own():
 
 def test_the_summary_says_of_how_many_cases_its_shares_are():
     said = summary(RECORD, triplet_rows())
-    assert said.endswith("Percent of so many cases: 4 (2AFC, 2AFC certified at 0.5).")
+    assert "Percent of so many cases: 4 (2AFC, 2AFC certified at 0.5). Certified at" in said
     rows = [
         row("retrieval", "hash", "recall", 1.0, 22, k=1),
         row("knn", "hash", "label_accuracy", 1.0, 11, k=1),
@@ -93,6 +93,17 @@ def test_the_summary_says_of_how_many_cases_its_shares_are():
     ]
     said = summary(RECORD, rows)
     assert said.endswith("cases: 22 (recall@1); 11 (1-NN); 7 (1-NN stamps).")
+
+
+def test_every_table_of_radii_says_what_they_are_lengths_over():
+    rows = triplet_rows()
+    rows.append(row("retrieval", "ours", "recall", 1.0, 8, k=1))
+    rows.append(row("retrieval", "ours", "certified_recall", 1.0, 8, k=1, epsilon=0.5, **PROVED))
+    for side, over in ((None, "the network's input"), (64, "64 x 64 pixels")):
+        report = markdown({**RECORD, "side": side}, rows, [])
+        assert report.count(f"by budget, l2 over {over} in [0, 1]") == 2
+        assert f"Certified at so much of l2 over {over}." in summary({**RECORD, "side": side}, rows)
+        assert side is None or "the network's input in [0, 1]" not in report
 
 
 def test_groups_stand_beside_each_other_by_metric_and_by_budget():
@@ -157,4 +168,16 @@ def test_copies_by_a_calibrated_sum_say_which_weight_it_has():
     assert "copies by calibrated sum, 1 % FP" in summary(RECORD, rows)
     assert "| metric | margin, 1 % FP | calibrated, 1 % FP |" in table_rows(report)
     assert "measured on the other, 4 copies: ours 0.5 at 1 %." in report
+    assert "At 1 % of so few none may pass." in report
     assert "*calibrated*" not in markdown(RECORD, rows[:1] + rows[3:], [])
+
+
+def test_rates_are_only_said_to_let_none_pass_where_that_is_so():
+    rows = [
+        row("copies", "ours", figure, 0.0, 120, rate=rate, statistic="margin")
+        for figure in ("copy_recall", "false_positive_rate")
+        for rate in (0.01, 0.001)
+    ]
+    assert "pass (false positives, FP). At 0.1 % of so few none may pass." in markdown(
+        RECORD, rows, []
+    )
