@@ -51,7 +51,7 @@ class MatchRule:
     Attributes:
         k: how many competitors must stand clear of the result's place: the k-th nearest decides.
         threshold: in (0, 1 + cosine_weight).
-        cosine_weight: in [0, 2].
+        cosine_weight: in [0, `LARGEST_COSINE_WEIGHT`].
     """
 
     k: int
