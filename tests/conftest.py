@@ -44,14 +44,19 @@ def cases(pytestconfig: pytest.Config) -> int:
     return pytestconfig.getoption("cases")
 
 
-@pytest.fixture
-def without_shape_checks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For tests of numbers that call small functions a hundred thousand times.
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Of marked tests no call's shapes are checked, nor of what their fixtures do.
 
-    Checking the shapes of each call takes longer than the call; other tests of the same
-    functions do.
+    A fixture would come too late: those of a session are made before those of a test.
     """
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    was = jaxtyping.config.jaxtyping_disable
+    is_marked = item.get_closest_marker("without_shape_checks") is not None
+    jaxtyping.config.update("jaxtyping_disable", was or is_marked)
+    try:
+        return (yield)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", was)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -4,7 +4,7 @@ Everything is in embedding space and of the full gallery: no candidates, no tail
 Gram matrix. Pair distances come from differences formed first, thresholds from extended precision.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,7 +19,7 @@ class Truth:
     order: float
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class World:
     """A gallery, and how the embedding of a query may move.
 
@@ -35,10 +35,13 @@ class World:
     items: np.ndarray | None = None
     scales: np.ndarray | None = None
     error: float = 0.0
+    # What was found already: of one query many answers are checked, with the same items in them.
+    radii: dict = field(default_factory=dict, init=False)
+    scores: dict = field(default_factory=dict, init=False)
 
     def __post_init__(self):
         if self.items is None:
-            self.items = np.arange(self.rows.shape[0])
+            object.__setattr__(self, "items", np.arange(self.rows.shape[0]))
 
     @property
     def count(self):
@@ -76,6 +79,13 @@ def row_radii(query, world, row):
 
 def item_radii(query, world, item):
     """The same of items, (count,): least over another's rows of the largest over its own."""
+    key = query.tobytes(), int(item)
+    if key not in world.radii:
+        world.radii[key] = _item_radii(query, world, item)
+    return world.radii[key]
+
+
+def _item_radii(query, world, item):
     best = np.max([row_radii(query, world, row) for row in world.views(item)], axis=0)
     of_items = np.full(world.count, np.inf)
     np.minimum.at(of_items, world.items, best)
@@ -99,11 +109,19 @@ def cosine_flip(query, row, threshold):
     return float(norm * np.sin(np.minimum(np.abs(limit - now), np.pi / 2)))
 
 
+def item_scores(query, world):
+    """The best of each item's rows, (count,)."""
+    key = query.tobytes()
+    if key not in world.scores:
+        best = np.full(world.count, -np.inf, np.longdouble)
+        np.maximum.at(best, world.items, scores(query, world.rows))
+        world.scores[key] = best
+    return world.scores[key]
+
+
 def ranking(query, world, k, max_distance=None):
     """Item numbers of the true answer, best first."""
-    exact = scores(query, world.rows)
-    best = np.full(world.count, -np.inf, np.longdouble)
-    np.maximum.at(best, world.items, exact)
+    best = item_scores(query, world)
     order = np.lexsort((np.arange(best.size), -best))[:k]
     if max_distance is None:
         return order

@@ -3,7 +3,7 @@
 import itertools
 
 import numpy as np
-from bruteforce import ranking, scores, truth
+from bruteforce import item_scores, ranking, truth
 
 
 def violations(certificate, query, world, *, numbers, k, scale, max_distance=None):
@@ -59,11 +59,8 @@ def _list_violations(answer, query, world, k, max_distance):
     if len(set(answer.tolist())) != answer.size:
         return ["an entry is listed twice"]
     rounding = 1e-12 * float(np.linalg.norm(query))
-    best, sought = (
-        np.array([float(scores(query, world.rows[world.views(item)]).max()) for item in items])
-        for items in (answer, wanted)
-    )
-    difference = np.abs(best - sought)
+    best = item_scores(query, world).astype(np.float64)
+    difference = np.abs(best[answer] - best[wanted])
     if (difference > rounding).any():
         return [f"rank {int(difference.argmax())} is entry {answer[difference.argmax()]}"]
     for before, after in itertools.pairwise(answer):

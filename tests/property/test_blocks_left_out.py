@@ -7,6 +7,8 @@ from galleries import everything, unit_rows
 from model.certificate import scan
 from model.certificate.match import MatchRule, judge, measure_statistics
 
+pytestmark = pytest.mark.without_shape_checks
+
 # Rows of a block, as a gallery of some thousand numbers a row has them.
 NARROW = 64
 

@@ -4,6 +4,7 @@ import itertools
 import math
 
 import numpy as np
+import pytest
 from galleries import KINDS, everything, norm_deviation, retrieve
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 from model.certificate.pairs import Candidates
 from model.certificate.search import certify_search
 from model.errors import CertificateError
+
+pytestmark = pytest.mark.without_shape_checks
 
 seeds = st.integers(0, 2**32 - 1)
 kinds = st.sampled_from(sorted(KINDS))

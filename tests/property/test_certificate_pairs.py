@@ -3,11 +3,14 @@
 import math
 
 import numpy as np
+import pytest
 from attacks import move
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from model.certificate.similarity import certify_pair
+
+pytestmark = pytest.mark.without_shape_checks
 
 seeds = st.integers(0, 2**32 - 1)
 dimensions = st.sampled_from([2, 3, 16, 128, 512])

@@ -8,7 +8,7 @@ from galleries import KINDS, everything, retrieve
 
 from model.certificate.search import certify_search
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 LIPSCHITZ, GAIN, ERROR = 1.0 + 3e-8, 2.47, 1e-7
 SCALE = LIPSCHITZ * GAIN
@@ -26,11 +26,11 @@ def certify(query, candidates, k, max_distance=None, error=ERROR):
     )
 
 
-def check(certificate, query, gallery, candidates, *, k, max_distance=None):
+def check(certificate, query, world, candidates, *, k, max_distance=None):
     found = violations(
         certificate,
         query,
-        World(gallery, error=ERROR),
+        world,
         numbers=candidates.rows,
         k=k,
         scale=SCALE,
@@ -52,12 +52,13 @@ LARGE += [("near_equal", 5000, 1792)]
 def check_gallery(kind, count, dimension, *, queries, ks):
     rng = np.random.default_rng(count + dimension)
     gallery, asked = KINDS[kind](rng, count, dimension)
+    world = World(gallery, error=ERROR)
     for query in asked[:queries]:
         for k in ks:
             for candidates in (everything(gallery), retrieve(query, gallery, 128)):
                 certificate = certify(query, candidates, k)
                 if certificate.is_proved:
-                    check(certificate, query, gallery, candidates, k=k)
+                    check(certificate, query, world, candidates, k=k)
                 assert certificate.is_proved or not candidates.are_all
 
 
@@ -89,6 +90,7 @@ def test_few_candidates_give_sound_radii_even_where_the_ranking_is_not_proved(ki
 @pytest.mark.parametrize("kind", ["clustered", "near_duplicates"])
 def test_a_threshold_never_makes_a_radius_unsound(kind):
     gallery, asked = KINDS[kind](np.random.default_rng(5), 1500, 64)
+    world = World(gallery, error=ERROR)
     for query in asked[:6]:
         near = np.sort(certify(query, everything(gallery), 50).distances)
         midway = (near[:-1] + near[1:]) / 2
@@ -96,7 +98,7 @@ def test_a_threshold_never_makes_a_radius_unsound(kind):
             for candidates in (everything(gallery), retrieve(query, gallery, 128)):
                 certificate = certify(query, candidates, 10, limit)
                 if certificate.is_proved:
-                    check(certificate, query, gallery, candidates, k=10, max_distance=limit)
+                    check(certificate, query, world, candidates, k=10, max_distance=limit)
 
 
 @pytest.mark.parametrize("kind", ["isotropic", "clustered", "near_duplicates"])

@@ -17,7 +17,7 @@ from model.evaluate.standing import Gallery
 from model.metrics.load import load_metric
 from model.pixels.views import VIEW_SETS
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 KS = (1, 3, 10)
 BOUND = 1.0 + 3e-8

@@ -15,7 +15,7 @@ from model.certificate.match import MatchRule, judge, measure_margins
 from model.certificate.pairs import Slack
 from model.certificate.scan import PairScan
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 
 def found_violations() -> list[str]:

@@ -11,6 +11,8 @@ from model.nets.error_propagation import ActivationBounds, carried, reciprocal_d
 from model.nets.network import build_network
 from model.nets.published import published_scalings
 
+pytestmark = pytest.mark.without_shape_checks
+
 SHORT, WIDE = torch.float32, torch.float64
 
 

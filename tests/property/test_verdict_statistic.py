@@ -23,7 +23,7 @@ from model.certificate.statistic import Cones, cone_lengths
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 WEIGHTS = (0.5, 2.0, 8.0)
 

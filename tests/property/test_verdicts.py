@@ -1,5 +1,7 @@
 """Match or no match by the margin: against brute force, and no step below a radius flips it."""
 
+from functools import cache, partial
+
 import numpy as np
 import pytest
 from attacks import move
@@ -15,7 +17,7 @@ from model.certificate.search import certify_search
 from model.embedder import ImageEmbedding
 from model.errors import CertificateError
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 SCALE = 2.0
 
@@ -46,10 +48,9 @@ def true_margin(query, gallery, entry, k):
     return kth_smallest(sines(query, gallery, entry), k)
 
 
-def true_radius(query, gallery, entry, rule):
+def true_radius(query, margin, rule):
     """Distance to where the verdict can first flip, in embedding space, from the formula."""
-    left = np.arcsin(np.clip(true_margin(query, gallery, entry, rule.k), -1, 1))
-    left = abs(left - np.arcsin(rule.threshold))
+    left = abs(np.arcsin(np.clip(margin, -1, 1)) - np.arcsin(rule.threshold))
     return float(np.linalg.norm(query) * np.sin(min(left, np.pi / 2)))
 
 
@@ -79,18 +80,18 @@ def test_verdicts_margins_and_radii_are_those_of_brute_force(kind, k):
     for query in asked[:3]:
         whole = everything(gallery)
         top = best(query, whole, 6)
-        truth = np.array([true_margin(query, gallery, entry, k) for entry in top])
-        for threshold in rules_around(truth)[:8]:
+        margin = cache(partial(true_margin, query, gallery, k=k))
+        for threshold in rules_around(np.array([margin(entry) for entry in top.tolist()]))[:8]:
             rule = MatchRule(k, float(threshold))
             for candidates in (whole, retrieve(query, gallery, 60), retrieve(query, gallery, 9)):
                 positions = best(query, candidates, 6)
                 found = decide(query, candidates, positions, rule)
-                for place, entry in enumerate(candidates.rows[positions]):
-                    real = true_margin(query, gallery, entry, k)
+                for place, entry in enumerate(candidates.rows[positions].tolist()):
+                    real = margin(entry)
                     if found.radii[place] > 0.0:
                         judged += 1
                         assert found.matches[place] == (real >= threshold)
-                        limit = true_radius(query, gallery, entry, rule)
+                        limit = true_radius(query, real, rule)
                         assert found.radii[place] * SCALE <= limit
                         if candidates.are_all and abs(real) < 0.999:
                             assert found.radii[place] * SCALE >= limit * (1 - 1e-5) - 1e-5
@@ -349,9 +350,9 @@ def test_where_the_unseen_could_decide_nothing_is_claimed():
     """Candidates alone would say "match"; the one row left out says no."""
     gallery = unit_rows(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [1.0, 0.01, 0.0]]))
     query = np.array([1.0, 0.0, 0.0])
-    partial = Candidates(np.array([0, 1]), gallery[:2], 0.99996, 3, norm_deviation(gallery))
+    seen = Candidates(np.array([0, 1]), gallery[:2], 0.99996, 3, norm_deviation(gallery))
     rule = MatchRule(1, 0.3)
-    found = decide(query, partial, np.array([0]), rule)
+    found = decide(query, seen, np.array([0]), rule)
     assert not found.is_decided
     assert found.radii.tolist() == [0.0]
     assert not decide(query, everything(gallery), np.array([0]), rule).matches[0]
@@ -360,12 +361,12 @@ def test_where_the_unseen_could_decide_nothing_is_claimed():
 def test_a_verdict_ends_where_an_unseen_entry_may_end_it():
     gallery = unit_rows(np.array([[1.0, 0.0], [0.0, 1.0], [0.9, np.sqrt(0.19)]]))
     query = np.array([1.0, 0.0])
-    partial = Candidates(np.array([0, 1]), gallery[:2], 0.9, 3, norm_deviation(gallery))
+    seen = Candidates(np.array([0, 1]), gallery[:2], 0.9, 3, norm_deviation(gallery))
     rule = MatchRule(1, 0.1)
-    found = decide(query, partial, np.array([0]), rule)
+    found = decide(query, seen, np.array([0]), rule)
     assert found.is_decided
     assert found.matches[0]
-    limit = true_radius(query, gallery, 0, rule)
+    limit = true_radius(query, true_margin(query, gallery, 0, rule.k), rule)
     assert limit * (1 - 1e-4) <= found.radii[0] * SCALE <= limit
 
 

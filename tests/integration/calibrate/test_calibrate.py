@@ -21,13 +21,13 @@ from model.certificate.statistic import COSINE_WEIGHTS
 from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 
-def brute_force(index, queries, k, weight):
+def brute_force(index, queries, k, weights):
     """Each query's statistic of its original, and the largest of any other entry without it.
 
-    0 of an original that is not among the first k.
+    By weight of the cosine; 0 of an original that is not among the first k.
     """
     gallery = index.vectors.astype(np.float64)
     for query in queries:
@@ -36,18 +36,23 @@ def brute_force(index, queries, k, weight):
 
         length = np.linalg.norm(query.vector)
 
-        def margin(entry, gone=(), scores=scores, length=length):
+        def statistics(entry, gone=(), scores=scores, length=length):
             apart = np.linalg.norm(gallery[entry] - gallery, axis=1)
             with np.errstate(invalid="ignore"):
                 radii = (scores[entry] - scores) / apart
             radii[[entry, *gone]] = np.inf
-            return (np.sort(radii)[k - 1] + weight * scores[entry]) / length
+            return (np.sort(radii)[k - 1] + np.array(weights) * scores[entry]) / length
 
         gone = () if own is None else (own,)
-        best = [entry for entry in np.argsort(-scores) if entry not in gone][:k]
-        alarm = max(margin(entry, gone) for entry in best)
-        is_in = own is not None and own in np.argsort(-scores)[:k]
-        yield query.label, None if own is None else margin(own) if is_in else 0.0, alarm
+        order = np.argsort(-scores)
+        best = [entry for entry in order[: k + 1] if entry not in gone][:k]
+        alarms = np.max([statistics(entry, gone) for entry in best], axis=0)
+        is_in = own is not None and own in order[:k]
+        hits = statistics(own) if is_in else np.zeros(len(weights))
+        yield [
+            (query.label, None if own is None else hit, alarm)
+            for hit, alarm in zip(hits, alarms, strict=True)
+        ]
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -59,19 +64,19 @@ def test_the_rates_are_those_of_brute_force_on_the_half_not_chosen_by(data_dir, 
     best = max(report.cosine_weights, key=lambda one: one.recall)
     assert best.cosine_weight == report.calibration.cosine_weight
     assert best.operating_points == report.calibration.operating_points
-    for one in report.cosine_weights:
-        check_rates(data_dir, pictures, report, one)
-
-
-def check_rates(data_dir, pictures, report, tried):
-    """What a calibration says of one weight of the cosine."""
-    (point,), k = tried.operating_points, report.calibration.k
     with GalleryIndex.open(data_dir) as index:
         jobs, total, _ = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
         batches = embedded_queries(jobs, TinyEmbedder(), LIMITS)
         queries = [query for batch in batches for query in batch]
         assert len(queries) == total == report.calibration.queries == 640
-        truth = list(brute_force(index, queries, k, tried.cosine_weight))
+        truths = list(brute_force(index, queries, k, COSINE_WEIGHTS))
+    for one, truth in zip(report.cosine_weights, zip(*truths, strict=True), strict=True):
+        check_rates(report, one, truth)
+
+
+def check_rates(report, tried, truth):
+    """What a calibration says of one weight of the cosine."""
+    (point,) = tried.operating_points
     chosen_on = [alarm for label, _, alarm in truth if not is_held_out(5, label.group)]
     measured = [one for one in truth if is_held_out(5, one[0].group)]
     assert report.calibration.chosen_on == len(chosen_on)
@@ -115,6 +120,23 @@ def test_the_same_seed_gives_the_same_calibration_and_another_seed_another(
     assert verify_index(calibrated_dir, "default").calibration == other
     versions = layout.list_versions(layout.index_paths(calibrated_dir, "default"))
     assert versions == ["v000001", "v000002", "v000003", "v000004"]
+
+
+def test_queries_are_of_every_collection_that_the_index_was_made_of(tmp_path):
+    first, second = write_folder(tmp_path / "a", 3), write_folder(tmp_path / "b", 2, first=3)
+    build(tmp_path, first)
+    build(tmp_path, second, union=True)
+
+    def paths(*sources):
+        with GalleryIndex.open(tmp_path) as index:
+            jobs, total, groups = copies(sources[0], 5, *sources[1:]).jobs(
+                index, 0, LIMITS, Progress()
+            )
+            assert total == 5
+            return {label.name.split(" ")[0] for job in jobs for label in job.labels}, len(groups)
+
+    assert paths(first) == ({"0000.png", "0001.png", "0002.png"}, 3)
+    assert paths(first, second) == ({f"{number:04d}.png" for number in range(5)}, 5)
 
 
 def test_kinds_are_in_balance_and_as_many_pictures_as_possible_take_part(data_dir, pictures):

@@ -10,7 +10,7 @@ from index_builder.build.maintenance import verify_index
 from index_builder.calibration.queries import LabelledPairs
 from index_builder.errors import SourceError
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 
 def write_pairs(folder, rows, columns=("path", "id")):

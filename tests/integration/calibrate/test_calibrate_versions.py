@@ -21,7 +21,7 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.store import layout
 from index_builder.store.manifest import read_manifest
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 
 def test_a_calibrated_version_holds_the_same_gallery_and_nothing_is_copied(calibrated):

@@ -17,6 +17,8 @@ from paths import ROOT
 from model.cli.console import EXIT_ERROR, EXIT_INTERRUPTED
 from model.evaluate.__main__ import EXIT_UNMET
 
+pytestmark = pytest.mark.without_shape_checks
+
 
 def test_one_pass_measures_all_of_it(corpus, nights, tmp_path):
     out = tmp_path / "out"

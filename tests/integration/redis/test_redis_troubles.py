@@ -15,7 +15,7 @@ from paths import DOCS
 from redis_tools import TIMEOUT_S, RedisServer, free_port, running_redis, stranger
 from service_helpers import draw_picture, encode, wait_for
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 OpenReplica = Callable[..., httpx.Client]
 Lines = list[dict]

@@ -4,9 +4,9 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
+from copy import copy
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import typer
@@ -26,7 +26,7 @@ from service.replay.__main__ import main
 from service.replay.replayer import Replayer
 from service.settings import Settings
 
-pytestmark = pytest.mark.usefixtures("without_shape_checks")
+pytestmark = pytest.mark.without_shape_checks
 
 # Nothing can be said of what was asked, nor of how long it took.
 QUESTION = ("audit", "options")
@@ -152,15 +152,13 @@ def falsified(value: object) -> Iterator[object]:
             yield from ({n: v for n, v in value.items() if n != gone} for gone in needed)
 
 
-def with_member(record: dict, path: Path_, value: object) -> object:
+def with_member(record: Any, path: Path_, value: object) -> object:
+    """A record with another member, else the same one: only what lies on the way is copied."""
     if not path:
         return value
-    changed = deepcopy(record)
-    *way, last = path
-    member = changed
-    for step in way:
-        member = member[step]
-    member[last] = value
+    first, *rest = path
+    changed = copy(record)
+    changed[first] = with_member(record[first], tuple(rest), value)
     return changed
 
 

@@ -22,6 +22,8 @@ from model.pixels.decode import DecodeLimits
 from service.replay.replayer import Replayer
 from service.settings import Settings
 
+pytestmark = pytest.mark.without_shape_checks
+
 
 def invoke(*arguments: object):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -18,6 +18,8 @@ from model.attack.run import check_plan
 from model.errors import AttackError
 from model.metrics.metric import unit_rows
 
+pytestmark = pytest.mark.without_shape_checks
+
 GRADIENT_ATTACKS = [name for name in ATTACKS if name != "square"]
 ROWS = np.arange(6)
 

@@ -14,6 +14,8 @@ from model.certificate.pairs import Candidates
 from model.certificate.search import certify_search
 from model.metrics.metric import unit_rows
 
+pytestmark = pytest.mark.without_shape_checks
+
 
 def claiming(block: Block, lipschitz_bound: float) -> Block:
     """The same questions to a metric that claims another bound than it has."""
