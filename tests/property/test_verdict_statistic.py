@@ -79,7 +79,7 @@ def test_a_verdict_in_a_metric_with_scales_stands_below_its_radius(weight):
     rng = np.random.default_rng(4)
     gallery, asked = KINDS["clustered"](rng, 60, 12)
     world = world_of(rng, gallery, 2)
-    world.scales = rng.permutation(np.geomspace(0.02, 1.0, 12))
+    world = replace(world, scales=rng.permutation(np.geomspace(0.02, 1.0, 12)))
     outside = 0
     for query in asked[:3]:
         for item in nearest(query, world, 4)[[0, 3]]:
