@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from index_builder.errors import GalleryIndexError
-from index_builder.search.faiss_flat import load_faiss, open_flat_search
+from index_builder.search.faiss_flat import load_faiss
 from index_builder.search.gallery import list_indexes
 from index_builder.store.layout import existing_version, index_paths, read_current
 from index_builder.store.manifest import Manifest, read_manifest
@@ -59,9 +58,8 @@ def check_faiss() -> Iterator[Finding]:
             "pip uninstall -y faiss-cpu, then pip install 'lipsim-retrieval[gpu]'",
         )
     # In a process of its own: a GPU without kernels can end it.
-    program = f"from {__name__} import probe_faiss; probe_faiss()"
-    done = subprocess.run(  # noqa: S603 - a fixed command
-        [sys.executable, "-c", program],
+    done = subprocess.run(
+        [sys.executable, "-m", "service.doctor.faiss_probe"],
         capture_output=True,
         timeout=_PROBE_S,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -79,23 +77,6 @@ def check_faiss() -> Iterator[Finding]:
         if count
         else "install faiss-cpu again",
     )
-
-
-def probe_faiss() -> None:
-    """End with an error unless a small search by FAISS and a plain scan find the same.
-
-    Raises:
-        AssertionError: they do not.
-    """
-    random = np.random.default_rng(0)
-    vectors = random.standard_normal((3000, 64)).astype(np.float32)
-    queries = random.standard_normal((9, 64)).astype(np.float32)
-    search = open_flat_search(vectors)
-    _, rows = search.search(queries, 10)
-    search.close()
-    plain = np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)
-    if not (np.asarray(rows) == plain[:, :10]).all():
-        raise AssertionError("FAISS and a plain scan find different rows")
 
 
 def check_threads(workers: int, threads_per_worker: int) -> Finding:

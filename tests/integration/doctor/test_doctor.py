@@ -74,6 +74,21 @@ def test_a_good_setup_is_fit_to_serve(data_dir: Path):
     assert "displaced nothing" in found["certificate"]["detail"]
 
 
+@pytest.mark.parametrize(
+    ("library", "why"),
+    [("raise SystemExit('no kernel image')", "no kernel image"), ("import os; os.abort()", "")],
+)
+def test_a_library_that_cannot_search_fails_and_ends_nothing_else(
+    library: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "faiss.py").write_text(library)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (found,) = lines(machine.check_faiss)
+    assert found.outcome == "FAILED"
+    assert "failed a small search" in found.detail
+    assert why in found.detail
+
+
 def test_a_damaged_index_and_a_missing_checkpoint_are_each_one_line(data_dir: Path, tmp_path: Path):
     shutil.copytree(data_dir, tmp_path / "data")
     (vectors,) = (tmp_path / "data").rglob("vectors.*")
