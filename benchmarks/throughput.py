@@ -147,7 +147,8 @@ class Client:
             await asyncio.sleep(0.002)
         tally.seconds = time.perf_counter() - begun
         print(f"   sent {sent} in {tally.seconds:.1f} s: {sent / tally.seconds:.0f} a second")
-        await asyncio.wait(tasks, timeout=PATIENCE_S)
+        if tasks:
+            await asyncio.wait(tasks, timeout=PATIENCE_S)
         for task in tasks:
             task.cancel()
         return tally
