@@ -48,7 +48,8 @@ class Tolerances:
         least_scale: smallest of the output scales, times gain: along it an error of the embedding
             is worth the most pixels. `scale` where there are none.
         norm_deviation: bound on | |f| - 1 | over the gallery.
-        exit: of the angle left to `max_distance`, for rounding; 0 without one.
+        exit: of the angle left to `max_distance`, for rounding; 0 without one. It is some 1e-12
+            but where an entry lies at distance 0: there it is 1e-7.
     """
 
     norm: float
@@ -126,16 +127,36 @@ class Recomputation:
     @cached_property
     def tolerances(self) -> Tolerances:
         embedding = self.query.embedded
-        # A distance errs by this at most, and as much is charged: docs/certificate.md.
-        rounding = cosine_error(embedding.vector.size)
-        return Tolerances(
+        tolerances = Tolerances(
             norm=self.query.norm,
             forward_error=embedding.forward_error,
             scale=self.embedder.lipschitz_bound * embedding.gain,
             least_scale=float(self.embedder.output_scales.min()) * embedding.gain,
             norm_deviation=self.index.norm_deviation,
-            exit=0.0 if self.options.max_distance is None else angle(2.0 * rounding),
+            exit=0.0,
         )
+        if self.options.max_distance is None:
+            return tolerances
+        return replace(tolerances, exit=self._exit_error(tolerances.turn))
+
+    def _exit_error(self, turn: float) -> float:
+        """What rounding makes of the angle of an entry, which may lie nearer by `turn`.
+
+        A distance errs by `cosine_error` at most, and as much is charged: docs/certificate.md. An
+        angle errs the more by it the nearer it is to 0 or to half a turn.
+        """
+        if not self.query.norm > 0.0:
+            return math.inf
+        rounding = 2.0 * cosine_error(self.query.embedded.vector.size)
+        scores = self.index.vectors.astype(np.float64) @ self.query.embedded.vector
+        distances = 1.0 - scores / self.query.norm
+        nearest, farthest = float(distances.min(initial=2.0)), float(distances.max(initial=0.0))
+        errors: list[float] = []
+        for distance in (nearest, 2.0 - farthest):
+            left = max(0.0, angle(distance - self.index.norm_deviation) - turn)
+            least = 2.0 * math.sin(left / 2.0) ** 2
+            errors.append(angle(least + rounding) - angle(least - rounding))
+        return max(errors)
 
     @cached_property
     def answer(self) -> dict[str, Any]:

@@ -271,6 +271,21 @@ def test_at_distance_0_an_answer_holds_whatever_way_it_was_summed(
     assert replayer.replay(record, image).differences != ()
 
 
+def test_away_from_distance_0_a_threshold_makes_no_claim_looser(
+    client: httpx.Client, gallery: Path, replayer: Replayer
+):
+    with Image.open(gallery / "p00.jpg") as picture:
+        image = encode(picture.crop((5, 4, 150, 110)).point(lambda value: value // 2 + 40))
+    record = ask(client, image, k=3, max_distance=0.9, require_exact=True)
+    tolerance = replayer.replay(record, image).tolerance
+    assert min(result["distance"] for result in record["results"]) > 1e-4
+    plain = ask(client, image, k=3, require_exact=True)
+    assert tolerance < 4.0 * replayer.replay(plain, image).tolerance
+    gain, norm = record["query"]["gain"], record["query"]["embedding_norm"]
+    # What it was at any distance: rounding at distance 0, times the norm.
+    assert tolerance < 0.01 * 1e-7 * norm / gain
+
+
 @pytest.mark.parametrize("name", ["trim_radius", "certified_radius", "top1_radius"])
 def test_a_trimmed_answer_that_claims_more_than_the_box_allows_does_not_hold(
     client: httpx.Client, replayer: Replayer, name: str
