@@ -60,7 +60,7 @@ def _summarise(outcomes: Sequence[ReplayResult | None]) -> int:
     unchecked = dict.fromkeys(name for outcome in done for name in outcome.unchecked)
     _say(
         f"{len(outcomes)} answers: {len(done) - differ} hold, {differ} do not, {missing} cannot be "
-        f"replayed; largest change of a radius {largest:.3g}; "
+        f"replayed; largest change of a radius that holds {largest:.3g}; "
         f"not checked: {', '.join(unchecked) or 'nothing'}"
     )
     return _DIFFERS if differ else _CANNOT if missing else 0
