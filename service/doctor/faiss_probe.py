@@ -23,7 +23,3 @@ def probe_faiss() -> None:
     plain = np.argsort(-(queries.astype(np.float64) @ vectors.T.astype(np.float64)), axis=1)
     if not (np.asarray(rows) == plain[:, :10]).all():
         raise AssertionError("FAISS and a plain scan find different rows")
-
-
-if __name__ == "__main__":
-    probe_faiss()

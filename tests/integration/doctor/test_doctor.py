@@ -74,6 +74,21 @@ def test_a_good_setup_is_fit_to_serve(data_dir: Path):
     assert "displaced nothing" in found["certificate"]["detail"]
 
 
+def test_the_folder_that_one_is_in_has_no_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("numpy.py", "faiss.py", "service.py"):
+        (tmp_path / name).write_text("raise SystemExit('not ours')")
+    monkeypatch.chdir(tmp_path)
+    (found,) = lines(machine.check_faiss)
+    assert found.outcome == "ok", found.detail
+
+
+def test_a_library_that_does_not_end_its_search_fails(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(machine, "_PROBE_S", 0.01)
+    (found,) = lines(machine.check_faiss)
+    assert found.outcome == "FAILED"
+    assert "did not end a small search in 0.01 s" in found.detail
+
+
 @pytest.mark.parametrize(
     ("library", "why"),
     [("raise SystemExit('no kernel image')", "no kernel image"), ("import os; os.abort()", "")],
@@ -82,7 +97,7 @@ def test_a_library_that_cannot_search_fails_and_ends_nothing_else(
     library: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "faiss.py").write_text(library)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     (found,) = lines(machine.check_faiss)
     assert found.outcome == "FAILED"
     assert "failed a small search" in found.detail
