@@ -130,8 +130,8 @@ def calibrate_index(
     ):
         _check_size(index, k)
         weights = _weights(cosine_weight)
-        jobs, total, groups = pairs.jobs(index, seed, limits, progress)
-        _check_pictures(groups, seed)
+        jobs, total, groups, found = pairs.jobs(index, seed, limits, progress)
+        _check_pictures(groups, seed, found)
         measured: list[list[Outcome]] = []
         with progress.counter("measuring", total, "queries") as advance:
             for queries in embedded_queries(jobs, embedder, limits):
@@ -149,7 +149,7 @@ def calibrate_index(
         )  # of equal ones the first: the smallest weight
         outcomes = of_weights[best.cosine_weight]
         if not best.operating_points:
-            raise _nothing_claimed(best.left_out)
+            raise _nothing_claimed(best.left_out, found)
         calibration = Calibration(
             statistic=statistic_with(best.cosine_weight),
             k=k,
@@ -193,7 +193,7 @@ def _check_size(index: GalleryIndex, k: int) -> None:
         )
 
 
-def _check_pictures(groups: Sequence[str], seed: int) -> None:
+def _check_pictures(groups: Sequence[str], seed: int, found: str) -> None:
     """Refuse before measuring what could not be claimed without a single false alarm."""
     known = set(groups) - {""}
     held_out = sum(is_held_out(seed, group) for group in known)
@@ -202,7 +202,7 @@ def _check_pictures(groups: Sequence[str], seed: int) -> None:
     pictures = min(held_out, len(known) - held_out) + list(groups).count("")
     if pictures < min(map(trials_needed, TARGETS.values())):
         raise _nothing_claimed(
-            [_too_few(*target, f"at most {pictures}") for target in TARGETS.items()]
+            [_too_few(*target, f"at most {pictures}") for target in TARGETS.items()], found
         )
 
 
@@ -210,14 +210,17 @@ def _too_few(name: str, target: float, pictures: int | str) -> LeftOut:
     reason = (
         f"{100 * target:g} % cannot be claimed with 95 % confidence from {pictures} pictures in "
         f"the smaller half, it takes {trials_needed(target)}: give {pictures_wanted(target)} "
-        "pictures or more (halves are drawn by hash); in a list (--pairs) they may be strangers"
+        "pictures or more (halves are drawn by hash)"
     )
     return LeftOut(name, target, reason)
 
 
-def _nothing_claimed(left_out: Sequence[LeftOut]) -> SourceError:
-    reasons = "; ".join(f"{one.name}: {one.reason}" for one in left_out)
-    return SourceError(f"no operating point can be claimed ({reasons}); nothing was changed")
+def _nothing_claimed(left_out: Sequence[LeftOut], found: str) -> SourceError:
+    reasons = "; ".join(f"{one.name}: {one.reason}" for one in reversed(left_out))
+    return SourceError(
+        f"no operating point can be claimed from {found} ({reasons}); nothing was changed. In a "
+        "list (--pairs) queries may also be pictures like those that are not in the index"
+    )
 
 
 def _try(weight: float, outcomes: list[Outcome], seed: int) -> WeightTried:

@@ -8,9 +8,10 @@ files one picture is in `index_builder.calibration.query_groups`.
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from index_builder.build.embedding import EmbedderLike
 from index_builder.calibration.query_groups import pixels_name
 from index_builder.errors import ItemNotFoundError, SourceError
 from index_builder.search.gallery import GalleryIndex
-from index_builder.sources.base import Problem, Source, read_inside
+from index_builder.sources.base import Problem, Source, path_inside, read_inside
 from index_builder.sources.lists import csv_rows, path_problem
 from index_builder.store.operating_points import PairsKind, is_kind
 from model.cli.progress import Progress
@@ -61,9 +62,10 @@ class Label:
 
 @dataclass(frozen=True)
 class _Job:
-    """One file and the queries to be made of it."""
+    """One file, what messages call it, and the queries to be made of it."""
 
     data: bytes
+    name: str
     labels: list[Label]
     seed: int | None
 
@@ -77,7 +79,7 @@ class Query:
 
 
 class Listing(NamedTuple):
-    """The files in turn, how many queries they give, and of which groups.
+    """The files in turn, how many queries they give, of which groups, and where they were found.
 
     A group is "" where only the decoded file will tell it.
     """
@@ -85,6 +87,7 @@ class Listing(NamedTuple):
     jobs: Iterable[_Job]
     total: int
     groups: list[str]
+    found: str
 
 
 class SyntheticPairs:
@@ -97,8 +100,9 @@ class SyntheticPairs:
     kind: PairsKind = "synthetic"
 
     def __init__(
-        self, openers: Sequence[Callable[[], Source]], *, source: str, queries: int
+        self, openers: Mapping[str, Callable[[], Source]], *, source: str, queries: int
     ) -> None:
+        """Take collections, each by its name for people."""
         self._openers, self.source, self._queries = openers, source, queries
 
     def jobs(
@@ -110,38 +114,44 @@ class SyntheticPairs:
     ) -> Listing:
         """Choose pictures by hash, so that the choice depends on the gallery and the seed only."""
         entries = {item.content_sha256: item.number for item in index.items.items()}
-        sources = [opener() for opener in self._openers]
-        sizes = [source.size for source in sources if source.size is not None]
-        total = sum(sizes) if len(sizes) == len(sources) else None
         found: set[str] = set()
-        with progress.counter("looking for pictures of the index", total, "files") as advance:
-            for content, _, _ in _contents(sources):
-                found.add(content)
-                advance()
+        files = 0
+        for name, opener in self._openers.items():
+            source = opener()
+            here: set[str] = set()
+            told = f"looking for pictures of the index in {name}"
+            with progress.counter(told, source.size, "files") as advance:
+                for content, _, _ in _contents(source):
+                    here.add(content)
+                    files += 1
+                    advance()
+            if not here & entries.keys():
+                raise SourceError(
+                    f"no file of {name} is in index {index.name!r} {index.version}: calibrate "
+                    "with the collections it was built from, or with --pairs"
+                )
+            found |= here
         # Of the files of an entry the one of the smallest hash: it comes last and stays.
         pictures = {entries[one]: one for one in sorted(found & entries.keys(), reverse=True)}
         chosen = sorted(pictures.values(), key=lambda content: _hash(seed, content))
-        if not chosen:
-            raise SourceError(
-                f"no file of {self.source} is in index {index.name!r} {index.version}: calibrate "
-                "with the collections it was built from, or with --pairs"
-            )
         kinds = _kinds_of(chosen, self._queries)
         queries = sum(map(len, kinds.values()))
-        return Listing(self._jobs(entries, kinds, seed), queries, list(kinds))
+        told = f"{len(pictures)} of {index.size} entries, found among {files} files"
+        return Listing(self._jobs(entries, kinds, seed), queries, list(kinds), told)
 
     def _jobs(
         self, entries: dict[str, int], kinds: dict[str, list[str]], seed: int
     ) -> Iterator[_Job]:
         waiting = set(kinds)
-        for content, path, data in _contents([opener() for opener in self._openers]):
+        contents = chain.from_iterable(_contents(opener()) for opener in self._openers.values())
+        for content, path, data in contents:
             if content in waiting:
                 waiting.remove(content)
                 labels = [
                     Label(content, kind, entries[content], f"{path} ({kind})")
                     for kind in kinds[content]
                 ]
-                yield _Job(data, labels, seed)
+                yield _Job(data, path, labels, seed)
 
 
 class LabelledPairs:
@@ -168,10 +178,15 @@ class LabelledPairs:
         for number, fields in csv_rows(self._path, ("id", "path")):
             where = f"{self._path.name}, line {number}"
             labels[where] = _label(fields, where, index)
+            # Before an hour is spent on the others.
+            real = path_inside(self._path.resolve().parent, labels[where].name)
+            if isinstance(real, Problem):
+                raise SourceError(f"{where}: {labels[where].name!r}: {real.reason}")
         if not labels:
             raise SourceError(f"{self._path.name} lists no query")
         groups = [label.group for label in labels.values()]
-        return Listing(self._jobs(labels, limits), len(labels), groups)
+        told = f"{len(labels)} queries of {self._path.name}"
+        return Listing(self._jobs(labels, limits), len(labels), groups, told)
 
     def _jobs(self, labels: dict[str, Label], limits: DecodeLimits) -> Iterator[_Job]:
         root = self._path.resolve().parent
@@ -179,7 +194,7 @@ class LabelledPairs:
             data = read_inside(root, label.name, limits.max_image_bytes)
             if isinstance(data, Problem):
                 raise SourceError(f"{where}: {label.name!r}: {data.reason}")
-            yield _Job(data, [label], None)
+            yield _Job(data, f"{where}: {label.name!r}", [label], None)
 
 
 Pairs = SyntheticPairs | LabelledPairs
@@ -215,7 +230,7 @@ def _embed(jobs: list[_Job], embedder: EmbedderLike, limits: DecodeLimits) -> li
         try:
             pixels = decode_image(job.data, limits).pixels
         except ImageError as exc:
-            raise SourceError(f"{job.labels[0].name} cannot be used: {exc}") from exc
+            raise SourceError(f"{job.name} cannot be used: {exc}") from exc
         name = pixels_name(pixels)
         labels += [replace(one, group=one.group or name, pixels=name) for one in job.labels]
         inputs += _inputs(job, pixels, embedder.input_size)
@@ -252,11 +267,10 @@ def _batches(jobs: Iterable[_Job]) -> Iterator[list[_Job]]:
         yield batch
 
 
-def _contents(sources: Iterable[Source]) -> Iterator[tuple[str, str, bytes]]:
-    for source in sources:
-        for item in source.items():
-            if item.problem is None:
-                yield hashlib.sha256(item.data).hexdigest(), item.path, item.data
+def _contents(source: Source) -> Iterator[tuple[str, str, bytes]]:
+    for item in source.items():
+        if item.problem is None:
+            yield hashlib.sha256(item.data).hexdigest(), item.path, item.data
 
 
 def _hash(seed: int, group: str) -> str:

@@ -161,7 +161,10 @@ def prune_command(
     options: IndexOptions,
     keep: Annotated[int, typer.Option("--keep", min=1, help="How many of the newest stay.")] = 3,
 ) -> None:
-    """Delete old versions, but never the served one or one that is being read."""
+    """Delete old versions, but never the served one or one that is being read.
+
+    Answers of a deleted version cannot be replayed any more.
+    """
     deleted, spared = prune(options.data_dir, options.index, keep)
     text = f"{options.index}: deleted {', '.join(deleted) or 'nothing'}"
     if spared:
@@ -249,9 +252,10 @@ def calibrate(
     """Measure which margin means "copy" here; write a version with named operating points."""
     limits = options.limits
     if source and pairs is None:
-        openers = [
-            functools.partial(open_source, one, max_bytes=limits.max_image_bytes) for one in source
-        ]
+        openers = {
+            str(one): functools.partial(open_source, one, max_bytes=limits.max_image_bytes)
+            for one in source
+        }
         chosen = SyntheticPairs(openers, source=name_of(source), queries=queries)
     elif pairs is not None and not source:
         chosen = LabelledPairs(pairs)

@@ -140,7 +140,7 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
         for name, count in own.unmatched.items()
     ]
     lines.append("  wrong entries of the largest statistics (a near-duplicate would show here):")
-    lines += [f"    {one.statistic:.4f} {one.query} -> {one.id}" for one in report.alarms]
+    lines += [f"    {one.statistic:.6f} {one.query} -> {one.id}" for one in report.alarms]
     fields = {
         "index": index,
         **counts_of(report.manifest),

@@ -122,18 +122,23 @@ def read_file(path: Path, max_bytes: int) -> bytes | Problem:
     return data
 
 
-def read_inside(root: Path, relative: str, max_bytes: int) -> bytes | Problem:
-    """The bytes of a file below root, or why not; a link is followed only inside root."""
-    path = root / relative
+def path_inside(root: Path, relative: str) -> Path | Problem:
+    """The file below root that is meant, or why not; a link is followed only inside root."""
     try:
-        real = path.resolve(strict=True)
+        real = (root / relative).resolve(strict=True)
     except (FileNotFoundError, NotADirectoryError):
         return Problem("missing", "there is no such file")
     except (OSError, RuntimeError):  # RuntimeError: a loop of links
         return Problem("link", "a link that leads nowhere")
     if not real.is_relative_to(root):
         return Problem("link", "a link that leads outside the collection")
-    return read_file(real, max_bytes)
+    return real
+
+
+def read_inside(root: Path, relative: str, max_bytes: int) -> bytes | Problem:
+    """The bytes of a file below root, or why not; a link is followed only inside root."""
+    real = path_inside(root, relative)
+    return real if isinstance(real, Problem) else read_file(real, max_bytes)
 
 
 def item_from(

@@ -197,7 +197,8 @@ def describe(calibration: Calibration) -> list[str]:
     statistic = statistic_in_words(calibration.cosine_weight)
     lines = [
         f"operating points on {statistic} (k = {calibration.k}), from"
-        f" {calibration.queries} {calibration.pairs} queries of {calibration.pictures} pictures:"
+        f" {calibration.queries} {calibration.pairs} queries of {calibration.pictures} pictures"
+        f" ({calibration.source}):"
     ]
     if calibration.stale:
         lines.append("  stale: measured on another gallery; `calibrate` measures them anew")
@@ -211,11 +212,14 @@ def describe(calibration: Calibration) -> list[str]:
             f"{share(point.false_positive_upper)} with 95 % confidence); target "
             f"{share(point.target_false_positive_rate)}"
         )
-        kinds = [
-            f"{kind} {share(one.recall)}" for kind, one in point.measured.items() if one.positives
-        ]
-        if len(kinds) > 1:
-            lines.append(f"    recall: {', '.join(kinds)}")
+        kinds = point.measured.items()
+        for what, shares in (
+            ("recall", {kind: one.recall for kind, one in kinds}),
+            ("false positives", {kind: one.false_positive_rate for kind, one in kinds}),
+        ):
+            told = [f"{kind} {share(one)}" for kind, one in shares.items() if one is not None]
+            if len(told) > 1:
+                lines.append(f"    {what}: {', '.join(told)}")
     lines += [f"  {one.name}: left out: {one.reason}" for one in calibration.left_out]
     return lines
 

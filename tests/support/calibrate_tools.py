@@ -16,7 +16,8 @@ LIMITS = DecodeLimits()
 
 
 def copies(source, queries, *more):
-    openers = [partial(open_source, one, max_bytes=MAX_BYTES) for one in (source, *more)]
+    sources = (source, *more)
+    openers = {str(one): partial(open_source, one, max_bytes=MAX_BYTES) for one in sources}
     return SyntheticPairs(openers, source=str(source), queries=queries)
 
 

@@ -65,7 +65,7 @@ def test_the_rates_are_those_of_brute_force_on_the_half_not_chosen_by(data_dir, 
     assert best.cosine_weight == report.calibration.cosine_weight
     assert best.operating_points == report.calibration.operating_points
     with GalleryIndex.open(data_dir) as index:
-        jobs, total, _ = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
+        jobs, total, *_ = copies(pictures, 640).jobs(index, 5, LIMITS, Progress())
         batches = embedded_queries(jobs, TinyEmbedder(), LIMITS)
         queries = [query for batch in batches for query in batch]
         assert len(queries) == total == report.calibration.queries == 640
@@ -129,7 +129,7 @@ def test_queries_are_of_every_collection_that_the_index_was_made_of(tmp_path):
 
     def paths(*sources):
         with GalleryIndex.open(tmp_path) as index:
-            jobs, total, groups = copies(sources[0], 5, *sources[1:]).jobs(
+            jobs, total, groups, _ = copies(sources[0], 5, *sources[1:]).jobs(
                 index, 0, LIMITS, Progress()
             )
             assert total == 5
@@ -142,7 +142,7 @@ def test_queries_are_of_every_collection_that_the_index_was_made_of(tmp_path):
 def test_kinds_are_in_balance_and_as_many_pictures_as_possible_take_part(data_dir, pictures):
     with GalleryIndex.open(data_dir) as index:
         for wanted, expected in ((60, 60), (1000, 1000), (10**6, 12 * PICTURES)):
-            jobs, total, _ = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
+            jobs, total, *_ = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
             labels = [label for job in jobs for label in job.labels]
             assert len(labels) == total == expected
             assert len({label.group for label in labels}) == min(wanted, PICTURES)
@@ -159,7 +159,9 @@ def test_too_few_pictures_claim_nothing_and_change_nothing(data_dir, tmp_path, p
         calibrate(data_dir, copies(few, 600), progress=Progress(stream))
     assert "measuring" not in told.read_text()  # the number of pictures is known before
     message = str(refusal.value)
-    assert "no operating point can be claimed" in message
+    found = f"{pictures_given} of {PICTURES} entries, found among {pictures_given} files"
+    assert f"no operating point can be claimed from {found} (balanced" in message
+    assert "(--pairs)" in message
     assert "balanced: 1 % cannot be claimed with 95 % confidence from" in message
     assert "it takes 299: give 666 pictures or more" in message
     assert "it takes 2995: give 6195 pictures or more" in message
@@ -191,7 +193,7 @@ def test_one_picture_saved_in_many_files_is_one_picture(tmp_path):
             (folder / f"{seed:02d}-{number:02d}.png").write_bytes(data)
     build(tmp_path, folder)
     with GalleryIndex.open(tmp_path) as index:
-        jobs, total, _ = copies(folder, 6400).jobs(index, 0, LIMITS, Progress())
+        jobs, total, *_ = copies(folder, 6400).jobs(index, 0, LIMITS, Progress())
         groups = {label.group for job in jobs for label in job.labels}
         assert (index.size, total, len(groups)) == (60, 60 * len(EDIT_KINDS), 60)
     with pytest.raises(
@@ -227,7 +229,7 @@ def test_pictures_that_are_not_in_the_index_take_no_part(data_dir, tmp_path, pic
 def labels_of(data_dir, source, queries=PICTURES):
     """Every query that would be made of a source, and the bytes it would be made from."""
     with GalleryIndex.open(data_dir) as index:
-        jobs, total, _ = copies(source, queries).jobs(index, 0, LIMITS, Progress())
+        jobs, total, *_ = copies(source, queries).jobs(index, 0, LIMITS, Progress())
         found = {
             (label.group, label.kind, label.entry): job.data for job in jobs for label in job.labels
         }

@@ -78,8 +78,10 @@ BAD_LISTS = [
     ([("", "0000.png")], ("path", "id"), "line 2: wanted a path, got none"),
     ([("../in.png", "")], ("path", "id"), "line 2: path '../in.png' leaves the list's folder"),
     ([("/etc/passwd", "")], ("path", "id"), "leaves the list's folder"),
-    ([("absent.png", ""), *ENOUGH], ("path", "id"), "line 2: 'absent.png': there is no such file"),
-    ([("bad.png", ""), *ENOUGH], ("path", "id"), "bad.png cannot be used"),
+    # Said before anything is measured, and before a list is said to be too short.
+    ([("absent.png", "")], ("path", "id"), "line 2: 'absent.png': there is no such file"),
+    ([("link.png", "")], ("path", "id"), "line 2: 'link.png': a link that leads outside"),
+    ([("bad.png", ""), *ENOUGH], ("path", "id"), "line 2: 'bad.png' cannot be used"),
     ([("0000.png", "", "a\tb")], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
     ([("0000.png", "", "x" * 65)], ("path", "id", "kind"), "a kind is 1 to 64 printable"),
     ([("0000.png", "0000.png")], ("path", "id"), "no operating point can be claimed"),
@@ -93,6 +95,8 @@ def test_a_list_that_cannot_be_used_is_refused_by_line_and_changes_nothing(
 ):
     folder = write_folder(tmp_path / "queries", 1)
     (folder / "bad.png").write_bytes(b"bad")
+    (tmp_path / "outside.png").write_bytes(picture(0))
+    (folder / "link.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(SourceError) as refusal:
         calibrate(data_dir, write_pairs(folder, rows, columns))
     assert message in str(refusal.value)
