@@ -46,8 +46,8 @@ def open_sources(paths: Sequence[Path], *, max_bytes: int) -> Source:
     for path in paths:
         if not path.is_file() or not _is_picture(path):
             raise SourceError(
-                f"{path} is no picture, and of several paths each must be one: run the command "
-                "once for each folder, archive or list"
+                f"{path} is no picture, and of several paths each must be one: `build` one folder, "
+                "archive or list, then `add` the others"
             )
     return FilesSource(paths, max_bytes=max_bytes)
 
