@@ -10,7 +10,7 @@ from model.evaluate.rows import Row, chosen, values
 Columns = list[tuple[str, list[Row]]]
 """A title, and the rows whose values stand below it."""
 
-_NORMALISED = "paper's formula (unsound where the embedding norm is below 1)"
+_NORMALISED = "paper's formula (unsound where an embedding's norm is below 1, too small above)"
 
 
 def markdown(record: Row, rows: Sequence[Row], plots: Iterable[str]) -> str:
@@ -121,11 +121,11 @@ def _retrieval(rows: Sequence[Row], names: Sequence[str], lengths: str) -> list[
     said = f"Certified recall@1 by budget, {lengths}:"
     return [
         "## Retrieval of originals by edited copies",
-        *_proved(names, said, columns, chosen(natural, k=1), certified),
+        *_proved(names, said, columns, chosen(natural, k=1), certified, lengths=lengths),
     ]
 
 
-def _copies(rows: Sequence[Row], names: Sequence[str], _: str) -> list[str]:
+def _copies(rows: Sequence[Row], names: Sequence[str], lengths: str) -> list[str]:
     recall = chosen(rows, figure="copy_recall")
     columns = [
         (f"{statistic}, {100 * rate:g} % FP", chosen(recall, statistic=statistic, rate=rate))
@@ -143,7 +143,7 @@ def _copies(rows: Sequence[Row], names: Sequence[str], _: str) -> list[str]:
         f" {count} copies of absent originals pass (false positives, FP).{alone}",
         pivot("metric", names, [(name, chosen(found, by="all")) for name, found in columns]),
         *_weights(rows),
-        *_divided(names, title, chosen(first, by="edit"), []),
+        *_divided(names, title, chosen(first, by="edit"), [], lengths),
     ]
 
 
@@ -161,12 +161,12 @@ def _weights(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-def _labels(rows: Sequence[Row], names: Sequence[str], _: str) -> list[str]:
+def _labels(rows: Sequence[Row], names: Sequence[str], lengths: str) -> list[str]:
     parts = ["## Labels of nearest neighbours"]
     if accuracy := chosen(rows, figure="label_accuracy"):
         parts.append("Leave-one-out 1-NN accuracy, classes with at least 6 members:")
         certified = chosen(rows, figure="certified_label_accuracy")
-        parts += _divided(names, "accuracy", accuracy, certified)
+        parts += _divided(names, "accuracy", accuracy, certified, lengths)
     voted = [
         (f"k = {k}, top {top}", chosen(rows, figure=figure, k=k))
         for k in values(chosen(rows, figure="voted_accuracy"), "k")
@@ -181,7 +181,7 @@ def _triplets(rows: Sequence[Row], names: Sequence[str], lengths: str) -> list[s
     natural, certified = chosen(rows, figure="score"), chosen(rows, figure="certified_score")
     columns = [("score", chosen(natural, by="all"))]
     said = f"Score, and certified score by budget, {lengths}; a tie is not certified:"
-    parts = ["## 2AFC", *_proved(names, said, columns, natural, certified)]
+    parts = ["## 2AFC", *_proved(names, said, columns, natural, certified, lengths=lengths)]
     for row in chosen(rows, figure="norm_below_1"):
         small = round(row["value"] * row["count"])
         parts.append(
@@ -212,6 +212,8 @@ def _proved(
     columns: Columns,
     natural: Sequence[Row],
     certified: Sequence[Row],
+    *,
+    lengths: str,
 ) -> list[str]:
     """A task's shares beside the certified ones: of all cases, by other claims, by each group.
 
@@ -223,19 +225,23 @@ def _proved(
     parts = [f"{count} cases.", said, pivot("metric", names, columns + budgets)]
     for claim, by_what in (
         (UPLOAD, "by budget, l2 over the uploaded picture in [0, 1]"),
-        (NORMALISED, f"as the {_NORMALISED} has it"),
+        (NORMALISED, f"as the {_NORMALISED} has it, {lengths}"),
     ):
         if rows := chosen(whole, **claim):
             parts.append(f"Certified {what} {by_what}:")
             parts.append(pivot("metric", values(rows, "metric"), _budgets(rows)))
     for by in values(natural, "by"):
         if by != "all":
-            parts += _divided(names, what, chosen(natural, by=by), certified)
+            parts += _divided(names, what, chosen(natural, by=by), certified, lengths)
     return parts
 
 
 def _divided(
-    names: Sequence[str], what: str, natural: Sequence[Row], certified: Sequence[Row]
+    names: Sequence[str],
+    what: str,
+    natural: Sequence[Row],
+    certified: Sequence[Row],
+    lengths: str,
 ) -> list[str]:
     """By group: every metric's natural share, and the first one's beside its certified ones."""
     if not natural:
@@ -246,7 +252,10 @@ def _divided(
     parts = [f"By {by}, {what}:", pivot("group", groups, columns, by)]
     if budgets:
         of_first = [(what, chosen(natural, metric=first)), *budgets]
-        parts += [f"By {by}, {first}, {what} and certified:", pivot("group", groups, of_first, by)]
+        parts += [
+            f"By {by}, {first}, {what} and certified, {lengths}:",
+            pivot("group", groups, of_first, by),
+        ]
     return parts
 
 

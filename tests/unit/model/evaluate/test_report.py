@@ -102,6 +102,7 @@ def test_every_table_of_radii_says_what_they_are_lengths_over():
     for side, over in ((None, "the network's input"), (64, "64 x 64 pixels")):
         report = markdown({**RECORD, "side": side}, rows, [])
         assert report.count(f"by budget, l2 over {over} in [0, 1]") == 2
+        assert f"has it, l2 over {over} in [0, 1]:" in report
         assert f"Certified at so much of l2 over {over}." in summary({**RECORD, "side": side}, rows)
         assert side is None or "the network's input in [0, 1]" not in report
 
@@ -123,7 +124,7 @@ def test_groups_stand_beside_each_other_by_metric_and_by_budget():
 
 def test_the_papers_formula_is_called_unsound_with_its_count():
     report = markdown(RECORD, triplet_rows(), [])
-    assert "paper's formula (unsound where the embedding norm is below 1)" in report
+    assert "paper's formula (unsound where an embedding's norm is below 1, too small above)" in report
     assert "unsound on 1 triplets" in report
     assert "loose on the other 3" in report
 
