@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from index_tools import CALIBRATION
 
 from index_builder.errors import IndexFormatError
 from index_builder.store.manifest import (
@@ -52,6 +53,14 @@ def test_a_manifest_comes_back_as_it_was_written(changes: dict[str, object]):
     written = manifest(**changes)
     assert Manifest.from_bytes(written.to_bytes()) == written
     assert Manifest.from_bytes(written.to_bytes()).seal == written.seal
+
+
+def test_another_manifest_has_another_seal_though_the_first_was_asked_for():
+    first = manifest()
+    assert first.seal
+    for other in (dataclasses.replace(first, version="v000002"), first.calibrated(CALIBRATION)):
+        assert other.seal != first.seal
+        assert Manifest.from_bytes(other.to_bytes()) == other
 
 
 def test_a_flipped_bit_anywhere_in_a_manifest_is_noticed():
