@@ -219,10 +219,6 @@ class GalleryIndex:
         """The item of that id and the other ids with an equal vector."""
         return self.items.entry_by_id(item_id)
 
-    def thumbnail(self, item_id: str) -> bytes | None:
-        """The item's thumbnail, a JPEG file; None if there is none."""
-        return self.items.thumbnail(item_id)
-
     def close(self) -> None:
         """Give back files, threads and device memory; a second call does nothing."""
         if self._manifest_file >= 0:

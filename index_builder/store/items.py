@@ -232,6 +232,13 @@ class ItemsReader:
             query = f"SELECT {_COLUMNS} FROM items ORDER BY id"  # noqa: S608 (fixed text)
             yield from map(_item, self._items.iterate(query))
 
+    def page(self, after: str, limit: int) -> list[Item]:
+        """The first items whose ids come after one by code point, whether that is here or not."""
+        query = f"SELECT {_COLUMNS} FROM items WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 (fixed text)
+        found = self._items.all(query, (after, limit))
+        with sqlite_errors("items.sqlite"):
+            return list(map(_item, found))
+
     def first_ids(self) -> list[str]:
         """The first id of every entry, in their order."""
         query = "SELECT min(id) FROM items GROUP BY row ORDER BY row"
@@ -257,19 +264,24 @@ class ItemsReader:
 
     def entry_by_id(self, item_id: str) -> Entry:
         """The item of that id; its duplicates are all other ids of its entry."""
-        item = self._by_id(item_id)
+        item = self.by_id(item_id)
         others = self._items.all(
             "SELECT id FROM items WHERE row = ? AND id <> ? ORDER BY id", (item.number, item.id)
         )
         return Entry(item, [other for (other,) in others])
 
+    def by_id(self, item_id: str) -> Item:
+        """The item of that id."""
+        # A lone surrogate cannot be stored, nor even be asked for.
+        is_text = item_id.encode(errors="ignore").decode() == item_id
+        item = self._one("id = ?", item_id) if is_text else None
+        if item is None:
+            raise ItemNotFoundError(f"no item {item_id[:200]!r} in the index")
+        return item
+
     def by_content(self, content_sha256: str) -> Item | None:
         """Any item made from a file of these bytes."""
         return self._one("content_sha256 = ? LIMIT 1", content_sha256)
-
-    def thumbnail(self, item_id: str) -> bytes | None:
-        """The item's thumbnail, a JPEG file; None if the version has none for it."""
-        return self.thumbnail_by_content(self._by_id(item_id).content_sha256)
 
     def thumbnail_by_content(self, content_sha256: str) -> bytes | None:
         """The thumbnail of the file with these bytes."""
@@ -281,14 +293,6 @@ class ItemsReader:
     def close(self) -> None:
         self._items.close()
         self._thumbnails.close()
-
-    def _by_id(self, item_id: str) -> Item:
-        # A lone surrogate cannot be stored, nor even be asked for.
-        is_text = item_id.encode(errors="ignore").decode() == item_id
-        item = self._one("id = ?", item_id) if is_text else None
-        if item is None:
-            raise ItemNotFoundError(f"no item {item_id[:200]!r} in the index")
-        return item
 
     def _one(self, condition: str, value: str) -> Item | None:
         query = f"SELECT {_COLUMNS} FROM items WHERE {condition}"  # noqa: S608 (fixed text)

@@ -81,6 +81,9 @@ SPECS: dict[str, RouteSpec[Any]] = {
     "/v1/indexes": reading("invalid_parameter", "not_ready"),
     "/v1/indexes/{name}": reading("invalid_parameter", "index_not_found", "not_ready"),
     "/v1/indexes/{name}/item": _ITEM,
+    "/v1/indexes/{name}/items": reading(
+        "invalid_parameter", "index_not_found", "not_ready", "index_unavailable"
+    ),
     "/v1/indexes/{name}/thumbnail": _ITEM,
     "/v1/info": reading("invalid_parameter", "not_ready"),
 }

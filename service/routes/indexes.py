@@ -1,21 +1,43 @@
 """The indexes in service, and the items in them."""
 
 import asyncio
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
+from index_builder.store.items import Item as StoredItem
 from service.routes.dependencies import Service, check_query
-from service.schemas.indexes import IndexList, IndexStatus, Item, Refusal
+from service.schemas.common import PlainNumber
+from service.schemas.indexes import (
+    IndexList,
+    IndexStatus,
+    Item,
+    ItemPage,
+    ListedItem,
+    Refusal,
+)
 from service.work.answers import build_index, build_operating_points
 from service.work.encoding import json_response
 from service.work.index_registry import IndexEntry, IndexRegistry
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 
-ItemId = Annotated[str, Query(min_length=1, max_length=4096, description="Id of the item.")]
+_LONGEST_ID = 4096
+ItemId = Annotated[str, Query(min_length=1, max_length=_LONGEST_ID, description="Id of the item.")]
+After = Annotated[
+    str,
+    Query(
+        max_length=_LONGEST_ID, description="Items whose ids come after this one, by code point."
+    ),
+]
+Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most."), PlainNumber]
+Content = Annotated[
+    str | None,
+    Query(pattern="^[0-9a-f]{64}$", description="SHA-256 of the item's file, as answers link it."),
+]
 
 
 @router.get("/v1/indexes", response_model=IndexList, summary="List the indexes")
@@ -41,13 +63,27 @@ async def item(name: str, id: ItemId, service: Service) -> Response:
         with registry.lease(name) as index:
             entry = index.entry_by_id(id)
             return Item(
-                id=entry.id,
-                duplicates=entry.duplicates,
-                sha256=entry.item.content_sha256,
-                width=entry.item.width,
-                height=entry.item.height,
-                format=entry.item.format,
-                metadata=entry.metadata,
+                **_fields(name, entry.item), duplicates=entry.duplicates, index=build_index(index)
+            )
+
+    return json_response(await asyncio.to_thread(work))
+
+
+@router.get("/v1/indexes/{name}/items", response_model=ItemPage, summary="List the items")
+async def items(name: str, service: Service, after: After = "", limit: Limit = 100) -> Response:
+    """The items of an index, page by page: `next` of one answer is `after` of the next.
+
+    While the index changes, an item that stays is listed once all the same; each page says which
+    version it is of.
+    """
+    registry = service.need_indexes().engine.registry
+
+    def work() -> ItemPage:
+        with registry.lease(name) as index:
+            found = index.items.page(after, limit + 1)
+            return ItemPage(
+                items=[ListedItem(**_fields(name, one)) for one in found[:limit]],
+                next=found[limit - 1].id if len(found) > limit else None,
                 index=build_index(index),
             )
 
@@ -59,22 +95,58 @@ async def item(name: str, id: ItemId, service: Service) -> Response:
     response_class=Response,
     summary="Thumbnail of one item",
     responses={
-        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}}
+        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+        304: {"description": "The picture is the one of `If-None-Match`."},
     },
 )
-async def thumbnail(name: str, id: ItemId, service: Service) -> Response:
-    """A small picture of one item, as the index version holds it."""
+async def thumbnail(
+    name: str,
+    id: ItemId,
+    service: Service,
+    content: Content = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """A small picture of one item, as the index version holds it.
+
+    With the `content` that an answer's link has, it may be kept for good: of another picture it is
+    another link. Without, it is to be asked for again, with `If-None-Match`.
+    """
     registry = service.need_indexes().engine.registry
 
-    def work() -> bytes:
+    def work() -> tuple[str, bytes]:
         with registry.lease(name) as index:
-            picture = index.thumbnail(id)
+            sha256 = index.items.by_id(id).content_sha256
+            picture = index.items.thumbnail_by_content(sha256)
         if picture is None:
             raise ItemNotFoundError("the item has no thumbnail")
-        return picture
+        return sha256, picture
 
-    picture = await asyncio.to_thread(work)
-    return Response(picture, media_type="image/jpeg")
+    sha256, picture = await asyncio.to_thread(work)
+    kept = "max-age=31536000, immutable" if content == sha256 else "no-cache"
+    etag = f'"{sha256}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": f"private, {kept}",
+        "Vary": "Authorization, X-API-Key",
+    }
+    known = [one.strip().removeprefix("W/") for one in (if_none_match or "").split(",")]
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(picture, media_type="image/jpeg", headers=headers)
+
+
+def _fields(index: str, item: StoredItem) -> dict[str, Any]:
+    """What is said of any item."""
+    return {
+        "id": item.id,
+        "sha256": item.content_sha256,
+        "width": item.width,
+        "height": item.height,
+        "format": item.format,
+        "metadata": item.metadata,
+        "thumbnail": f"/v1/indexes/{index}/thumbnail?id={quote(item.id, safe='')}"
+        f"&content={item.content_sha256}",
+    }
 
 
 def statuses(registry: IndexRegistry) -> list[IndexStatus]:

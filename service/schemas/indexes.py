@@ -103,14 +103,32 @@ class IndexList(Wire):
     indexes: list[IndexStatus]
 
 
-class Item(Wire):
-    """Answer of GET /v1/indexes/{name}/item."""
+class ListedItem(Wire):
+    """One item of an index."""
 
-    id: str = Field(description="First id of the entry.")
-    duplicates: list[str] = Field(description="Other ids with the same vector.")
+    id: str
     sha256: str = Field(description="SHA-256 of the file's bytes, hex.")
     width: int
     height: int
     format: str
     metadata: dict[str, object]
+    thumbnail: str = Field(
+        description="Path of its thumbnail; of another picture under this id it is another path."
+    )
+
+
+class Item(ListedItem):
+    """Answer of GET /v1/indexes/{name}/item."""
+
+    duplicates: list[str] = Field(description="Other ids with the same vector.")
+    index: IndexInfo
+
+
+class ItemPage(Wire):
+    """Answer of GET /v1/indexes/{name}/items."""
+
+    items: list[ListedItem] = Field(description="By id, in order of code points.")
+    next: str | None = Field(
+        description="What to ask for as `after` for the next page; null after the last item."
+    )
     index: IndexInfo

@@ -23,7 +23,7 @@ from service.errors import ERROR_TABLE, RefusalReason
 from service.routes.openapi import ANSWERS, PROBLEM_DETAILS
 from service.schemas.common import Wire
 from service.schemas.embed import EmbedAnswer
-from service.schemas.indexes import IndexList, IndexStatus, Item
+from service.schemas.indexes import IndexList, IndexStatus, Item, ItemPage
 from service.schemas.search import OLD_RECORDS, RECORD, SearchAnswer, SearchResult
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.status import Info, Live, Ready
@@ -144,6 +144,7 @@ def left_out(value: object) -> Iterator[str]:
         ("/indexes", IndexList),
         ("/indexes/{name}", IndexStatus),
         ("/indexes/{name}/item", Item),
+        ("/indexes/{name}/items", ItemPage),
         ("/info", Info),
         ("/livez", Live),
         ("/readyz", Ready),

@@ -46,7 +46,9 @@ def test_a_folder_becomes_an_index_whose_rows_are_the_embeddings(tmp_path):
             )
             assert entry.item.content_sha256 == hashlib.sha256(data).hexdigest()
             assert (entry.item.width, entry.item.height, entry.item.format) == (12, 12, "PNG")
-            assert index.thumbnail(entry.id)[:3] == b"\xff\xd8\xff"
+            assert (
+                index.items.thumbnail_by_content(entry.item.content_sha256)[:3] == b"\xff\xd8\xff"
+            )
     assert list_indexes(tmp_path) == ["default"]
     assert verify_index(tmp_path, "default") == report.manifest
 

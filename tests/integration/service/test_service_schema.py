@@ -47,7 +47,9 @@ OPERATIONS = [
 POSTS = [operation for operation in OPERATIONS if operation.method == "post"]
 GETS = [operation for operation in OPERATIONS if operation.method != "post"]
 # Bad requests of these are made of their query.
-ASKING = [operation for operation in GETS if operation.label.endswith(("/item", "/thumbnail"))]
+ASKING = [
+    operation for operation in GETS if operation.label.endswith(("/item", "/items", "/thumbnail"))
+]
 
 READER, ADMIN, STRANGER = (f"lipsim_{letter * 43}" for letter in "RAS")
 

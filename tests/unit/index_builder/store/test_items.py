@@ -70,9 +70,25 @@ def test_what_is_not_there_is_named(tmp_path):
         with pytest.raises(ItemNotFoundError, match="no item"):
             reader.entry_by_id(unknown)
         with pytest.raises(ItemNotFoundError, match="no item"):
-            reader.thumbnail(unknown)
-    assert reader.thumbnail("a") == b"jpeg of aa"
+            reader.by_id(unknown)
+    assert reader.thumbnail_by_content(reader.by_id("a").content_sha256) == b"jpeg of aa"
+    assert reader.thumbnail_by_content("bb") is None
     assert reader.by_content("bb") is None
+    reader.close()
+
+
+def test_pages_hold_every_item_once_by_code_point(tmp_path):
+    ids = ["", " ", "A", "Z", "a", "a/b", "aa", "é", "\uffff", "\U0001f600"]
+    reader = written(tmp_path, [item(one, number) for number, one in enumerate(sorted(ids))][::-1])
+    for limit in (1, 3, 10, 11):
+        pages = [reader.page("", limit)]
+        while pages[-1]:
+            assert len(pages[-1]) <= limit
+            pages.append(reader.page(pages[-1][-1].id, limit))
+        # An empty id is after nothing.
+        assert [one.id for page in pages for one in page] == sorted(ids)[1:]
+    # The id of a page's end may be gone by the time of the next.
+    assert [one.id for one in reader.page("ab", 2)] == ["é", "\uffff"]
     reader.close()
 
 
