@@ -9,6 +9,7 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from model.cli.threads import limit_threads
@@ -30,6 +31,12 @@ from service.routes.gauges import Gauges
 from service.settings import PACKAGE, Settings, parse_rate
 
 log = structlog.stdlib.get_logger()
+
+# Headers of answers that a page of another origin may read.
+_READABLE = (
+    *("X-Request-ID", "ETag", "Retry-After"),
+    *("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"),
+)
 
 
 def create_app(
@@ -112,6 +119,15 @@ def create_app(
         timeout_s=settings.body_timeout_s,
         budget=admission.bodies,
     )
+    if settings.allowed_origins:
+        # Above the keys: a browser asks without one whether it may ask.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.allowed_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-ID"],
+            expose_headers=_READABLE,
+        )
     app.add_middleware(RequestLog, metrics=metrics)
     if tracing is not None:
         app.add_middleware(tracing.middleware)

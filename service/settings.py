@@ -35,6 +35,10 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _RATE = re.compile(r"[1-9][0-9]{0,8}/([1-9][0-9]{0,4} ?)?(second|minute|hour|day)s?")
 
 
+# As browsers send it: in small letters and without a path.
+_ORIGIN = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
+
+
 @lru_cache(maxsize=256)
 def parse_rate(text: str) -> RateLimitItem:
     """A rate like `600/minute` or `1000/5 minutes`.
@@ -47,6 +51,11 @@ def parse_rate(text: str) -> RateLimitItem:
             "a rate is like 600/minute or 1000/5 minutes, of second, minute, hour, day"
         )
     return parse(text)
+
+
+def _listed(text: str) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _check_rate(text: str) -> str:
@@ -93,6 +102,11 @@ class Settings(BaseSettings):
         default="",
         description="Addresses and networks of proxies whose X-Forwarded-For is believed, "
         "comma-separated; empty: none.",
+    )
+    cors_origins: str = Field(
+        default="",
+        description="Origins whose pages may ask from a browser, like https://app.example.org, "
+        "comma-separated; *: any; empty: none.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log line that is written, to stderr."
@@ -258,11 +272,19 @@ class Settings(BaseSettings):
     def _empty_is_none(cls, value: object) -> object:
         return None if value == "" else value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: str) -> str:
+        for origin in _listed(value):
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"an origin is like https://app.example.org, got {origin!r}")
+        return value
+
     @field_validator("trusted_proxies")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
-        for part in filter(None, value.split(",")):
-            ip_network(part.strip())
+        for part in _listed(value):
+            ip_network(part)
         return value
 
     @model_validator(mode="after")
@@ -276,6 +298,10 @@ class Settings(BaseSettings):
         if self.default_k > self.max_k:
             raise ValueError(f"default_k {self.default_k} must not exceed max_k {self.max_k}")
         return self
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        return _listed(self.cors_origins)
 
     @property
     def decode_limits(self) -> DecodeLimits:
