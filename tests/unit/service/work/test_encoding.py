@@ -22,6 +22,7 @@ def item(**metadata: object) -> Item:
         height=1,
         format="PNG",
         metadata=metadata,
+        thumbnail="/",
         index=IndexInfo(name="x", version="v000001", size=1),
     )
 
