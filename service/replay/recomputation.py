@@ -145,9 +145,9 @@ class Recomputation:
         A distance errs by `cosine_error` at most, and as much is charged: docs/certificate.md. An
         angle errs the more by it the nearer it is to 0 or to half a turn.
         """
-        if not self.query.norm > 0.0:
-            return math.inf
         rounding = 2.0 * cosine_error(self.query.embedded.vector.size)
+        if not self.query.norm > 0.0:
+            return angle(rounding)
         scores = self.index.vectors.astype(np.float64) @ self.query.embedded.vector
         distances = 1.0 - scores / self.query.norm
         nearest, farthest = float(distances.min(initial=2.0)), float(distances.max(initial=0.0))

@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from model.pixels.decode import DecodeLimits
 from model.pixels.network_input import NetworkInput
 from service.errors import ReplayError
 from service.replay.__main__ import main
+from service.replay.recomputation import Recomputation
 from service.replay.replayer import Replayer
 from service.schemas.search import OLD_RECORDS
 from service.settings import Settings
@@ -284,6 +286,18 @@ def test_away_from_distance_0_a_threshold_makes_no_claim_looser(
     gain, norm = record["query"]["gain"], record["query"]["embedding_norm"]
     # What it was at any distance: rounding at distance 0, times the norm.
     assert tolerance < 0.01 * 1e-7 * norm / gain
+
+
+def test_a_zero_embedding_has_finite_tolerances():
+    query = SimpleNamespace(vector=np.zeros(4), forward_error=1e-9, gain=0.5)
+    found = Recomputation(
+        embedder=SimpleNamespace(lipschitz_bound=1.0, output_scales=np.ones(4)),
+        index=SimpleNamespace(vectors=np.eye(4, dtype=np.float32), norm_deviation=0.0),
+        query=SimpleNamespace(norm=0.0, embedded=query),
+        options=SimpleNamespace(max_distance=0.5),
+    ).tolerances
+    assert found.radius == 2.0 * 1e-9 / 0.5
+    assert found.exit < 1e-6
 
 
 @pytest.mark.parametrize("name", ["trim_radius", "certified_radius", "top1_radius"])
