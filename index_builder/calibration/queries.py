@@ -175,11 +175,12 @@ class LabelledPairs:
     ) -> Listing:
         """Check the whole list, then read its files in turn."""
         labels: dict[str, Label] = {}
+        root = self._path.resolve().parent
         for number, fields in csv_rows(self._path, ("id", "path")):
             where = f"{self._path.name}, line {number}"
             labels[where] = _label(fields, where, index)
             # Before an hour is spent on the others.
-            real = path_inside(self._path.resolve().parent, labels[where].name)
+            real = path_inside(root, labels[where].name)
             if isinstance(real, Problem):
                 raise SourceError(f"{where}: {labels[where].name!r}: {real.reason}")
         if not labels:
