@@ -149,7 +149,8 @@ SETTINGS_PAGE = """# Settings
 
 Every setting of the service is an environment variable; `python -m service settings` prints them
 with the values now in force, `python -m service settings --markdown` writes this page. A value that
-is not allowed ends the start with one line that says which.
+is not allowed ends the start with one line that says which; a variable named `LIPSIM_` that is none
+of these is warned of.
 
 | variable | default | meaning |
 |---|---|---|

@@ -1,6 +1,7 @@
 """create_app(settings): every part of the service, put together; no state at module level."""
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from service.observability.tracing import Tracing
 from service.redis.link import RedisLink
 from service.routes import embed, indexes, openapi, search, similarity, status
 from service.routes.gauges import Gauges
-from service.settings import PACKAGE, Settings, parse_rate
+from service.settings import PACKAGE, Settings, parse_rate, unknown_variables
 
 log = structlog.stdlib.get_logger()
 
@@ -73,6 +74,8 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
         _log_keys(keys, settings.host)
+        for name in unknown_variables(os.environ):
+            log.warning("unknown_setting", variable=name, meaning="no setting has this name")
         limit_threads(settings.threads_per_worker)
         lifecycle = Lifecycle(
             Parts(settings, admission, metrics, redis, tracing, has_keys=keys is not None),
@@ -125,7 +128,7 @@ def create_app(
             CORSMiddleware,
             allow_origins=settings.allowed_origins,
             allow_methods=["GET", "POST"],
-            allow_headers=["Authorization", "X-API-Key", "X-Request-ID"],
+            allow_headers=["Authorization", "X-API-Key", "X-Request-ID", "If-None-Match"],
             expose_headers=_READABLE,
         )
     app.add_middleware(RequestLog, metrics=metrics)

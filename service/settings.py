@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_network
 from pathlib import Path
@@ -330,6 +331,13 @@ def problems_of(error: ValidationError) -> list[str]:
 
 def variable_name(name: str) -> str:
     return f"{Settings.model_config.get('env_prefix', '')}{name}".upper()
+
+
+def unknown_variables(environment: Iterable[str]) -> list[str]:
+    """Those named like a setting that are none: a misspelt one does nothing, and nobody knows."""
+    known = {variable_name(name) for name in Settings.model_fields}
+    named = (name for name in environment if name.upper().startswith(variable_name("")))
+    return sorted(name for name in named if name.upper() not in known)
 
 
 def shown(value: object) -> str:

@@ -80,13 +80,15 @@ class WeightTried:
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """The version now served, and what a calibration found in so many seconds of wall time.
+    """The version now served, and what a calibration measured in so many seconds of wall time.
 
-    Alarms are the worst wrong entries of all queries: a near-duplicate in the gallery shows there.
+    `found` says in words which pictures of the index its queries were made of. Alarms are the
+    worst wrong entries of all queries: a near-duplicate in the gallery shows there.
     """
 
     manifest: Manifest
     calibration: Calibration
+    found: str
     cosine_weights: list[WeightTried]
     alarms: list[Alarm]
     self_matches: SelfMatches
@@ -169,7 +171,7 @@ def calibrate_index(
         progress.step("writing and verifying the version")
         manifest = seal_calibration(paths, index.manifest, calibration)
     seconds = time.monotonic() - started
-    return CalibrationReport(manifest, calibration, tried, alarms, own, seconds)
+    return CalibrationReport(manifest, calibration, found, tried, alarms, own, seconds)
 
 
 def _weights(cosine_weight: float | None) -> tuple[float, ...]:
@@ -219,7 +221,7 @@ def _nothing_claimed(left_out: Sequence[LeftOut], found: str) -> SourceError:
     reasons = "; ".join(f"{one.name}: {one.reason}" for one in reversed(left_out))
     return SourceError(
         f"no operating point can be claimed from {found} ({reasons}); nothing was changed. In a "
-        "list (--pairs) queries may also be pictures like those that are not in the index"
+        "list (--pairs) queries may also be pictures that are not in the index"
     )
 
 

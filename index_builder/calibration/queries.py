@@ -137,6 +137,8 @@ class SyntheticPairs:
         kinds = _kinds_of(chosen, self._queries)
         queries = sum(map(len, kinds.values()))
         told = f"{len(pictures)} of {index.size} entries, found among {files} files"
+        if len(kinds) < len(pictures):
+            told += f", of which --queries {self._queries} takes {len(kinds)}"
         return Listing(self._jobs(entries, kinds, seed), queries, list(kinds), told)
 
     def _jobs(

@@ -27,7 +27,7 @@ from index_builder.calibration.queries import LabelledPairs, SyntheticPairs
 from index_builder.cli import options as taken
 from index_builder.cli import reports
 from index_builder.cli.options import IndexOptions, SourceArgument, VersionOption
-from index_builder.sources.open_source import name_of, open_source, open_sources
+from index_builder.sources.open_source import is_picture, name_of, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
 from model.certificate.statistic import COSINE_WEIGHTS, LARGEST_COSINE_WEIGHT
@@ -252,9 +252,12 @@ def calibrate(
     """Measure which margin means "copy" here; write a version with named operating points."""
     limits = options.limits
     if source and pairs is None:
+        # As `build` took them: pictures are one collection, and some may have been quarantined.
+        pictures = [one for one in source if one.is_file() and is_picture(one)]
+        collections = [[one] for one in source if one not in pictures] + [pictures] * bool(pictures)
         openers = {
-            str(one): functools.partial(open_source, one, max_bytes=limits.max_image_bytes)
-            for one in source
+            name_of(paths): functools.partial(open_sources, paths, max_bytes=limits.max_image_bytes)
+            for paths in collections
         }
         chosen = SyntheticPairs(openers, source=name_of(source), queries=queries)
     elif pairs is not None and not source:

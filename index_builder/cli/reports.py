@@ -132,6 +132,7 @@ def show_version(output: Output, paths: layout.IndexPaths, version: str) -> None
 def show_calibration(output: Output, index: str, report: CalibrationReport) -> None:
     lines = [f"{index} {summary(report.manifest)} in {report.seconds:.1f} s"]
     lines += [f"  {line}" for line in describe(report.calibration)]
+    lines.append(f"  asked about {report.found}")
     lines += [f"  {line}" for line in _weights_in_words(report)]
     own = report.self_matches
     lines += [
@@ -145,6 +146,7 @@ def show_calibration(output: Output, index: str, report: CalibrationReport) -> N
         "index": index,
         **counts_of(report.manifest),
         "calibration": calibration_fields(report.calibration),
+        "found": report.found,
         "cosine_weights": [
             {
                 **asdict(one),

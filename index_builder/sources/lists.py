@@ -105,7 +105,9 @@ def csv_rows(path: Path, wanted: Sequence[str] = ("path",)) -> Iterator[tuple[in
                         f"{path.name}, line {reader.line_num}: wanted {len(columns)} values"
                     )
                 yield reader.line_num, dict(row)
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+    except OSError as exc:
+        raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
+    except (UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(f"{path.name} cannot be read as CSV in UTF-8: {exc}") from exc
 
 

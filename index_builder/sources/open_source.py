@@ -31,7 +31,7 @@ def open_source(path: Path, *, max_bytes: int) -> Source:
     archive = open_archive(path, max_bytes=max_bytes)
     if archive is not None:
         return archive
-    if _is_picture(path):
+    if is_picture(path):
         return FilesSource([path], max_bytes=max_bytes)
     raise SourceError(
         f"{path.name} is none of what can be indexed: a folder, a picture, a whole tar or zip "
@@ -44,10 +44,10 @@ def open_sources(paths: Sequence[Path], *, max_bytes: int) -> Source:
     if len(paths) == 1:
         return open_source(paths[0], max_bytes=max_bytes)
     for path in paths:
-        if not path.is_file() or not _is_picture(path):
+        if not path.is_file() or not is_picture(path):
             raise SourceError(
-                f"{path} is no picture, and of several paths each must be one: `build` one folder, "
-                "archive or list, then `add` the others"
+                f"{path} is no picture, and of several paths each must be one: `add` takes "
+                "folders, archives and lists one at a time (`build` makes the index that one alone)"
             )
     return FilesSource(paths, max_bytes=max_bytes)
 
@@ -58,8 +58,8 @@ def name_of(paths: Sequence[Path]) -> str:
     return f"{paths[0]} and {more} more" if more else str(paths[0])
 
 
-def _is_picture(path: Path) -> bool:
-    """Whether it may be one: of any format known by its first bytes, but archives and lists.
+def is_picture(path: Path) -> bool:
+    """Whether a file may be one: of any format known by its first bytes, but archives and lists.
 
     Of formats that are not accepted decoding says so, and says it better.
     """

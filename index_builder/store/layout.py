@@ -136,8 +136,10 @@ def read_current(paths: IndexPaths) -> Current:
         with open_regular(paths.current) as file:
             raw = file.read(_MAX_CURRENT_BYTES)
     except (FileNotFoundError, NotADirectoryError) as exc:
+        data_dir = paths.root.parent.parent.absolute()
+        there = ", ".join(list_indexes(data_dir)) or "none"
         raise IndexNotFoundError(
-            f"no index {paths.root.name!r} in {paths.root.parent.parent.absolute()}: make it with "
+            f"no index {paths.root.name!r} in {data_dir} (there: {there}): make it with "
             f"`python -m index_builder build SOURCE --index {paths.root.name}`"
         ) from exc
     except OSError as exc:

@@ -142,7 +142,8 @@ def test_queries_are_of_every_collection_that_the_index_was_made_of(tmp_path):
 def test_kinds_are_in_balance_and_as_many_pictures_as_possible_take_part(data_dir, pictures):
     with GalleryIndex.open(data_dir) as index:
         for wanted, expected in ((60, 60), (1000, 1000), (10**6, 12 * PICTURES)):
-            jobs, total, *_ = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
+            jobs, total, _, found = copies(pictures, wanted).jobs(index, 0, LIMITS, Progress())
+            assert (f"--queries {wanted} takes {wanted}" in found) is (wanted < PICTURES)
             labels = [label for job in jobs for label in job.labels]
             assert len(labels) == total == expected
             assert len({label.group for label in labels}) == min(wanted, PICTURES)

@@ -214,7 +214,7 @@ def test_every_command_that_changes_versions_says_what_it_did(data_dir):
         (("verify", "--version", "v000009"), "no version v000009"),
         (("rollback", "--to", "nonsense"), "a version is named like v000001"),
         (("remove", "nope"), "no item 'nope' in the index; nothing was removed"),
-        (("prune", "--index", "other"), "no index 'other'"),
+        (("prune", "--index", "other"), "(there: default)"),
         (("list", "--index", "other"), "no index 'other'"),
         (("export", "/nonexistent/folder/out.npz"), "/nonexistent/folder"),
         (("build", "/nonexistent/folder"), "no folder, archive, list or picture at"),
@@ -306,7 +306,16 @@ def test_pictures_are_added_one_by_one_under_their_names(tmp_path):
         assert index.manifest.source == f"{new}/0070.png and 1 more"
     folder = invoke("add", new, new / "0071.png", "--data-dir", data_dir)
     assert (folder.exit_code, folder.stderr.count("\n")) == (1, 1)
-    assert "new is no picture, and of several paths each must be one" in folder.stderr
+    assert "new is no picture, and of several paths each must be one: `add` takes" in folder.stderr
+
+
+def test_calibrate_takes_the_pictures_that_build_took_though_one_was_left_out(tmp_path):
+    folder = write_folder(tmp_path / "in", 3)
+    (folder / "cut.png").write_bytes((folder / "0000.png").read_bytes()[:-40])
+    pictures = sorted(folder.iterdir())
+    assert invoke("build", *pictures, "--data-dir", tmp_path).exit_code == 3
+    told = invoke("calibrate", *pictures, "--data-dir", tmp_path)
+    assert "claimed from 3 of 3 entries, found among 4 files" in told.stderr
 
 
 def test_why_nothing_became_an_item_is_said(tmp_path):

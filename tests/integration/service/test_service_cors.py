@@ -32,7 +32,7 @@ def may_ask(client: httpx.Client, origin: str, path: str = "/v1/search") -> http
     headers = {
         "Origin": origin,
         "Access-Control-Request-Method": "POST",
-        "Access-Control-Request-Headers": "authorization,content-type",
+        "Access-Control-Request-Headers": "authorization,content-type,if-none-match",
     }
     return client.options(path, headers=headers)
 

@@ -349,11 +349,14 @@ def test_the_network_is_not_served_without_keys(tmp_path: Path):
 
 def test_the_network_is_served_with_keys_or_on_purpose(tmp_path: Path, start_server: StartServer):
     add(tmp_path / "keys", "a", READER)
-    for settings, status in (({"keys_file": tmp_path / "keys"}, 401), ({"allow_no_keys": 1}, 404)):
+    misspelt = {"key_file": tmp_path / "keys", "allow_no_keys": 1}
+    for settings, status in (({"keys_file": tmp_path / "keys"}, 401), (misspelt, 404)):
         server = start_server(tmp_path, host="0.0.0.0", **settings)
         local = server.url.replace("0.0.0.0", "127.0.0.1")
         assert httpx.get(f"{local}/none").status_code == status
-        assert ('"no_keys"' in server.log.read_text()) is ("allow_no_keys" in settings)
+        told = server.log.read_text()
+        assert ('"no_keys"' in told) is (settings is misspelt)
+        assert ("LIPSIM_KEY_FILE" in told) is (settings is misspelt)
 
 
 def test_a_keys_file_that_cannot_be_used_ends_the_start(tmp_path: Path):

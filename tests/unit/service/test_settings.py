@@ -1,7 +1,13 @@
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings, shown, shown_default, variable_name
+from service.settings import (
+    Settings,
+    shown,
+    shown_default,
+    unknown_variables,
+    variable_name,
+)
 
 
 def test_every_setting_has_a_meaning_and_a_shown_default():
@@ -44,6 +50,15 @@ def test_a_wrong_setting_is_refused_in_words(
     monkeypatch.setenv(variable_name(name), value)
     with pytest.raises(ValidationError, match=said):
         Settings()
+
+
+def test_a_variable_that_is_no_setting_is_known_for_one():
+    known = [variable_name(name) for name in Settings.model_fields]
+    assert unknown_variables([*known, known[0].lower(), "PATH", "MY_LIPSIM_PORT"]) == []
+    assert unknown_variables([*known, "LIPSIM_KEY_FILE", "lipsim_ports"]) == [
+        "LIPSIM_KEY_FILE",
+        "lipsim_ports",
+    ]
 
 
 def test_the_default_of_workers_is_shown_in_words():
