@@ -56,7 +56,7 @@ def embedding_norm(embedding: Float64[np.ndarray, " D"]) -> Norm:
 
 
 def pixel_scale(lipschitz_bound: float, gain: float, forward_error: float) -> float:
-    """Product of the Lipschitz bound and the resize's gain, rounded up.
+    """Product of the Lipschitz bound and the resize's gain, rounded up; the error is only checked.
 
     Raises:
         CertificateError: a factor is outside [1e-100, 1e100], or the error is negative or not

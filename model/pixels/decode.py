@@ -66,11 +66,13 @@ class _Format(NamedTuple):
 # - of a package outside Pillow, as HEIF's: what `_register_heif` does, absence from PILLOW_FORMATS,
 #   an extra in pyproject.toml and tests/architecture/test_compose.py, its name among _PACKAGES in
 #   service/cache/shared.py, docs/deployment-containers.md;
-# - its file names in model/data/pictures.py (and docs/data.md), model/train/corpus/files.py and
-#   benchmarks/build_index.py;
-# - a writer in tests/fuzz/pictures.py, hostile files in tests/support/image_files.py;
-# - its rules in docs/decode-policy.md, and words: `allowed_formats` in service/settings.py,
-#   README.md, docs/fuzzing.md.
+# - in `_decode`, who turns it upright: its decoder, or `_upright` by EXIF;
+# - of Pillow's own, its file names in model/data/pictures.py (and docs/data.md),
+#   model/train/corpus/files.py and benchmarks/build_index.py; if read by default, a writer in
+#   tests/fuzz/pictures.py;
+# - hostile files in tests/support/image_files.py;
+# - its rules in docs/decode-policy.md, and words: `allowed_formats` in service/settings.py (and
+#   docs/settings.md), README.md, SECURITY.md, docs/fuzzing.md.
 _FORMATS: Mapping[str, _Format] = {
     "JPEG": _Format("JPEG", read_jpeg),
     "PNG": _Format("PNG", read_png),

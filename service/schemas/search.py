@@ -19,8 +19,9 @@ from service.schemas.common import (
 )
 from service.schemas.indexes import OperatingPoint
 
-# A member more of an answer is a new name here and in `Audit.record`; the one before goes into
-# OLD_RECORDS, and all there get the member, or each answer recorded under them would differ.
+# A member more of an answer is a new name here and in `Audit.record`, once from one release to the
+# next; the one before goes into OLD_RECORDS, and all there get the member, or each answer recorded
+# under them would differ.
 RECORD: Final = "lipsim-audit-3"
 # Of earlier releases, and the members that those did not know.
 _BEFORE_THE_COSINE = frozenset({"match_statistic", "cosine_weight"})
