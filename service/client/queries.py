@@ -1,0 +1,86 @@
+"""What the client takes: pictures, options of a search, folders; and what many searches give."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from service.client.problems import ProblemError
+from service.schemas.search import SearchAnswer
+
+Image = bytes | str | os.PathLike[str]
+"""The bytes of an image file, or where the file is."""
+
+# An image that the service cannot use, or that took it too long, says nothing of the next one.
+_ABOUT_ONE_IMAGE = frozenset({413, 415, 422, 500, 504})
+
+
+class SearchArguments(TypedDict, total=False):
+    """The options of a search by name, as `service.schemas.search.SearchOptions` describes them."""
+
+    k: int
+    index: str
+    max_distance: float | None
+    epsilon: float | None
+    operating_point: str | None
+    require_exact: bool
+    trim: bool
+    include_vector: bool
+    include_metadata: bool
+    include_audit: bool
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One image of many, and what became of it.
+
+    Attributes:
+        image: as it was given, or where it is in the folder that was.
+        answer: None if there is an error.
+        error: why this image has no answer; None if it has one.
+    """
+
+    image: Image
+    answer: SearchAnswer | None = None
+    error: ProblemError | OSError | None = None
+
+
+def is_about_one_image(error: ProblemError) -> bool:
+    """Whether other images may fare better."""
+    return error.status in _ABOUT_ONE_IMAGE
+
+
+def read_image(image: Image) -> bytes:
+    return image if isinstance(image, bytes) else Path(image).read_bytes()
+
+
+def images_of(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image]:
+    """The images themselves; of a folder its files, sorted, those below it too, none hidden.
+
+    Raises:
+        NotADirectoryError: it is one path, and no folder is there.
+    """
+    if not isinstance(images, str | os.PathLike):
+        return images
+    folder = Path(images)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder; one picture is for `search`")
+    return _files(folder)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for where, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        paths = (Path(where, name) for name in sorted(names) if not name.startswith("."))
+        yield from (path for path in paths if path.is_file())
+
+
+def as_parameters(options: Mapping[str, Any]) -> dict[str, str]:
+    """Options as a query or a form has them; those that are None are not given."""
+    return {
+        name: value if isinstance(value, str) else json.dumps(value)
+        for name, value in options.items()
+        if value is not None
+    }
