@@ -27,7 +27,7 @@ help: ## print this list
 setup: .venv/dev.stamp ## the environment .venv with everything for work and tests
 
 demo: .venv/runtime.stamp ## index the bundled gallery, serve it, show the line to try
-	@$(BIN)/python examples/demo.py $(options)
+	@$(BIN)/lipsim demo $(options)
 
 serve: .venv/runtime.stamp ## serve your own indexes (in data/, or DATA_DIR)
 	@$(BIN)/python -m service $(options) || { status=$$?; [ $$status -eq 130 ] || exit $$status; }

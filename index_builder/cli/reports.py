@@ -22,24 +22,14 @@ from index_builder.store.operating_points import (
     points_fields,
     share,
 )
-from model.cli.console import Output
+from model.cli.console import Output, counted, visible
 
 _SHOWN = 20
 
 
 def as_lines(lines: Iterable[str]) -> str:
-    """Lines for a person, with what a file's name may bring along escaped.
-
-    A name may hold newlines and a terminal's commands: none may look like a line of ours.
-    """
-    return "\n".join("".join(map(_visible, line)) for line in lines)
-
-
-def _visible(character: str) -> str:
-    # Python's own escapes; a byte that is no UTF-8 is a lone surrogate here, which has one too.
-    if character.isprintable():
-        return character
-    return character.encode("unicode_escape").decode("ascii")
+    """Lines for a person, each of them one line whatever the names in it hold."""
+    return "\n".join(map(visible, lines))
 
 
 def show_report(output: Output, index: str, report: BuildReport) -> None:
@@ -184,9 +174,10 @@ def _weights_in_words(report: CalibrationReport) -> list[str]:
 
 
 def summary(manifest: Manifest) -> str:
-    told = f"{manifest.version} ({manifest.entries} entries, {manifest.ids} ids"
+    entries = counted(manifest.entries, "entry", "entries")
+    told = f"{manifest.version} ({entries}, {counted(manifest.ids, 'id')}"
     if len(manifest.view_names) > 1:
-        told += f", {manifest.vector_count} vectors"
+        told += f", {counted(manifest.vector_count, 'vector')}"
     if manifest.operating_points:
         stale = "stale " if is_stale(manifest) else ""
         told += f", {stale}operating points {', '.join(manifest.operating_points)}"

@@ -14,6 +14,22 @@ EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130
 
 
+def visible(text: str) -> str:
+    """Text for a terminal, on one line, with what a file's name may bring along escaped.
+
+    A name may hold newlines and a terminal's commands: none may look like a line of ours.
+    """
+    # Python's own escapes; a byte that is no UTF-8 is a lone surrogate here, which has one too.
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text
+    )
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """A number of things: 1 answer, 2 answers; 1 entry, 2 entries."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
 @dataclass(frozen=True)
 class Output:
     """Prints a command's outcome: text for people, or one JSON object for machines.

@@ -48,6 +48,7 @@ class AsyncClient:
         retries: how often one request is sent again at most.
         longest_wait_s: a `Retry-After` beyond it is not waited for: the refusal is raised.
         verify: as httpx takes it: whose certificates are believed.
+        transport: likewise: what carries requests; None: the network.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AsyncClient:
         retries: int = 5,
         longest_wait_s: float = 60.0,
         verify: bool | SSLContext = True,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retries, self._longest_wait_s = retries, longest_wait_s
         self._http = httpx.AsyncClient(
@@ -66,6 +68,7 @@ class AsyncClient:
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S)),
             verify=verify,
+            transport=transport,
         )
 
     async def __aenter__(self) -> Self:

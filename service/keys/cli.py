@@ -1,4 +1,4 @@
-"""`python -m service key | keys | revoke`: the operator's commands about API keys."""
+"""API keys, for the operator: `lipsim keys`, `python -m service key | keys | revoke`."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -130,3 +130,13 @@ def _words_of(name: str, error: ValueError) -> str:
 def _refusal(message: str, code: int = 1) -> typer.Exit:
     Console(stderr=True, soft_wrap=True).print(message, markup=False, highlight=False)
     return typer.Exit(code)
+
+
+app = typer.Typer(
+    help="API keys, in the file that LIPSIM_KEYS_FILE names.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.command("make")(make_key)
+app.command("list")(list_keys)
+app.command("revoke")(revoke_key)

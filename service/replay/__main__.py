@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn, cast
 import typer
 from pydantic import ValidationError
 
+from model.cli.console import counted
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from service.errors import ReplayError
@@ -59,8 +60,8 @@ def _summarise(outcomes: Sequence[ReplayResult | None]) -> int:
     largest = max((outcome.largest_change for outcome in done), default=0.0)
     unchecked = dict.fromkeys(name for outcome in done for name in outcome.unchecked)
     _say(
-        f"{len(outcomes)} answers: {len(done) - differ} hold, {differ} do not, {missing} cannot be "
-        f"replayed; largest change of a radius that holds {largest:.3g}; "
+        f"{counted(len(outcomes), 'answer')}: {len(done) - differ} hold, {differ} do not, "
+        f"{missing} cannot be replayed; largest change of a radius that holds {largest:.3g}; "
         f"not checked: {', '.join(unchecked) or 'nothing'}"
     )
     return _DIFFERS if differ else _CANNOT if missing else 0

@@ -181,7 +181,9 @@ class IndexRegistry:
         refused = self._refused.get(name)
         if refused is not None:
             return _unavailable(name, refused)
-        return IndexNotFoundError(f"no index {name[:64]!r} is in service here")
+        return IndexNotFoundError(
+            f"no index {name[:64]!r} is in service here; /v1/indexes lists those that are"
+        )
 
     def _refresh_one(self, name: str) -> None:
         version = seal = None

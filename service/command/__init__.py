@@ -1,0 +1,1 @@
+"""The installed command `lipsim`: every program of the project, and questions from a terminal."""

@@ -1,0 +1,182 @@
+"""`lipsim search | compare | embed`: questions from a terminal, to a server or an index here."""
+
+# Typer makes options of the parameters; what a question needs is imported when it is asked.
+# ruff: noqa: PLC0415, PLR0917
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+from model.cli.console import Output
+from model.cli.libraries import import_foreign
+from model.cli.progress import Progress
+from service.command.show import Counts, comparison_in_words, embedding_in_words, open_sink
+from service.errors import ServiceError
+
+if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
+    from service.client import AsyncClient
+
+_ASIDE = 8
+_EXIT_SOME = 3
+
+_Pictures = Annotated[
+    list[Path], Argument(help="Pictures, or folders of them.", show_default=False)
+]
+_Url = Annotated[str | None, Option(help="Ask this server; else an index here is opened.")]
+_Key = Annotated[str | None, Option(envvar="LIPSIM_KEY", help="An API key of the server.")]
+_DataDir = Annotated[
+    Path | None, Option(help="Where the indexes are; default: LIPSIM_DATA_DIR, or data.")
+]
+_Checkpoint = Annotated[
+    Path | None, Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
+]
+_Epsilon = Annotated[float | None, Option(min=0, help="l2 budget in the picture's pixels.")]
+_Json = Annotated[bool, Option("--json", help="JSON, one object a line.")]
+_Out = Annotated[Path | None, Option(help="Write to this .jsonl or .csv file instead.")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Whom to ask: a server, or the indexes of a folder."""
+
+    url: str | None = None
+    key: str | None = None
+    data_dir: Path | None = None
+    checkpoint: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.url is not None and (self.data_dir or self.checkpoint):
+            raise typer.BadParameter(
+                "ask a server (--url), or an index here (--data-dir), not both"
+            )
+
+    @asynccontextmanager
+    async def open(self) -> AsyncGenerator["AsyncClient"]:
+        if self.url is not None:
+            from service.client import AsyncClient
+
+            async with AsyncClient(self.url, self.key) as client:
+                yield client
+        else:
+            from service.command.local import local_client
+
+            async with local_client(self.data_dir, self.checkpoint) as client:
+                yield client
+
+
+def search(
+    pictures: _Pictures,
+    url: _Url = None,
+    key: _Key = None,
+    data_dir: _DataDir = None,
+    checkpoint: _Checkpoint = None,
+    index: Annotated[str, Option(help="Name of the index.")] = "default",
+    k: Annotated[int | None, Option("-k", "--k", min=1, help="Results at most.")] = None,
+    max_distance: Annotated[
+        float | None, Option(min=0, help="Leave out what is farther (1 - cosine).")
+    ] = None,
+    epsilon: _Epsilon = None,
+    operating_point: Annotated[
+        str | None, Option(help="Say of each result whether it is a match; like balanced.")
+    ] = None,
+    require_exact: Annotated[
+        bool, Option("--require-exact", help="The largest radii that can be proved.")
+    ] = False,
+    trim: Annotated[bool, Option("--trim", help="Search without plain borders too.")] = False,
+    include_audit: Annotated[
+        bool, Option("--include-audit", help="What `replay` needs, in JSON.")
+    ] = False,
+    as_json: _Json = False,
+    out: _Out = None,
+) -> None:
+    """Find the nearest entries of an index for each picture, with their certified radii.
+
+    Exit codes: 0 done; 1 nothing was found out; 3 some pictures have no answer, and it is said why.
+    """
+    where = Where(url, key, data_dir, checkpoint)
+    given = {"k": k, "max_distance": max_distance, "epsilon": epsilon}
+    given |= {"operating_point": operating_point, "include_audit": include_audit}
+    given |= {"require_exact": require_exact, "trim": trim, "index": index}
+    options: Any = {name: value for name, value in given.items() if value is not None}
+    counts = Counts()
+
+    async def work() -> None:
+        from service.client.queries import images_of
+
+        files = [one for p in pictures for one in (images_of(p) if p.is_dir() else [p])]
+        progress = Progress(sys.stderr if len(files) > 1 else None)
+        async with where.open() as client:
+            with open_sink(out, as_json=as_json, counts=counts) as sink:
+                found = client.search_many(files, concurrency=_ASIDE, **options)
+                with progress.counter("searching", len(files), "pictures") as advance:
+                    async for one in found:
+                        sink(one)
+                        advance()
+
+    _run(work, as_json=as_json)
+    if counts.failed:
+        raise typer.Exit(_EXIT_SOME if counts.answered else 1)
+
+
+def compare(
+    a: Annotated[Path, Argument(help="A picture.")],
+    b: Annotated[Path, Argument(help="Another.")],
+    url: _Url = None,
+    key: _Key = None,
+    checkpoint: _Checkpoint = None,
+    epsilon: _Epsilon = None,
+    threshold: Annotated[float | None, Option(min=0, help="A match is at most so far.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Say how far two pictures are apart, within which bounds, and whether they match."""
+    where = Where(url, key, checkpoint=checkpoint)
+
+    async def work() -> None:
+        async with where.open() as client:
+            answer = await client.compare(a, b, epsilon=epsilon, threshold=threshold)
+        typer.echo(answer.model_dump_json() if as_json else comparison_in_words(answer, epsilon))
+
+    _run(work, as_json=as_json)
+
+
+def embed(
+    pictures: Annotated[list[Path], Argument(help="Pictures.")],
+    url: _Url = None,
+    key: _Key = None,
+    checkpoint: _Checkpoint = None,
+    as_json: _Json = False,
+) -> None:
+    """Embed pictures; the numbers themselves are printed with --json, an object a line."""
+    where = Where(url, key, checkpoint=checkpoint)
+
+    async def work() -> None:
+        async with where.open() as client:
+            for path in pictures:
+                answer = await client.embed(path)
+                if as_json:
+                    line = {"id": str(path), **answer.model_dump(mode="json", exclude_unset=True)}
+                    typer.echo(json.dumps(line))
+                else:
+                    typer.echo(embedding_in_words(path, answer))
+
+    _run(work, as_json=as_json)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, None]], *, as_json: bool) -> None:
+    """Run to the end; every error becomes a message and an exit code."""
+    with Output(as_json, "what was printed or written so far stays").errors():
+        import_foreign("httpx", "asking", "httpx", "client")
+        from service.client import ProblemError
+
+        try:
+            asyncio.run(work())
+        except ProblemError as error:
+            raise ServiceError(str(error)) from error

@@ -1,0 +1,177 @@
+"""What was found, for people and for machines: tables, sentences, JSON lines, CSV."""
+
+import csv
+import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from model.cli.console import counted, visible
+from service.schemas.common import Radius
+from service.schemas.embed import EmbedAnswer
+from service.schemas.search import SearchAnswer
+from service.schemas.similarity import SimilarityAnswer
+
+if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
+    from service.client import Searched
+
+Sink = Callable[["Searched"], None]
+
+_COLUMNS = (
+    *("query", "status", "rank", "id", "view", "distance", "certified_radius"),
+    *("certified_rms_8bit", "margin", "certified", "match", "match_radius", "error"),
+)
+
+
+@dataclass
+class Counts:
+    """How many pictures have an answer, and how many have none."""
+
+    answered: int = 0
+    failed: int = 0
+
+
+@contextmanager
+def open_sink(out: Path | None, *, as_json: bool, counts: Counts) -> Generator[Sink]:
+    """Takes what was found, one by one; what was taken stays, should the next not come.
+
+    Raises:
+        BadParameter: the file's name says neither JSON Lines nor CSV.
+        OSError: the file cannot be written.
+    """
+    if out is None:
+        yield _counting(_print_line if as_json else _print_table, counts)
+    else:
+        kind = _FILES.get(out.suffix.lower())
+        if kind is None:
+            raise typer.BadParameter(f"--out ends in {' or '.join(_FILES)}, got {out.name!r}")
+        with out.open("w", encoding="utf-8", newline="") as file:
+            yield _counting(kind(file), counts)
+    told = {"pictures": counts.answered + counts.failed, **vars(counts)}
+    if as_json:
+        typer.echo(json.dumps({"summary": told}))
+    elif told["pictures"] != 1 or out is not None:
+        where = "" if out is None else f", in {out}"
+        pictures = counted(told["pictures"], "picture")
+        typer.echo(f"{pictures}: {counts.answered} answered, {counts.failed} not{where}", err=True)
+
+
+def _counting(sink: Sink, counts: Counts) -> Sink:
+    def take(one: "Searched") -> None:
+        if one.answer is None:
+            counts.failed += 1
+            typer.echo(f"error: {visible(_name(one))}: {one.error}", err=True)
+        else:
+            counts.answered += 1
+        sink(one)
+
+    return take
+
+
+def _line(one: "Searched") -> dict[str, Any]:
+    """As the items of an answer to many are on the wire."""
+    if one.answer is not None:
+        answer = one.answer.model_dump(mode="json", exclude_unset=True)
+        return {"id": _name(one), "status": 200, "answer": answer}
+    problem = getattr(one.error, "problem", None)
+    if problem is not None:
+        said = problem.model_dump(mode="json", exclude_unset=True)
+        return {"id": _name(one), "status": problem.status, "problem": said}
+    said = {"code": "unreadable_file", "title": "The file cannot be read", "detail": str(one.error)}
+    return {"id": _name(one), "status": 0, "problem": said}
+
+
+def _name(one: "Searched") -> str:
+    # A name that is no UTF-8 is text here all the same.
+    name = fspath(one.image) if isinstance(one.image, str | PathLike) else ""
+    return name.encode(errors="backslashreplace").decode()
+
+
+def _print_line(one: "Searched") -> None:
+    typer.echo(json.dumps(_line(one)))
+
+
+def _json_lines(file: IO[str]) -> Sink:
+    return lambda one: print(json.dumps(_line(one)), file=file)
+
+
+def _csv(file: IO[str]) -> Sink:
+    writer = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+
+    def take(one: "Searched") -> None:
+        line = _line(one)
+        about = {"query": line["id"], "status": line["status"]}
+        if one.answer is None:
+            writer.writerow({**about, "error": line["problem"]["code"]})
+        for result in line["answer"]["results"] if one.answer is not None else ():
+            writer.writerow({**about, **result})
+
+    return take
+
+
+_FILES: dict[str, Callable[[IO[str]], Sink]] = {".jsonl": _json_lines, ".csv": _csv}
+
+
+def _print_table(one: "Searched") -> None:
+    if one.answer is None:
+        return
+    typer.echo(visible(_name(one)))
+    console = Console(highlight=False)
+    console.width = max(100, console.width)
+    console.print(_table(one.answer))
+
+
+def _table(answer: SearchAnswer) -> Table:
+    columns = ["rank", "id", "distance", "stays in the answer under any noise below"]
+    has_verdict = answer.operating_point is not None
+    table = Table(*columns, *(["match"] if has_verdict else []), box=None, pad_edge=False)
+    for one in answer.results:
+        row = [str(one.rank), visible(one.id), f"{one.distance:.4f}"]
+        row.append(radius_in_words(one.certified_radius, one.certified_rms_8bit))
+        table.add_row(*row, *(["yes" if one.match else "no"] if has_verdict else []))
+    return table
+
+
+def radius_in_words(radius: Radius, levels: Radius) -> str:
+    """A radius as a person grasps it."""
+    if radius is None or levels is None:
+        return "all there is: nothing can displace it"
+    if radius == 0.0:
+        return "nothing is proved"
+    return f"{levels:.2f} of 255 levels rms (l2 {radius:.4g})"
+
+
+def comparison_in_words(answer: SimilarityAnswer, epsilon: float | None) -> str:
+    """Distance, its bounds, the verdict; a line each."""
+    lines = [f"distance {answer.distance:.6f} (0: the same direction, 2: the opposite one)"]
+    if answer.interval is not None:
+        (low, high), (least, most) = answer.interval.a, answer.interval.both
+        lines.append(
+            f"under changes of l2 {epsilon:g}: {low:.6f} to {high:.6f} of the first alone, "
+            f"{least:.6f} to {most:.6f} of each"
+        )
+    if answer.certified_radius is not None:
+        each = ("the first alone", "the second alone", "each")
+        radii = (answer.certified_radius.a, answer.certified_radius.b, answer.certified_radius.both)
+        below = (
+            f"{of} {'by any' if radius is None else f'below l2 {radius:.4g}'}"
+            for of, radius in zip(each, radii, strict=True)
+        )
+        said = "match" if answer.match else "no match"
+        lines.append(f"{said}; it stays so under changes of {', '.join(below)}")
+    return "\n".join(lines)
+
+
+def embedding_in_words(path: Path, answer: EmbedAnswer) -> str:
+    return (
+        f"{visible(str(path))}: {counted(len(answer.vector), 'number')}, norm {answer.norm:.6g}, "
+        f"model {answer.model.name} {answer.fingerprint[:16]}"
+    )

@@ -1,0 +1,151 @@
+"""`lipsim search | compare | embed`: the same of a server and of an index here."""
+
+import csv
+import json
+from pathlib import Path
+
+import httpx
+import pytest
+from service_helpers import draw_picture
+from typer.testing import CliRunner, Result
+
+from service.command.main import app
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two edited copies, a file that is no picture, and a name that would command a terminal."""
+    folder = tmp_path_factory.mktemp("queries")
+    draw_picture(3, 100, 75).save(folder / "a.png")
+    draw_picture(4, 100, 75).save(folder / "b.png")
+    (folder / "c\x1b[2J.png").write_text("no picture")
+    return folder
+
+
+@pytest.fixture(params=["server", "here"])
+def asked(request: pytest.FixtureRequest, client: httpx.Client, data_dir: Path) -> list[str]:
+    return ["--url", str(client.base_url)] if request.param == "server" else data_option(data_dir)
+
+
+def data_option(data_dir: Path) -> list[str]:
+    return ["--data-dir", str(data_dir)]
+
+
+def lipsim(*words: object) -> Result:
+    return CliRunner().invoke(app, [*map(str, words)], prog_name="lipsim")
+
+
+def test_a_picture_gets_a_table(asked: list[str], pictures: Path):
+    done = lipsim("search", pictures / "a.png", "-k", 2, *asked)
+    assert done.exit_code == 0, done.output
+    name, head, first, second = done.stdout.splitlines()[-4:]
+    assert name.endswith("a.png")
+    assert head.split()[:3] == ["rank", "id", "distance"]
+    assert first.split()[:2] == ["1", "p03.jpg"]
+    assert "of 255 levels rms (l2 " in first
+    assert second.split()[0] == "2"
+
+
+def test_machines_get_an_object_a_line_and_a_summary_last(asked: list[str], pictures: Path):
+    done = lipsim("search", pictures, "-k", 1, "--epsilon", 0.1, "--json", *asked)
+    assert done.exit_code == 3
+    *lines, summary = map(json.loads, done.stdout.splitlines())
+    assert summary == {"summary": {"pictures": 3, "answered": 2, "failed": 1}}
+    assert [Path(line["id"]).name for line in lines] == ["a.png", "b.png", "c\x1b[2J.png"]
+    assert [line["status"] for line in lines] == [200, 200, 415]
+    ids = [line["answer"]["results"][0]["id"] for line in lines[:2]]
+    assert ids == ["p03.jpg", "p04.jpg"]
+    assert lines[0]["answer"]["results"][0]["certified"] is True
+    assert lines[2]["problem"]["code"] == "unsupported_image_format"
+    assert "\x1b" not in done.stderr
+    assert "3 of 3" in done.stderr
+
+
+def test_both_ways_give_the_same_numbers(client: httpx.Client, data_dir: Path, pictures: Path):
+    options = ("search", pictures / "a.png", "-k", 3, "--trim", "--json")
+    there = lipsim(*options, "--url", client.base_url)
+    here = lipsim(*options, *data_option(data_dir))
+    for one in (there, here):
+        assert one.exit_code == 0, one.output
+    a, b = (json.loads(one.stdout.splitlines()[0])["answer"] for one in (there, here))
+    del a["timings_ms"], b["timings_ms"]
+    assert a == b
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_folder_is_written_to_a_file(asked: list[str], pictures: Path, tmp_path, suffix: str):
+    out = tmp_path / f"found{suffix}"
+    done = lipsim("search", pictures, "-k", 2, "--out", out, *asked)
+    assert done.exit_code == 3
+    assert done.stdout == ""
+    assert f"3 pictures: 2 answered, 1 not, in {out}" in done.stderr
+    if suffix == ".csv":
+        with out.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["id"] for row in rows if row["rank"] == "1"] == ["p03.jpg", "p04.jpg"]
+        assert len(rows) == 5
+        assert rows[-1]["error"] == "unsupported_image_format"
+    else:
+        lines = [json.loads(line) for line in out.read_text().splitlines()]
+        assert [line["status"] for line in lines] == [200, 200, 415]
+
+
+def test_two_pictures_are_compared(asked: list[str], pictures: Path):
+    where = asked if asked[0] == "--url" else []
+    words = (
+        "compare",
+        pictures / "a.png",
+        pictures / "b.png",
+        "--epsilon",
+        0.2,
+        "--threshold",
+        0.1,
+    )
+    done = lipsim(*words, *where)
+    assert done.exit_code == 0, done.output
+    distance, interval, verdict = done.stdout.splitlines()
+    assert distance.startswith("distance ")
+    assert "under changes of l2 0.2: " in interval
+    assert verdict.startswith("no match; it stays so under changes of the first alone below l2 ")
+    answer = json.loads(lipsim(*words, "--json", *where).stdout)
+    assert f"{answer['distance']:.6f}" in distance
+
+
+def test_pictures_are_embedded(asked: list[str], pictures: Path):
+    where = asked if asked[0] == "--url" else []
+    done = lipsim("embed", pictures / "a.png", pictures / "b.png", "--json", *where)
+    assert done.exit_code == 0, done.output
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(line["id"]).name for line in lines] == ["a.png", "b.png"]
+    assert len(lines[0]["vector"]) > 100
+    said = lipsim("embed", pictures / "a.png", *where).stdout
+    assert f"{len(lines[0]['vector'])} numbers" in said
+
+
+def test_what_cannot_be_asked_is_said_in_a_line(asked: list[str], pictures: Path, tmp_path: Path):
+    done = lipsim("search", pictures / "a.png", "--index", "nowhere", *asked)
+    assert done.exit_code == 1
+    assert "index_not_found" in done.stderr
+    assert "/v1/indexes" in done.stderr
+    done = lipsim("search", tmp_path / "absent.png", *asked)
+    assert done.exit_code == 1
+    assert "absent.png" in done.stderr
+    assert lipsim("search", pictures, "--out", tmp_path / "x.txt", *asked).exit_code == 2
+
+
+def test_a_server_and_an_index_here_are_not_asked_together(data_dir: Path, pictures: Path):
+    done = lipsim("search", pictures, "--url", "http://127.0.0.1:9", *data_option(data_dir))
+    assert done.exit_code == 2
+    assert "--url" in done.output
+
+
+def test_nobody_there_is_said_in_a_line(pictures: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("service.client.problems._FIRST_PAUSE_S", 0.01)
+    done = lipsim("search", pictures / "a.png", "--url", "http://127.0.0.1:9")
+    assert done.exit_code == 1
+    assert "no_answer" in done.stderr
