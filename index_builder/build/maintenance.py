@@ -1,9 +1,13 @@
 """What is done to versions that exist: verify, roll back, prune, export."""
 
 import contextlib
+import csv
 import fcntl
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -142,3 +146,46 @@ def export_vectors(
             "vectors": index.vector_count,
             "output_scales": has_scales,
         }
+
+
+def export_items(data_dir: Path, name: str, out: Path) -> dict[str, object]:
+    """Write what is known of each id to a .csv or .jsonl file, in the order of ids by code point.
+
+    Lines of JSON hold the vectors too, by view; CSV has the metadata as JSON, in one column.
+
+    Returns:
+        The numbers of entries and ids.
+    """
+    is_csv = out.suffix.lower() == ".csv"
+    with GalleryIndex.open(data_dir, name) as index, write_aside(out) as aside:
+        with aside.open("w", encoding="utf-8", newline="") as file:
+            if is_csv:
+                writer = csv.DictWriter(file, _ITEM_COLUMNS)
+                writer.writeheader()
+                for fields in _item_fields(index):
+                    writer.writerow({**fields, "metadata": json.dumps(fields["metadata"])})
+            else:
+                for fields in _item_fields(index):
+                    rows = index.rows.of_entries(np.array([fields["entry"]]))
+                    vectors = index.vectors[rows].tolist()
+                    by_view = dict(zip(index.views(rows), vectors, strict=True))
+                    file.write(json.dumps({**fields, "vectors": by_view}) + "\n")
+        return {"entries": index.size, "ids": index.manifest.ids}
+
+
+_ITEM_COLUMNS: tuple[str, ...] = (
+    "id",
+    "entry",
+    "sha256",
+    "bytes",
+    "width",
+    "height",
+    "format",
+    "metadata",
+)
+
+
+def _item_fields(index: GalleryIndex) -> Iterator[dict[str, Any]]:
+    for item in index.items.items():
+        values = (item.id, item.number, item.content_sha256, item.bytes, item.width, item.height)
+        yield dict(zip(_ITEM_COLUMNS, (*values, item.format, item.metadata), strict=True))

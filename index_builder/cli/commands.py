@@ -15,6 +15,7 @@ import typer
 
 from index_builder.build.build import build_index, remove_items
 from index_builder.build.maintenance import (
+    export_items,
     export_vectors,
     item_ids,
     operating_points_served,
@@ -31,6 +32,7 @@ from index_builder.sources.open_source import is_picture, name_of, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
 from model.certificate.statistic import COSINE_WEIGHTS, LARGEST_COSINE_WEIGHT
+from model.cli.console import counted
 from model.cli.progress import Progress
 from model.pixels.views import VIEW_SETS
 
@@ -140,11 +142,15 @@ def rollback(
     *,
     options: IndexOptions,
     to: Annotated[str | None, typer.Option("--to", help="Version to serve.")] = None,
+    misplaced: Annotated[str | None, typer.Argument(hidden=True)] = None,
+    misnamed: Annotated[str | None, typer.Option("--version", hidden=True)] = None,
 ) -> None:
     """Serve the version numbered before the served one, or a given one, after checking it.
 
     By number alone: after another rollback it may be the one that was left then. `list` shows them.
     """
+    if meant := misplaced or misnamed:
+        raise typer.BadParameter(f"the version is given as --to {meant} (`list` shows them)")
     before = operating_points_served(options.data_dir, options.index)
     manifest = roll_back(options.data_dir, options.index, to)
     gone = [name for name in before if name not in manifest.operating_points]
@@ -176,21 +182,31 @@ def prune_command(
 def export(
     out: Annotated[
         Path,
-        typer.Argument(help="The .npz file to write.", metavar="OUT", parser=taken.path_given),
+        typer.Argument(
+            help="The .npz, .jsonl or .csv file to write.", metavar="OUT", parser=taken.path_given
+        ),
     ],
     *,
     options: taken.ModelOptions,
 ) -> None:
-    """Write ids, vectors and what radii are made of to a .npz file, loadable without pickle.
+    """Write ids and vectors to a file; the end of its name says which.
 
-    An entry has one id: files that are equal bit for bit are one entry; `list --ids` has all.
+    .npz: vectors and what radii are made of, loadable without pickle; an entry has one id there,
+    as files that are equal bit for bit are one entry. .jsonl: every id, its metadata, its vectors,
+    a line each. .csv: every id and its metadata.
     """
-    written = export_vectors(options.data_dir, options.index, out, options.embedder())
-    fields = {"index": options.index, "out": str(out), **written}
-    text = f"{written['entries']} entries, {written['vectors']} vectors in {out}"
-    if not written["output_scales"]:
-        text += "; no output_scales: another model made the index, name its --checkpoint"
-    options.output.show(fields, text)
+    suffix = out.suffix.lower()
+    if suffix in {".csv", ".jsonl"}:
+        written = export_items(options.data_dir, options.index, out)
+        text = f"{counted(int(str(written['ids'])), 'id')} in {out}"
+    elif suffix == ".npz":
+        written = export_vectors(options.data_dir, options.index, out, options.embedder())
+        text = f"{written['entries']} entries, {written['vectors']} vectors in {out}"
+        if not written["output_scales"]:
+            text += "; no output_scales: another model made the index, name its --checkpoint"
+    else:
+        raise typer.BadParameter(f"OUT ends in .npz, .jsonl or .csv, got {out.name!r}")
+    options.output.show({"index": options.index, "out": str(out), **written}, text)
 
 
 @command()

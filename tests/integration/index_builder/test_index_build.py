@@ -1,5 +1,6 @@
 """What a build makes of a collection."""
 
+import csv
 import hashlib
 import json
 import shutil
@@ -19,12 +20,13 @@ from index_tools import (
     write_folder,
 )
 
-from index_builder.build.maintenance import export_vectors, verify_index
+from index_builder.build.maintenance import export_items, export_vectors, verify_index
 from index_builder.errors import IndexModelMismatchError, SourceError
 from index_builder.search.gallery import GalleryIndex, current_version, list_indexes
 from index_builder.store.manifest import QUARANTINE, read_quarantine
 from model.pixels.decode import DecodeLimits, decode_image
 from model.pixels.resize import resize_operator
+from model.pixels.views import VIEW_SETS
 
 
 def test_a_folder_becomes_an_index_whose_rows_are_the_embeddings(tmp_path):
@@ -323,3 +325,34 @@ def test_formats_beyond_the_default_need_leave(tmp_path):
     assert build(tmp_path, folder).manifest.counts["quarantined"] == 1
     limits = DecodeLimits(formats=DecodeLimits().formats | {"BMP"})
     assert build(tmp_path, folder, limits=limits).manifest.counts["quarantined"] == 0
+
+
+def test_an_export_to_text_holds_every_id_with_its_metadata(tmp_path):
+    folder = write_folder(tmp_path / "in", 3)
+    shutil.copy(folder / "0001.png", folder / "again.png")
+    (folder / "list.jsonl").write_text(
+        "".join(
+            json.dumps({"path": name, "note": f'"{name}",\n'}) + "\n"
+            for name in ("0000.png", "0001.png", "0002.png", "again.png")
+        )
+    )
+    build(tmp_path, folder / "list.jsonl", views=VIEW_SETS["mirror"])
+    counts = {"entries": 3, "ids": 4}
+    assert export_items(tmp_path, "default", tmp_path / "out.jsonl") == counts
+    assert export_items(tmp_path, "default", tmp_path / "out.csv") == counts
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [one["id"] for one in lines] == ["0000.png", "0001.png", "0002.png", "again.png"]
+    assert [one["entry"] for one in lines] == [0, 1, 2, 1]
+    assert all(one["metadata"] == {"note": f'"{one["id"]}",\n'} for one in lines)
+    with GalleryIndex.open(tmp_path) as index:
+        for one in lines:
+            rows = index.rows.of_entries(np.array([one["entry"]]))
+            assert list(one["vectors"]) == index.views(rows)
+            assert np.array_equal(np.float32(list(one["vectors"].values())), index.vectors[rows])
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row, line in zip(rows, lines, strict=True):
+        del line["vectors"]
+        assert {**row, "metadata": json.loads(row["metadata"])} == {
+            name: value if name == "metadata" else str(value) for name, value in line.items()
+        }

@@ -356,11 +356,27 @@ def test_the_help_of_a_command_fits_on_a_screen(name):
         ("calibrate", ""),
         ("calibrate", "--pairs", ""),
         ("export", ""),
+        ("export", "out.txt"),
     ],
 )
 def test_a_wrong_command_line_is_exit_code_2(data_dir, arguments):
     assert invoke(*arguments).exit_code == 2
     assert data_dir.exists()
+
+
+@pytest.mark.parametrize("words", [("3",), ("--version", "3")])
+def test_a_rollback_to_a_version_that_is_misplaced_says_where_it_belongs(data_dir, words):
+    done = invoke("rollback", *words, "--data-dir", data_dir)
+    assert done.exit_code == 2
+    assert "--to 3" in done.output
+
+
+def test_one_of_a_thing_is_said_as_one(tmp_path):
+    write_folder(tmp_path / "in", 1)
+    done = invoke("build", tmp_path / "in", "--views", "none", "--data-dir", tmp_path)
+    assert "(1 entry, 1 id)" in done.stdout
+    out = invoke("export", tmp_path / "out.jsonl", "--data-dir", tmp_path)
+    assert out.stdout == f"1 id in {tmp_path / 'out.jsonl'}\n"
 
 
 def test_a_data_dir_that_cannot_be_written_is_an_error_without_a_traceback(tmp_path):
