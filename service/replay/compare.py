@@ -320,6 +320,7 @@ RESULT_RULES: Mapping[str, Rule] = {
     "match_radius": _judged(Tolerances.match_radius),
     "exact": _exactness,
     "duplicates": Comparison.exact,
+    "thumbnail": Comparison.exact,
     "certified": _certified,
     "metadata": Comparison.exact,
 }

@@ -2,7 +2,6 @@
 
 import asyncio
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query
 from starlette.responses import Response
@@ -19,7 +18,7 @@ from service.schemas.indexes import (
     ListedItem,
     Refusal,
 )
-from service.work.answers import build_index, build_operating_points
+from service.work.answers import build_index, build_operating_points, thumbnail_path
 from service.work.encoding import json_response
 from service.work.index_registry import IndexEntry, IndexRegistry
 
@@ -144,8 +143,7 @@ def _fields(index: str, item: StoredItem) -> dict[str, Any]:
         "height": item.height,
         "format": item.format,
         "metadata": item.metadata,
-        "thumbnail": f"/v1/indexes/{index}/thumbnail?id={quote(item.id, safe='')}"
-        f"&content={item.content_sha256}",
+        "thumbnail": thumbnail_path(index, item),
     }
 
 

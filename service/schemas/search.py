@@ -24,7 +24,7 @@ from service.schemas.indexes import OperatingPoint
 # under them would differ.
 RECORD: Final = "lipsim-audit-3"
 # Of earlier releases, and the members that those did not know.
-_BEFORE_THE_COSINE = frozenset({"match_statistic", "cosine_weight"})
+_BEFORE_THE_COSINE = frozenset({"match_statistic", "cosine_weight", "thumbnail"})
 OLD_RECORDS: Final = {
     "lipsim-audit-1": _BEFORE_THE_COSINE | {"metric", "items", "vectors", "view", "trim"},
     "lipsim-audit-2": _BEFORE_THE_COSINE,
@@ -142,6 +142,10 @@ class SearchResult(Wire):
         "entries that were not looked at was the smaller."
     )
     duplicates: list[str] = Field(description="Other ids with the same vector.")
+    thumbnail: str = Field(
+        default="",
+        description="Path of its thumbnail; of another picture under this id it is another path.",
+    )
     certified: bool | None = Field(
         default=None, description="epsilon < certified_radius (or null); only with epsilon."
     )

@@ -3,9 +3,11 @@
 import math
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from index_builder.search.certified import Answer
 from index_builder.search.gallery import GalleryIndex
+from index_builder.store.items import Item
 from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.certificate.match import MatchRule
 from model.embedder import Claim, Embedder
@@ -120,6 +122,7 @@ def build_results(
             **_verdict(answer, place),
             "exact": bool(proof.exact[place]),
             "duplicates": entry.duplicates,
+            "thumbnail": thumbnail_path(index.name, entry.item),
         }
         if options.epsilon is not None:
             result["certified"] = radius is None or options.epsilon < radius
@@ -127,6 +130,13 @@ def build_results(
             result["metadata"] = entry.metadata
         results.append(SearchResult.model_validate(result))
     return results
+
+
+def thumbnail_path(index: str, item: Item) -> str:
+    """Where the thumbnail of an item is: as the content is named, it may be kept for good."""
+    return (
+        f"/v1/indexes/{index}/thumbnail?id={quote(item.id, safe='')}&content={item.content_sha256}"
+    )
 
 
 def _verdict(answer: Answer, place: int) -> dict[str, object]:

@@ -94,11 +94,16 @@ def test_every_member_of_the_contract_is_there(client: httpx.Client, gallery: Pa
     assert certificate["top1_radius"] > 0
     first = answer["results"][0]
     assert first["id"] == "p05.jpg"
+    item = client.get("/v1/indexes/default/item", params={"id": "p05.jpg"}).json()
+    assert first["thumbnail"] == item["thumbnail"]
+    linked = client.get(first["thumbnail"])
+    assert linked.content[:3] == b"\xff\xd8\xff"
+    assert linked.headers["cache-control"] == "private, max-age=31536000, immutable"
     # One more is a new RECORD: service/schemas/search.py.
     assert set(first) == {
         *("rank", "id", "distance", "similarity", "certified_radius", "certified_rms_8bit"),
         *("margin", "match", "match_margin", "match_statistic", "match_radius"),
-        *("view", "exact", "duplicates", "certified", "metadata"),
+        *("view", "exact", "duplicates", "thumbnail", "certified", "metadata"),
     }
     verdict = ("match", "match_margin", "match_statistic", "match_radius")
     assert [first[name] for name in verdict] == [None] * 4
