@@ -12,7 +12,8 @@ refuses before it is used up, and each refusal is a 503 with `Retry-After`, coun
 4. `bytes`: what all bodies in hand hold together, counted while they arrive
    (LIPSIM_MAX_BODY_BYTES_HELD).
 5. `places`, working: requests that are decoded, embedded or searched, or wait for it
-   (LIPSIM_MAX_QUEUE). A place is held from the complete body to the answer.
+   (LIPSIM_MAX_QUEUE). A place is held from the complete body to the answer; a batch holds one for
+   each of its images, all at once or none.
 6. `queue_timeout`: the longest wait for a decode process (`decoding/`) or a worker (`work/`),
    LIPSIM_QUEUE_TIMEOUT_S. Time at work is bounded apart, and running out of it is a 504.
 
@@ -64,24 +65,25 @@ class Slots:
         return self.taken >= self.capacity
 
     @contextmanager
-    def take(self) -> Generator[None]:
-        """Hold one slot for the time of a request.
+    def take(self, count: int = 1) -> Generator[None]:
+        """Hold one slot for the time of a request, or one for each image of a batch.
 
         Raises:
-            OverloadedError: every slot is taken.
+            OverloadedError: so many are not free; none is taken then.
         """
-        if self.is_full:
+        if self.taken + count > self.capacity:
             raise OverloadedError(
-                f"{self.capacity} requests {self._doing} already",
+                f"{self.taken} requests {self._doing} already"
+                + (f", of {self.capacity}; this one counts as {count}" if count > 1 else ""),
                 reason="places",
                 retry_after_s=self.retry_after_s(),
             )
-        self.taken += 1
+        self.taken += count
         try:
             yield
-            self._departures.append(self._clock())
+            self._departures.extend([self._clock()] * count)
         finally:
-            self.taken -= 1
+            self.taken -= count
 
     def retry_after_s(self) -> int:
         """Seconds until those there now will have left at the speed of the last ones, in bounds."""

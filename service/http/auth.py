@@ -18,9 +18,11 @@ from service.errors import (
 from service.http.problems import answer_error
 from service.keys.keys import Key, KeyRing
 from service.keys.keys import Scope as KeyScope
-from service.keys.quota import Allowance, Quota
+from service.keys.quota import Meter, Quota
 from service.observability.request_context import context_of
 from service.settings import parse_rate
+
+_METER = "lipsim.meter"
 
 # The one table of who needs what. Probes are for load balancers, which have no keys.
 OPEN_PATHS = frozenset({"/livez", "/readyz"})
@@ -84,16 +86,16 @@ class AuthMiddleware:
             return
         app = self.app
         try:
-            allowance = await self._admit(scope)
-            if allowance is not None:
-                send = _with_headers(send, allowance)
-                allowance.check()
+            meter = scope[_METER] = self._admit(scope)
+            if meter is not None:
+                send = _with_headers(send, meter)
+                await meter.charge()
         except ServiceError as error:
             app = answer_error(error, scope)
         await app(scope, receive, send)
 
-    async def _admit(self, scope: Scope) -> Allowance | None:
-        """Where the caller stands with its quota; None: it has none, or needs none here."""
+    def _admit(self, scope: Scope) -> Meter | None:
+        """What counts for the caller's quota; None: it has none, or needs none here."""
         needed = needed_scope(scope["path"])
         if needed is None:
             # A probe is answered whatever it presents; with a key in force it is told more.
@@ -105,7 +107,7 @@ class AuthMiddleware:
         if rate is None:
             return None
         caller = f"address:{address_of(scope)}" if key is None else f"key:{key.name}"
-        return await self.quota.take(caller, rate)
+        return Meter(self.quota, caller, rate)
 
     def _authorize(self, scope: Scope, needed: KeyScope) -> Key | None:
         """The key of a request, which its context is told; None where nobody needs one."""
@@ -136,10 +138,21 @@ def address_of(scope: Scope) -> str:
     return str(ipaddress.ip_network((address, 64), strict=False))
 
 
-def _with_headers(send: Send, allowance: Allowance) -> Send:
+async def charge(scope: Scope, count: int) -> None:
+    """Count so many requests more for one that is let in already, all or none.
+
+    Raises:
+        QuotaError: they are more than its caller has left.
+    """
+    meter: Meter | None = scope.get(_METER)
+    if meter is not None and count > 0:
+        await meter.charge(count)
+
+
+def _with_headers(send: Send, meter: Meter) -> Send:
     async def send_counted(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), *allowance.headers()]
+        if message["type"] == "http.response.start" and meter.allowance is not None:
+            message["headers"] = [*message.get("headers", ()), *meter.allowance.headers()]
         await send(message)
 
     return send_counted

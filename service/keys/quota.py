@@ -31,16 +31,18 @@ class Allowance(NamedTuple):
     remaining: int
     reset_s: int
 
-    def check(self) -> None:
-        """Refuse the request that was one too many.
+    def check(self, count: int = 1) -> None:
+        """Refuse the request that was one too many, or the so many that were.
 
         Raises:
             QuotaError: it was.
         """
         if self.is_exceeded:
+            used = f"{self.limit} requests are used up"
+            if count > 1:
+                used = f"{count} more requests are wanted, {self.remaining} are left"
             raise QuotaError(
-                f"{self.limit} requests are used up; the next {self.limit} begin in "
-                f"{self.reset_s} s",
+                f"{used}; the next {self.limit} begin in {self.reset_s} s",
                 retry_after_s=self.reset_s,
             )
 
@@ -51,6 +53,27 @@ class Allowance(NamedTuple):
             (b"ratelimit-remaining", b"%d" % self.remaining),
             (b"ratelimit-reset", b"%d" % self.reset_s),
         ]
+
+
+class Meter:
+    """What one request uses of its caller's quota: one from its headers, the rest once known.
+
+    Attributes:
+        allowance: where the caller stood when something was last counted.
+    """
+
+    def __init__(self, quota: "Quota", caller: str, rate: RateLimitItem) -> None:
+        self._quota, self._caller, self._rate = quota, caller, rate
+        self.allowance: Allowance | None = None
+
+    async def charge(self, count: int = 1) -> None:
+        """Count so many requests, all or none.
+
+        Raises:
+            QuotaError: they are more than are left.
+        """
+        self.allowance = await self._quota.take(self._caller, self._rate, count)
+        self.allowance.check(count)
 
 
 class Quota:
@@ -70,26 +93,36 @@ class Quota:
         self._local = LocalWindows()
         self._refused = ThrottledWarning("quota_storage_failed", every_s=_LOG_EVERY_S)
 
-    async def take(self, caller: str, rate: RateLimitItem) -> Allowance:
-        """Count one request.
+    async def take(self, caller: str, rate: RateLimitItem, count: int = 1) -> Allowance:
+        """Count one request, or one that is worth several: all of them, or none.
 
         Args:
             caller: whose; of bounded length.
             rate: what this caller has.
+            count: what the request is worth.
 
         Returns:
             Where the caller stands; `is_exceeded` says that this request was one too many.
         """
         name, window_s = rate.key_for(caller), rate.get_expiry()
-        counted = None if self._link is None else await self._count(self._link, name, window_s)
-        count, left_s = counted or self._local.count(name, window_s)
-        left = rate.amount - count
+        used, left_s = await self._add(name, window_s, count)
+        is_exceeded = used > rate.amount
+        if is_exceeded and count > 1:  # What is not done is not charged; others may still ask.
+            used, left_s = await self._add(name, window_s, -count)
         # Rounded up, so that who waits this long is in the next window; but not for what a
         # difference of two large floats is too large.
         reset_s = max(1, math.ceil(round(left_s, 6)))
-        return Allowance(left < 0, rate.amount, max(0, left), reset_s)
+        return Allowance(is_exceeded, rate.amount, max(0, rate.amount - used), reset_s)
 
-    async def _count(self, link: RedisLink, name: str, window_s: int) -> tuple[int, float] | None:
+    async def _add(self, name: str, window_s: int, count: int) -> tuple[int, float]:
+        """What is used of a window after so many more, and the seconds it lasts."""
+        link = self._link
+        counted = None if link is None else await self._count(link, name, window_s, count)
+        return counted or self._local.count(name, window_s, count)
+
+    async def _count(
+        self, link: RedisLink, name: str, window_s: int, by: int
+    ) -> tuple[int, float] | None:
         """Count, and seconds left, of the window in Redis; None if there can be none.
 
         What somebody else wrote there, so that it is no counter of ours, is deleted.
@@ -100,7 +133,7 @@ class Quota:
             _, count, left_ms = await link.ask_all(
                 [
                     (b"SET", key, 0, b"EX", window_s, b"NX"),
-                    (b"INCRBY", key, 1),
+                    (b"INCRBY", key, by),
                     (b"PTTL", key),
                 ]
             )
@@ -141,19 +174,20 @@ class LocalWindows:
     def __len__(self) -> int:
         return len(self._windows)
 
-    def count(self, name: str, window_s: float) -> tuple[int, float]:
-        """Count one request; gives how many there were in its window, and the seconds it lasts."""
+    def count(self, name: str, window_s: float, by: int = 1) -> tuple[int, float]:
+        """Count requests; gives how many there were in the window, and the seconds it lasts."""
         now = time.monotonic()
         end, count = self._windows.get(name, (-math.inf, 0))
         if end <= now:
             self._windows.pop(name, None)
             end, count = now + window_s, 0
-        self._windows[name] = end, count + 1
+        count = max(0, count + by)
+        self._windows[name] = end, count
         if len(self._windows) >= self._sweep_at:
             self._sweep(now)
         if len(self._windows) > MOST_WINDOWS:
             self._windows.popitem(last=False)
-        return count + 1, end - now
+        return count, end - now
 
     def _sweep(self, now: float) -> None:
         for name in [name for name, (end, _) in self._windows.items() if end <= now]:

@@ -106,19 +106,30 @@ class IndexRegistry:
     clock: Callable[[], float] = time.monotonic
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _opened: dict[str, _Opened] = field(default_factory=dict[str, _Opened])
+    _retired: dict[GalleryIndex, _Opened] = field(default_factory=dict[GalleryIndex, _Opened])
     _refused: dict[str, Refused] = field(default_factory=dict[str, Refused])
     _missed: dict[str, int] = field(default_factory=dict[str, int])
 
     @contextmanager
-    def lease(self, name: str) -> Generator[GalleryIndex]:
+    def lease(self, name: str, version: GalleryIndex | None = None) -> Generator[GalleryIndex]:
         """The current version of an index, kept open until the block ends.
+
+        Args:
+            name: of the index.
+            version: a version that somebody else has leased, to be leased once more; None: the
+                current one.
 
         Raises:
             IndexNotFoundError: there is no index of that name.
-            IndexUnavailableError: there is one, and no version of it could be opened.
+            IndexUnavailableError: there is one, and no version of it could be opened; or the one
+                that was wanted has been closed.
         """
         with self._lock:
             opened = self._opened.get(name)
+            if version is not None and (opened is None or opened.index is not version):
+                opened = self._retired.get(version)
+                if opened is None:
+                    raise IndexUnavailableError(f"index {name!r} {version.version} was closed")
             if opened is None:
                 raise self._absent(name)
             opened.users += 1
@@ -128,6 +139,8 @@ class IndexRegistry:
             with self._lock:
                 opened.users -= 1
                 is_last = opened.is_retired and opened.users == 0
+                if is_last:
+                    self._retired.pop(opened.index, None)
             if is_last:
                 opened.index.close()
 
@@ -238,6 +251,8 @@ class IndexRegistry:
                 return
             old.is_retired = True
             is_unused = old.users == 0
+            if not is_unused:
+                self._retired[old.index] = old
         if is_unused:
             old.index.close()
 

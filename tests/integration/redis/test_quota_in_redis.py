@@ -60,6 +60,21 @@ def counters_in(client: redis.Redis) -> list[bytes]:
     return list(client.scan_iter("lipsim:quota:*"))
 
 
+def test_what_is_worth_several_is_counted_for_all_replicas_or_not_at_all(
+    redis_server: RedisServer,
+):
+    async def story(quota: Quota, link: RedisLink) -> None:
+        other = Quota(link)
+        assert (await quota.take("batch", RATE)).remaining == 2
+        refused = await other.take("batch", RATE, 3)
+        assert (refused.is_exceeded, refused.remaining) == (True, 2)
+        taken = await other.take("batch", RATE, 2)
+        assert (taken.is_exceeded, taken.remaining) == (False, 0)
+        assert (await quota.take("batch", RATE)).is_exceeded
+
+    run(redis_server, story)
+
+
 @pytest.mark.parametrize("what", POISONS)
 def test_a_poisoned_counter_is_thrown_away_and_the_quota_goes_on(
     redis_server: RedisServer, what: str

@@ -111,6 +111,23 @@ def test_an_index_that_is_gone_is_let_go_at_the_third_look(registry: IndexRegist
     assert not is_open(index)
 
 
+def test_a_version_that_somebody_holds_can_be_leased_again_after_it_was_replaced(
+    registry: IndexRegistry, own: Path, other: Path
+):
+    registry.refresh()
+    with registry.lease("default") as held:
+        move_into_place(own, other)
+        registry.refresh()
+        with registry.lease("default") as newer:
+            assert newer is not held
+        with registry.lease("default", held) as again:
+            assert again is held
+        assert is_open(held)
+    assert not is_open(held)
+    with pytest.raises(IndexUnavailableError, match="closed"), registry.lease("default", held):
+        pytest.fail("a closed version was leased")
+
+
 def test_a_directory_that_comes_back_in_time_was_never_gone(registry: IndexRegistry, own: Path):
     registry.refresh()
     with registry.lease("default") as first:

@@ -27,6 +27,17 @@ def test_one_more_than_fits_is_refused_and_slots_are_given_back():
     assert slots.taken == 0
 
 
+def test_a_batch_takes_all_of_its_slots_or_none():
+    slots = Slots(5, "wait")
+    with slots.take(3):
+        with pytest.raises(OverloadedError, match="3 requests wait already, of 5; "):
+            slots.take(3).__enter__()
+        with slots.take(2):
+            assert slots.is_full
+        assert slots.taken == 3
+    assert slots.taken == 0
+
+
 def test_a_request_that_fails_gives_its_place_back():
     slots = Slots(1, "wait")
     for _ in range(2):

@@ -89,6 +89,23 @@ def test_who_waits_as_long_as_told_is_let_in(monkeypatch: pytest.MonkeyPatch):
     run(story)
 
 
+def test_what_is_worth_several_is_counted_as_a_whole_or_not_at_all(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clock = HandClock(monkeypatch)
+
+    async def story() -> None:
+        quota = Quota()
+        assert await quota.take("a", RATE) == Allowance(False, 3, 2, 60)
+        assert await quota.take("a", RATE, 3) == Allowance(True, 3, 2, 60)
+        assert await quota.take("a", RATE, 2) == Allowance(False, 3, 0, 60)
+        assert await quota.take("a", RATE, 2) == Allowance(True, 3, 0, 60)
+        clock.now += 60
+        assert await quota.take("a", RATE, 4) == Allowance(True, 3, 3, 60)
+
+    run(story)
+
+
 @pytest.mark.parametrize("set_by", [-86400.0, 86400.0])
 def test_a_clock_that_is_set_makes_no_window_longer_or_shorter(
     monkeypatch: pytest.MonkeyPatch, set_by: float
