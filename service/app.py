@@ -119,6 +119,7 @@ def create_app(
     app.add_middleware(
         BodyLimit,
         max_image_bytes=settings.max_image_bytes,
+        max_batch_bytes=settings.batch_limit_bytes,
         timeout_s=settings.body_timeout_s,
         budget=admission.bodies,
     )

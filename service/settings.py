@@ -128,6 +128,12 @@ class Settings(BaseSettings):
     max_image_bytes: int = Field(
         default=_IMAGES.max_image_bytes, gt=0, description="Largest encoded image; more is 413."
     )
+    max_batch_bytes: int = Field(
+        default=64 * MEBIBYTE,
+        gt=0,
+        description="Largest body of a batch of searches, JSON too; more is 413. At most "
+        "max_body_bytes_held counts.",
+    )
     max_image_pixels: int = Field(
         default=_IMAGES.max_pixels,
         gt=0,
@@ -303,6 +309,11 @@ class Settings(BaseSettings):
     @property
     def allowed_origins(self) -> list[str]:
         return _listed(self.cors_origins)
+
+    @property
+    def batch_limit_bytes(self) -> int:
+        """Largest body of a batch that can ever be taken."""
+        return min(self.max_batch_bytes, self.max_body_bytes_held)
 
     @property
     def decode_limits(self) -> DecodeLimits:

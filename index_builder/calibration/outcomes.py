@@ -11,6 +11,7 @@ from jaxtyping import Float64
 
 from index_builder.calibration.queries import Label, Query
 from index_builder.search.gallery import GalleryIndex
+from index_builder.search.others import without_entry
 from model.certificate.geometry import embedding_norm
 from model.certificate.match import Margins, measure_statistics
 from model.certificate.pairs import Candidates
@@ -96,7 +97,8 @@ def _outcomes(
             if own[0].value[0] > 0.0:  # says that it is in the top k
                 hits = [float(max(0.0, one.value[0])) for one in own]
             is_tight = all(one.seen[0] <= one.unseen[0] for one in own)
-        without = _without(index, candidates, is_own, label.entry)
+        rows = index.rows.of_entries(np.array([label.entry])).size
+        without = without_entry(candidates, label.entry, rows)
     top, is_proved = _top(query.vector, without, question.k)
     others = _statistics(index, query, without, top, question)
     is_tight &= all((one.seen <= one.unseen).all() for one in others)
@@ -111,21 +113,6 @@ def _outcomes(
         )
         found.append(Outcome(label, hit, alarm, margin, int(numbers[worst])))
     return found
-
-
-def _without(
-    index: GalleryIndex, candidates: Candidates, is_own: np.ndarray, entry: int
-) -> Candidates:
-    """The same candidates of a gallery that has not this entry."""
-    rows = index.rows.of_entries(np.array([entry])).size
-    return replace(
-        candidates,
-        rows=candidates.rows[~is_own],
-        vectors=np.asarray(candidates.vectors)[~is_own],
-        items=None if candidates.items is None else candidates.items[~is_own],
-        size=candidates.size - rows,
-        item_count=candidates.items_in_gallery - 1,
-    )
 
 
 def _statistics(

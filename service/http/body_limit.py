@@ -101,6 +101,7 @@ class BodyLimit:
     Attributes:
         app: what a body is passed on to.
         max_image_bytes: of one image, not encoded.
+        max_batch_bytes: of a whole batch, as it is sent.
         timeout_s: longest time a body may take.
         budget: of all bodies together.
     """
@@ -108,6 +109,7 @@ class BodyLimit:
     app: ASGIApp
     _: KW_ONLY
     max_image_bytes: int
+    max_batch_bytes: int
     timeout_s: float
     budget: ByteBudget
 
@@ -117,7 +119,9 @@ class BodyLimit:
             return
         headers = Headers(scope=scope)
         spec = SPECS.get(scope["path"]) or reading()  # An unknown path: one image at most.
-        limit = spec.max_body_bytes(headers.get("content-type", ""), self.max_image_bytes)
+        limit = spec.max_body_bytes(
+            headers.get("content-type", ""), self.max_image_bytes, self.max_batch_bytes
+        )
         body = CountedBody(
             receive, headers, limit=limit, timeout_s=self.timeout_s, budget=self.budget
         )

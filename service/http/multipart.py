@@ -23,12 +23,22 @@ _BOUNDARY = re.compile(rb";\s*boundary(?:\*[0-9]*\*?)?\s*=", re.IGNORECASE)
 class MultipartReader:
     """Takes chunks as they arrive and refuses at the first unknown or repeated name.
 
-    File names and per-part content types are read past: nothing a client calls a file matters.
+    Per-part content types are read past, and file names, which are echoed at most: nothing a client
+    calls a file matters.
+
+    Attributes:
+        fields: the parts by name.
+        files: those of the one name that may be repeated: the file name of each, and its bytes.
     """
 
-    def __init__(self, content_type: str, known: Collection[str]) -> None:
+    def __init__(
+        self, content_type: str, known: Collection[str], *, repeated: str = "", most: int = 0
+    ) -> None:
         self.fields: dict[str, bytes] = {}
+        self.files: list[tuple[str | None, bytes]] = []
         self._known = known
+        self._repeated, self._most = repeated, most
+        self._file_name: str | None = None
         self._part = bytearray()
         self._headers: dict[bytes, bytes] = {}
         self._header_name = bytearray()
@@ -88,9 +98,19 @@ class MultipartReader:
             raise BadRequestError("each part needs Content-Disposition: form-data with one name")
         self._name = options[b"name"].decode("utf-8", errors="replace")
         check_name(self._name, self._known, self.fields)
+        if self._name == self._repeated:
+            file_name = options.get(b"filename")
+            self._file_name = file_name.decode("utf-8", "replace") if file_name else None
+            if len(self.files) >= self._most:
+                message = f"is given more than {self._most} times: send several requests"
+                raise InvalidParameterError([FieldProblem(self._name, message)])
 
     def _end_part(self) -> None:
-        self.fields[self._name] = bytes(self._part)
+        content = bytes(self._part)
+        if self._name == self._repeated:
+            self.files.append((self._file_name, content))
+        else:
+            self.fields[self._name] = content
 
     def _end(self) -> None:
         self._is_complete = True

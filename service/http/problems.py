@@ -61,10 +61,22 @@ def answer_error(error: BaseException, scope: Scope) -> Response:
     return problem_of(error)
 
 
+def problem_of_item(error: Exception, scope: Scope) -> dict[str, object]:
+    """The problem document of one image of a batch, whose others may be answered."""
+    spec, fields = _spec_and_fields(error)
+    if spec is INTERNAL:
+        log.error("internal_error", method=scope["method"], path=route_of(scope), exc_info=error)
+    return _document(spec, str(error) if spec.is_public else None, fields)
+
+
+def _spec_and_fields(error: BaseException) -> tuple[ErrorSpec, Sequence[FieldProblem]]:
+    spec = spec_of(error) if isinstance(error, RetrievalError) else INTERNAL
+    return spec, error.problems if isinstance(error, InvalidParameterError) else ()
+
+
 def problem_of(error: BaseException) -> Response:
     """An error as a problem document; private ones show their title and nothing else."""
-    spec = spec_of(error) if isinstance(error, RetrievalError) else INTERNAL
-    fields = error.problems if isinstance(error, InvalidParameterError) else ()
+    spec, fields = _spec_and_fields(error)
     headers: dict[str, str] = {}
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
@@ -86,6 +98,12 @@ def problem_response(
     extra = dict(headers or {})
     if spec.status == 503:
         extra.setdefault("Retry-After", str(RETRY_AFTER_S))
+    return Response(as_json(_document(spec, detail, fields)), spec.status, extra, MEDIA_TYPE)
+
+
+def _document(
+    spec: ErrorSpec, detail: str | None, fields: Sequence[FieldProblem]
+) -> dict[str, object]:
     body: dict[str, object] = {
         "type": f"urn:lipsim:problem:{spec.code}",
         "title": spec.title,
@@ -98,8 +116,9 @@ def problem_response(
     request_id = structlog.contextvars.get_contextvars().get("request_id")
     if request_id:
         body["request_id"] = request_id
-    content = json.dumps(body, ensure_ascii=False)
+    return body
+
+
+def as_json(document: dict[str, object]) -> bytes:
     # A lone surrogate of a client's JSON cannot be written as UTF-8: it is escaped instead.
-    return Response(
-        content.encode("utf-8", errors="backslashreplace"), spec.status, extra, MEDIA_TYPE
-    )
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", errors="backslashreplace")

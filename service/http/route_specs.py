@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from service.schemas.batch import MOST_IMAGES
 from service.schemas.common import Options
 from service.schemas.embed import EmbedOptions
-from service.schemas.search import SearchOptions
+from service.schemas.search import SearchOptions, SingleSearchOptions
 from service.schemas.similarity import SimilarityOptions
 
 # Room for the form fields, JSON members and part headers around the images of a body.
@@ -23,14 +24,25 @@ class RouteSpec(Generic[OptionsT]):
             any, it takes no body.
         options: the model of its options.
         codes: of the problems that it may answer with, beside those of keys and quota.
+        stand_in: name of the option that may be given in place of the images.
+        most: of a batch, how often its image may be given; 0: it is none.
     """
 
     images: tuple[str, ...]
     options: type[OptionsT]
     codes: tuple[str, ...]
+    stand_in: str | None = None
+    most: int = 0
 
-    def max_body_bytes(self, content_type: str, max_image_bytes: int) -> int:
-        """Bytes that a body may have: its images, encoded, and some room."""
+    @property
+    def takes_raw(self) -> bool:
+        """Whether a raw body may stand for its image."""
+        return len(self.images) == 1 and not self.most
+
+    def max_body_bytes(self, content_type: str, max_image_bytes: int, max_batch_bytes: int) -> int:
+        """Bytes that a body may have: its images, encoded, and some room; a batch has its own."""
+        if self.most:
+            return max_batch_bytes
         is_json = content_type.split(";", 1)[0].strip().lower() == "application/json"
         image_bytes = 4 * ((max_image_bytes + 2) // 3) if is_json else max_image_bytes
         return max(1, len(self.images)) * image_bytes + _OVERHEAD_BYTES
@@ -60,10 +72,15 @@ _BODY_CODES = (
     "decode_timeout",
     "timeout",
 )
+_SEARCH_CODES = ("unknown_operating_point", "index_not_found", "index_unavailable")
 SEARCH = RouteSpec(
     ("image",),
-    SearchOptions,
-    (*_BODY_CODES, "unknown_operating_point", "index_not_found", "index_unavailable"),
+    SingleSearchOptions,
+    (*_BODY_CODES, *_SEARCH_CODES, "item_not_found"),
+    stand_in="item",
+)
+SEARCH_BATCH = RouteSpec(
+    ("image",), SearchOptions, (*_BODY_CODES, *_SEARCH_CODES), most=MOST_IMAGES
 )
 SIMILARITY = RouteSpec(("image_a", "image_b"), SimilarityOptions, _BODY_CODES)
 EMBED = RouteSpec(("image",), EmbedOptions, _BODY_CODES)
@@ -74,6 +91,7 @@ _ITEM = reading(
 SPECS: dict[str, RouteSpec[Any]] = {
     "/v1/search": SEARCH,
     "/search": SEARCH,
+    "/v1/search/batch": SEARCH_BATCH,
     "/v1/similarity": SIMILARITY,
     "/similarity": SIMILARITY,
     "/v1/embed": EMBED,

@@ -5,11 +5,12 @@ import base64
 import binascii
 import json
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from model.errors import RetrievalError
 from service.errors import (
     BadRequestError,
     ClientGoneError,
@@ -20,8 +21,7 @@ from service.errors import (
 )
 from service.http.multipart import MultipartReader, check_name
 from service.http.route_specs import OptionsT, RouteSpec
-
-V = TypeVar("V")
+from service.schemas.batch import BatchItem, BatchItems
 
 # Below this a body is parsed at once; above, in a thread, so that the event loop goes on.
 _INLINE_BYTES = 64 * 1024
@@ -31,12 +31,34 @@ _INLINE_BYTES = 64 * 1024
 _MOST_STRUCTURE = 1000
 
 
+class NamedImage(NamedTuple):
+    """One image of a batch, or why it cannot be read, by the name that its sender gave it."""
+
+    name: str | None
+    data: bytes | RetrievalError
+
+
 @dataclass(frozen=True)
 class Upload(Generic[OptionsT]):
-    """What one request holds: its images in the order of the route's fields, and its options."""
+    """What one request holds: its images in the order of the route's fields, and its options.
+
+    There are no images where an option stands in for them, nor in a batch, which has `items`.
+    """
 
     images: tuple[bytes, ...]
     options: OptionsT
+    items: tuple[NamedImage, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Body(Generic[OptionsT]):
+    """What a body holds: images by the names that they have there, and options."""
+
+    images: dict[str, bytes]
+    options: OptionsT
+    fields: tuple[str, ...]
+    """The names that it may have images under."""
+    items: tuple[NamedImage, ...] = ()
 
 
 async def read_upload(request: Request, spec: RouteSpec[OptionsT]) -> Upload[OptionsT]:
@@ -62,31 +84,56 @@ async def read_upload(request: Request, spec: RouteSpec[OptionsT]) -> Upload[Opt
     media_type = content_type.split(";", 1)[0].strip().lower()
     try:
         if media_type == "multipart/form-data":
-            upload = await _read_multipart(request, content_type, spec)
+            body = await _read_multipart(request, content_type, spec)
         elif media_type == "application/json":
-            upload = await _read_json(request, spec)
-        elif _is_raw(media_type) and len(spec.images) == 1:
-            upload = Upload((await request.body(),), spec.options())
+            body = await _read_json(request, spec)
+        elif _is_raw(media_type) and spec.takes_raw:
+            images = dict.fromkeys(spec.images, await request.body())
+            body = _Body(images, spec.options(), spec.images)
+        elif not media_type and not _has_body(request):
+            body = _Body({}, spec.options(), spec.images)
         else:
-            raise _not_readable(request, media_type, spec.images)
+            raise _not_readable(media_type, takes_raw=spec.takes_raw)
     except ClientDisconnect as error:
         raise ClientGoneError("the connection closed before the body was complete") from error
-    return Upload(upload.images, _merge(upload.options, query))
+    options = _merge(body.options, query)
+    if body.items:
+        return Upload((), options, body.items)
+    return Upload(_settle_images(body, options, spec.stand_in), options)
+
+
+def _settle_images(
+    body: _Body[OptionsT], options: OptionsT, stand_in: str | None
+) -> tuple[bytes, ...]:
+    """Every image of the route, or none where an option stands in for them."""
+    if stand_in is not None and getattr(options, stand_in) is not None:
+        if body.images:
+            raise InvalidParameterError(
+                [FieldProblem(stand_in, "stands in place of the image: give one of the two")]
+            )
+        return ()
+    missing = [name for name in body.fields if name not in body.images]
+    if missing:
+        raise MissingFieldError([FieldProblem(name, "is required") for name in missing])
+    return tuple(body.images[name] for name in body.fields)
 
 
 def _is_raw(media_type: str) -> bool:
     return media_type.startswith("image/") or media_type == "application/octet-stream"
 
 
-def _not_readable(request: Request, media_type: str, images: tuple[str, ...]) -> Exception:
-    has_body = "transfer-encoding" in request.headers or (
+def _has_body(request: Request) -> bool:
+    return "transfer-encoding" in request.headers or (
         request.headers.get("content-length", "0") != "0"
     )
-    if not media_type and not has_body:
-        return MissingFieldError([FieldProblem(name, "is required") for name in images])
-    raw = ("image/*", "application/octet-stream") if len(images) == 1 else ()
+
+
+def _not_readable(media_type: str, *, takes_raw: bool) -> Exception:
+    raw = ("image/*", "application/octet-stream") if takes_raw else ()
     wanted = ", ".join(("multipart/form-data", "application/json", *raw))
-    why = " (a raw body holds one image; this route takes two)" if _is_raw(media_type) else ""
+    why = (
+        " (a raw body holds one image; this route takes two or more)" if _is_raw(media_type) else ""
+    )
     came = repr(media_type[:64]) if media_type else "none"
     return MediaTypeError(f"Content-Type must be one of {wanted}; got {came}{why}")
 
@@ -101,9 +148,14 @@ def _query_options(request: Request, options: type[OptionsT]) -> OptionsT:
 
 async def _read_multipart(
     request: Request, content_type: str, spec: RouteSpec[OptionsT]
-) -> Upload[OptionsT]:
+) -> _Body[OptionsT]:
     options = spec.options
-    reader = MultipartReader(content_type, {*spec.images, *options.model_fields})
+    reader = MultipartReader(
+        content_type,
+        {*spec.images, *options.model_fields},
+        repeated=spec.images[0] if spec.most else "",
+        most=spec.most,
+    )
     async for chunk in request.stream():
         reader.write(chunk)
     parts = reader.finish()
@@ -115,11 +167,12 @@ async def _read_multipart(
             raise InvalidParameterError([FieldProblem(name, "is not UTF-8 text")]) from error
         if text:  # A browser's form sends what was left empty too: it was not given.
             given[name] = text
-    found = tuple(_required(parts, name) for name in spec.images)
-    return Upload(found, _from_strings(options, given))
+    found = {name: parts[name] for name in spec.images if name in parts}
+    items = tuple(NamedImage(name, data) for name, data in reader.files)
+    return _Body(found, _from_strings(options, given), spec.images, items)
 
 
-async def _read_json(request: Request, spec: RouteSpec[OptionsT]) -> Upload[OptionsT]:
+async def _read_json(request: Request, spec: RouteSpec[OptionsT]) -> _Body[OptionsT]:
     # Not `request.body()`, which would keep the text beside the images for the whole request.
     body = bytearray()
     async for chunk in request.stream():
@@ -129,17 +182,34 @@ async def _read_json(request: Request, spec: RouteSpec[OptionsT]) -> Upload[Opti
     return await asyncio.to_thread(_parse_json, body, spec)
 
 
-def _parse_json(body: bytearray, spec: RouteSpec[OptionsT]) -> Upload[OptionsT]:
-    fields = [f"{name}_base64" for name in spec.images]
+def _parse_json(body: bytearray, spec: RouteSpec[OptionsT]) -> _Body[OptionsT]:
+    fields = tuple(f"{name}_base64" for name in spec.images) if not spec.most else ("items",)
     members = _load_object(body)
     for name in members:
         check_name(name, {*fields, *spec.options.model_fields}, ())
-    found = tuple(_from_base64(_required(members, name), name) for name in fields)
-    given = {name: value for name, value in members.items() if name not in fields}
+    sent = {name: members.pop(name) for name in fields if name in members}
     try:
-        return Upload(found, spec.options.model_validate(given, strict=True))
+        options = spec.options.model_validate(members, strict=True)
+        if spec.most:
+            return _Body({}, options, fields, _named_images(sent))
     except ValidationError as error:
         raise _invalid(error) from error
+    found = {name: _from_base64(value, name) for name, value in sent.items()}
+    return _Body(found, options, fields)
+
+
+def _named_images(sent: dict[str, Any]) -> tuple[NamedImage, ...]:
+    """The images of a batch; one that is not base64 costs only itself."""
+    if "items" not in sent:
+        return ()
+
+    def read(item: BatchItem) -> NamedImage:
+        try:
+            return NamedImage(item.id, _from_base64(item.image_base64, "image_base64"))
+        except BadRequestError as error:
+            return NamedImage(item.id, error)
+
+    return tuple(map(read, BatchItems.model_validate(sent, strict=True).items))
 
 
 def _load_object(body: bytearray) -> dict[str, Any]:
@@ -179,12 +249,6 @@ def _from_base64(value: object, name: str) -> bytes:
         return base64.b64decode(value.encode("ascii"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise BadRequestError(refusal) from error
-
-
-def _required(values: dict[str, V], name: str) -> V:
-    if name not in values:
-        raise MissingFieldError([FieldProblem(name, "is required")])
-    return values[name]
 
 
 def _from_strings(options: type[OptionsT], given: dict[str, str]) -> OptionsT:

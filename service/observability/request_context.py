@@ -20,6 +20,7 @@ class RequestContext:
         refusal: which bound was reached, if it was one that says "come back later".
         index: name of the index that was asked; only ever one that there is.
         k: results that were asked for.
+        images: of a batch, how many there were.
         watch: where the time went.
     """
 
@@ -28,11 +29,12 @@ class RequestContext:
     refusal: RefusalReason | None = None
     index: str | None = None
     k: int | None = None
+    images: int | None = None
     watch: Stopwatch | None = None
 
     def fields(self) -> dict[str, object]:
         """Members of the log line; stages in milliseconds."""
-        names = ("key", "code", "refusal", "index", "k")
+        names = ("key", "code", "refusal", "index", "k", "images")
         known = {name: getattr(self, name) for name in names}
         fields: dict[str, object] = {n: value for n, value in known.items() if value is not None}
         if self.watch is not None:

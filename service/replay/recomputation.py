@@ -165,7 +165,7 @@ class Recomputation:
         _, point = find_point(index, options.operating_point)
         pixels = query.pixels_sha256 or ""
         parts = {
-            "query": build_query(query, include_vector=options.include_vector),
+            "query": build_query(query, options),
             "index": build_index(index),
             "model": build_model(self.embedder, query.embedded.forward_error),
             "certificate": build_certificate(self.full, self.embedder.claim),

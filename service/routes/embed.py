@@ -9,6 +9,7 @@ from service.routes.dependencies import Service
 from service.schemas.embed import EmbedAnswer
 from service.work.encoding import json_response
 from service.work.jobs import EmbedJob
+from service.work.pipeline import Wants
 
 router = APIRouter(tags=["embed"])
 
@@ -20,5 +21,10 @@ async def embed(request: Request, service: Service) -> Response:
     with service.parts.admission.receiving.take():
         pipeline = service.need_model().pipeline
         upload = await read_upload(request, EMBED)
-        content = await pipeline.answer(request, upload.images, EmbedJob)
+        content = await pipeline.answer(
+            request,
+            upload.images,
+            lambda images, watch: EmbedJob(images, upload.options, watch),
+            Wants(input=upload.options.include_input),
+        )
     return json_response(content)

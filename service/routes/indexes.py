@@ -9,7 +9,7 @@ from starlette.responses import Response
 from index_builder.errors import ItemNotFoundError
 from index_builder.store.items import Item as StoredItem
 from service.routes.dependencies import Service, check_query
-from service.schemas.common import PlainNumber
+from service.schemas.common import LONGEST_ID, PlainNumber
 from service.schemas.indexes import (
     IndexList,
     IndexStatus,
@@ -24,13 +24,10 @@ from service.work.index_registry import IndexEntry, IndexRegistry
 
 router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 
-_LONGEST_ID = 4096
-ItemId = Annotated[str, Query(min_length=1, max_length=_LONGEST_ID, description="Id of the item.")]
+ItemId = Annotated[str, Query(min_length=1, max_length=LONGEST_ID, description="Id of the item.")]
 After = Annotated[
     str,
-    Query(
-        max_length=_LONGEST_ID, description="Items whose ids come after this one, by code point."
-    ),
+    Query(max_length=LONGEST_ID, description="Items whose ids come after this one, by code point."),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most."), PlainNumber]
 Content = Annotated[

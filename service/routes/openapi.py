@@ -18,6 +18,7 @@ from service.errors import ERROR_TABLE
 from service.http.auth import OPEN_PATHS
 from service.http.problems import MEDIA_TYPE
 from service.http.route_specs import SPECS, RouteSpec, reading
+from service.schemas.batch import BatchItem
 from service.schemas.common import FieldError, Options, Problem
 from service.schemas.search import PROMISE
 from service.schemas.status import Limits
@@ -37,6 +38,8 @@ _SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"apiKey": []}, {}]
 # not have, and `problem_details` are for problems whose title alone would not show what they say.
 _WRITTEN = json.loads((files("service.routes") / "examples.json").read_bytes())
 ANSWERS: dict[str, dict[str, Any]] = _WRITTEN["answers"]
+_FOUND = {"id": "owl.jpg", "status": 200, "answer": ANSWERS["/search"]}
+ANSWERS["/search/batch"]["items"].insert(0, _FOUND)
 PROBLEM_DETAILS: dict[str, str] = _WRITTEN["problem_details"]
 _HEADERS: dict[str, dict[str, Any]] = _WRITTEN["headers"]
 
@@ -118,24 +121,37 @@ def _request_body(spec: RouteSpec[Any], limits: Limits) -> dict[str, Any]:
         for name in spec.images
     }
     form = {name: _without_null(schema) for name, schema in options.items()}
+    example = dict.fromkeys(texts, _WRITTEN["image_base64"])
+    if spec.most:
+        files = {name: _several(schema, spec) for name, schema in files.items()}
+        item = BatchItem.model_json_schema()
+        item["properties"]["image_base64"] = texts["image_base64"]
+        texts = {"items": _several(item, spec)}
+        example = {"items": [{"id": "heron", **example}]}
     content: dict[str, Any] = {
-        "multipart/form-data": {"schema": _object(files, form)},
+        "multipart/form-data": {"schema": _object(files, form, spec)},
         "application/json": {
-            "schema": _object(texts, options),
-            "example": dict.fromkeys(texts, _WRITTEN["image_base64"]) | _example_options(spec),
+            "schema": _object(texts, options, spec),
+            "example": example | _example_options(spec),
         },
     }
-    if len(spec.images) == 1:
+    if spec.takes_raw:
         raw = {"schema": {"type": "string", "format": "binary"}}
         content |= {"image/*": raw, "application/octet-stream": raw}
-    return {"required": True, "content": content}
+    return {"required": spec.stand_in is None, "content": content}
 
 
-def _object(required: dict[str, Any], optional: dict[str, Any]) -> dict[str, Any]:
+def _several(schema: dict[str, Any], spec: RouteSpec[Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema, "minItems": 1, "maxItems": spec.most}
+
+
+def _object(
+    images: dict[str, Any], options: dict[str, Any], spec: RouteSpec[Any]
+) -> dict[str, Any]:
     return {
         "type": "object",
-        "properties": {**required, **optional},
-        "required": list(required),
+        "properties": {**images, **options},
+        "required": list(images) if spec.stand_in is None else [],
         "additionalProperties": False,
     }
 

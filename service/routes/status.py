@@ -54,6 +54,7 @@ async def info(service: Service) -> Response:
 
 def limits_of(settings: Settings) -> Limits:
     said = {name: getattr(settings, name) for name in Limits.model_fields if name != "formats"}
+    said["max_batch_bytes"] = settings.batch_limit_bytes
     return Limits(**said, formats=sorted(settings.allowed_formats))
 
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 DEFAULT_INDEX = "default"
+LONGEST_ID = 4096
 CACHE_TIME = "Hashing the file and asking the caches, where there are any; on a hit, decode is 0."
 UNIT = "uploaded pixels: decoded upright RGB, H x W x 3 values in [0, 1]"
 
@@ -32,6 +33,11 @@ Epsilon = Annotated[
         description="Budget: an l2 change of the uploaded pixels (values in [0, 1]) to judge by.",
     ),
     PlainNumber,
+]
+
+
+IncludeInput = Annotated[
+    bool, Field(description="Return what the network saw of the image, as a PNG file in base64.")
 ]
 
 
@@ -79,6 +85,16 @@ class ImageInfo(Wire):
     embedding_norm: float = Field(description="l2 norm of the raw embedding.")
     gain: float = Field(
         description="Proved upper bound of the resize's l2 operator norm; divides every radius."
+    )
+
+
+class SeenImage(ImageInfo):
+    """One image as it was decoded; with include_input as the network saw it, too."""
+
+    input_png: str | None = Field(
+        default=None,
+        description="The network's input, rounded to 8 bits: a PNG file in base64; only with "
+        "include_input.",
     )
 
 

@@ -2,11 +2,21 @@
 
 from pydantic import Field
 
-from service.schemas.common import CACHE_TIME, ImageInfo, ModelInfo, Options, StageTimings, Wire
+from service.schemas.common import (
+    CACHE_TIME,
+    IncludeInput,
+    ModelInfo,
+    Options,
+    SeenImage,
+    StageTimings,
+    Wire,
+)
 
 
 class EmbedOptions(Options):
-    """Options of an embedding: none."""
+    """Options of an embedding."""
+
+    include_input: IncludeInput = False
 
 
 class EmbedTimings(StageTimings):
@@ -25,6 +35,6 @@ class EmbedAnswer(Wire):
     vector: list[float] = Field(description="Raw embedding (never normalised), float64.")
     norm: float
     fingerprint: str = Field(description="Vectors compare only under equal fingerprints.")
-    image: ImageInfo
+    image: SeenImage
     model: ModelInfo
     timings_ms: EmbedTimings

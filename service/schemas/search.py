@@ -7,13 +7,15 @@ from pydantic import Field
 from service.schemas.common import (
     CACHE_TIME,
     DEFAULT_INDEX,
+    LONGEST_ID,
     Epsilon,
-    ImageInfo,
+    IncludeInput,
     IndexInfo,
     ModelInfo,
     Options,
     PlainNumber,
     Radius,
+    SeenImage,
     StageTimings,
     Wire,
 )
@@ -83,17 +85,42 @@ class SearchOptions(Options):
     )
     include_vector: bool = Field(default=False, description="Return the query's embedding.")
     include_metadata: bool = Field(default=True, description="Return the metadata of each result.")
+    include_input: IncludeInput = False
     include_audit: bool = Field(
         default=False,
         description="Return what `python -m service.replay` needs to repeat the answer offline.",
     )
 
 
-class QueryInfo(ImageInfo):
+class SingleSearchOptions(SearchOptions):
+    """Those of a search with one query, which may be an item of the index in place of an image."""
+
+    item: Annotated[str, Field(min_length=1, max_length=LONGEST_ID)] | None = Field(
+        default=None,
+        description="Id of an item of the index, in place of the image: its stored vector, that of "
+        "the whole picture, is the query. There are no pixels then: every radius is 0.",
+    )
+    include_self: bool = Field(
+        default=False,
+        description="Keep the entry of `item` in the answer and in the margins of the others.",
+    )
+
+
+class QueryInfo(SeenImage):
     """The query; `vector` only with include_vector."""
 
     vector: list[float] | None = Field(
         default=None, description="Raw embedding, float64; only with include_vector."
+    )
+
+
+class ItemQuery(Wire):
+    """The query where it is an item of the index."""
+
+    item: str = Field(description="Its id, as it was asked for.")
+    sha256: str = Field(description="SHA-256 of its file's bytes, hex.")
+    vector: list[float] | None = Field(
+        default=None, description="Its stored vector, of norm 1; only with include_vector."
     )
 
 
@@ -235,7 +262,7 @@ class Audit(Wire):
 class SearchAnswer(Wire):
     """Answer of /v1/search."""
 
-    query: QueryInfo
+    query: QueryInfo | ItemQuery
     index: IndexInfo
     model: ModelInfo
     operating_point: OperatingPoint | None = Field(

@@ -41,6 +41,7 @@ class Limits(Wire):
     """What one request may ask for."""
 
     max_image_bytes: int
+    max_batch_bytes: int
     max_image_pixels: int
     max_image_side: int
     formats: list[str]

@@ -1,9 +1,14 @@
 """What a search has found and proved, as the schemas of an answer have it."""
 
+import base64
+import io
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
+
+import numpy as np
+from PIL import Image
 
 from index_builder.search.certified import Answer
 from index_builder.search.gallery import GalleryIndex
@@ -17,11 +22,13 @@ from service.decoding.query_image import QueryImage
 from service.errors import FieldProblem, UnknownOperatingPointError
 from service.schemas import indexes as schemas
 from service.schemas.common import UNIT, IndexInfo, ModelInfo
+from service.schemas.embed import EmbedOptions
 from service.schemas.search import (
     RECORD,
     AnswerCertificate,
     Audit,
     AuditedOptions,
+    ItemQuery,
     QueryInfo,
     SearchOptions,
     SearchResult,
@@ -29,13 +36,15 @@ from service.schemas.search import (
     TrimmedAnswer,
 )
 
-MEANING = {
+MEANING: dict[Claim | Literal["item"], str] = {
     "program": "Any image of the same size whose decoded pixels differ from the query's by less "
     "than a radius (l2) gets, from this program, index version and model, an answer that agrees in "
     "what that radius is about.",
     "real-arithmetic": "Any image of the same size whose decoded pixels differ from the query's by "
     "less than a radius (l2) gets, from this index version and this network in real arithmetic, an "
     "answer that agrees in what that radius is about; float32 rounding is not covered.",
+    "item": "The query is an item of the index, by its stored vector: there are no pixels that "
+    "could change, so every radius is 0 and nothing is proved.",
 }
 
 
@@ -51,6 +60,16 @@ def image_fields(image: QueryImage) -> dict[str, object]:
         "embedding_norm": image.norm,
         "gain": embedding.gain,
     }
+
+
+def input_field(image: QueryImage, options: SearchOptions | EmbedOptions) -> dict[str, str]:
+    """What the network saw of an image, as its schema has it; nothing where it is not asked for."""
+    if not options.include_input or image.input is None:
+        return {}
+    levels = np.rint(255.0 * image.input.values.clip(0.0, 1.0)).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(levels.transpose(1, 2, 0)).save(file, "PNG")
+    return {"input_png": base64.b64encode(file.getvalue()).decode()}
 
 
 def build_index(index: GalleryIndex) -> IndexInfo:
@@ -95,9 +114,14 @@ def build_audit(
     )
 
 
-def build_query(query: QueryImage, *, include_vector: bool) -> QueryInfo:
-    vector = {"vector": query.embedded.vector.tolist()} if include_vector else {}
-    return QueryInfo.model_validate({**image_fields(query), **vector})
+def build_query(
+    query: QueryImage, options: SearchOptions, item: str | None = None
+) -> QueryInfo | ItemQuery:
+    """The query as the answer shows it; `item` is its id, if it is one of the index."""
+    shown = {"vector": query.embedded.vector.tolist()} if options.include_vector else {}
+    if item is not None:
+        return ItemQuery(item=item, sha256=query.sha256, **shown)
+    return QueryInfo.model_validate({**image_fields(query), **shown, **input_field(query, options)})
 
 
 def build_results(
@@ -156,7 +180,7 @@ def _verdict(answer: Answer, place: int) -> dict[str, object]:
     }
 
 
-def build_certificate(answer: Answer, claim: Claim) -> AnswerCertificate:
+def build_certificate(answer: Answer, claim: Claim | Literal["item"]) -> AnswerCertificate:
     proof = answer.certificate
     return AnswerCertificate(
         top1_radius=wire_radius(proof.top1_radius),

@@ -15,18 +15,20 @@ from jaxtyping import Float64, Int64
 from index_builder.search.certified import (
     Answer,
     Query,
+    SearchableIndex,
     SearchQuestion,
     answer_queries,
     search_depths,
 )
 from index_builder.search.gallery import GalleryIndex
+from index_builder.search.others import OtherEntries
 from model.certificate.pairs import Candidates
 from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
 from model.errors import RetrievalError
 from service.decoding.query_image import QueryImage
 from service.observability.metrics import Metrics
-from service.schemas.common import UNIT, ImageInfo, Stage
+from service.schemas.common import UNIT, ImageInfo, SeenImage, Stage
 from service.schemas.embed import EmbedAnswer, EmbedTimings
 from service.schemas.indexes import OperatingPoint
 from service.schemas.search import SearchAnswer, SearchTimings
@@ -41,21 +43,24 @@ from service.work.answers import (
     build_trimmed,
     find_point,
     image_fields,
+    input_field,
     wire_radius,
 )
 from service.work.batcher import Task
 from service.work.encoding import encode
 from service.work.index_registry import IndexRegistry
+from service.work.item_query import item_query, without_pixels
 from service.work.jobs import BatchKey, EmbedJob, Job, SearchJob, SimilarityJob
 
 JobTask = Task[Job, bytes]
 
 
 class _Search(NamedTuple):
-    """One search of a batch: the task, its job, and what was found for each part of its image."""
+    """One search of a batch: the task, its job, its query, what was found for each part of that."""
 
     task: JobTask
     job: SearchJob
+    query: QueryImage
     found: dict[QueryImage, Answer]
 
 
@@ -81,12 +86,12 @@ class Engine:
         """
         if not tasks[0].is_postponed:
             self.metrics.batch_size.observe(len(tasks))
-        searches: defaultdict[BatchKey, list[_Search]] = defaultdict(list)
+        searches: defaultdict[BatchKey, list[tuple[JobTask, SearchJob]]] = defaultdict(list)
         self._embed([task.job for task in tasks])
         for task in tasks:
             match task.job:
                 case SearchJob() as job:
-                    searches[job.key].append(_Search(task, job, {}))
+                    searches[job.key].append((task, job))
                 case SimilarityJob() as job:
                     task.answer(self._compare(job, *job.images))
                 case EmbedJob() as job:
@@ -107,24 +112,32 @@ class Engine:
         for job in jobs:
             job.watch.lap("embed")
 
-    def _search(self, key: BatchKey, group: Sequence[_Search]) -> list[JobTask]:
+    def _search(self, key: BatchKey, asking: Sequence[tuple[JobTask, SearchJob]]) -> list[JobTask]:
         """Answer searches, all from one version of the index; gives those to be put back."""
-        open_searches = dict(enumerate(group))
-        asked = [
-            (place, part)
-            for place, search in open_searches.items()
-            for part in search.job.images[0].parts
-        ]
+        open_searches: dict[int, _Search] = {}
         try:
-            with self.registry.lease(key.index) as index:
+            with self.registry.lease(key.index, key.version) as index:
+                item = None if key.item is None else index.items.by_id(key.item)
+                for task, job in asking:
+                    query = job.images[0] if item is None else item_query(index, item)
+                    open_searches[len(open_searches)] = _Search(task, job, query, {})
+                group = list(open_searches.values())
+                asked = [
+                    (place, part)
+                    for place, search in open_searches.items()
+                    for part in search.query.parts
+                ]
+                gallery: SearchableIndex = TimedIndex(index, open_searches)
+                if item is not None and not key.include_self:
+                    gallery = OtherEntries(gallery, item.number)
                 rule, point = find_point(index, key.operating_point)
-                *shallow, whole = search_depths(index, key.k)
+                *shallow, whole = search_depths(gallery, key.k)
                 depths = shallow or [whole]
                 if any(search.task.is_postponed for search in group):
                     # Of two parts one may have been answered: it is again, by the same search.
                     depths = [whole] if len(asked) == 1 else [*shallow, whole]
                 answers = answer_queries(
-                    TimedIndex(index, open_searches),
+                    gallery,
                     [
                         Query(part.embedded, open_searches[place].task.check_deadline)
                         for place, part in asked
@@ -146,21 +159,21 @@ class Engine:
                         search.task.answer(answer)
                     else:
                         search.found[part] = answer
-                        if len(search.found) == len(search.job.images[0].parts):
+                        if len(search.found) == len(search.query.parts):
                             search.task.answer(self._search_answer(search, index, point))
                     if search.task.is_answered:
                         open_searches.pop(place, None)
         except RetrievalError as error:
-            for search in open_searches.values():
-                search.task.answer(error)
+            for task, _ in asking:  # Those that have an answer keep it.
+                task.answer(error)
             return []
         return [search.task for search in open_searches.values()]
 
     def _search_answer(
         self, search: _Search, index: GalleryIndex, point: OperatingPoint | None
     ) -> bytes:
-        job, (query,) = search.job, search.job.images
-        answer = search.found[query]
+        job, query, item = search.job, search.query, search.job.key.item
+        answer = search.found[query] if item is None else without_pixels(search.found[query])
         results = build_results(answer, index, query, job.options)
         self.metrics.observe_results(index.name, results)
         job.watch.lap("certify")
@@ -172,12 +185,12 @@ class Engine:
             pixels = query.pixels_sha256 or ""
             extra["audit"] = build_audit(job.options, job.key.k, pixels, self.embedder, index)
         whole = SearchAnswer(
-            query=build_query(query, include_vector=job.options.include_vector),
+            query=build_query(query, job.options, item),
             index=build_index(index),
             model=build_model(self.embedder, query.embedded.forward_error),
             operating_point=point,
             results=results,
-            certificate=build_certificate(answer, self.embedder.claim),
+            certificate=build_certificate(answer, "item" if item else self.embedder.claim),
             timings_ms=SearchTimings(**job.watch.timings_ms()),
             **extra,
         )
@@ -229,7 +242,9 @@ class Engine:
             vector=image.embedded.vector.tolist(),
             norm=image.norm,
             fingerprint=self.embedder.fingerprint,
-            image=ImageInfo.model_validate(image_fields(image)),
+            image=SeenImage.model_validate(
+                {**image_fields(image), **input_field(image, job.options)}
+            ),
             model=build_model(self.embedder, image.embedded.forward_error),
             timings_ms=EmbedTimings(**job.watch.timings_ms()),
         )

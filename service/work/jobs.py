@@ -1,33 +1,45 @@
 """What the worker threads are given: images, options, and where the time went so far."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from index_builder.search.gallery import GalleryIndex
 from service.decoding.query_image import QueryImage
 from service.observability.stopwatch import Stopwatch
-from service.schemas.search import SearchOptions
+from service.schemas.embed import EmbedOptions
+from service.schemas.search import SearchOptions, SingleSearchOptions
 from service.schemas.similarity import SimilarityOptions
 
 
 @dataclass(frozen=True)
 class BatchKey:
-    """What searches must have in common to be one search of several queries."""
+    """What searches must have in common to be one search of several queries.
+
+    `item` is the query of all of them, where it is one of the index. `version` is what answers, of
+    searches that belong together; None: the current one.
+    """
 
     index: str
     k: int
     max_distance: float | None
     require_exact: bool
     operating_point: str | None
+    item: str | None = None
+    include_self: bool = False
+    version: GalleryIndex | None = None
 
 
 def batch_key(options: SearchOptions, k: int) -> BatchKey:
-    return BatchKey(
+    key = BatchKey(
         options.index, k, options.max_distance, options.require_exact, options.operating_point
     )
+    if isinstance(options, SingleSearchOptions):
+        key = replace(key, item=options.item, include_self=options.include_self)
+    return key
 
 
 @dataclass(frozen=True, eq=False)
 class SearchJob:
-    """The nearest entries of one image."""
+    """The nearest entries of one image; of none, where the key names an item."""
 
     images: tuple[QueryImage, ...]
     options: SearchOptions
@@ -49,6 +61,7 @@ class EmbedJob:
     """The raw embedding of one image."""
 
     images: tuple[QueryImage, ...]
+    options: EmbedOptions
     watch: Stopwatch
 
 

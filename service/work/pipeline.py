@@ -2,13 +2,14 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive
 
+from model.errors import RetrievalError
 from service.admission import Slots
 from service.cache.embeddings import EmbeddingCache
 from service.decoding.pool import DecodePool
@@ -22,6 +23,20 @@ from service.work.batcher import Batcher
 from service.work.jobs import Job
 
 T = TypeVar("T")
+
+
+class Wants(NamedTuple):
+    """What is wanted of each image beside its embedding: more work, or the image itself."""
+
+    pixels: bool = False
+    """The hash of its decoded pixels."""
+    trim: bool = False
+    """It without its borders."""
+    input: bool = False
+    """What the network is given, which no cache has."""
+
+
+_NOTHING = Wants()
 
 MakeJob = Callable[[tuple[QueryImage, ...], Stopwatch], Job]
 
@@ -38,7 +53,8 @@ class Pipeline:
         decoders: make a file ready for the network.
         batcher: embeds and answers.
         slots: of requests at work or waiting for it.
-        queue_timeout_s: longest wait of one request for decoders and workers together.
+        queue_timeout_s: longest wait of one image for decoders and workers together.
+        images_at_a_time: most images of one batch that are under way together.
         metrics: told where the time of each request went, whatever became of it.
         tracing: likewise; None: no traces.
         cache: embeddings of files seen before; None: none is kept.
@@ -49,6 +65,7 @@ class Pipeline:
     slots: Slots
     _: KW_ONLY
     queue_timeout_s: float
+    images_at_a_time: int
     metrics: Metrics
     tracing: Tracing | None = None
     cache: EmbeddingCache | None = None
@@ -58,9 +75,7 @@ class Pipeline:
         request: Request,
         images: tuple[bytes, ...],
         make_job: MakeJob,
-        *,
-        wants_pixels: bool = False,
-        wants_trim: bool = False,
+        wants: Wants = _NOTHING,
     ) -> bytes:
         """The answer to one request, as JSON.
 
@@ -68,8 +83,7 @@ class Pipeline:
             request: its body was read; whoever sent it may hang up, and then nothing more is done.
             images: the files it holds.
             make_job: from the prepared images, the job of the worker threads.
-            wants_pixels: hash the decoded pixels of each image too.
-            wants_trim: prepare each image without its borders too.
+            wants: what the job needs of each image.
 
         Raises:
             ImageError: an image cannot be used.
@@ -80,15 +94,41 @@ class Pipeline:
         """
         with self.slots.take():
             watch = context_of(request.scope).watch = Stopwatch()
-            wants = {"wants_pixels": wants_pixels, "wants_trim": wants_trim}
-            work = self._answer(images, make_job, watch, **wants)
-            try:
-                return await _unless_gone(request.receive, work)
-            finally:
-                # Copies: a worker may still be at it.
-                self.metrics.observe_stages(dict(watch.seconds))
-                if self.tracing is not None:
-                    self.tracing.record_stages(tuple(watch.laps))
+            work = self._answer(images, make_job, watch, wants)
+            return await _unless_gone(request.receive, work)
+
+    async def answer_each(
+        self,
+        request: Request,
+        images: Sequence[bytes | RetrievalError],
+        make_job: MakeJob,
+        wants: Wants = _NOTHING,
+    ) -> list[bytes | Exception]:
+        """The answer to each image of a batch, as JSON, or the error that is its own.
+
+        An error in place of an image is its answer.
+
+        An image waits for its turn outside of the time that one may wait for decoders and workers:
+        only as many as keep those busy are under way at a time.
+
+        Raises:
+            OverloadedError: there are no places for all of them at once.
+            ClientGoneError: nobody waits for the answers any more.
+        """
+        turns = asyncio.Semaphore(self.images_at_a_time)
+
+        async def answer(data: bytes | RetrievalError) -> bytes | Exception:
+            if isinstance(data, RetrievalError):
+                return data
+            async with turns:
+                try:
+                    return await self._answer((data,), make_job, Stopwatch(), wants)
+                except Exception as error:  # Whatever it is, the others are answered.
+                    return error
+
+        with self.slots.take(len(images)):
+            work = _all(map(answer, images))
+            return await _unless_gone(request.receive, work)
 
     async def close(self) -> None:
         await asyncio.to_thread(self.batcher.close)
@@ -99,10 +139,28 @@ class Pipeline:
         images: tuple[bytes, ...],
         make_job: MakeJob,
         watch: Stopwatch,
-        **wants: bool,
+        wants: Wants,
     ) -> bytes:
+        try:
+            return await self._prepare_and_run(images, make_job, watch, wants)
+        finally:
+            # Copies: a worker may still be at it.
+            self.metrics.observe_stages(dict(watch.seconds))
+            if self.tracing is not None:
+                self.tracing.record_stages(tuple(watch.laps))
+
+    async def _prepare_and_run(
+        self,
+        images: tuple[bytes, ...],
+        make_job: MakeJob,
+        watch: Stopwatch,
+        wants: Wants,
+    ) -> bytes:
+        if not images:
+            watch.skip("cache")
+            watch.skip("decode")
         # One after the other: a request of two images is no heavier on the others than two of one.
-        prepared = [await self._prepare(data, watch, **wants) for data in images]
+        prepared = [await self._prepare(data, watch, wants) for data in images]
         job = make_job(tuple(prepared), watch)
         try:
             return await self.batcher.run(job, patience_s=self._patience_s(watch))
@@ -112,14 +170,13 @@ class Pipeline:
                 for image in prepared:
                     self.cache.keep(image)
 
-    async def _prepare(
-        self, data: bytes, watch: Stopwatch, *, wants_pixels: bool, wants_trim: bool
-    ) -> QueryImage:
-        """The image of a file: from a cache, or decoded, which its pixels' hash takes."""
+    async def _prepare(self, data: bytes, watch: Stopwatch, wants: Wants) -> QueryImage:
+        """The image of a file: from a cache, or decoded."""
         # Our own hash, never one that a decode process names: it is the key of the cache.
         sha256 = await _hash(data)
         if self.cache is not None:
-            found = None if wants_pixels else await self.cache.find(sha256, wants_trim=wants_trim)
+            must_decode = wants.pixels or wants.input
+            found = None if must_decode else await self.cache.find(sha256, wants_trim=wants.trim)
             watch.lap("cache")
             if found is not None:
                 watch.skip("decode")
@@ -129,8 +186,8 @@ class Pipeline:
             data,
             watch=watch,
             patience_s=self._patience_s(watch),
-            wants_pixels=wants_pixels,
-            wants_trim=wants_trim,
+            wants_pixels=wants.pixels,
+            wants_trim=wants.trim,
         )
         image.sha256 = sha256
         return image
@@ -138,6 +195,11 @@ class Pipeline:
     def _patience_s(self, watch: Stopwatch) -> float:
         """What is left of the time that a request may wait; the time at work is not counted."""
         return max(0.0, self.queue_timeout_s - watch.seconds.get("queue", 0.0))
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Their results in order; cancelled, it cancels all of them."""
+    return list(await asyncio.gather(*works))
 
 
 async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:

@@ -52,8 +52,17 @@ def tamed_cases(draw: st.DrawFn, operation: Any) -> schemathesis.Case:
         del case.query[name]
     for given in (body, case.query):
         given.pop("operating_point", None)
+        given.pop("item", None)
         if "index" in given:
             given["index"] = "default"
+    is_without = case.body is body and not body.keys() & {"image", "image_base64"}
+    if is_without and operation.path.endswith("/search"):
+        body["item"] = draw(st.sampled_from(ITEMS))
+    for name in (
+        ("include_input", "include_audit", "trim") if "item" in body else ("include_input",)
+    ):
+        body.pop(name, None)
+        case.query.pop(name, None)
     if "name" in case.path_parameters:
         case.path_parameters["name"] = "default"
     if "id" in case.query:
@@ -80,9 +89,10 @@ _OPTIONS: dict[str, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
     "epsilon": _BUDGET,
     "threshold": (st.floats(0, 2), _BUDGET[1]),
     "operating_point": (st.none(), st.sampled_from(["strict", "x" * 65, "\ud800", "", 0])),
+    "include_audit": _SWITCH,
     "unknown": (st.none(), st.sampled_from(["", 1])),
     **dict.fromkeys(
-        ("require_exact", "include_vector", "include_metadata", "include_audit"), _SWITCH
+        ("require_exact", "include_vector", "include_metadata", "include_self"), _SWITCH
     ),
 }
 
@@ -95,9 +105,16 @@ def own_cases(draw: st.DrawFn, operation: Any, names: Sequence[str]) -> schemath
     images = {name: draw(IMAGES) for name in names}
     options = draw(_options(_known_options(operation)))
     texts = {name: _as_text(value) for name, value in options.items()}
-    if kind == "application/json":
-        body: Any = {f"{name}_base64": _base64(data) for name, data in images.items()} | options
+    if operation.path.endswith("/batch"):
+        several = [images["image"], *draw(st.lists(IMAGES, max_size=3))]
+        body: Any = {"image": [Binary(data) for data in several]} | texts
+        if kind == "application/json":
+            items = [{"id": str(n), "image_base64": _base64(d)} for n, d in enumerate(several)]
+            body = {"items": items} | options
         query: dict[str, Any] = {}
+    elif kind == "application/json":
+        body = {f"{name}_base64": _base64(data) for name, data in images.items()} | options
+        query = {}
     elif kind == "multipart/form-data":
         body = {name: Binary(data) for name, data in images.items()} | texts
         query = {}

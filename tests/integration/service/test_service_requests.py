@@ -262,7 +262,7 @@ def test_a_name_inside_a_file_name_is_no_second_name(client: httpx.Client):
 
 
 def test_a_route_without_fields_says_so(client: httpx.Client):
-    problem = check_problem(client.post("/v1/embed", **raw(PNG, k=3)), 400, "invalid_parameter")
+    problem = check_problem(client.get("/v1/indexes?k=3"), 400, "invalid_parameter")
     assert problem["detail"].endswith("it has none")
 
 

@@ -88,7 +88,9 @@ def serve(app: Any, wire: Wire, *headers: tuple[bytes, bytes]) -> list[dict[str,
 
 def bounded() -> BodyLimit:
     """A layer that lets nothing pass but what stands around an image, and answers at once."""
-    return BodyLimit(respond, max_image_bytes=1, timeout_s=1, budget=ByteBudget(1_000_000))
+    return BodyLimit(
+        respond, max_image_bytes=1, max_batch_bytes=1, timeout_s=1, budget=ByteBudget(1_000_000)
+    )
 
 
 CHUNKED = (b"transfer-encoding", b"chunked")
@@ -136,10 +138,12 @@ def test_what_nobody_foresaw_is_a_500_that_says_nothing():
         ("/v1/similarity", "multipart/form-data", 2),
         ("/embed", "Application/JSON; charset=utf-8", 4 / 3),
         ("/similarity", "application/json", 8 / 3),
+        ("/v1/search/batch", "application/json", 5),
+        ("/v1/search/batch", "multipart/form-data", 5),
     ],
 )
 def test_the_limit_leaves_room_for_the_images_in_their_encoding(
     path: str, content_type: str, images: float
 ):
-    limit = SPECS[path].max_body_bytes(content_type, 3_000_000)
+    limit = SPECS[path].max_body_bytes(content_type, 3_000_000, 15_000_000)
     assert images * 3_000_000 <= limit <= images * 3_000_000 + 100_000

@@ -126,3 +126,28 @@ def test_a_part_is_what_it_is_whatever_its_headers_say_of_it():
 def test_one_boundary_is_needed(content_type: str):
     with pytest.raises(BadRequestError, match="boundary"):
         MultipartReader(content_type, KNOWN)
+
+
+def read_files(*names: str | None, most: int = 3) -> list[tuple[str | None, bytes]]:
+    """The parts of a body with so many files of these names, read byte by byte."""
+    head = '--a b\r\nContent-Disposition: form-data; name="image"{}\r\n\r\n{}\r\n'
+    parts = [
+        head.format("" if name is None else f'; filename="{name}"', number)
+        for number, name in enumerate(names)
+    ]
+    reader = MultipartReader(TYPE, KNOWN, repeated="image", most=most)
+    for byte in ("".join(parts) + "--a b--\r\n").encode():
+        reader.write(bytes([byte]))
+    assert reader.finish() == {}
+    return reader.files
+
+
+def test_the_one_name_that_may_be_repeated_keeps_its_files_in_order():
+    names = ("b.jpg", None, "b.jpg")
+    expected = [(name, str(number).encode()) for number, name in enumerate(names)]
+    assert read_files(*names) == expected
+
+
+def test_one_file_too_many_is_refused_when_its_headers_have_come():
+    with pytest.raises(InvalidParameterError, match="more than 2 times"):
+        read_files("a", "b", "c", most=2)
