@@ -14,6 +14,7 @@ SCRIPTS = (
     ("training.py", "the stages of a training step"),
     ("smoothing.py", "randomised smoothing of a teacher against our certificate"),
     ("throughput.py", "/search over HTTP against the same work offline, then overload"),
+    ("batch.py", "/v1/search/batch by one client against the same work offline"),
     ("build_index.py", "build against decode alone and embed alone"),
 )
 

@@ -40,7 +40,7 @@ from model.pixels.decode import decode_image
 GALLERY = Path(__file__).parents[1] / "examples" / "gallery"
 PATIENCE_S = 5.0
 BATCH = 32
-SERVER_CORE, CLIENT_CORE = 0, 1
+SERVER_CORE, CLIENT_CORE = map(int, os.environ.get("BENCH_CORES", "0,1").split(","))
 # Without the cache: the same few pictures are asked again and again, and work is what is measured.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -165,6 +165,7 @@ class Offline:
             text=True,
             env=os.environ | ENVIRONMENT,
         )
+        self.pid = self._process.pid
         self._read()
 
     def rate(self, seconds: float) -> float:
@@ -229,6 +230,7 @@ class Server:
                 env=os.environ | ENVIRONMENT | {"LIPSIM_WORKERS": "1"},
                 cwd=Path(__file__).parents[1],
             )
+        self.pid = self._process.pid
         while "index_serving" not in (text := log.read_text()):
             if self._process.poll() is not None:
                 raise SystemExit(f"the server ended:\n{text}")
@@ -283,14 +285,7 @@ def measure(folder: Path, scratch: Path, given: argparse.Namespace) -> None:
     """Both tables for one folder of images."""
     scratch.mkdir(exist_ok=True)
     files, data_dir = read_files(folder), scratch / "data"
-    build = [sys.executable, "-m", "index_builder", "build", str(folder)]
-    subprocess.run(
-        [*build, "--data-dir", str(data_dir)],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd=Path(__file__).parents[1],
-    )
+    build_gallery(folder, data_dir)
     offline = Offline(data_dir, folder)
     server = Server(data_dir, scratch / "log")
     try:
@@ -299,6 +294,17 @@ def measure(folder: Path, scratch: Path, given: argparse.Namespace) -> None:
     finally:
         offline.close()
         server.close()
+
+
+def build_gallery(folder: Path, data_dir: Path) -> None:
+    build = [sys.executable, "-m", "index_builder", "build", str(folder)]
+    subprocess.run(
+        [*build, "--data-dir", str(data_dir)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[1],
+    )
 
 
 def compare(offline: Offline, port: int, files: list[bytes], given: argparse.Namespace) -> float:
