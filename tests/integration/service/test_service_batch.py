@@ -277,14 +277,19 @@ def test_one_version_of_the_index_answers_a_whole_batch(gallery: Path, tmp_path:
     """A version that is replaced while a batch is under way goes on answering it."""
     run_builder("build", gallery, "--data-dir", tmp_path)
     settings = Settings(
-        data_dir=tmp_path, workers=1, max_batch=1, cache_bytes=0, index_poll_interval_s=0.05
-    )
+        data_dir=tmp_path, workers=1, max_batch=1, cache_bytes=0, index_poll_interval_s=0.05,
+        decode_timeout_s=60, queue_timeout_s=60,
+    )  # fmt: skip
+    before = children()
     with open_client(settings) as client, ThreadPoolExecutor(1) as threads:
-        for number in range(3):
-            batch = threads.submit(client.post, BATCH, files=form(*[LARGE] * 10))
-            run_builder("remove", f"p{50 + number}.jpg", "--data-dir", tmp_path)
-            found = batch.result().json()["items"]
-            assert [one["status"] for one in found] == [200] * 10
-            assert len({one["answer"]["index"]["version"] for one in found}) == 1
-            newest = f"v{number + 2:06}"
-            wait_for(lambda: client.get("/v1/indexes/default").json()["version"] == newest)  # noqa: B023
+        (decoder,) = children() - before
+        os.kill(decoder, signal.SIGSTOP)
+        batch = threads.submit(client.post, BATCH, files=form(*[PNG] * 6))
+        wait_for(lambda: in_work(client) == 6)
+        run_builder("remove", "p50.jpg", "--data-dir", tmp_path)
+        wait_for(lambda: client.get("/v1/indexes/default").json()["version"] == "v000002")
+        os.kill(decoder, signal.SIGCONT)
+        found = batch.result().json()["items"]
+        assert [one["answer"]["index"]["version"] for one in found] == ["v000001"] * 6
+        after = client.post(BATCH, files=form(PNG)).json()["items"]
+        assert [one["answer"]["index"]["version"] for one in after] == ["v000002"]
