@@ -19,7 +19,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
 .PHONY: help setup demo serve test chaos check fix bench train-smoke train-default openapi audit sbom
-.PHONY: fuzz-api fuzz-decode images lock clean
+.PHONY: fuzz-api fuzz-decode images docs lock clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -95,6 +95,10 @@ sbom: .audit/stamp ## write dist/sbom.json: what a CPU image is made of (Cyclone
 images: ## build both container images without Docker, ask the CPU one a search (root, buildah; minutes)
 	docker/images.sh
 
+docs: .docs/env.stamp ## the docs as a site in .docs/site, links checked; open .docs/site/index.html
+	NO_MKDOCS_2_WARNING=1 .docs/env/bin/mkdocs build -q
+	@echo "the site: .docs/site; to read it with its search: python3 -m http.server -d .docs/site 8001"
+
 lock: .venv/bin/python ## pin every dependency again (the newest versions that fit)
 	$(BIN)/python -m pip install -q uv
 	$(call compile,dev,--extra cpu --extra train --group dev --upgrade,$(no_torch))
@@ -103,9 +107,10 @@ lock: .venv/bin/python ## pin every dependency again (the newest versions that f
 	echo "$(TORCH)" | $(call compile,runtime-gpu,- --extra gpu -c requirements/dev.txt)
 	$(BIN)/uv pip compile -q requirements/audit.in --upgrade $(lock_options) -o requirements/audit.txt
 	$(BIN)/uv pip compile -q requirements/fuzz.in --upgrade $(lock_options) -o requirements/fuzz.txt
+	$(BIN)/uv pip compile -q --group docs --upgrade $(lock_options) -o requirements/docs.txt
 
 clean: ## remove the environment and the demo's index; your own, in data/, stay
-	rm -rf .venv .audit .fuzz/env .fuzz/env.stamp .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .audit .docs .fuzz/env .fuzz/env.stamp .demo .smoke .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 # Each lock file is for every Python from 3.11 on, with hashes. torch is left to the step below, but
 # for GPUs: there the build with CUDA, and CUDA's own packages, are pinned like everything else.
@@ -137,6 +142,11 @@ compile = $(BIN)/uv pip compile -q pyproject.toml requirements/torch-needs.in $(
 .audit/stamp: requirements/audit.txt
 	$(PYTHON) -m venv .audit
 	.audit/bin/python -m pip install -q --require-hashes -r requirements/audit.txt
+	@touch $@
+
+.docs/env.stamp: requirements/docs.txt
+	$(PYTHON) -m venv .docs/env
+	.docs/env/bin/python -m pip install -q --require-hashes -r requirements/docs.txt
 	@touch $@
 
 # Beside the packages of .venv, which it borrows.

@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[1]
-LOCKS = ("runtime.txt", "runtime-gpu.txt", "train.txt", "dev.txt", "audit.txt", "fuzz.txt")
+LOCKS = tuple(
+    f"{name}.txt" for name in ("runtime", "runtime-gpu", "train", "dev", "audit", "docs", "fuzz")
+)
 CLEAN, VULNERABLE, NO_AUDIT = 0, 1, 2
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)", re.MULTILINE)
 _TORCH = re.compile(r"^TORCH := torch==(\S+)$", re.MULTILINE)

@@ -189,7 +189,7 @@ def main() -> None:
     options = parser.parse_args()
     folders, wide = [options.pictures, *options.others], VIEW_SETS[DEFAULT_VIEWS]
     columns = {"wave-96": found(load_metric("wave-96"), wide, folders, options.sources, trim=True)}
-    for name in ("phash", "pdq"):
+    for name in ("phash", "pdq", "teacher:efficientnet-lite0"):
         try:
             metric = load_metric(name)
         except DependencyError as exc:

@@ -1,0 +1,39 @@
+"""The site has every page once, and its pages name what is there; `make docs` checks the links."""
+
+import re
+from typing import Any
+
+import yaml
+from paths import DOCS, ROOT
+
+from service.command import PROGRAMS
+
+OF_THE_ROOT = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
+NAV = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]
+
+
+def pages(nav: Any) -> list[str]:
+    if isinstance(nav, str):
+        return [nav]
+    return [
+        page for part in (nav.values() if isinstance(nav, dict) else nav) for page in pages(part)
+    ]
+
+
+def test_every_page_stands_once_in_the_navigation():
+    ours = {path.name for path in DOCS.glob("*.md")}
+    ours |= {name.lower().replace("readme", "index") for name in OF_THE_ROOT}
+    assert sorted(pages(NAV)) == sorted(ours)
+
+
+def test_every_command_stands_on_its_page():
+    text = (DOCS / "cli.md").read_text()
+    for word in PROGRAMS:
+        assert re.search(rf"^\|.*`{word}`.*\|", text, re.MULTILINE), word
+
+
+def test_every_decision_has_a_number_of_its_own():
+    numbers = [path.name[:4] for path in (DOCS / "adr").glob("[0-9]*.md")]
+    assert len(numbers) == len(set(numbers))
+    for path in (DOCS / "adr").glob("[0-9]*.md"):
+        assert path.read_text().startswith(f"# {path.name[:4]}"), path.name
