@@ -1,4 +1,7 @@
-"""Every command of the README and the docs runs as written, or is named here with why not."""
+"""Every command of the README and the docs runs as written, or is named here with why not.
+
+So does every Python block, without exception, after the commands of its page.
+"""
 
 import os
 import re
@@ -14,12 +17,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from documented import PAGES, Command, commands
+from documented import PAGES, Command, commands, programs
 from forked import Forked, run_module, run_program
 from paths import GALLERY, ROOT
 from service_helpers import draw_picture
 
+from service.command import PROGRAMS as SHORT
+
 COMMANDS = [command for page in PAGES for command in commands(page)]
+PROGRAMS = {page.name: found for page in PAGES if (found := programs(page))}
 
 # What is not run here, and why. The first pattern that fits counts.
 NOT_RUN = {
@@ -94,9 +100,10 @@ def run(folder: Path, environment: Mapping[str, str], text: str) -> None:
     """Run one command line to its end, which must be a good one.
 
     A plain `python -m` is spared an interpreter of its own, which takes two seconds to import
-    torch; a shell runs what else there is.
+    torch, and so is `lipsim`, which stands for one; a shell runs what else there is.
     """
     environment = clean(folder) | environment
+    text = re.sub(r"^lipsim (\w+)", lambda word: f"python -m {SHORT[word[1]]}", text)
     if plain := re.fullmatch(r"(?:\.venv/bin/)?python -m (\S+)((?: +[^\s|>&;$'\"]+)*)", text):
         words = [word.replace("~", environment["HOME"]) for word in plain[2].split()]
         done = run_program(plain[1], *words, environment=environment, folder=folder)
@@ -178,6 +185,14 @@ def test_the_commands_of_a_page_run_in_its_order(page, workspace, server):
         else:
             run(workspace, {"LIPSIM_KEYS_FILE": "home/keys.json"} if " key" in text else {}, text)
         shutil.rmtree(workspace / "out", ignore_errors=True)
+    for program in PROGRAMS.get(page, []):
+        (workspace / "program.py").write_text(program.replace("http://127.0.0.1:8000", server))
+        run(workspace, {}, "python program.py")
+
+
+def test_every_page_with_a_program_is_run():
+    assert len(PROGRAMS) > 3
+    assert PROGRAMS.keys() <= set(PAGES_RUN)
 
 
 def check_server(workspace: Path, text: str) -> None:

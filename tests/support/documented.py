@@ -1,4 +1,4 @@
-"""The commands that README and docs tell people to type, read out of the pages."""
+"""The commands and programs that README and docs tell people to run, read out of the pages."""
 
 import re
 import shlex
@@ -59,6 +59,11 @@ def commands(page: Path) -> list[Command]:
             if _PROGRAMS.match(bare + " "):
                 found.append(bare)
     return [Command(page.name, text) for text in found]
+
+
+def programs(page: Path) -> list[str]:
+    """All Python blocks of a page, in its order."""
+    return [block for language, block in _blocks(page.read_text()) if language == "python"]
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
