@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 from paths import DOCS, ROOT
 
-from service.command import PROGRAMS
+from service.command.main import PROGRAMS
 
 OF_THE_ROOT = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"}
 NAV = yaml.safe_load((ROOT / "mkdocs.yml").read_text())["nav"]

@@ -17,15 +17,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from documented import PAGES, Command, commands, programs
+from documented import PAGES, Command, commands, program
 from forked import Forked, run_module, run_program
 from paths import GALLERY, ROOT
 from service_helpers import draw_picture
 
-from service.command import PROGRAMS as SHORT
-
 COMMANDS = [command for page in PAGES for command in commands(page)]
-PROGRAMS = {page.name: found for page in PAGES if (found := programs(page))}
+PROGRAMS = {page.name: found for page in PAGES if (found := program(page))}
 
 # What is not run here, and why. The first pattern that fits counts.
 NOT_RUN = {
@@ -103,7 +101,7 @@ def run(folder: Path, environment: Mapping[str, str], text: str) -> None:
     torch, and so is `lipsim`, which stands for one; a shell runs what else there is.
     """
     environment = clean(folder) | environment
-    text = re.sub(r"^lipsim (\w+)", lambda word: f"python -m {SHORT[word[1]]}", text)
+    text = re.sub(r"^lipsim ", "python -m service.command ", text)
     if plain := re.fullmatch(r"(?:\.venv/bin/)?python -m (\S+)((?: +[^\s|>&;$'\"]+)*)", text):
         words = [word.replace("~", environment["HOME"]) for word in plain[2].split()]
         done = run_program(plain[1], *words, environment=environment, folder=folder)
@@ -185,8 +183,9 @@ def test_the_commands_of_a_page_run_in_its_order(page, workspace, server):
         else:
             run(workspace, {"LIPSIM_KEYS_FILE": "home/keys.json"} if " key" in text else {}, text)
         shutil.rmtree(workspace / "out", ignore_errors=True)
-    for program in PROGRAMS.get(page, []):
-        (workspace / "program.py").write_text(program.replace("http://127.0.0.1:8000", server))
+    if page in PROGRAMS:
+        text = PROGRAMS[page].replace("http://127.0.0.1:8000", server)
+        (workspace / "program.py").write_text(text)
         run(workspace, {}, "python program.py")
 
 

@@ -61,9 +61,9 @@ def commands(page: Path) -> list[Command]:
     return [Command(page.name, text) for text in found]
 
 
-def programs(page: Path) -> list[str]:
-    """All Python blocks of a page, in its order."""
-    return [block for language, block in _blocks(page.read_text()) if language == "python"]
+def program(page: Path) -> str:
+    """All Python blocks of a page, in its order, as one program; empty where there is none."""
+    return "".join(block for language, block in _blocks(page.read_text()) if language == "python")
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
