@@ -1,9 +1,10 @@
 """The client for programs with an event loop; `Client` is this one, for programs without."""
 
 import asyncio
+import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from ssl import SSLContext
 from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
@@ -17,10 +18,13 @@ from service.client.queries import (
     SearchArguments,
     Searched,
     as_parameters,
+    batch_plan,
+    batches,
     images_of,
     is_about_one_image,
     read_image,
 )
+from service.schemas.batch import BatchAnswer, BatchItemAnswer
 from service.schemas.common import DEFAULT_INDEX
 from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import ItemPage, ListedItem
@@ -31,6 +35,7 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 _PAGE = 500
 _CONNECT_S = 10.0
+_BATCH = "/v1/search/batch"
 _RAW = {"Content-Type": "application/octet-stream"}
 
 
@@ -92,7 +97,7 @@ class AsyncClient:
         self,
         images: Iterable[Image] | str | os.PathLike[str],
         *,
-        concurrency: int = 8,
+        concurrency: int = 16,
         **options: Unpack[SearchArguments],
     ) -> AsyncIterator[Searched]:
         """Search with many images, or all files of a folder; what was found, in their order.
@@ -104,17 +109,53 @@ class AsyncClient:
             concurrency: how many are under way at once, and in memory.
             options: of every search.
         """
-        waiting: deque[asyncio.Task[Searched]] = deque()
+        most, at_once = batch_plan(concurrency)
+        waiting: deque[asyncio.Task[list[Searched]]] = deque()
         try:
-            for image in images_of(images):
-                waiting.append(asyncio.create_task(self.try_search(image, **options)))
-                if len(waiting) >= concurrency:
-                    yield await waiting.popleft()
+            for batch in batches(images_of(images), most):
+                waiting.append(asyncio.create_task(self.try_batch(batch, **options)))
+                while len(waiting) >= at_once:
+                    for one in await waiting.popleft():
+                        yield one
             while waiting:
-                yield await waiting.popleft()
+                for one in await waiting.popleft():
+                    yield one
         finally:
             for task in waiting:
                 task.cancel()
+
+    async def try_batch(
+        self, images: Sequence[Image], **options: Unpack[SearchArguments]
+    ) -> list[Searched]:
+        """Some of many searches in one request; one by one where the service does not take that."""
+        read = await asyncio.gather(*(_try_reading(image) for image in images))
+        files = [("image", (str(place), data)) for place, data in enumerate(read) if data]
+        if len(files) < 2:
+            return [await self.try_search(image, **options) for image in images]
+        form = as_parameters(options)
+        try:
+            found = await self._ask(BatchAnswer, "POST", _BATCH, retries=0, files=files, data=form)
+        except ProblemError as error:
+            # Too many for a quota or a queue, too large: a single one may fit.
+            await asyncio.sleep(self._pause_s(error, 0) or 0.0)
+            return [await self.try_search(image, **options) for image in images]
+        answered = {item.id: item for item in found.items}
+        return [
+            await self._searched(image, answered.get(str(place)), options)
+            for place, image in enumerate(images)
+        ]
+
+    async def _searched(
+        self, image: Image, item: BatchItemAnswer | None, options: SearchArguments
+    ) -> Searched:
+        """What a batch says of one image; asked again alone where it was not read, or too late."""
+        if item is not None and item.answer is not None:
+            return Searched(image, answer=item.answer)
+        if item is not None and item.problem is not None:
+            error = ProblemError(item.problem)
+            if error.pause_s(0) is None:
+                return Searched(image, error=error)
+        return await self.try_search(image, **options)
 
     async def try_search(self, image: Image, **options: Unpack[SearchArguments]) -> Searched:
         """One of many searches: what is wrong with the image itself is told with it, not raised."""
@@ -155,8 +196,17 @@ class AsyncClient:
                 yield item
             last = page.next
 
-    async def _ask(self, kind: type[AnswerT], method: str, path: str, **parts: Any) -> AnswerT:
+    async def _ask(
+        self,
+        kind: type[AnswerT],
+        method: str,
+        path: str,
+        *,
+        retries: int | None = None,
+        **parts: Any,
+    ) -> AnswerT:
         """The answer to one request, sent again where that may help."""
+        most = self._retries if retries is None else retries
         attempt = 0
         while True:
             try:
@@ -167,11 +217,28 @@ class AsyncClient:
                 if response.is_success:
                     return _read(kind, response)
                 failure = refused(response)
-            pause_s = failure.pause_s(attempt)
-            if pause_s is None or pause_s > self._longest_wait_s or attempt >= self._retries:
+            if attempt >= most or (pause_s := self._pause_s(failure, attempt)) is None:
                 raise failure
             await asyncio.sleep(pause_s)
             attempt += 1
+
+    def _pause_s(self, failure: ProblemError, attempt: int) -> float | None:
+        """How long to wait before asking again; None: not at all.
+
+        Raises:
+            ProblemError: the service wants to be left alone for longer than this client waits.
+        """
+        pause_s = failure.pause_s(attempt)
+        if pause_s is not None and pause_s > self._longest_wait_s:
+            raise failure
+        return pause_s
+
+
+async def _try_reading(image: Image) -> bytes:
+    """The bytes of an image; none where it cannot be read, which is said when it is asked for."""
+    with contextlib.suppress(OSError):
+        return await asyncio.to_thread(read_image, image)
+    return b""
 
 
 def _read(kind: type[AnswerT], response: httpx.Response) -> AnswerT:

@@ -13,7 +13,14 @@ from typing import Self, Unpack
 from anyio.from_thread import start_blocking_portal
 
 from service.client.async_client import AsyncClient
-from service.client.queries import Image, SearchArguments, Searched, images_of
+from service.client.queries import (
+    Image,
+    SearchArguments,
+    Searched,
+    batch_plan,
+    batches,
+    images_of,
+)
 from service.schemas.common import DEFAULT_INDEX
 from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import ListedItem
@@ -69,7 +76,7 @@ class Client:
         self,
         images: Iterable[Image] | str | os.PathLike[str],
         *,
-        concurrency: int = 8,
+        concurrency: int = 16,
         **options: Unpack[SearchArguments],
     ) -> Iterator[Searched]:
         """Search with many images, or all files of a folder; what was found, in their order.
@@ -81,15 +88,16 @@ class Client:
             concurrency: how many are under way at once, and in memory.
             options: of every search.
         """
-        waiting: deque[Future[Searched]] = deque()
+        most, at_once = batch_plan(concurrency)
+        waiting: deque[Future[list[Searched]]] = deque()
         try:
-            for image in images_of(images):
-                search = partial(self._client.try_search, image, **options)
+            for batch in batches(images_of(images), most):
+                search = partial(self._client.try_batch, batch, **options)
                 waiting.append(self._portal.start_task_soon(search))
-                if len(waiting) >= concurrency:
-                    yield waiting.popleft().result()
+                while len(waiting) >= at_once:
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()

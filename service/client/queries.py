@@ -1,5 +1,6 @@
 """What the client takes: pictures, options of a search, folders; and what many searches give."""
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,9 @@ Image = bytes | str | os.PathLike[str]
 
 # An image that the service cannot use, or that took it too long, says nothing of the next one.
 _ABOUT_ONE_IMAGE = frozenset({413, 415, 422, 500, 504})
+# Of one request for several: more gain nothing, and a service takes 64 and 64 MiB unless told.
+_MOST_IMAGES = 16
+_ENOUGH_BYTES = 16 * 1024 * 1024
 
 
 class SearchArguments(TypedDict, total=False):
@@ -30,6 +34,7 @@ class SearchArguments(TypedDict, total=False):
     include_vector: bool
     include_metadata: bool
     include_audit: bool
+    include_input: bool
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,35 @@ def images_of(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Imag
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder; one picture is for `search`")
     return _files(folder)
+
+
+def batches(images: Iterable[Image], most: int) -> Iterator[list[Image]]:
+    """Images in lists of so many, or fewer where they are large; none is taken ahead."""
+    batch: list[Image] = []
+    size = 0
+    for image in images:
+        batch.append(image)
+        size += len(image) if isinstance(image, bytes) else _size(image)
+        if len(batch) >= most or size >= _ENOUGH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def batch_plan(concurrency: int) -> tuple[int, int]:
+    """How many images one request holds, and how many requests are under way at once.
+
+    Two, so that one is on its way while the other is answered; more where few images fill them.
+    """
+    most = min(_MOST_IMAGES, max(1, concurrency // 2))
+    return most, max(1, concurrency // most)
+
+
+def _size(image: str | os.PathLike[str]) -> int:
+    with contextlib.suppress(OSError):  # Whoever reads it will say what is wrong.
+        return Path(image).stat().st_size
+    return 0
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -24,7 +24,7 @@ from service.errors import ServiceError
 if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
     from service.client import AsyncClient
 
-_ASIDE = 8
+_AT_ONCE = 32
 _EXIT_SOME = 3
 
 _Pictures = Annotated[
@@ -115,7 +115,7 @@ def search(
         progress = Progress(sys.stderr if len(files) > 1 else None)
         async with where.open() as client:
             with open_sink(out, as_json=as_json, counts=counts) as sink:
-                found = client.search_many(files, concurrency=_ASIDE, **options)
+                found = client.search_many(files, concurrency=_AT_ONCE, **options)
                 with progress.counter("searching", len(files), "pictures") as advance:
                     async for one in found:
                         sink(one)

@@ -14,6 +14,7 @@ from service_helpers import draw_picture, encode, open_client
 import service.client.async_client as inner
 from service.client import AsyncClient, Client, ProblemError, SearchArguments
 from service.keys.keys import Key, Scope, add_entry, digest_of, new_key
+from service.schemas.common import Problem
 from service.schemas.search import SearchOptions
 from service.settings import Settings
 
@@ -111,7 +112,7 @@ def test_a_folder_is_searched_in_order_and_a_bad_file_costs_itself(ours: Client,
         list(ours.search_many(tmp_path / "p05.png"))
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("concurrency", [1, 3, 4])
 def test_no_more_images_are_taken_than_are_under_way(ours: Client, concurrency: int):
     taken = 0
 
@@ -124,6 +125,41 @@ def test_no_more_images_are_taken_than_are_under_way(ours: Client, concurrency: 
     for number, one in enumerate(ours.search_many(images(), concurrency=concurrency, k=1)):
         assert one.answer is not None
         assert taken <= number + concurrency
+
+
+def test_many_images_share_a_request_and_what_was_too_late_is_asked_again(
+    ours: Client, monkeypatch: pytest.MonkeyPatch
+):
+    asked = []
+
+    async def watched(self, kind, method, path, **parts):
+        asked.append(path)
+        found = await original(self, kind, method, path, **parts)
+        if path.endswith("/batch"):  # As if the second one had waited too long for a worker.
+            late = Problem(type="about:blank", title="x", status=503, code="overloaded", detail="x")
+            items = list(found.items)
+            items[1] = items[1].model_copy(update={"status": 503, "answer": None, "problem": late})
+            return found.model_copy(update={"items": items})
+        return found
+
+    original = AsyncClient._ask
+    monkeypatch.setattr(AsyncClient, "_ask", watched)
+    images = [encode(draw_picture(seed)) for seed in range(8)]
+    found = [one.answer for one in ours.search_many(images, concurrency=8, k=1)]
+    ids = [answer and answer.results[0].id.replace("-again", "") for answer in found]
+    assert ids == [f"p{seed:02}.jpg" for seed in range(8)]
+    assert sorted(asked) == ["/v1/search"] * 2 + ["/v1/search/batch"] * 2
+
+
+def test_a_service_that_takes_no_such_batch_is_asked_one_by_one(data_dir: Path):
+    small = {"max_queue": 2, "max_batch_bytes": 130_000, "max_image_bytes": 100_000}
+    images = [encode(draw_picture(seed, 100, 75)) for seed in range(8)]
+    large = [QUERY, *(encode(draw_picture(seed, 300, 225)) for seed in range(2))]
+    assert 2 * len(large[1]) > 130_000 > len(large[1])
+    settings = Settings(data_dir=data_dir, **small)
+    with open_client(settings) as plain, Client(str(plain.base_url)) as client:
+        assert all(one.answer for one in client.search_many(images, concurrency=8))
+        assert all(one.answer for one in client.search_many(large, concurrency=6))
 
 
 def test_an_asynchronous_search_of_many_gives_the_same(client: httpx.Client, ours: Client):
