@@ -204,8 +204,7 @@ class Lifecycle:
             batcher,
             self.parts.admission.working,
             queue_timeout_s=settings.queue_timeout_s,
-            # A batch of the network, and one that is decoded meanwhile.
-            images_at_a_time=settings.max_batch + settings.workers,
+            group=settings.max_batch,
             metrics=metrics,
             tracing=self.parts.tracing,
             cache=cache,

@@ -54,7 +54,7 @@ class Pipeline:
         batcher: embeds and answers.
         slots: of requests at work or waiting for it.
         queue_timeout_s: longest wait of one image for decoders and workers together.
-        images_at_a_time: most images of one batch that are under way together.
+        group: images of one batch that go to the network together.
         metrics: told where the time of each request went, whatever became of it.
         tracing: likewise; None: no traces.
         cache: embeddings of files seen before; None: none is kept.
@@ -65,7 +65,7 @@ class Pipeline:
     slots: Slots
     _: KW_ONLY
     queue_timeout_s: float
-    images_at_a_time: int
+    group: int
     metrics: Metrics
     tracing: Tracing | None = None
     cache: EmbeddingCache | None = None
@@ -106,29 +106,42 @@ class Pipeline:
     ) -> list[bytes | Exception]:
         """The answer to each image of a batch, as JSON, or the error that is its own.
 
-        An error in place of an image is its answer.
-
-        An image waits for its turn outside of the time that one may wait for decoders and workers:
-        only as many as keep those busy are under way at a time.
+        An error in place of an image is its answer. An image waits for its turn outside of the time
+        that one may wait for decoders: only as many as keep those busy ask for them. As many as
+        share a pass of the network go there together, whichever was decoded first.
 
         Raises:
             OverloadedError: there are no places for all of them at once.
             ClientGoneError: nobody waits for the answers any more.
         """
-        turns = asyncio.Semaphore(self.images_at_a_time)
+        decoding = asyncio.Semaphore(2 * self.decoders.size)
 
-        async def answer(data: bytes | RetrievalError) -> bytes | Exception:
-            if isinstance(data, RetrievalError):
-                return data
-            async with turns:
+        async def answer(data: bytes, group: _Group) -> bytes | Exception:
+            async with decoding:
+                watch = Stopwatch()
                 try:
-                    return await self._answer((data,), make_job, Stopwatch(), wants)
+                    job = await self._prepare_job((data,), make_job, watch, wants)
                 except Exception as error:  # Whatever it is, the others are answered.
+                    self._book(watch)
                     return error
+                finally:
+                    group.arrive()
+            await group.wait()
+            try:
+                return await self._run(job)
+            except Exception as error:
+                return error
+            finally:
+                self._book(watch)
 
         with self.slots.take(len(images)):
-            work = _all(map(answer, images))
-            return await _unless_gone(request.receive, work)
+            files = [data for data in images if isinstance(data, bytes)]
+            groups = [
+                _Group(len(files[n : n + self.group])) for n in range(0, len(files), self.group)
+            ]
+            works = [answer(data, groups[n // self.group]) for n, data in enumerate(files)]
+            found = iter(await _unless_gone(request.receive, _all(works)))
+        return [next(found) if isinstance(data, bytes) else data for data in images]
 
     async def close(self) -> None:
         await asyncio.to_thread(self.batcher.close)
@@ -142,32 +155,37 @@ class Pipeline:
         wants: Wants,
     ) -> bytes:
         try:
-            return await self._prepare_and_run(images, make_job, watch, wants)
+            return await self._run(await self._prepare_job(images, make_job, watch, wants))
         finally:
-            # Copies: a worker may still be at it.
-            self.metrics.observe_stages(dict(watch.seconds))
-            if self.tracing is not None:
-                self.tracing.record_stages(tuple(watch.laps))
+            self._book(watch)
 
-    async def _prepare_and_run(
+    def _book(self, watch: Stopwatch) -> None:
+        """Say where the time of one image, or of a request, went."""
+        # Copies: a worker may still be at it.
+        self.metrics.observe_stages(dict(watch.seconds))
+        if self.tracing is not None:
+            self.tracing.record_stages(tuple(watch.laps))
+
+    async def _prepare_job(
         self,
         images: tuple[bytes, ...],
         make_job: MakeJob,
         watch: Stopwatch,
         wants: Wants,
-    ) -> bytes:
+    ) -> Job:
         if not images:
             watch.skip("cache")
             watch.skip("decode")
         # One after the other: a request of two images is no heavier on the others than two of one.
-        prepared = [await self._prepare(data, watch, wants) for data in images]
-        job = make_job(tuple(prepared), watch)
+        return make_job(tuple([await self._prepare(data, watch, wants) for data in images]), watch)
+
+    async def _run(self, job: Job) -> bytes:
         try:
-            return await self.batcher.run(job, patience_s=self._patience_s(watch))
+            return await self.batcher.run(job, patience_s=self._patience_s(job.watch))
         finally:
             # Of a request that failed after it was embedded, too: the embedding is as good as any.
             if self.cache is not None:
-                for image in prepared:
+                for image in job.images:
                     self.cache.keep(image)
 
     async def _prepare(self, data: bytes, watch: Stopwatch, wants: Wants) -> QueryImage:
@@ -195,6 +213,22 @@ class Pipeline:
     def _patience_s(self, watch: Stopwatch) -> float:
         """What is left of the time that a request may wait; the time at work is not counted."""
         return max(0.0, self.queue_timeout_s - watch.seconds.get("queue", 0.0))
+
+
+class _Group:
+    """Images that wait for one another, until each is decoded or has failed."""
+
+    def __init__(self, size: int) -> None:
+        self._missing = size
+        self._is_complete = asyncio.Event()
+
+    def arrive(self) -> None:
+        self._missing -= 1
+        if self._missing == 0:
+            self._is_complete.set()
+
+    async def wait(self) -> None:
+        await self._is_complete.wait()
 
 
 async def _all(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
