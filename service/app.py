@@ -16,7 +16,7 @@ from starlette.responses import Response
 from model.cli.threads import limit_threads
 from model.errors import RetrievalError
 from service.admission import Admission
-from service.http import docs
+from service.http import pages
 from service.http.auth import AuthMiddleware
 from service.http.body_limit import BodyLimit
 from service.http.problems import answer_error
@@ -106,7 +106,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (search, similarity, embed, indexes, status, docs):
+    for part in (search, similarity, embed, indexes, status, pages):
         app.include_router(part.router)
     # The last to be added is the first that a request meets. The keys are below the body's limit,
     # which reads nothing by itself and lets a client that is refused see why.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, cast
 from limits import RateLimitItem, parse
 from pydantic import (
     AfterValidator,
+    DirectoryPath,
     Field,
     SecretStr,
     ValidationError,
@@ -85,6 +86,11 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8000, ge=0, le=65535, description="Port; 0 takes a free one.")
+    examples_dir: DirectoryPath | None = Field(
+        default=None,
+        description="Folder of pictures that the page offers to try, for whoever may ask; empty: "
+        "none.",
+    )
     keys_file: Path | None = Field(
         default=None,
         description="File of the API keys, made by `python -m service key NAME`; empty: no keys.",
@@ -273,7 +279,8 @@ class Settings(BaseSettings):
         return value
 
     @field_validator(
-        "checkpoint", "keys_file", "rate_limit", "cache_secret", "redis_url", mode="before"
+        *("checkpoint", "examples_dir", "keys_file", "rate_limit", "cache_secret", "redis_url"),
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: object) -> object:

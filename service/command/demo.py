@@ -49,11 +49,12 @@ def main(
     with serving(host, port, data_dir) as server:
         url = f"http://{host}:{port}"
         wait_until_ready(server, url)
+        console.print(f"\nOpen [bold]{url}[/bold] in a browser: the page asks the first of these.")
         show_answers(url)
         query = example_queries()[0]
         shown = query.relative_to(Path.cwd()) if query.is_relative_to(Path.cwd()) else query
         console.print(
-            f"\nServing on {url} (its documentation: {url}/docs). Try, in another terminal:\n"
+            f"\nThe page: {url} (documentation: {url}/docs). Or, in another terminal:\n"
         )
         console.print(f"    curl -s -F image=@{shown} -F k=3 {url}/search\n", style="bold")
         console.print("Ctrl-C stops the server.")
@@ -83,7 +84,12 @@ def build(data_dir: Path) -> None:
 def serving(host: str, port: int, data_dir: Path) -> Generator[subprocess.Popen[bytes]]:
     """A server of our own process group, so that one Ctrl-C ends both."""
     # The demo prints its own lines; warnings and errors of the server still come through.
-    environment = {"LIPSIM_LOG_LEVEL": "warning", **os.environ, "LIPSIM_DATA_DIR": str(data_dir)}
+    environment = {
+        "LIPSIM_LOG_LEVEL": "warning",
+        "LIPSIM_EXAMPLES_DIR": str(EXAMPLES / "queries"),
+        **os.environ,
+        "LIPSIM_DATA_DIR": str(data_dir),
+    }
     command = [sys.executable, "-m", "service", "--host", host, "--port", str(port)]
     with subprocess.Popen(command, env=environment) as server:
         try:

@@ -15,6 +15,7 @@ from service.errors import (
     ServiceError,
     UnauthorizedError,
 )
+from service.http import pages
 from service.http.problems import answer_error
 from service.keys.keys import Key, KeyRing
 from service.keys.keys import Scope as KeyScope
@@ -24,8 +25,9 @@ from service.settings import parse_rate
 
 _METER = "lipsim.meter"
 
-# The one table of who needs what. Probes are for load balancers, which have no keys.
-OPEN_PATHS = frozenset({"/livez", "/readyz"})
+# The one table of who needs what. Probes are for load balancers, which have no keys, and the page
+# is for people, whom it asks for one.
+OPEN_PATHS = frozenset({"/livez", "/readyz"}) | pages.OPEN_PATHS
 # By beginning: what needs admin. All else needs read, paths that do not exist included.
 ADMIN_PREFIXES = ("/metrics",)
 

@@ -104,4 +104,5 @@ SPECS: dict[str, RouteSpec[Any]] = {
     ),
     "/v1/indexes/{name}/thumbnail": _ITEM,
     "/v1/info": reading("invalid_parameter", "not_ready"),
+    "/v1/examples/{name}": reading("invalid_parameter", "item_not_found"),
 }

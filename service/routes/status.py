@@ -1,13 +1,16 @@
 """What the service says of itself: limits and versions, probes, metrics."""
 
+import asyncio
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import PlainTextResponse, Response
 
+from index_builder.errors import ItemNotFoundError
 from service.errors import RETRY_AFTER_S
-from service.lifecycle import ADVICE
+from service.lifecycle import ADVICE, Lifecycle
 from service.observability.metrics import MEDIA_TYPE
 from service.observability.request_context import context_of
 from service.routes.dependencies import Service, check_query
@@ -18,6 +21,14 @@ from service.work.answers import build_model
 from service.work.encoding import json_response
 
 router = APIRouter()
+
+# What every browser shows, by ending.
+_PICTURES = {
+    ".jpg": "image/jpeg",
+    ".jpeg": "image/jpeg",
+    ".png": "image/png",
+    ".webp": "image/webp",
+}
 
 # Those that take part in an answer's numbers or in its transport.
 _LIBRARIES = ("torch", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "fastapi", "uvicorn")
@@ -48,8 +59,33 @@ async def info(service: Service) -> Response:
             limits=limits_of(service.parts.settings),
             models=[model],
             indexes=[entry.name for entry in engine.registry.entries() if entry.index is not None],
+            examples=list(_examples(service)),
         )
     )
+
+
+@router.get(
+    "/v1/examples/{name}",
+    response_class=Response,
+    summary="A picture to try",
+    tags=["info"],
+    dependencies=[Depends(check_query)],
+    responses={200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}},
+)
+async def example(name: str, service: Service) -> Response:
+    """One of the pictures that the operator offers to try a search with; /v1/info lists them."""
+    path = _examples(service).get(name)
+    if path is None:
+        raise ItemNotFoundError("there is no example of this name")
+    content = await asyncio.to_thread(path.read_bytes)
+    return Response(content, media_type=_PICTURES[path.suffix.lower()])
+
+
+def _examples(service: Lifecycle) -> dict[str, Path]:
+    """The pictures in the operator's folder, by name: a request never becomes a path."""
+    folder = service.parts.settings.examples_dir
+    found = [] if folder is None else sorted(folder.iterdir())
+    return {path.name: path for path in found if path.suffix.lower() in _PICTURES}
 
 
 def limits_of(settings: Settings) -> Limits:

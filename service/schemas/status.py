@@ -72,3 +72,6 @@ class Info(Wire):
     limits: Limits
     models: list[ServedModel]
     indexes: list[str] = Field(description="Names of the indexes in service.")
+    examples: list[str] = Field(
+        description="Names of pictures to try, as /v1/examples/{name} gives them."
+    )

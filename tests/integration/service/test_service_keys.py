@@ -31,7 +31,8 @@ def operations_of(routes: Iterable[Any]) -> Iterator[tuple[str, str]]:
 
 
 OPERATIONS = sorted(operations_of(create_app(Settings()).routes))
-GUARDED = [(method, path) for method, path in OPERATIONS if path not in PROBES]
+OPEN = PROBES | {"/", "/static/{name}"}
+GUARDED = [(method, path) for method, path in OPERATIONS if path not in OPEN]
 PNG = encode(draw_picture(1, 32, 32))
 
 # Fixed, since they name tests; of the form that `new_key` gives.
@@ -103,7 +104,7 @@ def test_no_route_answers_without_a_key_in_force(guarded: httpx.Client, method: 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_every_route_answers_each_key_in_force(guarded: httpx.Client, method: str, path: str):
     """What counts and times everybody is the admins' alone; the rest is whoever's has a key."""
-    good = 307 if path == "/" else 200
+    good = 404 if path == "/v1/examples/{name}" else 200
     assert ask(guarded, method, path, ADMIN).status_code == good
     wanted = 403 if path == "/metrics" else good
     assert ask(guarded, method, path, READER).status_code == wanted
@@ -111,8 +112,8 @@ def test_every_route_answers_each_key_in_force(guarded: httpx.Client, method: st
     assert answer.status_code not in (401, 403)
 
 
-@pytest.mark.parametrize("path", sorted(PROBES))
-def test_probes_need_no_key_and_mind_no_wrong_one(guarded: httpx.Client, path: str):
+@pytest.mark.parametrize("path", sorted(OPEN))
+def test_probes_and_the_page_need_no_key_and_mind_no_wrong_one(guarded: httpx.Client, path: str):
     for key in (None, STRANGER, EXPIRED, READER):
         assert ask(guarded, "GET", path, key).status_code == 200
 
@@ -137,7 +138,7 @@ def test_no_other_spelling_of_a_probe_is_open(guarded: httpx.Client, path: str):
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "PUT", "DELETE", "TRACE", "PATCH", "POST"])
 def test_no_method_is_a_way_around(guarded: httpx.Client, method: str):
-    for path in ("/v1/search", "/v1/info", "/"):
+    for path in ("/v1/search", "/v1/info", "/docs"):
         assert guarded.request(method, path).status_code == 401
 
 

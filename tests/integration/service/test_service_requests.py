@@ -364,8 +364,7 @@ def test_one_size_of_flat_grey_is_answered_like_any_other(client: httpx.Client):
 
 
 def test_the_docs_page_needs_no_other_host(client: httpx.Client):
-    page = client.get("/", follow_redirects=True)
-    assert page.url.path == "/docs"
+    page = client.get("/docs")
     assert "http" not in page.text.replace("http-equiv", "").replace("HTTP", "")
     for asset in ("swagger-ui-bundle.js", "swagger-ui.css", "docs.js"):
         assert asset in page.text

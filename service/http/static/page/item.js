@@ -1,0 +1,93 @@
+// One item in a drawer: all its fields, and what can be tried on it.
+
+import { Problem, wasReplaced } from "./api.js";
+import { button, dialog, el } from "./dom.js";
+import { problemPanel } from "./errors.js";
+import { thumbnail } from "./pictures.js";
+import { radiusInLevels, titleOf } from "./results.js";
+import { bar, inWords } from "./scale.js";
+import { showCode } from "./snippets.js";
+import { write } from "./state.js";
+
+const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+
+function fields(pairs) {
+  const list = el("dl", { class: "fields" });
+  for (const [name, value] of pairs) {
+    if (value === null || value === undefined || value === "") continue;
+    list.append(el("dt", {}, name), el("dd", {}, asText(value)));
+  }
+  return list;
+}
+
+function ofResult(result) {
+  if (!result) return null;
+  return el(
+    "div",
+    { class: "proof" },
+    bar(radiusInLevels(result), { exact: result.exact }),
+    el("p", { class: "strong" }, inWords(radiusInLevels(result))),
+    fields([
+      ["rank", result.rank],
+      ["distance", result.distance.toFixed(4)],
+      ["certified radius (l2)", result.certified_radius],
+      ["the largest that can be proved", result.exact ? "yes" : "not known"],
+      ["margin", result.margin],
+      ["view", result.view],
+      ["verdict", result.match === null ? null : result.match ? "match" : "no match"],
+      ["verdict holds below (l2)", result.match_radius],
+    ]),
+  );
+}
+
+// `result` is null for an item that was not found but looked up; `tools` are sections of other modules.
+export async function openItem(context, { id, result = null, answer = null, asked = null, options = {}, searchItem }) {
+  const { api, tools } = context;
+  const name = result?.id ?? id;
+  const index = answer?.index.name ?? options.index ?? "default";
+  const body = el("div", { class: "item" });
+  const drawer = dialog(result ? titleOf(result) : name, { class: "drawer" }, body);
+  write({ open: name });
+  drawer.addEventListener("close", () => {
+    write({ open: null });
+    [...document.querySelectorAll("[data-id]")].find((node) => node.dataset.id === name)?.focus();
+  });
+  async function load() {
+    body.replaceChildren(el("p", { class: "quiet" }, "Loading"));
+    try {
+      show(await api.item(index, name));
+    } catch (problem) {
+      if (wasReplaced(problem)) return;
+      if (!(problem instanceof Problem)) throw problem;
+      body.replaceChildren(problemPanel(problem, { retry: load }));
+    }
+  }
+  function show(item) {
+    const metadata = Object.entries(item.metadata);
+    const search = () => {
+      drawer.close();
+      searchItem(item.id);
+    };
+    const sections = asked?.blob && result ? tools.map((tool) => tool(context, { result, answer, asked, options })) : [];
+    body.replaceChildren(
+      el("div", { class: "lead" }, thumbnail(api, item.thumbnail, { alt: "The picture" }), ofResult(result)),
+      el("p", { class: "links" },
+        button("Search with this picture", search, { class: "main" }),
+        button("JSON", () => showCode("JSON", JSON.stringify(item, null, 2)), { class: "link" }),
+      ),
+      ...sections,
+      el("h3", {}, "The item"),
+      fields([
+        ["id", item.id],
+        ["the same vector", item.duplicates.join(", ")],
+        ["size", `${item.width} x ${item.height}`],
+        ["format", item.format],
+        ["sha256", item.sha256],
+        ["index version", item.index.version],
+      ]),
+      metadata.length > 0 && el("h3", {}, "Metadata"),
+      metadata.length > 0 && fields(metadata),
+    );
+  }
+  await load();
+}

@@ -1,0 +1,160 @@
+// The search: a picture in, results with their proofs out.
+
+import { Problem, wasReplaced } from "./api.js";
+import { createControls } from "./controls.js";
+import { el, plural, say } from "./dom.js";
+import { problemPanel } from "./errors.js";
+import { createExamples } from "./examples.js";
+import { openItem } from "./item.js";
+import { resultGrid, skeleton } from "./results.js";
+import { codeLinks } from "./snippets.js";
+import { read, searchOptions, write } from "./state.js";
+import { survivalSlider } from "./survive.js";
+import { createZone, takePictures } from "./zone.js";
+import { answerInWords } from "./words.js";
+
+const SLOW_MS = 4000;
+
+export function mountSearch(root, context, signal) {
+  const { api, service } = context;
+  let picture = null; // {blob, name} of the visitor, or {item, index} of the gallery.
+  const area = el("div", { class: "area" });
+  const zone = createZone("Drop a picture, paste one, or choose", choose);
+  const asNetwork = el("div", { class: "as-network" });
+  const examples = createExamples(api, service.examples, startFrom);
+  const controls = el("div", {}, createControls(service, optionsChanged));
+  root.append(
+    el("div", { class: "ask" }, el("h2", { class: "unseen" }, "Your picture"), zone.node, asNetwork, examples.node, controls),
+    el("div", { class: "answer" }, el("h2", { class: "unseen" }, "Answer"), area),
+  );
+  takePictures(window, choose, signal);
+
+  function optionsChanged(name) {
+    if (name === "index") {
+      controls.replaceChildren(createControls(service, optionsChanged));
+      context.showIndex();
+      if (picture?.item) return clear();
+    }
+    run();
+  }
+
+  async function choose(file) {
+    write({ example: null, item: null, open: null }, { step: true });
+    await take({ blob: file, name: file.name || "pasted.png" });
+  }
+
+  async function take(next) {
+    picture = next;
+    examples.mark(read().example);
+    await zone.show(next.blob ?? null, next.item ? "A picture of the index" : next.name);
+    if (picture === next) await run();
+  }
+
+  async function startFrom(example) {
+    write({ example, item: null, open: null }, { step: true });
+    await open();
+  }
+
+  async function searchItem(id) {
+    write({ example: null, item: id, open: null }, { step: true });
+    await open();
+  }
+
+  // What the address asks for; without anything, the first example.
+  async function open() {
+    const { index = "default", item, example: name = service.examples[0] } = read();
+    if (item) {
+      const blob = await api.picture(api.thumbnailOf(index, item)).catch(() => null);
+      return take({ item, blob, name: item });
+    }
+    if (!name) return clear();
+    area.replaceChildren(skeleton(service.limits.default_k));
+    try {
+      await take({ blob: await api.example(name), name });
+    } catch (problem) {
+      failed(problem, open);
+    }
+  }
+
+  function clear() {
+    picture = null;
+    area.replaceChildren(
+      el("div", { class: "welcome" },
+        el("p", { class: "strong" }, "Drop a picture, and see whether this index holds it."),
+        el("p", {}, "Each result comes with the noise that it provably withstands: no change of your picture smaller than that, whatever its pattern, can push it out of the answer."),
+      ),
+    );
+  }
+
+  function failed(problem, retry) {
+    if (wasReplaced(problem)) return;
+    if (!(problem instanceof Problem)) throw problem;
+    area.removeAttribute("aria-busy");
+    area.replaceChildren(problemPanel(problem, { limits: service.limits, retry }));
+  }
+
+  async function run() {
+    if (!picture) return;
+    const asked = picture;
+    const options = searchOptions();
+    const slow = el("p", { class: "quiet slow", hidden: true }, "The service takes longer than usual.");
+    area.setAttribute("aria-busy", "true");
+    area.replaceChildren(slow, skeleton(Math.min(options.k ?? service.limits.default_k, 24)));
+    const timer = setTimeout(() => (slow.hidden = false), SLOW_MS);
+    try {
+      const file = asked.item ?? new File([asked.blob], asked.name);
+      const answer = await api.search(file, options);
+      if (asked === picture) render(answer, options, asked);
+    } catch (problem) {
+      if (asked === picture) failed(problem, run);
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  function render(answer, options, asked) {
+    area.removeAttribute("aria-busy");
+    context.answered(answer.index);
+    const { input, ...query } = answer.query;
+    const line = el("p", { class: "in-words" }, answerInWords(answer), " ",
+      codeLinks(asked, options, { ...answer, query }, api.hasKey()));
+    say(`${plural(answer.results.length, "result")}. ${answerInWords(answer)}`);
+    showInput(input);
+    if (answer.results.length === 0) {
+      area.replaceChildren(line, el("p", { class: "notice" }, nothingFound(answer, options)));
+      return;
+    }
+    const shown = (result) => openItem(context, { result, answer, asked, options, searchItem });
+    const grid = resultGrid(api, answer, shown);
+    const slider = answer.query.width && survivalSlider(answer, area, {
+      start: Number(read().noise) || 0,
+      onNoise(levels, isNew) {
+        zone.noise(levels);
+        if (isNew) write({ noise: levels ? levels.toFixed(2) : null });
+      },
+    });
+    area.replaceChildren(line, ...(slider ? [slider.node] : []), grid);
+    slider?.show();
+    const again = answer.results.find(({ id }) => id === read().open);
+    if (again) shown(again);
+  }
+
+  function showInput(input) {
+    asNetwork.replaceChildren();
+    if (!input) return;
+    const side = service.side;
+    asNetwork.append(
+      el("img", { src: `data:image/png;base64,${input.png_base64 ?? input}`, width: 48, height: 48, alt: "" }),
+      el("span", { class: "quiet" }, `As the network sees it: ${side} x ${side} pixels`),
+    );
+  }
+
+  function nothingFound(answer, options) {
+    if (answer.index.size === 0) return "This index is empty: there is nothing to find yet.";
+    if (options.filter) return "Nothing that passes the filter was found.";
+    return `Nothing within distance ${options.max_distance}. The nearest picture is farther away.`;
+  }
+
+  window.addEventListener("popstate", () => read().view !== "compare" && read().view !== "browse" && open(), { signal });
+  open();
+}

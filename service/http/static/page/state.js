@@ -1,0 +1,27 @@
+// What the address holds, so that a link opens the same view again.
+
+const NAMES = ["view", "index", "k", "max_distance", "operating_point", "require_exact", "filter", "example", "item", "open", "noise"];
+
+export function read() {
+  const given = new URLSearchParams(location.search);
+  return Object.fromEntries(NAMES.filter((name) => given.has(name)).map((name) => [name, given.get(name)]));
+}
+
+function addressWith(changes) {
+  const all = { ...read(), ...changes };
+  const set = Object.entries(all).filter(([, value]) => value != null && value !== "" && value !== false);
+  return `?${new URLSearchParams(set)}`;
+}
+
+// A new entry of the history where `step` is true, else the present one is changed.
+export function write(changes, { step = false } = {}) {
+  const address = addressWith(changes);
+  if (address === location.search) return;
+  history[step ? "pushState" : "replaceState"](null, "", address);
+}
+
+// What a search is asked for, of what the address holds.
+export function searchOptions() {
+  const { index, k, max_distance, operating_point, require_exact, filter } = read();
+  return { index, k, max_distance, operating_point, require_exact: require_exact && "true", filter: filter && JSON.parse(filter) };
+}
