@@ -106,8 +106,10 @@ export function createApi(askKey) {
       post("v1/search", typeof picture === "string" ? { item: picture } : { image: picture }, options, kind),
     compare: (a, b, options) => post("v1/similarity", { image_a: a, image_b: b }, options, "compare"),
     item: (index, id) => get(inIndex(index, `/item?id=${encodeURIComponent(id)}`), { kind: "item" }),
-    items: (index, limit, after) =>
-      get(inIndex(index, `/items?limit=${limit}&after=${encodeURIComponent(after)}`), { kind: "items" }),
+    items: (index, limit, after, filter) =>
+      filter
+        ? get(inIndex(index, "/items/list"), { json: { limit, after, filter }, kind: "items" })
+        : get(inIndex(index, `/items?limit=${limit}&after=${encodeURIComponent(after)}`), { kind: "items" }),
     picture: async (path) => (await ask(path)).blob(),
     thumbnailOf: (index, id) => inIndex(index, `/thumbnail?id=${encodeURIComponent(id)}`),
   };

@@ -1,6 +1,9 @@
 // Puts the page together: the key, what the service says of itself, and the view in the address.
 
 import { createApi, Problem } from "./api.js";
+import { attackSection } from "./attack.js";
+import { mountBrowse } from "./browse.js";
+import { mountCompare } from "./compare.js";
 import { button, el } from "./dom.js";
 import { problemPanel } from "./errors.js";
 import { indexLine } from "./index-line.js";
@@ -8,7 +11,7 @@ import { askKey } from "./key.js";
 import { mountSearch } from "./search.js";
 import { read, write } from "./state.js";
 
-const VIEWS = { search: mountSearch };
+const VIEWS = { search: mountSearch, compare: mountCompare, browse: mountBrowse };
 const root = document.getElementById("view");
 const api = createApi(askKey);
 let context = null;
@@ -36,7 +39,8 @@ function contextOf({ limits, models, examples }, indexes) {
   return {
     api,
     service,
-    tools: [],
+    show,
+    tools: [attackSection],
     showIndex: () => place.replaceChildren(indexLine(chosen(), models[0])),
     // An answer of another version than the one that this page was made of.
     answered({ version }) {

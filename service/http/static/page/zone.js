@@ -19,11 +19,13 @@ export function takePictures(target, onPicture, signal) {
   listen("dragleave", (event) => event.relatedTarget === null && over(false));
   listen("drop", (event) => {
     event.preventDefault();
+    event.stopPropagation(); // What a zone takes is not for the window too.
     over(false);
     const file = pictureIn(event.dataTransfer);
     if (file) onPicture(file);
   });
   listen("paste", (event) => {
+    event.stopPropagation();
     const file = pictureIn(event.clipboardData);
     if (file) onPicture(file);
   });
