@@ -1,7 +1,5 @@
 """A real redis-server of a test's own, and a stranger that listens where one should be."""
 
-import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,30 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 import redis
+from programs import require_program
 
 TIMEOUT_S = 0.5
 """How long a replica of these tests waits for Redis: five times the default, so that it shows."""
 SECRET = "only the replicas of these tests know this"
 
 
-def require_redis_server() -> str:
-    """Path of the program; without it the test is skipped, or fails where REQUIRE_REDIS=1."""
-    found = shutil.which("redis-server")
-    if found is None:
-        why = "redis-server is not installed (apt-get install redis-server)"
-        if os.environ.get("REQUIRE_REDIS") == "1":
-            pytest.fail(f"{why}, and REQUIRE_REDIS=1 is set")
-        pytest.skip(why)
-    return found
-
-
 class RedisServer:
     """`redis-server` on a port of its own, which it keeps when it is started again."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self._program = require_redis_server()
+        self._program = require_program("redis-server")
         self._folder = folder
         self._options = options
         self.port = free_port()

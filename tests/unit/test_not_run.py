@@ -14,10 +14,10 @@ from paths import TESTS
 CI = TESTS.parent / ".ci" / "run"
 CASE = """
 import pytest
-from redis_tools import require_redis_server
+from programs import require_program
 
 def test_with_redis():
-    require_redis_server()
+    require_program("redis-server")
 
 def test_without():
     pass
@@ -41,7 +41,7 @@ def run_without_redis(
 ) -> subprocess.CompletedProcess[str]:
     """Two tests under this suite's conftest, on a machine that has no redis-server."""
     shutil.copy(TESTS / "conftest.py", folder)
-    shutil.copy(TESTS / "support" / "redis_tools.py", folder)
+    shutil.copy(TESTS / "support" / "programs.py", folder)
     (folder / "test_case.py").write_text(CASE)
     kept = {name: value for name, value in os.environ.items() if name != "REQUIRE_REDIS"}
     # Of the plugins here only one changes what is said at the end; they take a second to load.
@@ -76,7 +76,7 @@ def test_where_redis_is_required_its_absence_is_a_failure(tmp_path: Path):
 def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     """The script of CI where only a shell, `dirname` and the given programs are there.
 
-    `make` writes down what it was asked, and whether Redis was required.
+    `make` writes down what it was asked, and whether Redis and Chromium were required.
     """
     (folder / ".ci").mkdir()
     shutil.copy(CI, folder / ".ci")
@@ -84,7 +84,7 @@ def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     path.mkdir()
     for name in ("bash", "dirname", "cp", "chmod"):
         (path / name).symlink_to(shutil.which(name) or "")
-    programs["make"] = f'echo "$1 ${{REQUIRE_REDIS-}}" >> {folder}/made'
+    programs["make"] = f'echo "$1 ${{REQUIRE_REDIS-}}${{REQUIRE_CHROMIUM-}}" >> {folder}/made'
     for name, script in programs.items():
         (path / name.replace("_", "-")).write_text(f"#!{path}/bash\n{script}\n")
         (path / name.replace("_", "-")).chmod(0o755)
@@ -97,26 +97,32 @@ def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+NEEDED = ("redis-server", "chromium")
+MADE = "check 11\ntest 11\ntrain-smoke 11\n"
+
+
+@pytest.mark.parametrize("missing", NEEDED)
 @pytest.mark.parametrize(
     "programs", [{}, {"apt_get": "exit 100"}, {"apt_get": "exit 0"}], ids=["none", "fails", "lies"]
 )
-def test_ci_fails_in_one_clear_line_where_redis_cannot_be_installed(
-    tmp_path: Path, programs: dict[str, str]
+def test_ci_fails_in_one_clear_line_where_a_program_cannot_be_installed(
+    tmp_path: Path, programs: dict[str, str], missing: str
 ):
-    done = run_ci(tmp_path, **programs)
+    there = {name: "exit 0" for name in NEEDED if name != missing}
+    done = run_ci(tmp_path, **there, **programs)
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("CI FAILED: redis-server is not here")
+    assert done.stderr.splitlines()[-1].startswith(f"CI FAILED: {missing} is not here")
     assert not (tmp_path / "made").exists()
 
 
-def test_ci_installs_redis_and_requires_it(tmp_path: Path):
+def test_ci_installs_what_the_suite_needs_and_requires_it(tmp_path: Path):
     folder = tmp_path / "bin"
-    install = f"[ $1 = update ] || {{ cp {folder}/dirname {folder}/redis-server; }}"
+    install = f"[ $1 = update ] || {{ cp {folder}/dirname {folder}/${{!#}}; }}"
     assert run_ci(tmp_path, apt_get=install).returncode == 0
-    assert (tmp_path / "made").read_text() == "check 1\ntest 1\ntrain-smoke 1\n"
+    assert (tmp_path / "made").read_text() == MADE
 
 
-def test_ci_with_redis_there_installs_nothing_and_requires_it(tmp_path: Path):
-    done = run_ci(tmp_path, redis_server="exit 0", apt_get="exit 100")
+def test_ci_with_everything_there_installs_nothing_and_requires_it(tmp_path: Path):
+    done = run_ci(tmp_path, **dict.fromkeys(NEEDED, "exit 0"), apt_get="exit 100")
     assert done.returncode == 0
-    assert (tmp_path / "made").read_text() == "check 1\ntest 1\ntrain-smoke 1\n"
+    assert (tmp_path / "made").read_text() == MADE

@@ -2,12 +2,12 @@
 
 import { button, el } from "./dom.js";
 
-const megabytes = (bytes) => `${Math.floor(bytes / 2 ** 20)} MB`;
+const size = (bytes) => (bytes >= 2 ** 20 ? `${Math.floor(bytes / 2 ** 20)} MB` : `${Math.floor(bytes / 2 ** 10)} kB`);
 
 const WORDS = {
   unsupported_image_format: (limits) =>
     ["The service does not read this kind of file.", limits && `It reads ${limits.formats.join(", ")}.`],
-  image_too_large: (limits) => ["This file is too large.", limits && `At most ${megabytes(limits.max_image_bytes)} are read.`],
+  image_too_large: (limits) => ["This file is too large.", limits && `At most ${size(limits.max_image_bytes)} are read.`],
   image_dimensions: (limits) =>
     ["This picture has too many pixels.", limits && `At most ${Math.floor(limits.max_image_pixels / 1e6)} million are read, and ${limits.max_image_side} a side.`],
   empty_image: () => ["This file is empty."],

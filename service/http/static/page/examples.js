@@ -21,7 +21,7 @@ export function createExamples(api, names, onChoose) {
   const node = el("div", {}, names.length > 0 && [el("h3", {}, "Or try an edited copy"), row]);
   return {
     node,
-    mark(chosen = names[0]) {
+    mark(chosen) {
       for (const [name, button] of buttons) button.setAttribute("aria-pressed", name === chosen);
     },
   };

@@ -45,7 +45,7 @@ export function mountSearch(root, context, signal) {
 
   async function take(next) {
     picture = next;
-    examples.mark(read().example);
+    examples.mark(next.example);
     await zone.show(next.blob ?? null, next.item ? "A picture of the index" : next.name);
     if (picture === next) await run();
   }
@@ -70,7 +70,7 @@ export function mountSearch(root, context, signal) {
     if (!name) return clear();
     area.replaceChildren(skeleton(service.limits.default_k));
     try {
-      await take({ blob: await api.example(name), name });
+      await take({ blob: await api.example(name), name, example: name });
     } catch (problem) {
       failed(problem, open);
     }

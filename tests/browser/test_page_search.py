@@ -1,0 +1,147 @@
+"""What a person does on the page: search, read the proof, ask what survives, open a result."""
+
+import json
+import re
+
+import httpx
+import pytest
+from browser_tools import EDITED, open_page, wait_for_answer
+from playwright.sync_api import Browser, Page, expect
+from service_helpers import draw_picture, encode
+
+FILE = {"name": "my picture.png", "mimeType": "image/png", "buffer": encode(draw_picture(7))}
+
+
+def first_title(page: Page) -> str:
+    wait_for_answer(page)
+    return page.locator(".result .title").first.inner_text()
+
+
+def test_the_page_opens_with_an_example_already_answered(page: Page):
+    assert first_title(page) == f"Picture {EDITED}"
+    assert page.locator(".result[data-id]").count() == 10
+    expect(page.get_by_role("button", name="a smaller")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator(".in-words")).to_contain_text("24 pictures searched exactly in")
+    expect(page.locator(".zone canvas")).to_be_visible()
+
+
+def test_a_picture_that_is_chosen_is_searched_and_said_in_words(page: Page, service: httpx.Client):
+    wait_for_answer(page)
+    page.locator("input[type=file]").set_input_files(FILE)
+    expect(page.locator(".result .title").first).to_have_text("Picture 7")
+    answer = service.post("/v1/search", files={"image": FILE["buffer"]}).json()
+    levels = answer["results"][0]["certified_rms_8bit"]
+    said = page.locator(".result .words").first.inner_text()
+    shown = float(re.findall(r"below ([\d.]+) of 255 levels", said)[0])
+    assert 0 < levels - 0.11 < shown <= levels, "a proved number may only be rounded down"
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+def test_a_picture_may_be_dropped_anywhere_and_pasted(page: Page, event: str):
+    wait_for_answer(page)
+    page.evaluate(
+        """([kind, bytes]) => {
+            const given = new DataTransfer();
+            given.items.add(new File([new Uint8Array(bytes)], "p.png", {type: "image/png"}));
+            const event = kind === "drop"
+                ? new DragEvent("drop", {dataTransfer: given, bubbles: true, cancelable: true})
+                : new ClipboardEvent("paste", {clipboardData: given, bubbles: true});
+            document.querySelector("footer").dispatchEvent(event);
+        }""",
+        [event, list(FILE["buffer"])],
+    )
+    expect(page.locator(".result .title").first).to_have_text("Picture 7")
+
+
+def test_bars_are_on_one_scale_whatever_the_answer(page: Page):
+    wait_for_answer(page)
+    found = page.evaluate(
+        """() => [...document.querySelectorAll(".result")].map((node) => [
+            node.querySelector(".words").textContent,
+            node.querySelector(".fill").getBoundingClientRect().width
+                / node.querySelector(".bar").getBoundingClientRect().width])"""
+    )
+    for words, share in found:
+        levels = float((re.findall(r"below ([\d.]+)", words) or ["0"])[0])
+        low, high = (1 + levels) ** 0.2, (1.1 + levels) ** 0.2  # 33 ** share == 1 + levels.
+        assert low - 0.02 <= 33 ** (share * 0.2) <= high + 0.02
+
+
+def test_what_survives_fades_what_is_not_proved_and_noises_the_picture(page: Page):
+    wait_for_answer(page)
+    plain = page.evaluate("document.querySelector('.zone canvas').toDataURL()")
+    page.get_by_label("What survives this much noise?").fill("150")
+    said = page.locator("output[for=noise]").inner_text()
+    levels = float(re.findall(r"([\d.]+) of 255 levels", said)[0])
+    for result in page.locator(".result[data-id]").all():
+        words = result.locator(".words").inner_text()
+        proved = float((re.findall(r"below ([\d.]+)", words) or ["0"])[0])
+        assert ("faded" in (result.get_attribute("class") or "")) == (proved <= levels)
+    assert page.evaluate("document.querySelector('.zone canvas').toDataURL()") != plain
+    marks = page.locator(".marks").inner_text()
+    assert "set not proved" in marks
+    assert "order not proved" in marks
+    assert "noise=" in page.url
+
+
+def test_a_link_opens_the_same_view(browser: Browser, page: Page):
+    wait_for_answer(page)
+    page.get_by_role("button", name="b recompressed").click()
+    expect(page.locator(".result .title").first).to_have_text("Picture 5")
+    page.get_by_label("Results", exact=True).fill("4")
+    page.get_by_label("Results", exact=True).press("Enter")
+    expect(page.locator(".result[data-id]")).to_have_count(4)
+    with open_page(browser, page.url) as again:
+        assert first_title(again) == "Picture 5"
+        assert again.locator(".result[data-id]").count() == 4
+    page.go_back()
+    expect(page.locator(".result .title").first).to_have_text(f"Picture {EDITED}")
+
+
+def test_json_curl_and_python_are_those_of_the_question(page: Page, url: str):
+    wait_for_answer(page)
+    page.get_by_label("Results", exact=True).fill("3")
+    page.get_by_label("Results", exact=True).press("Enter")
+    expect(page.locator(".result[data-id]")).to_have_count(3)
+    said = {}
+    for name in ("JSON", "curl", "Python"):
+        page.get_by_role("button", name=name, exact=True).click()
+        said[name] = page.locator("dialog pre").inner_text()
+        page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
+    assert len(json.loads(said["JSON"])["results"]) == 3
+    assert said["curl"] == f"curl -s -F 'image=@\"a-smaller.png\"' -F 'k=3' '{url}v1/search'"
+    compile(said["Python"], "page", "exec")
+    assert '"k":"3"' in said["Python"]
+
+
+def test_a_click_opens_the_item_and_escape_goes_back_to_the_result(page: Page):
+    wait_for_answer(page)
+    page.locator(".result").first.click()
+    drawer = page.get_by_role("dialog", name=f"Picture {EDITED}")
+    for text in (f"folder/p{EDITED:02}", "160 x 120", "JPEG", "kind", "odd"):
+        expect(drawer).to_contain_text(text)
+    assert "open=" in page.url
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.locator(".result").first).to_be_focused()
+    assert "open=" not in page.url
+
+
+def test_arrow_keys_walk_the_results_and_enter_opens_one(page: Page):
+    wait_for_answer(page)
+    results = page.locator(".result[data-id]")
+    results.first.focus()
+    page.keyboard.press("ArrowRight")
+    expect(results.nth(1)).to_be_focused()
+    columns = page.evaluate(
+        "getComputedStyle(document.querySelector('.results')).gridTemplateColumns.split(' ').length"
+    )
+    page.keyboard.press("ArrowDown")
+    expect(results.nth(1 + columns)).to_be_focused()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowLeft")
+    expect(results.first).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog")).to_be_visible()

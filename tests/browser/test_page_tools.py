@@ -1,0 +1,103 @@
+"""Try to break it, Compare and Browse, as a person uses them."""
+
+import re
+
+import httpx
+from browser_tools import EDITED, PICTURES, open_page, wait_for_answer
+from playwright.sync_api import Browser, Page, expect
+from service_helpers import draw_picture, encode
+
+from model.pixels.decode import decode_image
+
+
+def file_of(seed: int, name: str = "p.png", **size: int) -> dict[str, object]:
+    return {"name": name, "mimeType": "image/png", "buffer": encode(draw_picture(seed, **size))}
+
+
+def open_attack(page: Page) -> None:
+    wait_for_answer(page)
+    page.locator(".result").first.click()
+    page.get_by_text("Try to break it").click()
+    expect(page.get_by_role("button", name="Random noise")).to_be_enabled()
+
+
+def attack(page: Page, step: int) -> str:
+    page.get_by_label("How much noise").fill(str(step))
+    page.get_by_role("button", name="Random noise").click()
+    expect(page.locator(".moved-rows")).to_be_visible()
+    expect(page.get_by_role("button", name="Random noise")).to_be_enabled()
+    return page.locator(".outcome").inner_text()
+
+
+KEEP_WHAT_IS_SENT = """() => {
+    const send = window.fetch;
+    window.sent = [];
+    window.fetch = async (address, options) => {
+        const picture = options.body?.get("image");
+        if (picture) window.sent.push([...new Uint8Array(await picture.arrayBuffer())]);
+        return send(address, options);
+    };
+}"""
+
+
+def test_noise_inside_the_radius_is_measured_on_the_bytes_that_were_sent(
+    page: Page, service: httpx.Client
+):
+    """Not on what a canvas was told: on the two files that the service got."""
+    wait_for_answer(page)
+    page.evaluate(KEEP_WHAT_IS_SENT)
+    open_attack(page)
+    said = attack(page, 19)
+    assert "Inside the proof: the answer held, as it must." in said
+    sent = [bytes(numbers) for numbers in page.evaluate("window.sent")]
+    before, after = (decode_image(data).pixels.astype(float) / 255 for data in sent)
+    far = float(((before - after) ** 2).sum() ** 0.5)
+    shown = float(re.findall(r"l2 ([\d.]+) away", said)[0])
+    assert abs(far - shown) <= 0.006
+    answers = [service.post("/v1/search", files={"image": data}).json() for data in sent]
+    radius = answers[0]["results"][0]["certified_radius"]
+    assert 0.9 * radius < far < radius
+    assert answers[1]["results"][0]["id"] == f"folder/p{EDITED:02}"
+
+
+def test_noise_outside_the_radius_is_said_to_be_outside(page: Page):
+    open_attack(page)
+    said = attack(page, 60)
+    assert re.search(r"Outside: \d\.\d x the radius, and it (broke|held all the same)", said)
+    assert page.locator(".moved-rows li").count() == 20
+
+
+def test_two_pictures_are_compared_and_noise_widens_the_interval(
+    browser: Browser, url: str, service: httpx.Client
+):
+    with open_page(browser, f"{url}?view=compare") as page:
+        files = [file_of(3), file_of(3, width=120, height=90)]
+        for at, file in enumerate(files):
+            page.locator("input[type=file]").nth(at).set_input_files(file)
+        said = page.locator(".in-words")
+        expect(said).to_contain_text("Match: nobody can flip it with less than")
+        images = {"image_a": files[0]["buffer"], "image_b": files[1]["buffer"]}
+        true = service.post("/v1/similarity", files=images).json()["distance"]
+        expect(said).to_contain_text(f"Distance {true:.3f}")
+        band = page.locator(".distance-line .band")
+        narrow = band.evaluate("node => node.getBoundingClientRect().width")
+        page.get_by_label("Noise on the first picture").fill("120")
+        expect(page.locator("output[for=epsilon]")).to_contain_text("of 255 levels: distance")
+        assert band.evaluate("node => node.getBoundingClientRect().width") > narrow
+        page.get_by_label("They match up to distance").fill("0")
+        expect(said).to_contain_text("No match")
+
+
+def test_every_picture_of_the_index_is_listed_and_opens(browser: Browser, url: str):
+    with open_page(browser, f"{url}?view=browse") as page:
+        tiles = page.locator(".items .result")
+        expect(tiles).to_have_count(PICTURES)
+        expect(page.locator(".items img").nth(5)).to_have_js_property("naturalWidth", 96)
+        tiles.nth(4).click()
+        drawer = page.get_by_role("dialog", name="folder/p04")
+        expect(drawer).to_contain_text("Picture 4")
+        expect(drawer).not_to_contain_text("Try to break it")
+        page.get_by_role("button", name="Close").click()
+        page.get_by_text("About this index").click()
+        expect(page.get_by_text("Not calibrated:")).to_be_visible()
+        expect(page.locator("#index-line")).to_contain_text("24 entries")
