@@ -105,6 +105,8 @@ export function createApi(askKey) {
     search: (picture, options, kind = "search") =>
       post("v1/search", typeof picture === "string" ? { item: picture } : { image: picture }, options, kind),
     compare: (a, b, options) => post("v1/similarity", { image_a: a, image_b: b }, options, "compare"),
+    tolerance: (picture, options) => post("v1/tolerance", { image: picture }, options, "tolerance"),
+    challenge: (picture, options) => post("v1/challenge", { image: picture }, options, "attack"),
     item: (index, id) => get(inIndex(index, `/item?id=${encodeURIComponent(id)}`), { kind: "item" }),
     items: (index, limit, after, filter) =>
       filter

@@ -5,6 +5,7 @@ import { attackSection } from "./attack.js";
 import { mountBrowse } from "./browse.js";
 import { mountCompare } from "./compare.js";
 import { button, el } from "./dom.js";
+import { editsSection } from "./edits.js";
 import { problemPanel } from "./errors.js";
 import { indexLine } from "./index-line.js";
 import { askKey } from "./key.js";
@@ -40,7 +41,7 @@ function contextOf({ limits, models, examples }, indexes) {
     api,
     service,
     show,
-    tools: [attackSection],
+    tools: [attackSection, editsSection],
     showIndex: () => place.replaceChildren(indexLine(chosen(), models[0])),
     // An answer of another version than the one that this page was made of.
     answered({ version }) {

@@ -8,6 +8,7 @@ import { distance, enlargedDifference, unitNoise, withinBudget } from "./noise.j
 import { pixelsOf } from "./pictures.js";
 import { pngOf } from "./png.js";
 import { l2Of, levelsAt, levelsOf, shown } from "./scale.js";
+import { asked } from "./state.js";
 
 const MOST_SIDE = 1000; // At most one megapixel: a phone's picture as PNG would be too large to send.
 const TIMES = 20;
@@ -48,9 +49,9 @@ function failed(problem, place, retry) {
 }
 
 // The picture is drawn once; what is sent, moved and measured from then on are these bytes.
-async function prepare(context, { result, asked, options }, body) {
+async function prepare(context, { result, asked: { blob }, options }, body) {
   body.replaceChildren(el("p", { class: "quiet" }, "Drawing your picture, and asking about it"));
-  const pixels = await pixelsOf(asked.blob, MOST_SIDE);
+  const pixels = await pixelsOf(blob, MOST_SIDE);
   if (pixels === null) return body.replaceChildren(el("p", {}, "This browser cannot draw a picture of this format."));
   const before = await context.api.search(await pngOf(pixels), options, "attack");
   const found = before.results.find(({ id }) => id === result.id);
@@ -69,8 +70,8 @@ function bench(context, subject) {
   const outcome = el("div", { class: "outcome", "aria-live": "polite" });
   const random = button("Random noise", () => attempt(() => randomly(pixels, budget())), { class: "main" });
   const buttons = [random];
-  if (context.service.challenge) {
-    buttons.push(button("Worst noise we can find", () => attempt(() => context.challenge(subject, budget())), { class: "main" }));
+  if (context.service.limits.challenge) {
+    buttons.push(button("Worst noise we can find", () => attempt(() => worst(context.api, subject, budget())), { class: "main" }));
   }
 
   function budget() {
@@ -128,4 +129,12 @@ function proofOf(radius, pixels) {
 
 function randomly(pixels, l2) {
   return withinBudget(pixels, unitNoise(pixels, Math.floor(Math.random() * 2 ** 32)), l2);
+}
+
+// What a gradient attack of the service finds, drawn as it was sent.
+async function worst(api, { pixels, found, options }, budget) {
+  const picture = await pngOf(pixels);
+  const { image_base64: text } = await api.challenge(picture, { ...asked(options), id: found.id, budget });
+  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+  return pixelsOf(new Blob([bytes], { type: "image/png" }), Infinity);
 }

@@ -115,7 +115,7 @@ export function mountSearch(root, context, signal) {
   function render(answer, options, asked) {
     area.removeAttribute("aria-busy");
     context.answered(answer.index);
-    const { input, ...query } = answer.query;
+    const { input_png: input, ...query } = answer.query;
     const line = el("p", { class: "in-words" }, answerInWords(answer), " ",
       codeLinks(asked, options, { ...answer, query }, api.hasKey()));
     say(`${plural(answer.results.length, "result")}. ${answerInWords(answer)}`);
@@ -144,7 +144,7 @@ export function mountSearch(root, context, signal) {
     if (!input) return;
     const side = service.side;
     asNetwork.append(
-      el("img", { src: `data:image/png;base64,${input.png_base64 ?? input}`, width: 48, height: 48, alt: "" }),
+      el("img", { src: `data:image/png;base64,${input}`, width: 48, height: 48, alt: "" }),
       el("span", { class: "quiet" }, `As the network sees it: ${side} x ${side} pixels`),
     );
   }

@@ -20,8 +20,30 @@ export function write(changes, { step = false } = {}) {
   history[step ? "pushState" : "replaceState"](null, "", address);
 }
 
+// Those of a search that attacks and measurements of it take too.
+export function asked({ index, k, max_distance, operating_point, filter }) {
+  return { index, k, max_distance, operating_point, filter };
+}
+
 // What a search is asked for, of what the address holds.
 export function searchOptions() {
-  const { index, k, max_distance, operating_point, require_exact, filter } = read();
-  return { index, k, max_distance, operating_point, require_exact: require_exact && "true", filter: filter && JSON.parse(filter) };
+  const { index, k, max_distance: distance, operating_point, require_exact, filter } = read();
+  const number = (text) => (text ? Number(text) : null);
+  return {
+    index,
+    k: number(k),
+    max_distance: number(distance),
+    operating_point,
+    require_exact: require_exact ? true : null,
+    filter: parsed(filter),
+  };
+}
+
+// A filter that is none is the service's to refuse, in its words.
+function parsed(text) {
+  try {
+    return text ? JSON.parse(text) : null;
+  } catch {
+    return text;
+  }
 }
