@@ -128,6 +128,27 @@ def test_a_click_opens_the_item_and_escape_goes_back_to_the_result(page: Page):
     assert "open=" not in page.url
 
 
+def test_the_query_is_shown_as_the_network_sees_it(page: Page):
+    wait_for_answer(page)
+    expect(page.get_by_text("As the network sees it: 96 x 96 pixels")).to_be_visible()
+    expect(page.locator(".as-network img")).to_have_js_property("naturalWidth", 96)
+
+
+def test_a_picture_of_the_index_is_searched_with_and_nothing_is_proved(page: Page):
+    wait_for_answer(page)
+    page.locator(".result").nth(1).click()
+    title = page.get_by_role("dialog").get_by_role("heading", level=2).inner_text()
+    page.get_by_role("button", name="Search with this picture").click()
+    expect(page.locator(".in-words")).to_contain_text("it has no pixels, so nothing is proved")
+    titles = page.locator(".result[data-id] .title").all_inner_texts()
+    assert len(titles) == 10
+    assert title not in titles
+    assert set(page.locator(".result .words").all_inner_texts()) == {"nothing proved"}
+    expect(page.locator("#noise")).to_have_count(0)
+    page.get_by_role("button", name="curl").click()
+    expect(page.locator("dialog pre")).to_contain_text('{"item":"folder/p')
+
+
 def test_arrow_keys_walk_the_results_and_enter_opens_one(page: Page):
     wait_for_answer(page)
     results = page.locator(".result[data-id]")

@@ -103,7 +103,7 @@ export function mountSearch(root, context, signal) {
     const timer = setTimeout(() => (slow.hidden = false), SLOW_MS);
     try {
       const file = asked.item ?? new File([asked.blob], asked.name);
-      const answer = await api.search(file, options);
+      const answer = await api.search(file, asked.item ? options : { ...options, include_input: true });
       if (asked === picture) render(answer, options, asked);
     } catch (problem) {
       if (asked === picture) failed(problem, run);
