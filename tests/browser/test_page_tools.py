@@ -101,3 +101,21 @@ def test_every_picture_of_the_index_is_listed_and_opens(browser: Browser, url: s
         page.get_by_text("About this index").click()
         expect(page.get_by_text("Not calibrated:")).to_be_visible()
         expect(page.locator("#index-line")).to_contain_text("24 entries")
+
+
+def test_a_proof_is_said_in_edits_and_a_handle_previews_one(page: Page, service: httpx.Client):
+    wait_for_answer(page)
+    page.locator(".result").first.click()
+    page.get_by_text("In edits").click()
+    rows = page.locator(".edits li")
+    expect(rows).to_have_count(6)
+    for name in ("JPEG", "Brightness", "Contrast", "Gamma", "Scaled down and back", "Noise"):
+        expect(rows.filter(has_text=name).first).to_be_visible()
+    picture = page.locator(".edits canvas")
+    plain = picture.evaluate("node => node.toDataURL()")
+    page.get_by_label("Preview: Brightness").fill("20")
+    assert picture.evaluate("node => node.toDataURL()") != plain
+    example = service.get("/v1/examples/a-smaller.png").content
+    answer = service.post("/v1/tolerance", files={"image": example}).json()
+    quality = answer["families"]["jpeg"]["from"]
+    expect(rows.filter(has_text="JPEG")).to_contain_text(f"quality {quality} and above")
