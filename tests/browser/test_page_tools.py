@@ -119,3 +119,19 @@ def test_a_proof_is_said_in_edits_and_a_handle_previews_one(page: Page, service:
     answer = service.post("/v1/tolerance", files={"image": example}).json()
     quality = answer["families"]["jpeg"]["from"]
     expect(rows.filter(has_text="JPEG")).to_contain_text(f"quality {quality} and above")
+
+
+def test_browsing_is_narrowed_by_the_metadata_s_own_keys_and_values(browser: Browser, url: str):
+    with open_page(browser, f"{url}?view=browse") as page:
+        tiles = page.locator(".items .result")
+        expect(tiles).to_have_count(PICTURES)
+        page.get_by_label("Only with").select_option("kind")
+        page.get_by_label("equal to").select_option(label="odd")
+        page.get_by_role("button", name="Add").click()
+        expect(tiles).to_have_count(PICTURES // 2)
+        expect(page.locator(".chips li")).to_contain_text("kind: odd")
+        address = page.url
+        page.get_by_role("button", name="Remove").click()
+        expect(tiles).to_have_count(PICTURES)
+        page.goto(address)
+        expect(tiles).to_have_count(PICTURES // 2)

@@ -2,7 +2,7 @@
 
 import { Problem, wasReplaced } from "./api.js";
 import { createControls } from "./controls.js";
-import { el, plural, say } from "./dom.js";
+import { button, el, plural, say } from "./dom.js";
 import { problemPanel } from "./errors.js";
 import { createExamples } from "./examples.js";
 import { openItem } from "./item.js";
@@ -118,6 +118,7 @@ export function mountSearch(root, context, signal) {
     const { input_png: input, ...query } = answer.query;
     const line = el("p", { class: "in-words" }, answerInWords(answer), " ",
       codeLinks(asked, options, { ...answer, query }, api.hasKey()));
+    if (options.filter) line.append(" ", unfilter());
     say(`${plural(answer.results.length, "result")}. ${answerInWords(answer)}`);
     showInput(input);
     if (answer.results.length === 0) {
@@ -137,6 +138,14 @@ export function mountSearch(root, context, signal) {
     slider?.show();
     const again = answer.results.find(({ id }) => id === read().open);
     if (again) shown(again);
+  }
+
+  function unfilter() {
+    const remove = () => {
+      write({ filter: null });
+      run();
+    };
+    return el("span", { class: "quiet" }, "Only pictures that pass the filter. ", button("Search all", remove, { class: "link" }));
   }
 
   function showInput(input) {

@@ -11,7 +11,7 @@ function proved(radius, query) {
 
 export function answerInWords(answer) {
   const { query, index, results, certificate, timings_ms: times } = answer;
-  const searched = `${plural(index.items ?? index.size, "picture")} searched exactly in ${Math.max(1, Math.round(times.total))} ms.`;
+  const searched = `${plural(index.matching ?? index.items ?? index.size, "picture")} searched exactly in ${Math.max(1, Math.round(times.total))} ms.`;
   if (results.length === 0) return searched;
   if (query.item) return `${searched} The query is the index's own row: it has no pixels, so nothing is proved of noise.`;
   const first = proved(certificate.top1_radius, query);
