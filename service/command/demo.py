@@ -53,9 +53,7 @@ def main(
         show_answers(url)
         query = example_queries()[0]
         shown = query.relative_to(Path.cwd()) if query.is_relative_to(Path.cwd()) else query
-        console.print(
-            f"\nThe page: {url} (documentation: {url}/docs). Or, in another terminal:\n"
-        )
+        console.print(f"\nThe page: {url} (documentation: {url}/docs). Or, in another terminal:\n")
         console.print(f"    curl -s -F image=@{shown} -F k=3 {url}/search\n", style="bold")
         console.print("Ctrl-C stops the server.")
         raise typer.Exit(server.wait())
