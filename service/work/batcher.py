@@ -210,9 +210,9 @@ class Batcher(Generic[JobT, AnswerT]):
                 for task in batch:
                     task.begin(outbox)
                 outbox.flush()
-                again = self._answer([task for task in batch if not task.is_postponed])
+                again = [*self._answer([task for task in batch if not task.is_postponed])]
                 outbox.flush()
-                self._answer([task for task in batch if task.is_postponed])
+                again += self._answer([task for task in batch if task.is_postponed])
                 outbox.flush()
                 self._postpone(again)
         except BaseException as error:

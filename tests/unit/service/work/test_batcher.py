@@ -284,6 +284,24 @@ def test_what_is_put_back_comes_again_one_a_batch_between_what_waits():
     assert {10, 11} <= {job for batch in batches[:-2] for job in batch}
 
 
+def test_a_job_of_many_steps_comes_again_until_it_is_answered():
+    steps: list[bool] = []
+
+    def work(tasks: Tasks) -> Tasks:
+        (task,) = tasks
+        steps.append(task.is_postponed)
+        if len(steps) < 4:
+            return tasks
+        task.answer(len(steps))
+        return []
+
+    async def story(batcher: "Batcher[int, int]") -> None:
+        assert await asyncio.wait_for(submit(batcher, 1), 10) == 4
+
+    run_tasks(story, work)
+    assert steps == [False, True, True, True]
+
+
 def test_a_thread_that_dies_is_told():
     def prepare() -> None:
         raise PermissionError("cannot be reniced")
