@@ -6,7 +6,7 @@ No torch here: the service does this part in processes of their own, which shoul
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, UInt8
 
 from model.pixels.decode import DecodedImage
 from model.pixels.resize import resize_operator
@@ -32,11 +32,19 @@ class NetworkInput:
     width: int
 
 
-def network_input(image: DecodedImage, size: int, box: Box | None = None) -> NetworkInput:
-    """The input of a network whose square has this side, of the whole image or a box of it."""
+def network_input(
+    image: DecodedImage,
+    size: int,
+    box: Box | None = None,
+    table: UInt8[np.ndarray, " 256"] | None = None,
+) -> NetworkInput:
+    """The input of a network whose square has this side, of the whole image or a box of it.
+
+    With a `table` it is that of the image whose values were looked up in it.
+    """
     pixels = image.pixels if box is None else box.of(image.pixels)
     height, width = pixels.shape[:2]
     resize = resize_operator(height, width, size)
     return NetworkInput(
-        resize.apply(pixels), resize.gain, resize.input_error, image.height, image.width
+        resize.apply(pixels, table), resize.gain, resize.input_error, image.height, image.width
     )

@@ -122,11 +122,16 @@ class Resize:
         """R_w, dense, for attacks and tests; built anew at each access, so keep it."""
         return self._horizontal.dense()
 
-    def apply(self, pixels: UInt8[np.ndarray, "H W 3"]) -> Float64[np.ndarray, "3 S S"]:
+    def apply(
+        self,
+        pixels: UInt8[np.ndarray, "H W 3"],
+        table: UInt8[np.ndarray, " 256"] | None = None,
+    ) -> Float64[np.ndarray, "3 S S"]:
         """The network input of an 8-bit upload.
 
         Args:
             pixels: upright RGB, uint8 (height, width, 3).
+            table: what each value becomes first, as `table[pixels]` without a copy; None: itself.
 
         Returns:
             Values in [0, 1] up to rounding, (3, size, size); at most `input_error` off in l2.
@@ -135,7 +140,7 @@ class Resize:
             EmbeddingError: the pixels are not of this operator's height and width.
         """
         # Dividing last costs one rounding in all; dividing the upload would cost a float64 copy.
-        return self._map(pixels) / 255.0
+        return self._map(pixels, table) / 255.0
 
     def apply_real(self, image: Float64[np.ndarray, "H W 3"]) -> Float64[np.ndarray, "3 S S"]:
         """The same map on real-valued pixels, for attacks and tests.
@@ -151,7 +156,9 @@ class Resize:
         """
         return self._map(image)
 
-    def _map(self, image: np.ndarray) -> Float64[np.ndarray, "3 S S"]:
+    def _map(
+        self, image: np.ndarray, table: np.ndarray | None = None
+    ) -> Float64[np.ndarray, "3 S S"]:
         if image.shape != (self.height, self.width, 3):
             wanted = (self.height, self.width, 3)
             raise EmbeddingError(f"pixels of shape {wanted} were wanted, {image.shape} came")
@@ -159,7 +166,7 @@ class Resize:
         out = np.empty((self.size, self.size * 3))
         for panel in self._panels:
             left = panel[0].left
-            squashed = self._squash_rows(flat[:, 3 * left : 3 * panel[-1].right])
+            squashed = self._squash_rows(flat[:, 3 * left : 3 * panel[-1].right], table)
             for block in panel:
                 np.matmul(
                     squashed[:, 3 * (block.left - left) : 3 * (block.right - left)],
@@ -168,7 +175,9 @@ class Resize:
                 )
         return np.ascontiguousarray(out.reshape(self.size, self.size, 3).transpose(2, 0, 1))
 
-    def _squash_rows(self, flat: np.ndarray) -> Float64[np.ndarray, "S columns3"]:
+    def _squash_rows(
+        self, flat: np.ndarray, table: np.ndarray | None
+    ) -> Float64[np.ndarray, "S columns3"]:
         """R_h times a panel of the upload, one strip of rows at a time."""
         columns = flat.shape[1]
         squashed = np.zeros((self.size, columns))
@@ -176,7 +185,8 @@ class Resize:
         products = np.empty((max(s.last - s.first for s in self._strips), columns))
         for strip in self._strips:
             rows = strip_pixels[: strip.bottom - strip.top]
-            np.copyto(rows, flat[strip.top : strip.bottom])
+            strip_values = flat[strip.top : strip.bottom]
+            np.copyto(rows, strip_values if table is None else table[strip_values])
             part = products[: strip.last - strip.first]
             np.matmul(strip.weights, rows, out=part)
             squashed[strip.first : strip.last] += part
