@@ -14,6 +14,7 @@ refuses before it is used up, and each refusal is a 503 with `Retry-After`, coun
 5. `places`, working: requests that are decoded, embedded or searched, or wait for it
    (LIPSIM_MAX_QUEUE). A place is held from the complete body to the answer; a batch holds one for
    each of its images, all at once or none.
+   Requests for tolerances have places of their own beside it, one for each worker.
 6. `queue_timeout`: the longest wait for a decode process (`decoding/`) or a worker (`work/`),
    LIPSIM_QUEUE_TIMEOUT_S. Time at work is bounded apart, and running out of it is a 504.
 
@@ -123,9 +124,12 @@ class ByteBudget:
 class Admission:
     """The bounds of one service, and whether it is about to stop."""
 
-    def __init__(self, *, max_receiving: int, max_working: int, max_body_bytes: int) -> None:
+    def __init__(
+        self, *, max_receiving: int, max_working: int, max_body_bytes: int, workers: int = 1
+    ) -> None:
         self.receiving = Slots(max_receiving, "are being received")
         self.working = Slots(max_working, "are in work or waiting")
+        self.measuring = Slots(workers, "for tolerances are in work")
         self.bodies = ByteBudget(max_body_bytes)
         self.is_draining = False
 

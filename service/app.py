@@ -27,7 +27,7 @@ from service.lifecycle import Lifecycle, Parts
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
 from service.redis.link import RedisLink
-from service.routes import embed, indexes, openapi, search, similarity, status
+from service.routes import embed, indexes, openapi, search, similarity, status, tolerance
 from service.routes.gauges import Gauges
 from service.settings import PACKAGE, Settings, parse_rate, unknown_variables
 
@@ -66,6 +66,7 @@ def create_app(
         max_receiving=settings.max_concurrent_requests,
         max_working=settings.max_queue,
         max_body_bytes=settings.max_body_bytes_held,
+        workers=settings.workers,
     )
     metrics = Metrics()
     url = None if settings.redis_url is None else settings.redis_url.get_secret_value()
@@ -106,7 +107,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (search, similarity, embed, indexes, status, pages):
+    for part in (search, tolerance, similarity, embed, indexes, status, pages):
         app.include_router(part.router)
     # The last to be added is the first that a request meets. The keys are below the body's limit,
     # which reads nothing by itself and lets a client that is refused see why.

@@ -163,6 +163,12 @@ class Settings(BaseSettings):
     )
     default_k: int = Field(default=10, ge=1, description="Results of a search that names no k.")
     max_k: int = Field(default=1000, ge=1, description="Most results that one search may ask for.")
+    tolerance_cpu_s: float = Field(
+        default=5.0,
+        gt=0,
+        description="CPU time that one request for tolerances may take, looked at between edits; "
+        "what was not looked at by then is said (`complete: false`).",
+    )
     index_poll_interval_s: float = Field(
         default=2.0, gt=0, description="Seconds between two looks for a new index version."
     )

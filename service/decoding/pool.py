@@ -17,6 +17,7 @@ from service.errors import DecodeTimeoutError, OverloadedError
 from service.observability.metrics import Metrics
 from service.observability.stopwatch import Stopwatch
 
+_PIECE_BYTES = 1 << 20
 _ROOT = Path(__file__).parents[2]
 # A library's own threads would make each other wait, and one image must not take every core.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -75,6 +76,7 @@ class DecodePool:
         patience_s: float,
         wants_pixels: bool = False,
         wants_trim: bool = False,
+        wants_image: bool = False,
     ) -> QueryImage:
         """The image of a file's bytes, ready for the network.
 
@@ -84,6 +86,7 @@ class DecodePool:
             patience_s: longest wait for a free process.
             wants_pixels: hash the decoded pixels too.
             wants_trim: look for borders, and prepare what is left without them too.
+            wants_image: bring the decoded pixels themselves: three bytes each.
 
         Raises:
             ImageError: the bytes are no image that the decode policy accepts, or decoding them
@@ -99,7 +102,8 @@ class DecodePool:
                 "no decode process was free in time", reason="queue_timeout"
             ) from error
         watch.lap("queue")
-        task = asyncio.create_task(self._run(process, Question(data, wants_pixels, wants_trim)))
+        question = Question(data, wants_pixels, wants_trim, wants_image)
+        task = asyncio.create_task(self._run(process, question))
         self._tasks.add(task)
         task.add_done_callback(self._finish)
         try:
@@ -141,6 +145,7 @@ class _DecodeProcess:
         self._metrics = metrics
         self._arguments = limits_as_json(limits, size)
         self._size = size
+        self._most_pixel_bytes = 3 * limits.max_pixels
         self._process: asyncio.subprocess.Process | None = None
         self._is_proven = False
 
@@ -204,9 +209,26 @@ class _DecodeProcess:
         head = await process.stdout.readexactly(ANSWER.size)
         header_length, array_length = ANSWER.unpack(head)
         length = 24 * self._size**2
-        if header_length > MAX_HEADER_BYTES or array_length not in (0, length, 2 * length):
+        is_plain = array_length in (0, length, 2 * length)
+        most = 2 * length + self._most_pixel_bytes if question.wants_image else 0
+        if header_length > MAX_HEADER_BYTES or not (is_plain or array_length <= most):
             raise ValueError("an answer of a decode process has a wrong length")
         header = await process.stdout.readexactly(header_length)
-        array = await process.stdout.readexactly(array_length)
+        array = await _read(process.stdout, array_length)
         self._is_proven = True
-        return unpack(header, array, self._size, wants_trim=question.wants_trim)
+        return unpack(
+            header,
+            array,
+            self._size,
+            wants_trim=question.wants_trim,
+            wants_image=question.wants_image,
+        )
+
+
+async def _read(stream: asyncio.StreamReader, length: int) -> bytearray:
+    """So many bytes, in pieces: `readexactly` would hold two copies of them at its end."""
+    found = bytearray(length)
+    for start in range(0, length, _PIECE_BYTES):
+        end = min(start + _PIECE_BYTES, length)
+        found[start:end] = await stream.readexactly(end - start)
+    return found

@@ -1,9 +1,9 @@
 """What the service and its decode processes say to each other: lengths, JSON and raw arrays.
 
-A question is a length, two flags and the bytes of an image file. An answer is two lengths, a JSON
-header and the bytes of an array, or of two where the image has borders to trim. Nothing that is
-read can run code, on either side: a decode process that an image has taken over can answer wrongly
-about images, and no more.
+A question is a length, three flags and the bytes of an image file. An answer is two lengths, a JSON
+header and the bytes of an array, or of two where the image has borders to trim, followed by the
+decoded pixels where they are wanted. Nothing that is read can run code, on either side: a decode
+process that an image has taken over can answer wrongly about images, and no more.
 """
 
 import json
@@ -28,7 +28,7 @@ from model.pixels.network_input import NetworkInput
 from model.pixels.trim import Box, Trim
 from service.decoding.query_image import QueryImage
 
-_QUESTION = struct.Struct("<Q??")
+_QUESTION = struct.Struct("<Q???")
 ANSWER = struct.Struct("<IQ")
 
 MAX_HEADER_BYTES = 4096
@@ -47,16 +47,17 @@ _ERRORS: dict[str, type[ImageError]] = {
 
 
 class Question(NamedTuple):
-    """An image file, and what else is wanted of it."""
+    """An image file, and what else is wanted of it: its hash of pixels, its box, the pixels."""
 
     data: bytes
     wants_pixels: bool = False
     wants_trim: bool = False
+    wants_image: bool = False
 
     @property
     def head(self) -> bytes:
         """What goes before the file."""
-        return _QUESTION.pack(len(self.data), self.wants_pixels, self.wants_trim)
+        return _QUESTION.pack(len(self.data), *self[1:])
 
     @classmethod
     def read(cls, stream: BinaryIO) -> "Question | None":
@@ -64,9 +65,9 @@ class Question(NamedTuple):
         head = stream.read(_QUESTION.size)
         if len(head) < _QUESTION.size:
             return None
-        length, wants_pixels, wants_trim = _QUESTION.unpack(head)
+        length, *wants = _QUESTION.unpack(head)
         data = stream.read(length)
-        return cls(data, wants_pixels, wants_trim) if len(data) == length else None
+        return cls(data, *wants) if len(data) == length else None
 
 
 def pack_image(image: QueryImage) -> bytes:
@@ -85,6 +86,8 @@ def pack_image(image: QueryImage) -> bytes:
     if image.crop is not None and image.crop.input is not None:
         says["crop"] = _bounds(image.crop.input)
         array += _array(image.crop.input)
+    if image.pixels is not None:
+        array += image.pixels.tobytes()
     return _pack(says, array)
 
 
@@ -105,14 +108,22 @@ def pack_setup_error(problem: str) -> bytes:
     return _pack({"cannot_start": problem[:1000]}, b"")
 
 
-def unpack(header: bytes, array: bytes, size: int, *, wants_trim: bool = False) -> QueryImage:
+def unpack(
+    header: bytes,
+    array: bytes | bytearray,
+    size: int,
+    *,
+    wants_trim: bool = False,
+    wants_image: bool = False,
+) -> QueryImage:
     """The image of an answer, ready for the network.
 
     Args:
         header: its JSON.
-        array: its float64 values.
+        array: its float64 values, and the pixels after them.
         size: side of the network's square.
         wants_trim: it was to be trimmed too.
+        wants_image: it was to bring its pixels.
 
     Raises:
         ImageError: the answer says that the image cannot be used.
@@ -124,9 +135,13 @@ def unpack(header: bytes, array: bytes, size: int, *, wants_trim: bool = False) 
         raise DependencyError(says["cannot_start"])
     if "error" in says:
         raise _ERRORS[says["error"]](says["message"])
-    values = np.frombuffer(array, "<f8").reshape(1 + ("crop" in says), 3, size, size)
+    length = len(array) - (3 * says["height"] * says["width"] if wants_image else 0)
+    values = np.frombuffer(array[:length], "<f8").reshape(1 + ("crop" in says), 3, size, size)
     image = QueryImage(says["format"], _input(values[0], says, says), says["pixels_sha256"])
     image.is_truncated = says["is_truncated"] is True
+    if wants_image:
+        pixels = np.frombuffer(array, np.uint8, offset=length)
+        image.pixels = pixels.reshape(says["height"], says["width"], 3)
     if wants_trim:
         image.trim = _trim(says)
         if image.trim.box != (0, 0, says["width"], says["height"]):

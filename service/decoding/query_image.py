@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
 
 from model.pixels.network_input import NetworkInput
 from model.pixels.trim import Trim
@@ -22,6 +23,7 @@ class QueryImage:
         input: what the network is given; None if it was embedded before.
         pixels_sha256: of the decoded pixels (H, W, 3, uint8, row by row), hex; None if it was not
             asked for.
+        pixels: those themselves; None if they were not asked for.
         is_truncated: the file ended early, and was drawn as far as it goes.
         sha256: of the file, hex; the service's own, never one that a decode process names.
         embedding: None until the worker has run the network; it sets this once and for all.
@@ -32,6 +34,7 @@ class QueryImage:
     format: str
     input: NetworkInput | None
     pixels_sha256: str | None = None
+    pixels: UInt8[np.ndarray, "H W 3"] | None = None
     is_truncated: bool = False
     sha256: str = ""
     embedding: "ImageEmbedding | None" = None

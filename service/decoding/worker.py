@@ -72,6 +72,8 @@ def _answer(question: Question, limits: DecodeLimits, size: int) -> bytes:
         )
         if question.wants_pixels:
             found.pixels_sha256 = hashlib.sha256(image.pixels.tobytes()).hexdigest()
+        if question.wants_image:
+            found.pixels = image.pixels
         if question.wants_trim:
             found.trim = find_trim(image.pixels)
             box = found.trim.box

@@ -8,6 +8,7 @@ from service.schemas.common import Options
 from service.schemas.embed import EmbedOptions
 from service.schemas.search import SearchOptions, SingleSearchOptions
 from service.schemas.similarity import SimilarityOptions
+from service.schemas.tolerance import ToleranceOptions
 
 # Room for the form fields, JSON members and part headers around the images of a body.
 _OVERHEAD_BYTES = 64 * 1024
@@ -82,6 +83,7 @@ SEARCH = RouteSpec(
 SEARCH_BATCH = RouteSpec(
     ("image",), SearchOptions, (*_BODY_CODES, *_SEARCH_CODES), most=MOST_IMAGES
 )
+TOLERANCE = RouteSpec(("image",), ToleranceOptions, SEARCH.codes)
 SIMILARITY = RouteSpec(("image_a", "image_b"), SimilarityOptions, _BODY_CODES)
 EMBED = RouteSpec(("image",), EmbedOptions, _BODY_CODES)
 _ITEM = reading(
@@ -92,6 +94,7 @@ SPECS: dict[str, RouteSpec[Any]] = {
     "/v1/search": SEARCH,
     "/search": SEARCH,
     "/v1/search/batch": SEARCH_BATCH,
+    "/v1/tolerance": TOLERANCE,
     "/v1/similarity": SIMILARITY,
     "/similarity": SIMILARITY,
     "/v1/embed": EMBED,

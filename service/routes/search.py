@@ -16,7 +16,7 @@ from service.lifecycle import Lifecycle
 from service.observability.request_context import context_of
 from service.routes.dependencies import Service
 from service.schemas.batch import BatchAnswer
-from service.schemas.search import SearchAnswer, SearchOptions, SingleSearchOptions
+from service.schemas.search import AskedOptions, SearchAnswer, SearchOptions, SingleSearchOptions
 from service.settings import Settings
 from service.work.answers import find_point
 from service.work.encoding import json_response
@@ -107,6 +107,11 @@ def _check(service: Lifecycle, options: SearchOptions, scope: Scope) -> BatchKey
         IndexUnavailableError: no version of it could be opened.
     """
     _check_together(options)
+    return check_asked(service, options, scope)
+
+
+def check_asked(service: Lifecycle, options: AskedOptions, scope: Scope) -> BatchKey:
+    """The same of what every question about an index's answers has; it raises the same."""
     key = batch_key(options, _settle_k(options, service.parts.settings))
     context = context_of(scope)
     context.k = key.k
@@ -132,7 +137,7 @@ def _check_together(options: SearchOptions) -> None:
         raise InvalidParameterError([FieldProblem("include_input", message)])
 
 
-def _settle_k(options: SearchOptions, settings: Settings) -> int:
+def _settle_k(options: AskedOptions, settings: Settings) -> int:
     """What was asked for, or the deployment's default.
 
     Raises:

@@ -44,8 +44,8 @@ PROMISE = (
 )
 
 
-class SearchOptions(Options):
-    """Options of a search: form fields in multipart, members in JSON, query parameters with raw."""
+class AskedOptions(Options):
+    """What a search is about: its index, how many results, and what counts."""
 
     k: Annotated[int, PlainNumber] = Field(
         default=10, ge=1, description="How many results at most."
@@ -63,16 +63,21 @@ class SearchOptions(Options):
         description="Leave out results farther than this (1 - cosine, 0 to 2). The radii then "
         "answer for the threshold too.",
     )
-    epsilon: Epsilon | None = Field(
-        default=None,
-        description="l2 budget in uploaded pixels; each result then says whether it is certified "
-        "against it (epsilon < certified_radius; a null radius is certified).",
-    )
     operating_point: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         default=None,
         description="Name of one of the index's operating points, like strict or balanced (see "
         "/v1/indexes/{name}); each result then says whether it is a match. k and max_distance do "
         "not matter to that: a verdict is about an entry and the whole gallery.",
+    )
+
+
+class SearchOptions(AskedOptions):
+    """Options of a search: form fields in multipart, members in JSON, query parameters with raw."""
+
+    epsilon: Epsilon | None = Field(
+        default=None,
+        description="l2 budget in uploaded pixels; each result then says whether it is certified "
+        "against it (epsilon < certified_radius; a null radius is certified).",
     )
     require_exact: bool = Field(
         default=False,

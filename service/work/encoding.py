@@ -15,7 +15,7 @@ def encode(answer: Wire) -> bytes:
         ValueError: a number is NaN or infinite, which no answer may hold.
     """
     try:
-        content = answer.model_dump_json(exclude_unset=True).encode()
+        content = answer.model_dump_json(exclude_unset=True, by_alias=True).encode()
     except PydanticSerializationError:  # Text that UTF-8 has not, or nested very deep.
         return _encode_with_care(answer)
     # As a number, which JSON has not, or in a text, where it may stand.
@@ -27,7 +27,7 @@ def encode(answer: Wire) -> bytes:
 def _encode_with_care(answer: Wire) -> bytes:
     """The same by Python's encoder, which takes five times as long and says what it will not do."""
     content = json.dumps(
-        answer.model_dump(exclude_unset=True),
+        answer.model_dump(exclude_unset=True, by_alias=True),
         ensure_ascii=False,
         allow_nan=False,
         separators=(",", ":"),

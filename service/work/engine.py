@@ -5,7 +5,7 @@ pass, and nothing below knows of requests.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from index_builder.search.certified import (
 )
 from index_builder.search.gallery import GalleryIndex
 from index_builder.search.others import OtherEntries
+from model.certificate.match import MatchRule
 from model.certificate.pairs import Candidates
 from model.certificate.similarity import certify_pair
 from model.embedder import Embedder
@@ -50,7 +51,16 @@ from service.work.batcher import Task
 from service.work.encoding import encode
 from service.work.index_registry import IndexRegistry
 from service.work.item_query import item_query, without_pixels
-from service.work.jobs import BatchKey, EmbedJob, Job, SearchJob, SimilarityJob
+from service.work.jobs import (
+    BatchKey,
+    EmbedJob,
+    Job,
+    LongJob,
+    SearchJob,
+    SimilarityJob,
+    ToleranceJob,
+)
+from service.work.tolerance import tolerance_steps
 
 JobTask = Task[Job, bytes]
 
@@ -78,8 +88,9 @@ class Engine:
         Searches that ask the same of the same index become one search of several queries.
 
         Returns:
-            The searches that need a look at the whole of a large gallery, to be put back: it may
-            take as long as a batch of others, and comes alone, when it is their turn.
+            The tasks to be put back, which come alone, when it is their turn: searches that need a
+            look at the whole of a large gallery, which may take as long as a batch of others, and
+            work of many steps.
 
         Raises:
             EmbeddingError: the embedding of one of the images is not usable.
@@ -87,6 +98,7 @@ class Engine:
         if not tasks[0].is_postponed:
             self.metrics.batch_size.observe(len(tasks))
         searches: defaultdict[BatchKey, list[tuple[JobTask, SearchJob]]] = defaultdict(list)
+        again: list[JobTask] = []
         self._embed([task.job for task in tasks])
         for task in tasks:
             match task.job:
@@ -96,7 +108,9 @@ class Engine:
                     task.answer(self._compare(job, *job.images))
                 case EmbedJob() as job:
                     task.answer(self._describe(job, *job.images))
-        return [task for key, group in searches.items() for task in self._search(key, group)]
+                case ToleranceJob() as job:
+                    again += self._go_on(task, job)
+        return again + [t for key, group in searches.items() for t in self._search(key, group)]
 
     def _embed(self, jobs: Sequence[Job]) -> None:
         """Embed the images of every job that no cache knew, in one call."""
@@ -142,14 +156,7 @@ class Engine:
                         Query(part.embedded, open_searches[place].task.check_deadline)
                         for place, part in asked
                     ],
-                    SearchQuestion(
-                        lipschitz_bound=self.embedder.lipschitz_bound,
-                        output_scales=self.embedder.output_scales,
-                        k=key.k,
-                        max_distance=key.max_distance,
-                        require_exact=key.require_exact,
-                        rule=rule,
-                    ),
+                    self._question(key, rule),
                     depths,
                 )
                 for number, answer in answers:
@@ -168,6 +175,40 @@ class Engine:
                 task.answer(error)
             return []
         return [search.task for search in open_searches.values()]
+
+    def _question(self, key: BatchKey, rule: MatchRule | None) -> SearchQuestion:
+        return SearchQuestion(
+            lipschitz_bound=self.embedder.lipschitz_bound,
+            output_scales=self.embedder.output_scales,
+            k=key.k,
+            max_distance=key.max_distance,
+            require_exact=key.require_exact,
+            rule=rule,
+        )
+
+    def _go_on(self, task: JobTask, job: LongJob) -> list[JobTask]:
+        """One step of long work; gives the task to be put back, unless it was the last."""
+        steps = job.steps or self._steps(job, task.check_deadline)
+        job.steps = None  # Whatever ends the work also ends its lease of the index.
+        try:
+            answer = next(steps)
+        except RetrievalError as error:
+            task.answer(error)
+            return []
+        if answer is None:
+            job.steps = steps
+            return [task]
+        task.answer(answer)
+        return []
+
+    def _steps(self, job: LongJob, check_deadline: Callable[[], None]) -> Iterator[bytes | None]:
+        """All of it, by one version of the index."""
+        with self.registry.lease(job.key.index) as index:
+            rule, point = find_point(index, job.key.operating_point)
+            question = self._question(job.key, rule)
+            yield from tolerance_steps(
+                job, index, self.embedder, question, point=point, check_deadline=check_deadline
+            )
 
     def _search_answer(
         self, search: _Search, index: GalleryIndex, point: OperatingPoint | None

@@ -1,13 +1,15 @@
 """What the worker threads are given: images, options, and where the time went so far."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from index_builder.search.gallery import GalleryIndex
 from service.decoding.query_image import QueryImage
 from service.observability.stopwatch import Stopwatch
 from service.schemas.embed import EmbedOptions
-from service.schemas.search import SearchOptions, SingleSearchOptions
+from service.schemas.search import AskedOptions, SearchOptions, SingleSearchOptions
 from service.schemas.similarity import SimilarityOptions
+from service.schemas.tolerance import ToleranceOptions
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,9 @@ class BatchKey:
     version: GalleryIndex | None = None
 
 
-def batch_key(options: SearchOptions, k: int) -> BatchKey:
-    key = BatchKey(
-        options.index, k, options.max_distance, options.require_exact, options.operating_point
-    )
+def batch_key(options: AskedOptions, k: int) -> BatchKey:
+    is_exact = isinstance(options, SearchOptions) and options.require_exact
+    key = BatchKey(options.index, k, options.max_distance, is_exact, options.operating_point)
     if isinstance(options, SingleSearchOptions):
         key = replace(key, item=options.item, include_self=options.include_self)
     return key
@@ -65,4 +66,26 @@ class EmbedJob:
     watch: Stopwatch
 
 
-Job = SearchJob | SimilarityJob | EmbedJob
+@dataclass(eq=False)
+class ToleranceJob:
+    """How far edits of one image leave a statement about its answer alone.
+
+    Attributes:
+        cpu_s: CPU time that it may take.
+        patience_s: after which it is answered as far as it has come, however little CPU it got.
+        steps: what is left of it; None until it has begun.
+    """
+
+    images: tuple[QueryImage, ...]
+    options: ToleranceOptions
+    key: BatchKey
+    cpu_s: float
+    patience_s: float
+    watch: Stopwatch
+    steps: Iterator[bytes | None] | None = None
+
+
+LongJob = ToleranceJob
+"""Jobs of many steps, between which a worker does other work."""
+
+Job = SearchJob | SimilarityJob | EmbedJob | LongJob

@@ -34,6 +34,8 @@ class Wants(NamedTuple):
     """It without its borders."""
     input: bool = False
     """What the network is given, which no cache has."""
+    image: bool = False
+    """Its decoded pixels themselves, which no cache has either."""
 
 
 _NOTHING = Wants()
@@ -193,7 +195,7 @@ class Pipeline:
         # Our own hash, never one that a decode process names: it is the key of the cache.
         sha256 = await _hash(data)
         if self.cache is not None:
-            must_decode = wants.pixels or wants.input
+            must_decode = wants.pixels or wants.input or wants.image
             found = None if must_decode else await self.cache.find(sha256, wants_trim=wants.trim)
             watch.lap("cache")
             if found is not None:
@@ -206,6 +208,7 @@ class Pipeline:
             patience_s=self._patience_s(watch),
             wants_pixels=wants.pixels,
             wants_trim=wants.trim,
+            wants_image=wants.image,
         )
         image.sha256 = sha256
         return image

@@ -28,6 +28,7 @@ from service.schemas.indexes import IndexList, IndexStatus, Item, ItemPage
 from service.schemas.search import OLD_RECORDS, RECORD, SearchAnswer, SearchResult
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.status import Info, Live, Ready
+from service.schemas.tolerance import ToleranceAnswer
 from service.settings import Settings, variable_name
 
 
@@ -145,6 +146,7 @@ EITHER = {"answer", "problem", "errors", "request_id"}
     [
         ("/search", SearchAnswer),
         ("/search/batch", BatchAnswer),
+        ("/tolerance", ToleranceAnswer),
         ("/similarity", SimilarityAnswer),
         ("/embed", EmbedAnswer),
         ("/indexes", IndexList),
@@ -159,7 +161,7 @@ EITHER = {"answer", "problem", "errors", "request_id"}
 )
 def test_examples_are_answers(path: str, wire: type[Wire]):
     parsed = wire.model_validate_json(json.dumps(ANSWERS[path]), strict=True)
-    assert parsed.model_dump(mode="json", exclude_unset=True) == ANSWERS[path]
+    assert parsed.model_dump(mode="json", exclude_unset=True, by_alias=True) == ANSWERS[path]
     assert set(left_out(parsed)) <= ON_REQUEST | (EITHER if wire is BatchAnswer else set())
 
 

@@ -90,6 +90,12 @@ _OPTIONS: dict[str, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
     "threshold": (st.floats(0, 2), _BUDGET[1]),
     "operating_point": (st.none(), st.sampled_from(["strict", "x" * 65, "\ud800", "", 0])),
     "include_audit": _SWITCH,
+    "statement": (st.sampled_from(["result", "top1", "set"]), st.sampled_from(["", "verdict", 1])),
+    "chain": (st.integers(0, 3), st.sampled_from([-1, 33, 1.5, "", None, True])),
+    "families": (
+        st.sampled_from(["brightness", "gamma,noise", "jpeg,contrast"]),
+        st.sampled_from([",", "crop", "jpeg;gamma", "noise\n", 1, None]),
+    ),
     "unknown": (st.none(), st.sampled_from(["", 1])),
     **dict.fromkeys(
         ("require_exact", "include_vector", "include_metadata", "include_self"), _SWITCH
