@@ -20,6 +20,7 @@ from model.nets.checkpoint import Checkpoint, build, check_claims, prove, read_c
 from model.nets.network import Network
 from model.pixels.decode import DecodedImage, decode_image
 from model.pixels.network_input import NetworkInput, network_input
+from model.pixels.resize import resize_operator
 
 DEFAULT_CHECKPOINT = Path(__file__).parent / "checkpoints" / "wave-96.safetensors"
 Arithmetic = Literal["float64", "float32"]
@@ -208,6 +209,29 @@ class Embedder:
             )
             for vector, given in zip(self.embed_pixels(values), inputs, strict=True)
         ]
+
+    def gradient(
+        self, pixels: Float64[np.ndarray, "H W 3"], direction: Float64[np.ndarray, " D"]
+    ) -> Float64[np.ndarray, "H W 3"]:
+        """Gradient of <h(x), direction> by the pixels of an upload, for attacks.
+
+        No certificate rests on it.
+
+        Args:
+            pixels: x, the upload in [0, 1], (H, W, 3).
+            direction: in embedding space, (d,).
+        """
+        resize = resize_operator(pixels.shape[0], pixels.shape[1], self.input_size)
+        with torch.enable_grad(), torch.autocast(self._device.type, enabled=False):
+            inputs = torch.tensor(
+                resize.apply_real(pixels)[None], dtype=self._dtype, device=self._device
+            ).requires_grad_()
+            along = (self.network(inputs)[0] * torch.tensor(direction).to(inputs)).sum()
+            (slope,) = torch.autograd.grad(along, inputs)
+        # The transpose of x -> R_h x R_w^T, channel by channel.
+        narrow: Float64[np.ndarray, "3 S S"] = slope[0].cpu().numpy().astype(np.float64)
+        wide = np.matmul(np.matmul(resize.rows.T, narrow), resize.columns)
+        return np.ascontiguousarray(wide.transpose(1, 2, 0))
 
     def _error_with_resize(self, input_error: float) -> float:
         """E of the whole path: the network's, and the input's stretched by the network."""

@@ -27,26 +27,32 @@ class Statement:
     entries: frozenset[int]
     match: bool | None = None
 
+    def is_true_of(self, answer: Answer) -> bool:
+        """Whether an answer says it, proved or not."""
+        numbers, verdicts = _numbers(answer), answer.certificate.verdicts
+        if self.kind == "set":
+            return self.entries == frozenset(numbers)
+        place = next((place for place, n in enumerate(numbers) if n in self.entries), None)
+        if place is None or (self.kind == "top1" and place > 0):
+            return False
+        return verdicts is None or self.match in (None, bool(verdicts.matches[place]))
+
     def radius_in(self, answer: Answer) -> float:
         """The l2 change of uploaded pixels below which the statement stays true of an answer.
 
         0 where it is not true of it, or nothing is proved; inf where nothing can change it.
         """
         proof = answer.certificate
-        numbers = _numbers(answer)
-        if self.kind == "set":
-            return proof.set_radius if self.entries == frozenset(numbers) else 0.0
-        place = next((place for place, n in enumerate(numbers) if n in self.entries), None)
-        if place is None:
+        if not self.is_true_of(answer):
             return 0.0
+        if self.kind == "set":
+            return proof.set_radius
         if self.kind == "top1":
-            return proof.top1_radius if place == 0 and proof.top1_radius is not None else 0.0
+            return 0.0 if proof.top1_radius is None else proof.top1_radius
+        place = next(place for place, n in enumerate(_numbers(answer)) if n in self.entries)
         if self.kind == "result":
             return float(proof.certified_radii[place])
-        verdicts = proof.verdicts
-        if verdicts is None or bool(verdicts.matches[place]) != self.match:
-            return 0.0
-        return float(verdicts.radii[place])
+        return 0.0 if proof.verdicts is None else float(proof.verdicts.radii[place])
 
 
 def state(answer: Answer, index: GalleryIndex, kind: Kind, item_id: str | None) -> Statement:

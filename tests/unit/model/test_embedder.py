@@ -221,3 +221,22 @@ def test_gradients_pass_through_the_certified_network(embedder, inputs):
     assert np.linalg.norm(out.detach().numpy() - embedder.embed_pixels(inputs[:1])) < 1e-8
     out[0, 0].backward()
     assert float(leaf.grad.norm()) > 0
+
+
+@pytest.mark.parametrize("shape", [(40, 130, 3), (96, 96, 3), (200, 50, 3)])
+def test_a_gradient_is_that_of_finite_differences(embedder: Embedder, shape: tuple[int, int, int]):
+    rng = np.random.default_rng(7)
+    pixels = rng.uniform(0.2, 0.8, shape)
+    direction = rng.normal(size=embedder.dim)
+    slope = embedder.gradient(pixels, direction)
+    assert slope.shape == shape
+
+    def along(x: np.ndarray) -> float:
+        given = resize_operator(shape[0], shape[1], embedder.input_size).apply_real(x)
+        return float(embedder.embed_pixels(given[None])[0] @ direction)
+
+    for _ in range(5):
+        step = rng.normal(size=shape)
+        step *= 1e-5 / np.linalg.norm(step)
+        difference = (along(pixels + step) - along(pixels - step)) / 2.0
+        assert difference == pytest.approx(float((slope * step).sum()), rel=1e-4, abs=1e-12)
