@@ -14,7 +14,8 @@ refuses before it is used up, and each refusal is a 503 with `Retry-After`, coun
 5. `places`, working: requests that are decoded, embedded or searched, or wait for it
    (LIPSIM_MAX_QUEUE). A place is held from the complete body to the answer; a batch holds one for
    each of its images, all at once or none.
-   Requests for tolerances have places of their own beside it, one for each worker.
+   Requests for tolerances have places of their own beside it, one for each worker,
+   and attacks one.
 6. `queue_timeout`: the longest wait for a decode process (`decoding/`) or a worker (`work/`),
    LIPSIM_QUEUE_TIMEOUT_S. Time at work is bounded apart, and running out of it is a 504.
 
@@ -129,6 +130,7 @@ class Admission:
     ) -> None:
         self.receiving = Slots(max_receiving, "are being received")
         self.working = Slots(max_working, "are in work or waiting")
+        self.challenging = Slots(1, "for an attack is in work")
         self.measuring = Slots(workers, "for tolerances are in work")
         self.bodies = ByteBudget(max_body_bytes)
         self.is_draining = False

@@ -27,7 +27,7 @@ from service.lifecycle import Lifecycle, Parts
 from service.observability.metrics import Metrics
 from service.observability.tracing import Tracing
 from service.redis.link import RedisLink
-from service.routes import embed, indexes, openapi, search, similarity, status, tolerance
+from service.routes import challenge, embed, indexes, openapi, search, similarity, status, tolerance
 from service.routes.gauges import Gauges
 from service.settings import PACKAGE, Settings, parse_rate, unknown_variables
 
@@ -107,7 +107,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    for part in (search, tolerance, similarity, embed, indexes, status, pages):
+    for part in (search, tolerance, challenge, similarity, embed, indexes, status, pages):
         app.include_router(part.router)
     # The last to be added is the first that a request meets. The keys are below the body's limit,
     # which reads nothing by itself and lets a client that is refused see why.

@@ -34,6 +34,10 @@ class ForbiddenError(ServiceError):
     """The key is in force, and its scope is too small for the path."""
 
 
+class ChallengeDisabledError(ServiceError):
+    """The deployment does not let anybody have its own results attacked."""
+
+
 class QuotaError(ServiceError):
     """The caller has used up the requests of its window."""
 
@@ -159,6 +163,7 @@ ERROR_TABLE: dict[type[RetrievalError], ErrorSpec] = {
     ),
     UnauthorizedError: ErrorSpec(401, "unauthorized", "A valid key is needed"),
     ForbiddenError: ErrorSpec(403, "forbidden", "The key may not do this"),
+    ChallengeDisabledError: ErrorSpec(403, "challenge_disabled", "Attacks are not offered here"),
     QuotaError: ErrorSpec(429, "quota_exceeded", "The quota is used up"),
     MalformedRequestError: ErrorSpec(400, "malformed_request", "This is not an HTTP request"),
     BadRequestError: ErrorSpec(400, "malformed_body", "The body cannot be parsed"),

@@ -169,6 +169,11 @@ class Settings(BaseSettings):
         description="CPU time that one request for tolerances may take, looked at between edits; "
         "what was not looked at by then is said (`complete: false`).",
     )
+    challenge: bool = Field(
+        default=False,
+        description="Whether /v1/challenge may be asked: attacks on single results, for showing "
+        "what a radius means; with keys it needs the scope admin.",
+    )
     index_poll_interval_s: float = Field(
         default=2.0, gt=0, description="Seconds between two looks for a new index version."
     )

@@ -84,6 +84,7 @@ def serving(host: str, port: int, data_dir: Path) -> Generator[subprocess.Popen[
     # The demo prints its own lines; warnings and errors of the server still come through.
     environment = {
         "LIPSIM_LOG_LEVEL": "warning",
+        "LIPSIM_CHALLENGE": "true",
         "LIPSIM_EXAMPLES_DIR": str(EXAMPLES / "queries"),
         **os.environ,
         "LIPSIM_DATA_DIR": str(data_dir),

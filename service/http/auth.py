@@ -29,7 +29,7 @@ _METER = "lipsim.meter"
 # is for people, whom it asks for one.
 OPEN_PATHS = frozenset({"/livez", "/readyz"}) | pages.OPEN_PATHS
 # By beginning: what needs admin. All else needs read, paths that do not exist included.
-ADMIN_PREFIXES = ("/metrics",)
+ADMIN_PREFIXES = ("/metrics", "/v1/challenge")
 
 
 def needed_scope(path: str) -> KeyScope | None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from service.schemas.batch import MOST_IMAGES
+from service.schemas.challenge import ChallengeOptions
 from service.schemas.common import Options
 from service.schemas.embed import EmbedOptions
 from service.schemas.search import SearchOptions, SingleSearchOptions
@@ -84,6 +85,7 @@ SEARCH_BATCH = RouteSpec(
     ("image",), SearchOptions, (*_BODY_CODES, *_SEARCH_CODES), most=MOST_IMAGES
 )
 TOLERANCE = RouteSpec(("image",), ToleranceOptions, SEARCH.codes)
+CHALLENGE = RouteSpec(("image",), ChallengeOptions, (*SEARCH.codes, "challenge_disabled"))
 SIMILARITY = RouteSpec(("image_a", "image_b"), SimilarityOptions, _BODY_CODES)
 EMBED = RouteSpec(("image",), EmbedOptions, _BODY_CODES)
 _ITEM = reading(
@@ -95,6 +97,7 @@ SPECS: dict[str, RouteSpec[Any]] = {
     "/search": SEARCH,
     "/v1/search/batch": SEARCH_BATCH,
     "/v1/tolerance": TOLERANCE,
+    "/v1/challenge": CHALLENGE,
     "/v1/similarity": SIMILARITY,
     "/similarity": SIMILARITY,
     "/v1/embed": EMBED,

@@ -47,6 +47,7 @@ class Limits(Wire):
     formats: list[str]
     default_k: int
     max_k: int
+    challenge: bool = Field(description="Whether /v1/challenge may be asked.")
     body_timeout_s: float
     queue_timeout_s: float
     request_timeout_s: float

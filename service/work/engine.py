@@ -48,11 +48,13 @@ from service.work.answers import (
     wire_radius,
 )
 from service.work.batcher import Task
+from service.work.challenge import challenge_steps
 from service.work.encoding import encode
 from service.work.index_registry import IndexRegistry
 from service.work.item_query import item_query, without_pixels
 from service.work.jobs import (
     BatchKey,
+    ChallengeJob,
     EmbedJob,
     Job,
     LongJob,
@@ -108,7 +110,7 @@ class Engine:
                     task.answer(self._compare(job, *job.images))
                 case EmbedJob() as job:
                     task.answer(self._describe(job, *job.images))
-                case ToleranceJob() as job:
+                case ToleranceJob() | ChallengeJob() as job:
                     again += self._go_on(task, job)
         return again + [t for key, group in searches.items() for t in self._search(key, group)]
 
@@ -206,9 +208,15 @@ class Engine:
         with self.registry.lease(job.key.index) as index:
             rule, point = find_point(index, job.key.operating_point)
             question = self._question(job.key, rule)
-            yield from tolerance_steps(
-                job, index, self.embedder, question, point=point, check_deadline=check_deadline
-            )
+            if isinstance(job, ChallengeJob):
+                steps = challenge_steps(
+                    job, index, self.embedder, question, check_deadline=check_deadline
+                )
+            else:
+                steps = tolerance_steps(
+                    job, index, self.embedder, question, point=point, check_deadline=check_deadline
+                )
+            yield from steps
 
     def _search_answer(
         self, search: _Search, index: GalleryIndex, point: OperatingPoint | None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from index_builder.search.gallery import GalleryIndex
 from service.decoding.query_image import QueryImage
 from service.observability.stopwatch import Stopwatch
+from service.schemas.challenge import ChallengeOptions
 from service.schemas.embed import EmbedOptions
 from service.schemas.search import AskedOptions, SearchOptions, SingleSearchOptions
 from service.schemas.similarity import SimilarityOptions
@@ -85,7 +86,22 @@ class ToleranceJob:
     steps: Iterator[bytes | None] | None = None
 
 
-LongJob = ToleranceJob
+@dataclass(eq=False)
+class ChallengeJob:
+    """An attack on one result of one image.
+
+    Attributes:
+        steps: what is left of it; None until it has begun.
+    """
+
+    images: tuple[QueryImage, ...]
+    options: ChallengeOptions
+    key: BatchKey
+    watch: Stopwatch
+    steps: Iterator[bytes | None] | None = None
+
+
+LongJob = ToleranceJob | ChallengeJob
 """Jobs of many steps, between which a worker does other work."""
 
 Job = SearchJob | SimilarityJob | EmbedJob | LongJob

@@ -98,7 +98,7 @@ def tolerance_steps(
             index=build_index(index),
             model=build_model(embedder, image.embedded.forward_error),
             operating_point=point,
-            statement=_describe(statement, radius, index),
+            statement=describe(statement, radius, index),
             families={
                 name: _noise(radius, values) if name == NOISE else _edit(found[name], radius)
                 for name in options.names
@@ -111,7 +111,8 @@ def tolerance_steps(
     )
 
 
-def _describe(statement: Statement, radius: float, index: GalleryIndex) -> StatementInfo:
+def describe(statement: Statement, radius: float, index: GalleryIndex) -> StatementInfo:
+    """The statement as answers have it."""
     is_one = statement.kind != "set"
     return StatementInfo(
         kind=statement.kind,

@@ -22,6 +22,7 @@ from service.doctor.deployment import checks_of
 from service.errors import ERROR_TABLE, RefusalReason
 from service.routes.openapi import ANSWERS, PROBLEM_DETAILS
 from service.schemas.batch import BatchAnswer
+from service.schemas.challenge import ChallengeAnswer
 from service.schemas.common import Wire
 from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import IndexList, IndexStatus, Item, ItemPage
@@ -147,6 +148,7 @@ EITHER = {"answer", "problem", "errors", "request_id"}
         ("/search", SearchAnswer),
         ("/search/batch", BatchAnswer),
         ("/tolerance", ToleranceAnswer),
+        ("/challenge", ChallengeAnswer),
         ("/similarity", SimilarityAnswer),
         ("/embed", EmbedAnswer),
         ("/indexes", IndexList),

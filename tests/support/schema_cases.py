@@ -91,6 +91,8 @@ _OPTIONS: dict[str, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
     "operating_point": (st.none(), st.sampled_from(["strict", "x" * 65, "\ud800", "", 0])),
     "include_audit": _SWITCH,
     "statement": (st.sampled_from(["result", "top1", "set"]), st.sampled_from(["", "verdict", 1])),
+    "budget": (st.floats(0.01, 10), st.sampled_from([0, -1, "nan", "", None, True])),
+    "steps": (st.integers(1, 2), st.sampled_from([0, 41, 1.5, "", None])),
     "chain": (st.integers(0, 3), st.sampled_from([-1, 33, 1.5, "", None, True])),
     "families": (
         st.sampled_from(["brightness", "gamma,noise", "jpeg,contrast"]),
