@@ -41,3 +41,12 @@ class DiskFullError(GalleryIndexError):
             f"the disk is full: {what} cannot be written ({reason}), and the index is as it was; "
             "free space or `prune` old versions, then run the same command again"
         )
+
+
+class FilterError(RetrievalError):
+    """A filter is not one; says in which clause, what was wanted and what came."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.field = f"filter.{path}" if path else "filter"
+        self.message = message
+        super().__init__(f"{self.field}: {message}")

@@ -169,6 +169,7 @@ ERROR_TABLE: dict[type[RetrievalError], ErrorSpec] = {
     BadRequestError: ErrorSpec(400, "malformed_body", "The body cannot be parsed"),
     MissingFieldError: ErrorSpec(400, "missing_field", "A required field is missing"),
     InvalidParameterError: ErrorSpec(400, "invalid_parameter", "A parameter is not valid"),
+    index_errors.FilterError: ErrorSpec(400, "invalid_filter", "The filter is not valid"),
     UnknownOperatingPointError: ErrorSpec(
         400, "unknown_operating_point", "The index has no such operating point"
     ),

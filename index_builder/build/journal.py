@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from index_builder.store.items import TRUNCATED, sqlite_errors
+from index_builder.store.items import TRUNCATED
+from index_builder.store.sqlite import sqlite_errors
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS embedded_views(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 
 from index_builder.build.writer import Planned
-from index_builder.store.items import sqlite_errors
+from index_builder.store.sqlite import sqlite_errors
 
 _SCHEMA = """
 CREATE TABLE plan(

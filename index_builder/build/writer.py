@@ -20,6 +20,7 @@ from jaxtyping import Float
 from index_builder.build.journal import EmbeddedImage
 from index_builder.errors import DiskFullError, IndexFormatError, IndexLockedError
 from index_builder.store import layout
+from index_builder.store.columns import COLUMNS, Columns, ColumnsWriter
 from index_builder.store.items import Item, ItemsReader, ItemsWriter
 from index_builder.store.manifest import (
     DATA_FILES,
@@ -246,7 +247,20 @@ def check_version(directory: Path, *, deep: bool = False) -> Manifest:
         if deep:
             reader.check_deeply()
             _check_distinct(vectors, rows)
+        if COLUMNS in manifest.files:
+            _check_columns(directory, manifest, reader if deep else None)
     return manifest
+
+
+def _check_columns(directory: Path, manifest: Manifest, items: ItemsReader | None) -> None:
+    """Open the columns as a reader would; with the items, also compare what they say."""
+    counts = {"ids": manifest.ids, "entries": manifest.entries}
+    with contextlib.closing(Columns.open(directory / COLUMNS, **counts)) as columns:
+        if items is None:
+            return
+        with contextlib.closing(Columns.of_items(items, **counts)) as wanted:
+            if not columns.same_as(wanted):
+                raise IndexFormatError(f"{COLUMNS} says something else than {ITEMS}")
 
 
 def _check_distinct(vectors: Float[np.ndarray, "R D"], rows: Rows) -> None:
@@ -267,12 +281,13 @@ def _write_items(
     planned: Iterable[Planned],
     embedded: Callable[[str], EmbeddedImage],
 ) -> tuple[int, int, int]:
-    """Write vectors, items and thumbnails; gives the numbers of ids, entries and vectors.
+    """Write vectors, items, thumbnails and columns; gives the numbers of ids, entries and vectors.
 
     Items come sorted by id, so each entry is numbered by its first id.
     """
     number_of: dict[bytes, int] = {}
     ids = 0
+    columns = ColumnsWriter()
     items = ItemsWriter(directory / ITEMS, directory / THUMBNAILS)
     with (
         contextlib.closing(items),
@@ -290,7 +305,9 @@ def _write_items(
             number, content = number_of[digest], plan.content_sha256
             items.add(Item(plan.id, number, content, *size, image.format, plan.metadata))
             items.add_thumbnail(image.content_sha256, image.thumbnail)
+            columns.add(number, plan.metadata)
             ids += 1
         vectors.finish()
         items.finish()
+    columns.write(directory / COLUMNS).close()
     return ids, vectors.entries, vectors.count

@@ -6,6 +6,7 @@ A GalleryIndex is one version and never changes. To serve a new version, open it
 import contextlib
 import fcntl
 import os
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +23,7 @@ from index_builder.errors import (
 from index_builder.search.faiss_flat import CpuFlatSearch, FlatSearch, open_flat_search
 from index_builder.search.unseen import float32_query, unseen_bound
 from index_builder.store import layout
+from index_builder.store.columns import COLUMNS, Columns
 from index_builder.store.items import Entry, ItemsReader
 from index_builder.store.manifest import (
     ITEMS,
@@ -92,9 +94,14 @@ class GalleryIndex:
             item_count=self.size,
         )
         self.items = ItemsReader(directory / ITEMS, directory / THUMBNAILS)
+        self._columns: Columns | None = None
+        self._columns_lock = threading.Lock()
         with contextlib.ExitStack() as on_error:
             on_error.callback(self.items.close)
             self.items.check(entries=self.manifest.entries, ids=self.manifest.ids)
+            if COLUMNS in self.manifest.files:
+                self._columns = Columns.open(directory / COLUMNS, **self._counts)
+                on_error.callback(self._columns.close)
             self._cpu = CpuFlatSearch(self.vectors)
             self._search: FlatSearch = open_flat_search(self.vectors)
             on_error.pop_all()
@@ -169,6 +176,18 @@ class GalleryIndex:
         """d, the length of a vector."""
         return self.manifest.dim
 
+    @property
+    def columns(self) -> Columns:
+        """The metadata as columns; of a version without, made of all its items when first asked."""
+        with self._columns_lock:
+            if self._columns is None:
+                self._columns = Columns.of_items(self.items, **self._counts)
+            return self._columns
+
+    @property
+    def _counts(self) -> dict[str, int]:
+        return {"ids": self.manifest.ids, "entries": self.manifest.entries}
+
     def search(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
         """The m rows of largest float32 score for each query, and a bound on all others.
 
@@ -224,6 +243,8 @@ class GalleryIndex:
         if self._manifest_file >= 0:
             self._search.close()
             self.items.close()
+            if self._columns is not None:
+                self._columns.close()
             os.close(self._manifest_file)
             self._manifest_file = -1
 

@@ -6,6 +6,8 @@ a path out of its folder is the list's error, not one file's: a SourceError.
 
 import csv
 import json
+import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -17,6 +19,10 @@ from index_builder.sources.base import Problem, SourceItem, id_problem, item_fro
 _JSON_SUFFIXES = {".jsonl", ".ndjson"}
 SUFFIXES = {".csv", *_JSON_SUFFIXES}
 _MAX_LINE_CHARS = 1 << 20
+_TYPES = {
+    "number": (re.compile(r"-?(0|[1-9]\d{0,999})(\.\d+)?(e[+-]?\d+)?", re.ASCII), "a number"),
+    "bool": (re.compile("true|false"), "true or false"),
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class ListSource:
 
 
 def _read_lines(path: Path) -> list[_Line]:
-    rows = _json_rows(path) if path.suffix.lower() in _JSON_SUFFIXES else csv_rows(path)
+    rows = _json_rows(path) if path.suffix.lower() in _JSON_SUFFIXES else _typed_rows(path)
     lines: list[_Line] = []
     first_seen: dict[str, int] = {}
     for number, fields in rows:
@@ -109,6 +115,38 @@ def csv_rows(path: Path, wanted: Sequence[str] = ("path",)) -> Iterator[tuple[in
         raise SourceError(f"{path} cannot be read: {exc.strerror}") from exc
     except (UnicodeDecodeError, csv.Error) as exc:
         raise SourceError(f"{path.name} cannot be read as CSV in UTF-8: {exc}") from exc
+
+
+def _typed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of a CSV file, `name:number` and `name:bool` of its header as what they say.
+
+    All else is text; an empty number or boolean is null.
+    """
+    for number, fields in csv_rows(path):
+        typed: dict[str, Any] = {}
+        for header, text in fields.items():
+            name, _, kind = header.rpartition(":")
+            if not name or kind not in ("number", "bool"):
+                name, value = header, text
+            else:
+                value = _typed(text, kind, f"{path.name}, line {number}: {header!r}")
+            if name in typed:
+                raise SourceError(f"{path.name}: wanted each name once in the header, got {name!r}")
+            typed[name] = value
+        yield number, typed
+
+
+def _typed(text: str, kind: str, where: str) -> object:
+    text = text.strip()
+    if not text:
+        return None
+    pattern, wanted = _TYPES[kind]
+    written = text.lower()
+    # As JSON writes it, so that the same list as JSON Lines says the same.
+    value = json.loads(written) if pattern.fullmatch(written) else None
+    if value is None or value in (math.inf, -math.inf):
+        raise SourceError(f"{where}: wanted {wanted}, got {text[:80]!r}")
+    return value
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

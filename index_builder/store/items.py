@@ -8,15 +8,13 @@ What does not fit is an IndexFormatError, an id or an entry that is not there an
 """
 
 import json
-import sqlite3
-import threading
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from index_builder.errors import DiskFullError, IndexFormatError, ItemNotFoundError
+from index_builder.errors import IndexFormatError, ItemNotFoundError
+from index_builder.store.sqlite import ReadOnlyDatabase, create_database, sqlite_errors
 
 _ITEMS_SCHEMA = """
 CREATE TABLE items(
@@ -41,8 +39,6 @@ _COLUMNS = "id, row, content_sha256, bytes, width, height, format, metadata"
 _NUMBERS_A_QUERY = 500
 # Ends the stored format of a picture that was cut and accepted so: "JPEG (truncated)".
 TRUNCATED = " (truncated)"
-# A full disk; a quota or limit reached; no room for the index of a write-ahead log.
-_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 
 @dataclass(frozen=True)
@@ -94,34 +90,6 @@ def _item(columns: tuple[Any, ...]) -> Item:
     return Item(*columns[:-1], metadata=json.loads(columns[-1]))
 
 
-@contextmanager
-def sqlite_errors(name: str) -> Generator[None]:
-    """The one boundary where SQLite's errors become ours."""
-    try:
-        yield
-    except (sqlite3.Error, ValueError) as exc:
-        if getattr(exc, "sqlite_errorcode", None) in _FULL:
-            raise DiskFullError.at(name, str(exc)) from exc
-        raise IndexFormatError(f"{name} is damaged: {exc}") from exc
-
-
-def create_database(path: Path, *statements: str) -> sqlite3.Connection:
-    """A new database file written in one transaction without a journal.
-
-    The file lies in a directory that is garbage until it is renamed, so it needs no recovery of
-    its own; whoever seals the version forces it to the disk.
-    """
-    connection = sqlite3.connect(path, isolation_level=None)
-    for statement in (
-        "PRAGMA journal_mode = OFF",
-        "PRAGMA synchronous = OFF",
-        *statements,
-        "BEGIN",
-    ):
-        connection.execute(statement)
-    return connection
-
-
 class ItemsWriter:
     """Writes the items and thumbnails of a version that is not yet visible."""
 
@@ -159,43 +127,12 @@ class ItemsWriter:
         self._thumbnails.close()
 
 
-class _ReadOnlyDatabase:
-    """One shared connection and a lock: look-ups take microseconds, threads wait in turn."""
-
-    def __init__(self, path: Path) -> None:
-        self._name = f"{path.parent.name}/{path.name}"
-        self._lock = threading.Lock()
-        with sqlite_errors(self._name):
-            uri = f"{path.resolve().as_uri()}?mode=ro&immutable=1"
-            self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-
-    def all(self, query: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with self._lock, sqlite_errors(self._name):
-            return self._connection.execute(query, parameters).fetchall()
-
-    def iterate(self, query: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Stream rows in blocks; other look-ups go on between the blocks."""
-        with self._lock, sqlite_errors(self._name):
-            cursor = self._connection.execute(query, parameters)
-        with closing(cursor):
-            while True:
-                with self._lock, sqlite_errors(self._name):
-                    block = cursor.fetchmany(1000)
-                if not block:
-                    return
-                yield from block
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-
 class ItemsReader:
     """Look-ups by row, by id and by content in a sealed version; safe to share between threads."""
 
     def __init__(self, items: Path, thumbnails: Path) -> None:
-        self._items = _ReadOnlyDatabase(items)
-        self._thumbnails = _ReadOnlyDatabase(thumbnails)
+        self._items = ReadOnlyDatabase.open(items)
+        self._thumbnails = ReadOnlyDatabase.open(thumbnails)
 
     def check(self, *, entries: int, ids: int) -> None:
         """Hold the tables against the manifest's numbers: each entry has an id, and no other."""
@@ -246,6 +183,13 @@ class ItemsReader:
 
     def entries(self, numbers: Sequence[int]) -> list[Entry]:
         """The entries of these numbers, in the order asked."""
+        return [
+            Entry(first, [item.id for item in others])
+            for first, *others in self.of_entries(numbers)
+        ]
+
+    def of_entries(self, numbers: Sequence[int]) -> list[list[Item]]:
+        """Every item of the entries of these numbers, in the order asked; those of each by id."""
         found: dict[int, list[tuple[Any, ...]]] = {}
         for start in range(0, len(numbers), _NUMBERS_A_QUERY):
             chunk = list(numbers[start : start + _NUMBERS_A_QUERY])
@@ -257,10 +201,22 @@ class ItemsReader:
         if missing:
             raise ItemNotFoundError(f"no entry {missing[0]} in the index")
         with sqlite_errors("items.sqlite"):
-            return [
-                Entry(_item(found[number][0]), [columns[0] for columns in found[number][1:]])
-                for number in numbers
-            ]
+            return [[_item(columns) for columns in found[number]] for number in numbers]
+
+    def places(self, ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Of those ids that are here, the entry's number, and how many of its ids come before."""
+        # A lone surrogate cannot be stored, nor even be asked for.
+        known = [one for one in ids if one.encode(errors="ignore").decode() == one]
+        found: list[tuple[int, int]] = []
+        for start in range(0, len(known), _NUMBERS_A_QUERY):
+            chunk = known[start : start + _NUMBERS_A_QUERY]
+            marks = ",".join("?" * len(chunk))
+            query = (
+                "SELECT row, (SELECT count(*) FROM items AS one WHERE one.row = items.row "  # noqa: S608 (marks are "?")
+                f"AND one.id < items.id) FROM items WHERE id IN ({marks})"
+            )
+            found += [(row, before) for row, before in self._items.all(query, chunk)]
+        return found
 
     def entry_by_id(self, item_id: str) -> Entry:
         """The item of that id; its duplicates are all other ids of its entry."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from index_builder.errors import IndexFormatError
+from index_builder.store.columns import COLUMNS
 from index_builder.store.layout import open_regular, reading
 from index_builder.store.operating_points import Calibration, calibration_from, stored_fields
 from index_builder.store.vectors import MAX_NORM_DEVIATION, ROWS, VECTORS, Rows, read_rows
@@ -34,7 +35,9 @@ MANIFEST = "manifest.json"
 ITEMS = "items.sqlite"
 THUMBNAILS = "thumbnails.sqlite"
 QUARANTINE = "quarantine.jsonl"
-DATA_FILES = (VECTORS, ROWS, ITEMS, THUMBNAILS, QUARANTINE)
+DATA_FILES = (VECTORS, ROWS, ITEMS, THUMBNAILS, QUARANTINE, COLUMNS)
+# Of versions of the same schema that were written before there were columns.
+_WITHOUT_COLUMNS = (VECTORS, ROWS, ITEMS, THUMBNAILS, QUARANTINE)
 _OLD_DATA_FILES = (VECTORS, ITEMS, THUMBNAILS, QUARANTINE)
 
 _MAX_MANIFEST_BYTES = 1 << 20
@@ -181,7 +184,7 @@ class Manifest:
             )
         return (
             self.schema == SCHEMA
-            and set(self.files) == set(DATA_FILES)
+            and set(self.files) in (set(DATA_FILES), set(_WITHOUT_COLUMNS))
             and views[:1] == (WHOLE,)
             and len(set(views)) == len(views)
             and set(views) <= set(VIEWS)

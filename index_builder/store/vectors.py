@@ -157,6 +157,8 @@ class Rows:
 
     def of_entries(self, entries: Int64[np.ndarray, " E"]) -> Int64[np.ndarray, " A"]:
         """Every row of some entries."""
+        if self.starts.size == self.entries.size + 1:  # one each
+            return entries
         firsts, counts = self.starts[entries], self.starts[entries + 1] - self.starts[entries]
         shift = np.repeat(firsts - np.cumsum(counts) + counts, counts)
         return np.arange(shift.size) + shift

@@ -32,6 +32,7 @@ def data_dir(pristine, tmp_path):
 
 
 FILES = ["manifest.json", "vectors.npy", "items.sqlite", "thumbnails.sqlite", "quarantine.jsonl"]
+FILES += ["columns.sqlite"]
 
 
 def version_of(data_dir):

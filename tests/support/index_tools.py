@@ -165,12 +165,26 @@ def make_old(data_dir: Path, name: str = "default") -> Manifest:
     schema = "lipsim-index-1"
     if calibration is not None:
         schema = "lipsim-index-2.1" if calibration.stale else "lipsim-index-2"
-    files = {file: record for file, record in now.files.items() if file != "rows.npy"}
+    later = ("rows.npy", "columns.sqlite")
+    files = {file: record for file, record in now.files.items() if file not in later}
     old = replace(now, schema=schema, files=files, vectors=None, views=None)
-    (directory / "rows.npy").unlink()
+    for file in later:
+        (directory / file).unlink()
     (directory / "manifest.json").write_bytes(old.to_bytes())
     layout.write_current(paths, layout.Current(version, old.seal))
     return old
+
+
+def without_columns(data_dir: Path, name: str = "default") -> None:
+    """Turn the served version into what releases before filters wrote."""
+    paths = layout.index_paths(data_dir, name)
+    version = layout.read_current(paths).version
+    directory = paths.version(version)
+    now = read_manifest(directory)
+    old = replace(now, files={f: r for f, r in now.files.items() if f != "columns.sqlite"})
+    (directory / "columns.sqlite").unlink()
+    (directory / "manifest.json").write_bytes(old.to_bytes())
+    layout.write_current(paths, layout.Current(version, old.seal))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from index_tools import MAX_BYTES, picture
+from index_tools import MAX_BYTES, picture, write_folder
 
 from index_builder.errors import SourceError
 from index_builder.sources.base import id_problem, is_sidecar
@@ -222,3 +222,43 @@ def test_what_is_no_collection_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SourceError, match="neither a folder nor a regular file"):
         open_source(tmp_path / "pipe", max_bytes=MAX_BYTES)
+
+
+def csv_items(tmp_path, header, *lines):
+    write_folder(tmp_path, 1)
+    path = tmp_path / "list.csv"
+    path.write_text("\n".join([f"path,{header}", *(f"0000.png,{line}" for line in lines)]))
+    return [item.metadata for item in open_source(path, max_bytes=MAX_BYTES).items()]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), (" -0.5 ", -0.5), ("1E3", 1000.0), ("12345678901234567890", 12345678901234567890)],
+)
+def test_a_number_in_a_csv_is_one_where_the_header_says_so(tmp_path, text, value):
+    (found,) = csv_items(tmp_path, "n:number,n2,a:b", f"{text},{text},1")
+    assert found == {"n": value, "n2": text, "a:b": "1"}
+    assert type(found["n"]) is type(value)
+
+
+def test_a_boolean_in_a_csv_is_one_and_nothing_is_null(tmp_path):
+    (found,) = csv_items(tmp_path, "a:bool,b:bool,c:bool,d:number", "true,False,,")
+    assert found == {"a": True, "b": False, "c": None, "d": None}
+
+
+@pytest.mark.parametrize(
+    ("header", "line", "words"),
+    [
+        ("n:number", "x", "wanted a number, got 'x'"),
+        ("n:number", "0x1", "wanted a number"),
+        ("n:number", "NaN", "wanted a number"),
+        ("n:number", "1e999", "wanted a number"),
+        ("n:number", "٣", "wanted a number"),
+        ("n:number", "9" * 5000, "wanted a number"),
+        ("b:bool", "1", "wanted true or false, got '1'"),
+        ("n,n:number", "1,1", "each name once"),
+    ],
+)
+def test_a_value_that_is_not_what_the_header_says_is_refused_by_name(tmp_path, header, line, words):
+    with pytest.raises(SourceError, match=words):
+        csv_items(tmp_path, header, line)

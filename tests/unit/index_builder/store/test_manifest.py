@@ -42,7 +42,11 @@ def manifest(**changes: object) -> Manifest:
 
 OLD = {
     "schema": "lipsim-index-1",
-    "files": {name: FileRecord(1, "00" * 32) for name in DATA_FILES if name != "rows.npy"},
+    "files": {
+        name: FileRecord(1, "00" * 32)
+        for name in DATA_FILES
+        if name not in ("rows.npy", "columns.sqlite")
+    },
     "vectors": None,
     "views": None,
 }

@@ -1,0 +1,1 @@
+"""Filters on metadata: the language, and which items pass."""

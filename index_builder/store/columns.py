@@ -1,0 +1,197 @@
+"""Metadata as columns, `columns.sqlite`: of each key, which items hold which terms; both ends.
+
+Items are counted by id, in order of code points. A column is a list of (item, code) pairs, and a
+code the place of a term among those of its key, sorted: so what a clause asks becomes a range of
+codes, and a million items are asked in a millisecond. What does not fit is an IndexFormatError.
+"""
+
+import sqlite3
+from array import array
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from index_builder.errors import IndexFormatError
+from index_builder.store.items import ItemsReader
+from index_builder.store.sqlite import ReadOnlyDatabase, create_database, sqlite_errors
+from index_builder.store.terms import Edge, Span, Term, key_of, terms_of
+
+COLUMNS = "columns.sqlite"
+
+_TABLES = (
+    "CREATE TABLE items(entries BLOB NOT NULL)",
+    "CREATE TABLE columns(key BLOB PRIMARY KEY NOT NULL, number INTEGER NOT NULL, "
+    "terms INTEGER NOT NULL, codes BLOB NOT NULL, items BLOB)",
+    "CREATE TABLE terms(key INTEGER NOT NULL, kind INTEGER NOT NULL, value NOT NULL, "
+    "code INTEGER NOT NULL, PRIMARY KEY (key, kind, value)) WITHOUT ROWID",
+)
+_ITEM = np.dtype("<u4")
+
+
+class _Column:
+    """One key while it is written: its terms as they came, and who holds them."""
+
+    def __init__(self) -> None:
+        self.terms: dict[Term, int] = {}
+        self.items, self.codes = array("I"), array("I")
+
+    def add(self, item: int, term: Term) -> None:
+        self.items.append(item)
+        self.codes.append(self.terms.setdefault(term, len(self.terms)))
+
+    def sorted(self) -> tuple[list[Term], np.ndarray, np.ndarray]:
+        """The terms in order, and the pairs by item, then by code."""
+        terms = sorted(self.terms)
+        place = np.empty(len(terms), dtype=np.int64)
+        place[[self.terms[term] for term in terms]] = np.arange(len(terms))
+        items, codes = np.array(self.items), place[np.array(self.codes)]
+        order = np.lexsort((codes, items))
+        return terms, items[order], codes[order]
+
+
+class ColumnsWriter:
+    """Takes the items of a version, sorted by id, and writes its columns."""
+
+    def __init__(self) -> None:
+        self._entries = array("I")
+        self._columns: dict[tuple[str, ...], _Column] = {}
+
+    def add(self, entry: int, metadata: Mapping[str, Any]) -> None:
+        """Take in the next item."""
+        for names, term in terms_of(metadata):
+            self._columns.setdefault(names, _Column()).add(len(self._entries), term)
+        self._entries.append(entry)
+
+    def write(self, path: Path | str) -> sqlite3.Connection:
+        """Write them into a new file, or ":memory:"; the caller closes it."""
+        with sqlite_errors(COLUMNS):
+            database = create_database(path, *_TABLES)
+            entries = np.array(self._entries, dtype=_ITEM).tobytes()
+            database.execute("INSERT INTO items VALUES (?)", (entries,))
+            by_key = sorted((_stored(names), names) for names in self._columns)
+            for number, (key, names) in enumerate(by_key):
+                terms, items, codes = self._columns.pop(names).sorted()
+                is_everyone = np.array_equal(items, np.arange(len(self._entries)))
+                database.execute(
+                    "INSERT INTO columns VALUES (?, ?, ?, ?, ?)",
+                    (
+                        key,
+                        number,
+                        len(terms),
+                        codes.astype(_code_type(len(terms))).tobytes(),
+                        None if is_everyone else items.astype(_ITEM).tobytes(),
+                    ),
+                )
+                database.executemany(
+                    "INSERT INTO terms VALUES (?, ?, ?, ?)",
+                    ((number, int(t.kind), t.value, code) for code, t in enumerate(terms)),
+                )
+            database.execute("COMMIT")
+        return database
+
+
+def _stored(names: tuple[str, ...]) -> bytes:
+    return key_of(names).encode("utf-8", "surrogatepass")
+
+
+def _code_type(terms: int) -> np.dtype[Any]:
+    """The smallest type that has a number for each term."""
+    return np.dtype("u1" if terms <= 1 << 8 else "<u2" if terms <= 1 << 16 else "<u4")
+
+
+class Columns:
+    """Look-ups in the columns of a sealed version; safe to share between threads."""
+
+    def __init__(self, database: ReadOnlyDatabase, *, ids: int, entries: int) -> None:
+        """Check what is read once; a column is checked when it is asked.
+
+        Raises:
+            IndexFormatError: these are not the columns of so many ids over so many entries.
+        """
+        self._database, self.ids = database, ids
+        blobs = database.all("SELECT entries FROM items")
+        raw = blobs[0][0] if len(blobs) == 1 else None
+        self.entries: Int64[np.ndarray, " I"] = self._array(raw, _ITEM, entries).astype(np.int64)
+        if self.entries.size != ids:
+            raise IndexFormatError(f"{COLUMNS} is damaged: wanted {ids} items")
+
+    @classmethod
+    def open(cls, path: Path, *, ids: int, entries: int) -> "Columns":
+        """The columns that a version was written with."""
+        return cls(ReadOnlyDatabase.open(path), ids=ids, entries=entries)
+
+    @classmethod
+    def of_items(cls, items: ItemsReader, *, ids: int, entries: int) -> "Columns":
+        """The columns of a version that was written without, from one look at every item."""
+        writer = ColumnsWriter()
+        for item in items.items():
+            writer.add(item.number, item.metadata)
+        database = ReadOnlyDatabase(writer.write(":memory:"), COLUMNS)
+        return cls(database, ids=ids, entries=entries)
+
+    @cached_property
+    def by_entry(self) -> tuple[Int64[np.ndarray, " I"], Int64[np.ndarray, " N1"]]:
+        """The items sorted by entry, then id; and where each entry's begin, and I behind them."""
+        order, last = np.argsort(self.entries, kind="stable"), int(self.entries.max(initial=-1))
+        starts = np.searchsorted(self.entries[order], np.arange(last + 2))
+        return order, starts
+
+    def holding(self, names: tuple[str, ...], spans: Iterable[Span]) -> Bool[np.ndarray, " I"]:
+        """Which items hold, at this key, a term in one of the spans."""
+        passing = np.zeros(self.ids, dtype=np.bool_)
+        found = self._database.all(
+            "SELECT number, CAST(terms AS INTEGER), codes, items FROM columns WHERE key = ?",
+            (_stored(names),),
+        )
+        if not found:
+            return passing
+        number, terms, raw_codes, raw_items = found[0]
+        codes = self._array(raw_codes, _code_type(terms), terms)
+        items = None if raw_items is None else self._array(raw_items, _ITEM, self.ids)
+        # Each term is held by somebody.
+        if codes.size != (self.ids if items is None else items.size) or terms > codes.size:
+            raise IndexFormatError(f"{COLUMNS} is damaged: a column has another length")
+        wanted = np.zeros(terms, dtype=np.bool_)
+        for low, high in spans:
+            wanted[self._place(number, terms, low) : self._place(number, terms, high)] = True
+        if items is None:
+            return wanted[codes]
+        passing[items[wanted[codes]]] = True
+        return passing
+
+    def same_as(self, other: "Columns") -> bool:
+        """Whether two hold the same, table by table."""
+        queries = ("SELECT * FROM items", "SELECT * FROM columns", "SELECT * FROM terms")
+        return all(
+            mine == theirs
+            for query in queries
+            for mine, theirs in zip_longest(
+                self._database.iterate(query), other._database.iterate(query)
+            )
+        )
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _place(self, number: int, terms: int, edge: Edge) -> int:
+        """How many terms of a column lie before an edge."""
+        sign = ">" if edge.is_after else ">="
+        query = (
+            "SELECT CAST(code AS INTEGER) FROM terms "  # noqa: S608 (fixed text)
+            f"WHERE key = ? AND (kind, value) {sign} (?, ?) ORDER BY kind, value LIMIT 1"
+        )
+        found = self._database.all(query, (number, int(edge.term.kind), edge.term.value))
+        return found[0][0] if found else terms
+
+    def _array(self, raw: Any, dtype: np.dtype[Any], limit: int) -> np.ndarray:
+        """Numbers below a limit, as they were written."""
+        is_whole = isinstance(raw, bytes) and len(raw) % dtype.itemsize == 0
+        numbers: np.ndarray = np.frombuffer(raw, dtype=dtype) if is_whole else np.full(1, limit)
+        if numbers.size and int(numbers.max()) >= limit:
+            raise IndexFormatError(f"{COLUMNS} is damaged: wanted numbers below {limit}")
+        return numbers
