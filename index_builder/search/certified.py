@@ -12,8 +12,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from index_builder.search.filtered import FilteredIndex
 from model.certificate.geometry import embedding_norm
-from model.certificate.match import MatchRule
+from model.certificate.match import MatchRule, Verdicts, judge
 from model.certificate.pairs import Candidates, keep_on
 from model.certificate.ranking import Ranking, complete_items, rank_candidates
 from model.certificate.search import SearchCertificate, certify_ranking
@@ -34,6 +35,11 @@ class SearchableIndex(Protocol):
     @property
     def vector_count(self) -> int:
         """Number of rows."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of items."""
         ...
 
     @property
@@ -82,6 +88,7 @@ class SearchQuestion:
         max_distance: results farther than this are left out; None keeps all.
         require_exact: search deeper until no radius is limited by the bound on unseen entries.
         rule: when a result counts as a match; None asks for no verdicts.
+        part: what is searched, where it is a part of a gallery: verdicts are of the whole one.
         output_scales: proved bound of how the network moves embeddings along each coordinate, (D,);
             None where nothing but `lipschitz_bound` is proved.
     """
@@ -92,6 +99,7 @@ class SearchQuestion:
     require_exact: bool = False
     rule: MatchRule | None = None
     output_scales: Float64[np.ndarray, " D"] | None = None
+    part: FilteredIndex | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +132,10 @@ def certified_search(
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
     """
-    question = SearchQuestion(lipschitz_bound, k, max_distance, require_exact, rule, output_scales)
+    part = index if isinstance(index, FilteredIndex) else None
+    question = SearchQuestion(
+        lipschitz_bound, k, max_distance, require_exact, rule, output_scales, part
+    )
     queries = [Query(embedding) for embedding in embeddings]
     answers: dict[int, Answer] = {}
     for place, answer in answer_queries(index, queries, question, search_depths(index, k)):
@@ -157,18 +168,24 @@ def answer_queries(
             yield place, error
             continue
         if is_zero:
-            first = _first_items(index.everything(), question.k)
+            # All items score 0: the first by number are the answer.
+            first = replace(
+                index.of_items(np.arange(min(question.k, index.size))), unseen_score=0.0
+            )
             if (answer := _answer_or_error(index, query, first, question)) is not None:
                 yield place, answer
         else:
             pending.append(place)
+    to_judge = _to_judge(queries, pending, question)
     for depth in depths:
         if not pending:
             return
         vectors = [queries[place].embedding.vector for place in pending]
         unanswered: list[int] = []
         for place, candidates in zip(pending, _candidates(index, vectors, depth), strict=True):
-            answer = _answer_or_error(index, queries[place], candidates, question)
+            answer = _answer_or_error(
+                index, queries[place], candidates, question, to_judge.get(place)
+            )
             if answer is None:
                 unanswered.append(place)
             else:
@@ -190,8 +207,24 @@ def sees_everything(index: SearchableIndex, k: int) -> bool:
     return search_depths(index, k)[0] == index.vector_count
 
 
+def _to_judge(
+    queries: Sequence[Query], places: Sequence[int], question: SearchQuestion
+) -> dict[int, Candidates]:
+    """Where a part is searched and judged: the gallery's candidates of each query, at once."""
+    if question.part is None or question.rule is None or not places:
+        return {}
+    gallery = question.part.gallery
+    vectors = [queries[place].embedding.vector for place in places]
+    found = _candidates(gallery, vectors, search_depths(gallery, question.rule.k)[0])
+    return dict(zip(places, found, strict=True))
+
+
 def _answer_or_error(
-    index: SearchableIndex, query: Query, candidates: Candidates, question: SearchQuestion
+    index: SearchableIndex,
+    query: Query,
+    candidates: Candidates,
+    question: SearchQuestion,
+    to_judge: Candidates | None = None,
 ) -> Answer | RetrievalError | None:
     """One query's answer from these candidates; None where they do not prove it.
 
@@ -211,9 +244,14 @@ def _answer_or_error(
             own = index.of_items(candidates.items[ranking.top])
             ranking = complete_items(ranking, own, query.check_deadline)
         answer = _certify(query, ranking, question)
+        if not (is_last or _is_enough(answer.certificate, question)):
+            return None
+        if question.part is None or question.rule is None:
+            return answer
+        verdicts = _verdicts(query, answer, question, question.part, to_judge)
+        return replace(answer, certificate=replace(answer.certificate, verdicts=verdicts))
     except RetrievalError as error:
         return error
-    return answer if is_last or _is_enough(answer.certificate, question) else None
 
 
 def _certify(query: Query, ranking: Ranking, question: SearchQuestion) -> Answer:
@@ -224,10 +262,41 @@ def _certify(query: Query, ranking: Ranking, question: SearchQuestion) -> Answer
         forward_error=query.embedding.forward_error,
         output_scales=question.output_scales,
         max_distance=question.max_distance,
-        rule=question.rule,
+        rule=question.rule if question.part is None else None,
         check_deadline=query.check_deadline,
     )
     return Answer(ranking.candidates, certificate)
+
+
+def _verdicts(
+    query: Query,
+    answer: Answer,
+    question: SearchQuestion,
+    part: FilteredIndex,
+    found: Candidates | None,
+) -> Verdicts | None:
+    """Verdicts of an answer from a part: of the whole gallery, from candidates of its own."""
+    rule, gallery, verdicts = question.rule, part.gallery, None
+    assert rule is not None  # noqa: S101 - or there would be no verdicts.
+    items = part.numbers[answer.candidates.numbers[answer.certificate.positions]]
+    vector, own = query.embedding.vector, gallery.of_items(items)
+    for depth in search_depths(gallery, rule.k):
+        query.check_deadline()
+        found = (found or _candidates(gallery, [vector], depth)[0]).with_rows(own)
+        verdicts = judge(
+            vector,
+            found,
+            found.positions_of(items),
+            rule,
+            lipschitz_bound=question.lipschitz_bound,
+            gain=query.embedding.gain,
+            forward_error=query.embedding.forward_error,
+            output_scales=question.output_scales,
+        )
+        if verdicts.is_decided or found.are_all:
+            break
+        found = None
+    return verdicts
 
 
 def _is_enough(certificate: SearchCertificate, question: SearchQuestion) -> bool:
@@ -247,17 +316,3 @@ def _candidates(
     if depth == index.vector_count:
         return [index.everything()] * len(vectors)
     return index.search(np.stack(vectors), depth)
-
-
-def _first_items(everything: Candidates, count: int) -> Candidates:
-    """The first items by number: the answer to a zero query, which scores all items 0."""
-    first = slice(count)
-    if everything.items is not None:  # in order
-        first = slice(int(np.searchsorted(everything.items, count)))
-    return replace(
-        everything,
-        rows=everything.rows[first],
-        vectors=everything.vectors[first],
-        items=None if everything.items is None else everything.items[first],
-        unseen_score=0.0,
-    )

@@ -15,7 +15,7 @@ come from BLAS, as their rounding is in the slack.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -88,6 +88,26 @@ class Candidates:
     @property
     def items_in_gallery(self) -> int:
         return self.size if self.item_count is None else self.item_count
+
+    def with_rows(self, others: "Candidates") -> "Candidates":
+        """These and what they lack of others of the same gallery; the unseen only get fewer."""
+        new = np.flatnonzero(~np.isin(others.rows, self.rows))
+        if new.size == 0:
+            return self
+        items = None
+        if self.items is not None:
+            items = np.concatenate((self.items, others.numbers[new]))
+        return replace(
+            self,
+            rows=np.concatenate((self.rows, others.rows[new])),
+            vectors=np.concatenate((self.vectors, others.vectors[new])),
+            items=items,
+        )
+
+    def positions_of(self, items: Int64[np.ndarray, " I"]) -> Int64[np.ndarray, " I"]:
+        """The position of one row of each of some items, all of which have one here."""
+        order = np.argsort(self.numbers)
+        return order[np.searchsorted(self.numbers[order], items)]
 
 
 class Scores(NamedTuple):

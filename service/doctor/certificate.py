@@ -70,6 +70,10 @@ class MemoryGallery:
         return len(self.vectors)
 
     @property
+    def size(self) -> int:
+        return len(self.vectors)
+
+    @property
     def most_views(self) -> int:
         return 1
 

@@ -233,7 +233,7 @@ class Flat:
 
     def __init__(self, gallery):
         self._gallery = gallery
-        self.vector_count = gallery.shape[0]
+        self.size = self.vector_count = gallery.shape[0]
         self.most_views = 1
         self.depths = []
 
