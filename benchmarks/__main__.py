@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 SCRIPTS = (
     ("search.py", "search and certificate against tuned flat search"),
+    ("filters.py", "filtered search against the same without a filter"),
     ("near_equal.py", "many results among near-equal rows against the same in random rows"),
     ("network.py", "forward pass: default against naive, published against rebuilding T"),
     ("pixels.py", "decode and resize"),

@@ -12,6 +12,7 @@ from typing import TypeVar
 import numpy as np
 import structlog
 
+from index_builder.filters.evaluate import FilterCache
 from index_builder.search.faiss_flat import load_faiss
 from model.embedder import Embedder
 from model.errors import RetrievalError
@@ -172,7 +173,7 @@ class Lifecycle:
         settings, metrics = self.parts.settings, self.parts.metrics
         embedder = await self._in_loader(self._load_model)
         registry = IndexRegistry(settings.data_dir, embedder.fingerprint, embedder.decode_policy)
-        engine = Engine(embedder, registry, metrics)
+        engine = Engine(embedder, registry, metrics, FilterCache(settings.filter_cache_bytes))
         limits = settings.decode_limits
         secret = settings.cache_secret
         cache = make_cache(

@@ -182,6 +182,11 @@ class Settings(BaseSettings):
         ge=0,
         description="Memory for the embeddings of files seen before, per process; 0: none.",
     )
+    filter_cache_bytes: int = Field(
+        default=16 * MEBIBYTE,
+        ge=0,
+        description="Memory for the sets of items that filters passed, one bit an item.",
+    )
     cache_secret: SecretStr | None = Field(
         default=None,
         description="At least 32 characters, the same on every replica, to keep embeddings in "

@@ -88,7 +88,7 @@ class SearchQuestion:
         max_distance: results farther than this are left out; None keeps all.
         require_exact: search deeper until no radius is limited by the bound on unseen entries.
         rule: when a result counts as a match; None asks for no verdicts.
-        part: what is searched, where it is a part of a gallery: verdicts are of the whole one.
+        whole: where verdicts are looked up, if what is searched is a part of a gallery.
         output_scales: proved bound of how the network moves embeddings along each coordinate, (D,);
             None where nothing but `lipschitz_bound` is proved.
     """
@@ -99,7 +99,20 @@ class SearchQuestion:
     require_exact: bool = False
     rule: MatchRule | None = None
     output_scales: Float64[np.ndarray, " D"] | None = None
-    part: FilteredIndex | None = None
+    whole: "WholeGallery | None" = None
+
+
+@dataclass(frozen=True, eq=False)
+class WholeGallery:
+    """What a searched part is a part of, and the number there of each of its entries, (n,)."""
+
+    gallery: SearchableIndex
+    numbers: Int64[np.ndarray, " n"]
+
+
+def whole_of(index: SearchableIndex) -> WholeGallery | None:
+    """Where verdicts of a search of this index are looked up; None: in itself."""
+    return WholeGallery(index.gallery, index.numbers) if isinstance(index, FilteredIndex) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +145,9 @@ def certified_search(
     Raises:
         CertificateError: an embedding or an option is not a number that can carry a proof.
     """
-    part = index if isinstance(index, FilteredIndex) else None
+    whole = whole_of(index)
     question = SearchQuestion(
-        lipschitz_bound, k, max_distance, require_exact, rule, output_scales, part
+        lipschitz_bound, k, max_distance, require_exact, rule, output_scales, whole
     )
     queries = [Query(embedding) for embedding in embeddings]
     answers: dict[int, Answer] = {}
@@ -211,9 +224,9 @@ def _to_judge(
     queries: Sequence[Query], places: Sequence[int], question: SearchQuestion
 ) -> dict[int, Candidates]:
     """Where a part is searched and judged: the gallery's candidates of each query, at once."""
-    if question.part is None or question.rule is None or not places:
+    if question.whole is None or question.rule is None or not places:
         return {}
-    gallery = question.part.gallery
+    gallery = question.whole.gallery
     vectors = [queries[place].embedding.vector for place in places]
     found = _candidates(gallery, vectors, search_depths(gallery, question.rule.k)[0])
     return dict(zip(places, found, strict=True))
@@ -246,9 +259,9 @@ def _answer_or_error(
         answer = _certify(query, ranking, question)
         if not (is_last or _is_enough(answer.certificate, question)):
             return None
-        if question.part is None or question.rule is None:
+        if question.whole is None or question.rule is None:
             return answer
-        verdicts = _verdicts(query, answer, question, question.part, to_judge)
+        verdicts = _verdicts(query, answer, question, question.whole, to_judge)
         return replace(answer, certificate=replace(answer.certificate, verdicts=verdicts))
     except RetrievalError as error:
         return error
@@ -262,7 +275,7 @@ def _certify(query: Query, ranking: Ranking, question: SearchQuestion) -> Answer
         forward_error=query.embedding.forward_error,
         output_scales=question.output_scales,
         max_distance=question.max_distance,
-        rule=question.rule if question.part is None else None,
+        rule=question.rule if question.whole is None else None,
         check_deadline=query.check_deadline,
     )
     return Answer(ranking.candidates, certificate)
@@ -272,13 +285,13 @@ def _verdicts(
     query: Query,
     answer: Answer,
     question: SearchQuestion,
-    part: FilteredIndex,
+    whole: WholeGallery,
     found: Candidates | None,
 ) -> Verdicts | None:
     """Verdicts of an answer from a part: of the whole gallery, from candidates of its own."""
-    rule, gallery, verdicts = question.rule, part.gallery, None
+    rule, gallery, verdicts = question.rule, whole.gallery, None
     assert rule is not None  # noqa: S101 - or there would be no verdicts.
-    items = part.numbers[answer.candidates.numbers[answer.certificate.positions]]
+    items = whole.numbers[answer.candidates.numbers[answer.certificate.positions]]
     vector, own = query.embedding.vector, gallery.of_items(items)
     for depth in search_depths(gallery, rule.k):
         query.check_deadline()

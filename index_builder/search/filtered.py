@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import compress
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int64
@@ -63,6 +62,11 @@ class FilteredIndex:
         return cls(gallery, cache.passing_items(seal, wanted, gallery.columns, gallery.items))
 
     @property
+    def name(self) -> str:
+        """That of the gallery."""
+        return self.gallery.name
+
+    @property
     def size(self) -> int:
         """Entries of which an item passes."""
         return self.numbers.size
@@ -107,10 +111,10 @@ class FilteredIndex:
 
     def entries(self, numbers: Sequence[int] | Int[np.ndarray, " E"]) -> list[Entry]:
         """Entries by what of them passes: the first id with its metadata, and the other ids."""
-        return [
-            Entry(first, [item.id for item in others])
-            for first, *others in self._items([int(number) for number in numbers])
-        ]
+        entries = [int(self.numbers[number]) for number in numbers]
+        order, starts = self.gallery.columns.by_entry
+        passing = [self._passing[order[starts[one] : starts[one + 1]]].tolist() for one in entries]
+        return self.gallery.items.entries(entries, passing)
 
     def views(self, rows: Int[np.ndarray, " A"]) -> list[str]:
         """The name of the view that each of these rows is of."""
@@ -119,23 +123,18 @@ class FilteredIndex:
     def page(self, after: str, limit: int) -> list[Item]:
         """The first passing items whose ids come after one by code point."""
         items = np.flatnonzero(self._passing)
-        start = bisect_right(items, after, key=lambda item: self._item(int(item)).id)
-        return [self._item(int(item)) for item in items[start : start + limit]]
+        start = bisect_right(items, after, key=lambda item: self._at([int(item)])[0].id)
+        return self._at(items[start : start + limit].tolist())
 
-    def _item(self, item: int) -> Item:
-        """One item of the gallery, as columns count them."""
+    def _at(self, items: list[int]) -> list[Item]:
+        """Items of the gallery, as columns count them."""
         columns, (order, starts) = self.gallery.columns, self.gallery.columns.by_entry
-        entry = int(columns.entries[item])
-        own = order[starts[entry] : starts[entry + 1]]
-        return self.gallery.items.of_entries([entry])[0][int(np.searchsorted(own, item))]
-
-    def _items(self, numbers: Sequence[int]) -> list[list[Item]]:
-        entries = [int(self.numbers[number]) for number in numbers]
-        order, starts = self.gallery.columns.by_entry
-        return [
-            list(compress(items, self._passing[order[starts[entry] : starts[entry + 1]]]))
-            for entry, items in zip(entries, self.gallery.items.of_entries(entries), strict=True)
-        ]
+        places: list[tuple[int, int]] = []
+        for item in items:
+            entry = int(columns.entries[item])
+            own = order[starts[entry] : starts[entry + 1]]
+            places.append((entry, int(np.searchsorted(own, item))))
+        return self.gallery.items.at(places)
 
     @cached_property
     def _own(self) -> Rows:

@@ -24,6 +24,10 @@ class OtherEntries:
         return self.index.vector_count - self._own_rows
 
     @property
+    def size(self) -> int:
+        return self.index.size - 1
+
+    @property
     def most_views(self) -> int:
         return self.index.most_views
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from index_builder.errors import ItemNotFoundError
 from index_builder.search.certified import Answer
-from index_builder.search.gallery import GalleryIndex
+from index_builder.search.filtered import Searched
 
 Kind = Literal["top1", "set", "result", "verdict"]
 
@@ -55,7 +55,7 @@ class Statement:
         return 0.0 if proof.verdicts is None else float(proof.verdicts.radii[place])
 
 
-def state(answer: Answer, index: GalleryIndex, kind: Kind, item_id: str | None) -> Statement:
+def state(answer: Answer, index: Searched, kind: Kind, item_id: str | None) -> Statement:
     """The statement of a kind that is true of an answer.
 
     Args:

@@ -10,6 +10,7 @@ What does not fit is an IndexFormatError, an id or an entry that is not there an
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -181,15 +182,28 @@ class ItemsReader:
         query = "SELECT min(id) FROM items GROUP BY row ORDER BY row"
         return [first for (first,) in self._items.iterate(query)]
 
-    def entries(self, numbers: Sequence[int]) -> list[Entry]:
-        """The entries of these numbers, in the order asked."""
-        return [
-            Entry(first, [item.id for item in others])
-            for first, *others in self.of_entries(numbers)
-        ]
+    def entries(
+        self, numbers: Sequence[int], passing: Sequence[Sequence[bool]] | None = None
+    ) -> list[Entry]:
+        """The entries of these numbers, in the order asked.
 
-    def of_entries(self, numbers: Sequence[int]) -> list[list[Item]]:
-        """Every item of the entries of these numbers, in the order asked; those of each by id."""
+        With `passing`, which of each entry's items count, by id; one of each at least does.
+        """
+        found = self._of_entries(numbers)
+        chosen = [found[number] for number in numbers]
+        if passing is not None:
+            chosen = [list(compress(*one)) for one in zip(chosen, passing, strict=True)]
+        with sqlite_errors("items.sqlite"):
+            return [Entry(_item(first), [one[0] for one in others]) for first, *others in chosen]
+
+    def at(self, places: Sequence[tuple[int, int]]) -> list[Item]:
+        """Items by their entry's number and how many of its ids come before, in the order asked."""
+        found = self._of_entries(sorted({number for number, _ in places}))
+        with sqlite_errors("items.sqlite"):
+            return [_item(found[number][before]) for number, before in places]
+
+    def _of_entries(self, numbers: Sequence[int]) -> dict[int, list[tuple[Any, ...]]]:
+        """What is stored of every item of these entries, by id."""
         found: dict[int, list[tuple[Any, ...]]] = {}
         for start in range(0, len(numbers), _NUMBERS_A_QUERY):
             chunk = list(numbers[start : start + _NUMBERS_A_QUERY])
@@ -200,8 +214,7 @@ class ItemsReader:
         missing = [number for number in numbers if number not in found]
         if missing:
             raise ItemNotFoundError(f"no entry {missing[0]} in the index")
-        with sqlite_errors("items.sqlite"):
-            return [[_item(columns) for columns in found[number]] for number in numbers]
+        return found
 
     def places(self, ids: Sequence[str]) -> list[tuple[int, int]]:
         """Of those ids that are here, the entry's number, and how many of its ids come before."""

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
 
+from index_builder.errors import FilterError
 from model.errors import RetrievalError
 from service.errors import (
     INTERNAL,
@@ -71,6 +72,8 @@ def problem_of_item(error: Exception, scope: Scope) -> dict[str, object]:
 
 def _spec_and_fields(error: BaseException) -> tuple[ErrorSpec, Sequence[FieldProblem]]:
     spec = spec_of(error) if isinstance(error, RetrievalError) else INTERNAL
+    if isinstance(error, FilterError):
+        return spec, (FieldProblem(error.field, error.message),)
     return spec, error.problems if isinstance(error, InvalidParameterError) else ()
 
 

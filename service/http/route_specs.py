@@ -7,6 +7,7 @@ from service.schemas.batch import MOST_IMAGES
 from service.schemas.challenge import ChallengeOptions
 from service.schemas.common import Options
 from service.schemas.embed import EmbedOptions
+from service.schemas.indexes import ListOptions
 from service.schemas.search import SearchOptions, SingleSearchOptions
 from service.schemas.similarity import SimilarityOptions
 from service.schemas.tolerance import ToleranceOptions
@@ -23,7 +24,7 @@ class RouteSpec(Generic[OptionsT]):
 
     Attributes:
         images: names of its image fields; with exactly one, a raw body may stand for it; without
-            any, it takes no body.
+            any, and without options, it takes no body.
         options: the model of its options.
         codes: of the problems that it may answer with, beside those of keys and quota.
         stand_in: name of the option that may be given in place of the images.
@@ -74,7 +75,12 @@ _BODY_CODES = (
     "decode_timeout",
     "timeout",
 )
-_SEARCH_CODES = ("unknown_operating_point", "index_not_found", "index_unavailable")
+_SEARCH_CODES = (
+    "invalid_filter",
+    "unknown_operating_point",
+    "index_not_found",
+    "index_unavailable",
+)
 SEARCH = RouteSpec(
     ("image",),
     SingleSearchOptions,
@@ -88,6 +94,22 @@ TOLERANCE = RouteSpec(("image",), ToleranceOptions, SEARCH.codes)
 CHALLENGE = RouteSpec(("image",), ChallengeOptions, (*SEARCH.codes, "challenge_disabled"))
 SIMILARITY = RouteSpec(("image_a", "image_b"), SimilarityOptions, _BODY_CODES)
 EMBED = RouteSpec(("image",), EmbedOptions, _BODY_CODES)
+LIST_ITEMS = RouteSpec(
+    (),
+    ListOptions,
+    (
+        "malformed_request",
+        "malformed_body",
+        "invalid_parameter",
+        "invalid_filter",
+        "body_timeout",
+        "body_too_large",
+        "unsupported_media_type",
+        "index_not_found",
+        "not_ready",
+        "index_unavailable",
+    ),
+)
 _ITEM = reading(
     "invalid_parameter", "index_not_found", "item_not_found", "not_ready", "index_unavailable"
 )
@@ -108,6 +130,7 @@ SPECS: dict[str, RouteSpec[Any]] = {
     "/v1/indexes/{name}/items": reading(
         "invalid_parameter", "index_not_found", "not_ready", "index_unavailable"
     ),
+    "/v1/indexes/{name}/items/list": LIST_ITEMS,
     "/v1/indexes/{name}/thumbnail": _ITEM,
     "/v1/info": reading("invalid_parameter", "not_ready"),
     "/v1/examples/{name}": reading("invalid_parameter", "item_not_found"),

@@ -10,6 +10,7 @@ from typing import Any, Generic, NamedTuple
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from index_builder.filters.language import MAX_BYTES
 from model.errors import RetrievalError
 from service.errors import (
     BadRequestError,
@@ -25,10 +26,10 @@ from service.schemas.batch import BatchItem, BatchItems
 
 # Below this a body is parsed at once; above, in a thread, so that the event loop goes on.
 _INLINE_BYTES = 64 * 1024
-# Beginnings of lists and objects, and commas: a flat object of a dozen members has few, and base64
-# has none. Python's parser makes 20 bytes of memory of each byte of `[],[],`, and lets nothing else
-# run while it does.
-_MOST_STRUCTURE = 1000
+# Beginnings of lists and objects, and commas: a flat object of a dozen members has few, a filter no
+# more than bytes, and base64 none. Python's parser makes 20 bytes of memory of each byte of
+# `[],[],`, and lets nothing else run while it does.
+_MOST_STRUCTURE = 1000 + MAX_BYTES
 
 
 class NamedImage(NamedTuple):

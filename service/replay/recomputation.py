@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from index_builder.errors import ItemNotFoundError
+from index_builder.filters.evaluate import passing_items
+from index_builder.filters.language import parse_filter
 from index_builder.search.certified import Answer, sees_everything
+from index_builder.search.filtered import FilteredIndex, Searched
 from index_builder.search.gallery import GalleryIndex
 from model.certificate.geometry import angle, cosine_error
 from model.certificate.match import Verdicts, judge
@@ -113,10 +116,30 @@ class Recomputation:
     options: SearchOptions
     trim_radius: float = math.inf
 
+    @cached_property
+    def part(self) -> FilteredIndex | None:
+        """The part of the index that the filter leaves; None where there is no filter."""
+        if self.options.filter is None:
+            return None
+        wanted, index = parse_filter(self.options.filter), self.index
+        return FilteredIndex(index, passing_items(wanted, index.columns, index.items))
+
+    @property
+    def searched(self) -> Searched:
+        return self.part or self.index
+
     @property
     def saw_everything(self) -> bool:
         """Whether the answer must have come from a look at all entries, as this one does."""
-        return sees_everything(self.index, self.options.k)
+        return sees_everything(self.searched, self.options.k)
+
+    @property
+    def judged_everything(self) -> bool:
+        """Whether its verdicts must have: with a filter they are of another search."""
+        rule, _ = find_point(self.index, self.options.operating_point)
+        if self.part is None or rule is None:
+            return self.saw_everything
+        return sees_everything(self.index, rule.k)
 
     @cached_property
     def cosine_weight(self) -> float:
@@ -166,15 +189,15 @@ class Recomputation:
         pixels = query.pixels_sha256 or ""
         parts = {
             "query": build_query(query, options),
-            "index": build_index(index),
+            "index": build_index(self.searched),
             "model": build_model(self.embedder, query.embedded.forward_error),
-            "certificate": build_certificate(self.full, self.embedder.claim),
+            "certificate": build_certificate(self.full, self.searched, self.embedder.claim),
             "audit": build_audit(options, options.k, pixels, self.embedder, index),
         }
         answer = {name: part.model_dump(exclude_unset=True) for name, part in parts.items()}
         if self.query.trim is not None:
             crop = self.trimmed and self.trimmed.full
-            trimmed = build_trimmed(self.query, crop, index, options, self.embedder.claim)
+            trimmed = build_trimmed(self.query, crop, self.searched, options, self.embedder.claim)
             answer["trimmed"] = trimmed.model_dump(exclude_unset=True)
         return {
             **answer,
@@ -209,17 +232,20 @@ class Recomputation:
             number = self.index.entry_by_id(item_id).number
         except ItemNotFoundError:
             return None
-        if self.index.entries([number])[0].id != item_id:
+        here = np.array([number])
+        if self.part is not None:
+            here = np.flatnonzero(self.part.numbers == number)
+        if not here.size or self.searched.entries(here)[0].id != item_id:
             return None
         vector, norm = self.query.embedded.vector, self.query.norm
-        rows = self.index.rows.of_entries(np.array([number]))
-        scores = self.index.vectors[rows].astype(np.float64) @ vector
-        row, score = rows[scores.argmax()], float(scores.max())
+        candidates = self.searched.of_items(here)
+        scores = candidates.vectors.astype(np.float64) @ vector
+        score = float(scores.max())
         similarity = max(-1.0, min(1.0, score / norm)) if norm > 0.0 else 0.0
         none = np.zeros(1)
         certificate = SearchCertificate(
             is_proved=True,
-            positions=np.array([row]),
+            positions=np.array([scores.argmax()]),
             distances=np.array([1.0 - similarity]),
             similarities=np.array([similarity]),
             certified_radii=none,
@@ -229,30 +255,35 @@ class Recomputation:
             set_radius=0.0,
             order_radius=0.0,
         )
-        verdicts = self._verdicts(certificate.positions)
-        answer = Answer(self.index.everything(), replace(certificate, verdicts=verdicts))
+        verdicts = self._verdicts(np.array([number]))
+        answer = Answer(candidates, replace(certificate, verdicts=verdicts))
         (result,) = self._results(answer)
         return result
 
     @cached_property
     def full(self) -> Answer:
         """The answer of a full scan: no bound on unseen entries is in its radii."""
-        options = self.options
+        options, part, everything = self.options, self.part, self.searched.everything()
+        rule, _ = find_point(self.index, options.operating_point)
         certificate = certify_search(
             self.query.embedded.vector,
-            self.index.everything(),
+            everything,
             # More than all is all, and a record may say any number.
             k=min(options.k, self.index.size + 1),
             max_distance=options.max_distance,
-            rule=find_point(self.index, options.operating_point)[0],
+            rule=rule if part is None else None,
             lipschitz_bound=self.embedder.lipschitz_bound,
             output_scales=self.embedder.output_scales,
             gain=self.query.embedded.gain,
             forward_error=self.query.embedded.forward_error,
         )
-        return Answer(self.index.everything(), certificate)
+        if part is not None:
+            numbers = part.numbers[everything.numbers[certificate.positions]]
+            certificate = replace(certificate, verdicts=self._verdicts(numbers))
+        return Answer(everything, certificate)
 
-    def _verdicts(self, positions: np.ndarray) -> Verdicts | None:
+    def _verdicts(self, entries: np.ndarray) -> Verdicts | None:
+        """Of entries of the whole index."""
         rule, _ = find_point(self.index, self.options.operating_point)
         if rule is None:
             return None
@@ -260,7 +291,7 @@ class Recomputation:
         return judge(
             vector,
             everything,
-            positions,
+            self.index.rows.starts[entries],
             rule,
             lipschitz_bound=self.embedder.lipschitz_bound,
             gain=self.query.embedded.gain,
@@ -271,4 +302,4 @@ class Recomputation:
     def _results(self, answer: Answer) -> list[SearchResult]:
         proof = answer.certificate.within(self.trim_radius)
         answer = replace(answer, certificate=proof)
-        return build_results(answer, self.index, self.query, self.options)
+        return build_results(answer, self.searched, self.query, self.options)

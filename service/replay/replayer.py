@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from index_builder.errors import FilterError
 from index_builder.search.gallery import GalleryIndex
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage, DecodeLimits, decode_image, decoder_versions
@@ -23,6 +24,7 @@ from service.replay.compare import compare_answers
 from service.replay.recomputation import Recomputation
 from service.schemas.search import OLD_RECORDS, RECORD, SearchAnswer, SearchOptions
 
+_ODD = (KeyError, TypeError, ValueError, OverflowError, RecursionError, FilterError)
 _NO_RECORD = "this is no answer to a search with include_audit"
 
 
@@ -70,7 +72,7 @@ class Replayer:
         try:
             answer = read_answer(record)
             return self._repeat(answer, record, data)
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        except _ODD as error:
             raise ReplayError(f"{_NO_RECORD} ({_first_words(error)})") from error
 
     def close(self) -> None:

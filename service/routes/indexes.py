@@ -3,13 +3,17 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Query
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
 from index_builder.errors import ItemNotFoundError
+from index_builder.filters.language import parse_filter
+from index_builder.search.filtered import FilteredIndex
 from index_builder.store.items import Item as StoredItem
+from service.http.route_specs import LIST_ITEMS
+from service.http.upload import read_upload
 from service.routes.dependencies import Service, check_query
-from service.schemas.common import LONGEST_ID, PlainNumber
+from service.schemas.common import LONGEST_ID, IndexInfo, PlainNumber
 from service.schemas.indexes import (
     IndexList,
     IndexStatus,
@@ -77,11 +81,25 @@ async def items(name: str, service: Service, after: After = "", limit: Limit = 1
     def work() -> ItemPage:
         with registry.lease(name) as index:
             found = index.items.page(after, limit + 1)
-            return ItemPage(
-                items=[ListedItem(**_fields(name, one)) for one in found[:limit]],
-                next=found[limit - 1].id if len(found) > limit else None,
-                index=build_index(index),
-            )
+            return _page(name, found, limit, build_index(index))
+
+    return json_response(await asyncio.to_thread(work))
+
+
+@router.post(
+    "/v1/indexes/{name}/items/list", response_model=ItemPage, summary="List the items that match"
+)
+async def matching_items(request: Request, name: str, service: Service) -> Response:
+    """As `GET .../items`, with the members in the body and a filter among them."""
+    engine = service.need_indexes().engine
+    options = (await read_upload(request, LIST_ITEMS)).options
+    wanted = parse_filter(options.filter or {})
+
+    def work() -> ItemPage:
+        with engine.registry.lease(name) as index:
+            part = FilteredIndex.of(index, wanted, engine.filters)
+            found = part.page(options.after, options.limit + 1)
+            return _page(name, found, options.limit, build_index(part))
 
     return json_response(await asyncio.to_thread(work))
 
@@ -129,6 +147,15 @@ async def thumbnail(
     if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(picture, media_type="image/jpeg", headers=headers)
+
+
+def _page(name: str, found: list[StoredItem], limit: int, index: IndexInfo) -> ItemPage:
+    """A page of items, of which one more than the limit was looked for."""
+    return ItemPage(
+        items=[ListedItem(**_fields(name, one)) for one in found[:limit]],
+        next=found[limit - 1].id if len(found) > limit else None,
+        index=index,
+    )
 
 
 def _fields(index: str, item: StoredItem) -> dict[str, Any]:

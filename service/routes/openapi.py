@@ -79,11 +79,10 @@ _TO_ID = str.maketrans({"/": "_", "{": None, "}": None, ".": "_"})
 
 def _complete_operation(path: str, operation: dict[str, Any], limits: Limits) -> None:
     spec = SPECS.get(path) or reading()
-    if spec.images:
+    if spec.images or spec.options.model_fields:
         operation["requestBody"] = _request_body(spec, limits)
-        parameters = _query_parameters(spec, limits)
-        if parameters:
-            operation["parameters"] = parameters
+    if spec.images and (parameters := _query_parameters(spec, limits)):
+        operation["parameters"] = parameters
     answers = operation["responses"]["200"].get("content", {})
     if path.removeprefix("/v1") in ANSWERS:
         answers["application/json"]["example"] = ANSWERS[path.removeprefix("/v1")]
@@ -161,12 +160,16 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     if "anyOf" not in schema:
         return schema
     some = next(kind for kind in schema["anyOf"] if kind.get("type") != "null")
+    if some.get("type") == "object":
+        some = {"type": "string", "contentMediaType": "application/json"}
     rest = {name: value for name, value in schema.items() if name not in ("anyOf", "default")}
     return {**some, **rest}
 
 
 def _example_options(spec: RouteSpec[Any]) -> dict[str, Any]:
-    wanted = {"k": 5, "epsilon": 0.5, "threshold": 0.2}
+    wanted: dict[str, Any] = {"k": 5, "epsilon": 0.5, "threshold": 0.2}
+    if not spec.images:
+        wanted = {"limit": 20, "filter": _WRITTEN["filter"]}
     return {name: value for name, value in wanted.items() if name in spec.options.model_fields}
 
 

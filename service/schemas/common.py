@@ -1,9 +1,19 @@
 """What several questions or answers have in common."""
 
+import json
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
+
+from index_builder.filters.language import parse_filter
 
 DEFAULT_INDEX = "default"
 LONGEST_ID = 4096
@@ -24,6 +34,31 @@ def _written_plainly(value: object) -> object:
 
 
 PlainNumber = BeforeValidator(_written_plainly)
+
+
+def _checked_filter(value: object) -> object:
+    """A filter as JSON or, in a form or query, as its text; refused by name where it is none."""
+    return None if value is None else json.loads(parse_filter(value).text)
+
+
+_CLAUSES = {"type": "array", "items": {"type": "object"}}
+FilterJson = Annotated[
+    dict[str, Any] | None,
+    PlainValidator(_checked_filter),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {
+                    "type": "object",
+                    "properties": dict.fromkeys(("must", "should", "must_not"), _CLAUSES),
+                    "additionalProperties": False,
+                },
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
 
 Epsilon = Annotated[
     float,
@@ -109,6 +144,14 @@ class IndexInfo(Wire):
     )
     vectors: int | None = Field(
         default=None, description="Vectors of all items: each has one for each different view."
+    )
+    matching: int | None = Field(
+        default=None,
+        description="Entries of which an item matches the filter: what ranks, k and null radii "
+        "count then. Only with filter.",
+    )
+    matching_ids: int | None = Field(
+        default=None, description="Ids whose items match the filter; only with filter."
     )
 
 

@@ -1,10 +1,12 @@
 """What is said of an index: its state, its operating points, its entries."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from service.schemas.common import IndexInfo, Wire
+from service.schemas.common import FilterJson, IndexInfo, Options, PlainNumber, Wire
+
+LONGEST_ID = 4096
 
 
 class OperatingPoint(Wire):
@@ -103,6 +105,22 @@ class IndexList(Wire):
     indexes: list[IndexStatus]
 
 
+class ListOptions(Options):
+    """Which items to list: those of a page, and of these the ones that match."""
+
+    limit: Annotated[int, PlainNumber] = Field(
+        default=100, ge=1, le=1000, description="How many at most."
+    )
+    after: str = Field(
+        default="",
+        max_length=LONGEST_ID,
+        description="Items whose ids come after this one, by code point.",
+    )
+    filter: FilterJson = Field(
+        default=None, description="List the items that match alone (docs/filters.md)."
+    )
+
+
 class ListedItem(Wire):
     """One item of an index."""
 
@@ -125,7 +143,7 @@ class Item(ListedItem):
 
 
 class ItemPage(Wire):
-    """Answer of GET /v1/indexes/{name}/items."""
+    """Answer of GET /v1/indexes/{name}/items and of POST /v1/indexes/{name}/items/list."""
 
     items: list[ListedItem] = Field(description="By id, in order of code points.")
     next: str | None = Field(

@@ -9,6 +9,7 @@ from service.schemas.common import (
     DEFAULT_INDEX,
     LONGEST_ID,
     Epsilon,
+    FilterJson,
     IncludeInput,
     IndexInfo,
     ModelInfo,
@@ -26,7 +27,7 @@ from service.schemas.indexes import OperatingPoint
 # under them would differ.
 RECORD: Final = "lipsim-audit-3"
 # Of earlier releases, and the members that those did not know.
-_BEFORE_THE_COSINE = frozenset({"match_statistic", "cosine_weight", "thumbnail"})
+_BEFORE_THE_COSINE = frozenset({"match_statistic", "cosine_weight", "filter", "thumbnail"})
 OLD_RECORDS: Final = {
     "lipsim-audit-1": _BEFORE_THE_COSINE | {"metric", "items", "vectors", "view", "trim"},
     "lipsim-audit-2": _BEFORE_THE_COSINE,
@@ -35,7 +36,7 @@ OLD_RECORDS: Final = {
 PROMISE = (
     "Let x be the decoded image sent (upright RGB, H x W x 3, values / 255) and x' any other "
     "decoded image of the same height and width with ||x' - x||_2 strictly less than this number. "
-    "Sent with the same k and max_distance and answered by the same index version, model "
+    "Sent with the same k, max_distance and filter and answered by the same index version, model "
     "fingerprint and decode policy, x' has this entry in its answer too. 0: nothing is proved. "
     "null: no other entry can displace it. Not measured: file bytes, compression, rounding when "
     "saving, crops, rotations, resizing. Nothing is promised about rank, score, other index "
@@ -62,6 +63,12 @@ class AskedOptions(Options):
         default=None,
         description="Leave out results farther than this (1 - cosine, 0 to 2). The radii then "
         "answer for the threshold too.",
+    )
+    filter: FilterJson = Field(
+        default=None,
+        description="Search among the items that match alone: must, should and must_not of clauses "
+        "on metadata and ids (docs/filters.md). The answer and its radii are those of an index of "
+        "these items; `match` stays about the whole gallery. As JSON text in a form or query.",
     )
     operating_point: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
         default=None,
@@ -246,6 +253,7 @@ class AuditedOptions(Wire):
     operating_point: str | None
     epsilon: float | None
     trim: bool = False
+    filter: dict[str, object] | None = None
     include_vector: bool
     include_metadata: bool
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from index_builder.search.certified import Answer
+from index_builder.search.filtered import FilteredIndex, Searched
 from index_builder.search.gallery import GalleryIndex
 from index_builder.store.items import Item
 from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
@@ -34,6 +35,11 @@ from service.schemas.search import (
     SearchResult,
     TrimBox,
     TrimmedAnswer,
+)
+
+AMONG = (
+    " All of this is said among the items that match the filter, as of an index of these alone; "
+    "but match and match_radius are about the whole index."
 )
 
 MEANING: dict[Claim | Literal["item"], str] = {
@@ -72,13 +78,19 @@ def input_field(image: QueryImage, options: SearchOptions | EmbedOptions) -> dic
     return {"input_png": base64.b64encode(file.getvalue()).decode()}
 
 
-def build_index(index: GalleryIndex) -> IndexInfo:
+def build_index(index: Searched) -> IndexInfo:
+    """The version that answered and, of a search with a filter, how much of it matches."""
+    matching = {}
+    if isinstance(index, FilteredIndex):
+        matching = {"matching": index.size, "matching_ids": index.matching_ids}
+        index = index.gallery
     return IndexInfo(
         name=index.name,
         version=index.version,
         size=index.size,
         items=index.size,
         vectors=index.vector_count,
+        **matching,
     )
 
 
@@ -125,7 +137,7 @@ def build_query(
 
 
 def build_results(
-    answer: Answer, index: GalleryIndex, query: QueryImage, options: SearchOptions
+    answer: Answer, index: Searched, query: QueryImage, options: SearchOptions
 ) -> list[SearchResult]:
     proof = answer.certificate
     entries = index.entries(answer.candidates.numbers[proof.positions])
@@ -180,7 +192,9 @@ def _verdict(answer: Answer, place: int) -> dict[str, object]:
     }
 
 
-def build_certificate(answer: Answer, claim: Claim | Literal["item"]) -> AnswerCertificate:
+def build_certificate(
+    answer: Answer, index: Searched, claim: Claim | Literal["item"]
+) -> AnswerCertificate:
     proof = answer.certificate
     return AnswerCertificate(
         top1_radius=wire_radius(proof.top1_radius),
@@ -189,14 +203,14 @@ def build_certificate(answer: Answer, claim: Claim | Literal["item"]) -> AnswerC
         unit=UNIT,
         norm="l2",
         strict=True,
-        meaning=MEANING[claim],
+        meaning=MEANING[claim] + (AMONG if isinstance(index, FilteredIndex) else ""),
     )
 
 
 def build_trimmed(
     query: QueryImage,
     answer: Answer | None,
-    index: GalleryIndex,
+    index: Searched,
     options: SearchOptions,
     claim: Claim,
 ) -> TrimmedAnswer:
@@ -210,7 +224,7 @@ def build_trimmed(
     if query.crop is not None and answer is not None:
         answer = replace(answer, certificate=answer.certificate.within(radius))
         results = build_results(answer, index, query.crop, options)
-        certificate = build_certificate(answer, claim)
+        certificate = build_certificate(answer, index, claim)
     return TrimmedAnswer(
         box=TrimBox(**box._asdict()),
         trim_radius=wire_radius(radius),

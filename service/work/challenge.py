@@ -15,7 +15,7 @@ from jaxtyping import Float64, UInt8
 from PIL import Image
 
 from index_builder.search.certified import Answer, SearchQuestion
-from index_builder.search.gallery import GalleryIndex
+from index_builder.search.filtered import Searched
 from index_builder.search.statement import Statement, state
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import ImageSizeError
@@ -40,7 +40,7 @@ _HALVINGS = 16
 
 def challenge_steps(
     job: ChallengeJob,
-    index: GalleryIndex,
+    index: Searched,
     embedder: Embedder,
     question: SearchQuestion,
     *,
@@ -96,7 +96,7 @@ def challenge_steps(
 class Lead:
     """How far an entry is ahead of the k-th best other one, among the candidates of its answer."""
 
-    def __init__(self, answer: Answer, index: GalleryIndex, statement: Statement, k: int) -> None:
+    def __init__(self, answer: Answer, index: Searched, statement: Statement, k: int) -> None:
         numbers, vectors = answer.candidates.numbers, answer.candidates.vectors
         self._own = index.of_items(np.array([*statement.entries])).vectors.astype(np.float64)
         is_other = ~np.isin(numbers, [*statement.entries])

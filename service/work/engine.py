@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from index_builder.filters.evaluate import FilterCache
 from index_builder.search.certified import (
     Answer,
     Query,
@@ -19,9 +20,10 @@ from index_builder.search.certified import (
     SearchQuestion,
     answer_queries,
     search_depths,
+    whole_of,
 )
+from index_builder.search.filtered import FilteredIndex, Searched
 from index_builder.search.gallery import GalleryIndex
-from index_builder.search.others import OtherEntries
 from model.certificate.match import MatchRule
 from model.certificate.pairs import Candidates
 from model.certificate.similarity import certify_pair
@@ -51,7 +53,7 @@ from service.work.batcher import Task
 from service.work.challenge import challenge_steps
 from service.work.encoding import encode
 from service.work.index_registry import IndexRegistry
-from service.work.item_query import item_query, without_pixels
+from service.work.item_query import among_others, item_query, without_pixels
 from service.work.jobs import (
     BatchKey,
     ChallengeJob,
@@ -83,6 +85,7 @@ class Engine:
     embedder: Embedder
     registry: IndexRegistry
     metrics: Metrics
+    filters: FilterCache
 
     def answer(self, tasks: Sequence[JobTask]) -> list[JobTask]:
         """Answer each task as JSON, or by the error that is its own, as soon as it is ready.
@@ -143,10 +146,12 @@ class Engine:
                     for place, search in open_searches.items()
                     for part in search.query.parts
                 ]
-                gallery: SearchableIndex = TimedIndex(index, open_searches)
-                if item is not None and not key.include_self:
-                    gallery = OtherEntries(gallery, item.number)
                 rule, point = find_point(index, key.operating_point)
+                searched = self._searched(key, index)
+                gallery: SearchableIndex = TimedIndex(searched, open_searches)
+                question = self._question(key, rule, searched)
+                if item is not None and not key.include_self:
+                    gallery, question = among_others(item.number, gallery, question)
                 *shallow, whole = search_depths(gallery, key.k)
                 depths = shallow or [whole]
                 if any(search.task.is_postponed for search in group):
@@ -158,7 +163,7 @@ class Engine:
                         Query(part.embedded, open_searches[place].task.check_deadline)
                         for place, part in asked
                     ],
-                    self._question(key, rule),
+                    question,
                     depths,
                 )
                 for number, answer in answers:
@@ -169,7 +174,7 @@ class Engine:
                     else:
                         search.found[part] = answer
                         if len(search.found) == len(search.query.parts):
-                            search.task.answer(self._search_answer(search, index, point))
+                            search.task.answer(self._search_answer(search, index, searched, point))
                     if search.task.is_answered:
                         open_searches.pop(place, None)
         except RetrievalError as error:
@@ -178,7 +183,13 @@ class Engine:
             return []
         return [search.task for search in open_searches.values()]
 
-    def _question(self, key: BatchKey, rule: MatchRule | None) -> SearchQuestion:
+    def _searched(self, key: BatchKey, index: GalleryIndex) -> Searched:
+        """The index, or the part of it that a filter leaves."""
+        return index if key.filter is None else FilteredIndex.of(index, key.filter, self.filters)
+
+    def _question(
+        self, key: BatchKey, rule: MatchRule | None, searched: Searched
+    ) -> SearchQuestion:
         return SearchQuestion(
             lipschitz_bound=self.embedder.lipschitz_bound,
             output_scales=self.embedder.output_scales,
@@ -186,6 +197,7 @@ class Engine:
             max_distance=key.max_distance,
             require_exact=key.require_exact,
             rule=rule,
+            whole=whole_of(searched),
         )
 
     def _go_on(self, task: JobTask, job: LongJob) -> list[JobTask]:
@@ -207,39 +219,53 @@ class Engine:
         """All of it, by one version of the index."""
         with self.registry.lease(job.key.index) as index:
             rule, point = find_point(index, job.key.operating_point)
-            question = self._question(job.key, rule)
+            searched = self._searched(job.key, index)
+            question = self._question(job.key, rule, searched)
             if isinstance(job, ChallengeJob):
                 steps = challenge_steps(
-                    job, index, self.embedder, question, check_deadline=check_deadline
+                    job, searched, self.embedder, question, check_deadline=check_deadline
                 )
             else:
                 steps = tolerance_steps(
-                    job, index, self.embedder, question, point=point, check_deadline=check_deadline
+                    job,
+                    searched,
+                    self.embedder,
+                    question,
+                    point=point,
+                    check_deadline=check_deadline,
                 )
             yield from steps
 
     def _search_answer(
-        self, search: _Search, index: GalleryIndex, point: OperatingPoint | None
+        self,
+        search: _Search,
+        index: GalleryIndex,
+        searched: Searched,
+        point: OperatingPoint | None,
     ) -> bytes:
         job, query, item = search.job, search.query, search.job.key.item
         answer = search.found[query] if item is None else without_pixels(search.found[query])
-        results = build_results(answer, index, query, job.options)
+        results = build_results(answer, searched, query, job.options)
         self.metrics.observe_results(index.name, results)
         job.watch.lap("certify")
         extra: dict[str, Any] = {}
         if job.options.trim:
             crop = search.found.get(query.crop) if query.crop is not None else None
-            extra["trimmed"] = build_trimmed(query, crop, index, job.options, self.embedder.claim)
+            extra["trimmed"] = build_trimmed(
+                query, crop, searched, job.options, self.embedder.claim
+            )
         if job.options.include_audit:
             pixels = query.pixels_sha256 or ""
             extra["audit"] = build_audit(job.options, job.key.k, pixels, self.embedder, index)
         whole = SearchAnswer(
             query=build_query(query, job.options, item),
-            index=build_index(index),
+            index=build_index(searched),
             model=build_model(self.embedder, query.embedded.forward_error),
             operating_point=point,
             results=results,
-            certificate=build_certificate(answer, "item" if item else self.embedder.claim),
+            certificate=build_certificate(
+                answer, searched, "item" if item else self.embedder.claim
+            ),
             timings_ms=SearchTimings(**job.watch.timings_ms()),
             **extra,
         )
@@ -303,7 +329,7 @@ class Engine:
 class TimedIndex:
     """An index whose searches are booked, to those that are open, apart from the certificates."""
 
-    def __init__(self, index: GalleryIndex, searches: Mapping[int, _Search]) -> None:
+    def __init__(self, index: SearchableIndex, searches: Mapping[int, _Search]) -> None:
         self._index = index
         self._searches = searches
 
@@ -321,6 +347,10 @@ class TimedIndex:
 
     def of_items(self, items: Int64[np.ndarray, " I"]) -> Candidates:
         return self._index.of_items(items)
+
+    @property
+    def size(self) -> int:
+        return self._index.size
 
     @property
     def vector_count(self) -> int:

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from index_builder.search.certified import Answer
+from index_builder.search.certified import Answer, SearchableIndex, SearchQuestion
 from index_builder.search.gallery import GalleryIndex
+from index_builder.search.others import OtherEntries
 from index_builder.store.items import Item
 from model.embedder import ImageEmbedding
 from service.decoding.query_image import QueryImage
@@ -25,6 +26,19 @@ def item_query(index: GalleryIndex, item: Item) -> QueryImage:
         width=item.width,
     )
     return QueryImage(item.format, None, sha256=item.content_sha256, embedding=embedding)
+
+
+def among_others(
+    number: int, searched: SearchableIndex, question: SearchQuestion
+) -> tuple[SearchableIndex, SearchQuestion]:
+    """The same search as if the gallery had not this entry, which a filter may have left out."""
+    whole, here = question.whole, np.array([number])
+    if whole is not None:
+        here = np.flatnonzero(whole.numbers == number)
+        whole = replace(whole, gallery=OtherEntries(whole.gallery, number))
+    if here.size:
+        searched = OtherEntries(searched, int(here[0]))
+    return searched, replace(question, whole=whole)
 
 
 def without_pixels(answer: Answer) -> Answer:

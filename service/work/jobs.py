@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from index_builder.filters.language import Filter, parse_filter
 from index_builder.search.gallery import GalleryIndex
 from service.decoding.query_image import QueryImage
 from service.observability.stopwatch import Stopwatch
@@ -26,6 +27,7 @@ class BatchKey:
     max_distance: float | None
     require_exact: bool
     operating_point: str | None
+    filter: Filter | None
     item: str | None = None
     include_self: bool = False
     version: GalleryIndex | None = None
@@ -33,7 +35,10 @@ class BatchKey:
 
 def batch_key(options: AskedOptions, k: int) -> BatchKey:
     is_exact = isinstance(options, SearchOptions) and options.require_exact
-    key = BatchKey(options.index, k, options.max_distance, is_exact, options.operating_point)
+    wanted = None if options.filter is None else parse_filter(options.filter)
+    key = BatchKey(
+        options.index, k, options.max_distance, is_exact, options.operating_point, wanted
+    )
     if isinstance(options, SingleSearchOptions):
         key = replace(key, item=options.item, include_self=options.include_self)
     return key

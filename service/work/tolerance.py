@@ -13,7 +13,7 @@ from index_builder.search.certified import (
     answer_queries,
     search_depths,
 )
-from index_builder.search.gallery import GalleryIndex
+from index_builder.search.filtered import Searched
 from index_builder.search.statement import Statement, state
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import RetrievalError
@@ -36,7 +36,7 @@ _VERSIONS = ("pillow", "libjpeg", "libjpeg_turbo")
 
 
 def ask(
-    index: GalleryIndex,
+    index: Searched,
     embedding: ImageEmbedding,
     question: SearchQuestion,
     check_deadline: Callable[[], None],
@@ -55,7 +55,7 @@ def ask(
 
 def tolerance_steps(
     job: ToleranceJob,
-    index: GalleryIndex,
+    index: Searched,
     embedder: Embedder,
     question: SearchQuestion,
     *,
@@ -111,7 +111,7 @@ def tolerance_steps(
     )
 
 
-def describe(statement: Statement, radius: float, index: GalleryIndex) -> StatementInfo:
+def describe(statement: Statement, radius: float, index: Searched) -> StatementInfo:
     """The statement as answers have it."""
     is_one = statement.kind != "set"
     return StatementInfo(

@@ -5,6 +5,7 @@ requests get past the first check and every route answers 200 often.
 """
 
 import base64
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from image_files import hostile_images
 from schemathesis.transport.serialization import Binary
 
 MOST_HOSTILE_BYTES = 1_000_000
+FILTER = {"must_not": [{"key": "label", "match": {"any": ["x", 1, True]}}]}
 ITEMS = ("p07.jpg", "p07-again.jpg", "p31.jpg")
 
 VALID = st.integers(0, 499).map(valid_file)
@@ -65,6 +67,8 @@ def tamed_cases(draw: st.DrawFn, operation: Any) -> schemathesis.Case:
         case.query.pop(name, None)
     if "name" in case.path_parameters:
         case.path_parameters["name"] = "default"
+    if body.get("filter") and draw(st.booleans()):
+        body["filter"] = FILTER
     if "id" in case.query:
         case.query["id"] = draw(st.sampled_from(ITEMS))
     return case
@@ -86,6 +90,10 @@ _OPTIONS: dict[str, tuple[st.SearchStrategy[Any], st.SearchStrategy[Any]]] = {
         st.sampled_from(["", "none", "../x", "\0", "ü" * 300, ".", "default ", 1, None]),
     ),
     "max_distance": (st.floats(0, 2), _BUDGET[1]),
+    "filter": (
+        st.sampled_from([FILTER, {}, {"must": [{"has_id": [ITEMS[0]]}]}]),
+        st.sampled_from([[], {"must": 1}, {"must": [{"key": "a"}]}, "{", 1, {"x": "\ud800"}]),
+    ),
     "epsilon": _BUDGET,
     "threshold": (st.floats(0, 2), _BUDGET[1]),
     "operating_point": (st.none(), st.sampled_from(["strict", "x" * 65, "\ud800", "", 0])),
@@ -151,5 +159,7 @@ def _options(draw: st.DrawFn, known: list[str]) -> dict[str, Any]:
 
 def _as_text(value: Any) -> str:
     """An option as a form or a query has it; a lone surrogate cannot stand in either."""
+    if isinstance(value, dict):
+        return json.dumps(value)
     text = str(value).lower() if isinstance(value, bool) else str(value)
     return text.encode("utf-8", errors="replace").decode()
