@@ -138,7 +138,7 @@ def left_out(value: object) -> Iterator[str]:
         yield from left_out(member)
 
 
-ON_REQUEST = {"vector", "trimmed", "audit", "input_png"}
+ON_REQUEST = {"matching", "matching_ids", "vector", "trimmed", "audit", "input_png"}
 EITHER = {"answer", "problem", "errors", "request_id"}
 
 
@@ -155,6 +155,7 @@ EITHER = {"answer", "problem", "errors", "request_id"}
         ("/indexes/{name}", IndexStatus),
         ("/indexes/{name}/item", Item),
         ("/indexes/{name}/items", ItemPage),
+        ("/indexes/{name}/items/list", ItemPage),
         ("/info", Info),
         ("/livez", Live),
         ("/readyz", Ready),
