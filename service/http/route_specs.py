@@ -106,6 +106,7 @@ LIST_ITEMS = RouteSpec(
         "body_too_large",
         "unsupported_media_type",
         "index_not_found",
+        "overloaded",
         "not_ready",
         "index_unavailable",
     ),

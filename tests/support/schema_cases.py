@@ -67,8 +67,10 @@ def tamed_cases(draw: st.DrawFn, operation: Any) -> schemathesis.Case:
         case.query.pop(name, None)
     if "name" in case.path_parameters:
         case.path_parameters["name"] = "default"
-    if body.get("filter") and draw(st.booleans()):
-        body["filter"] = FILTER
+    for given in (body, case.query):
+        if given.get("filter") and draw(st.integers(0, 3)):
+            is_json = given is body and case.media_type == "application/json"
+            given["filter"] = FILTER if is_json else json.dumps(FILTER)
     if "id" in case.query:
         case.query["id"] = draw(st.sampled_from(ITEMS))
     return case
@@ -136,7 +138,8 @@ def own_cases(draw: st.DrawFn, operation: Any, names: Sequence[str]) -> schemath
         query = {}
     else:
         body, query = Binary(images[names[0]]), texts
-    return operation.Case(body=body, media_type=kind, query=query)
+    path = {"name": "default"} if "{name}" in operation.path else {}
+    return operation.Case(body=body, media_type=kind, query=query, path_parameters=path)
 
 
 def _contents(operation: Any) -> list[tuple[str, Any]]:
