@@ -30,6 +30,7 @@ class SearchArguments(TypedDict, total=False):
     epsilon: float | None
     operating_point: str | None
     require_exact: bool
+    filter: dict[str, Any] | str | None
     trim: bool
     include_vector: bool
     include_metadata: bool

@@ -93,7 +93,7 @@ async def matching_items(request: Request, name: str, service: Service) -> Respo
     """As `GET .../items`, with the members in the body and a filter among them."""
     engine = service.need_indexes().engine
     options = (await read_upload(request, LIST_ITEMS)).options
-    wanted = parse_filter(options.filter or {})
+    wanted = parse_filter({} if options.filter is None else options.filter)
 
     def work() -> ItemPage:
         with engine.registry.lease(name) as index:

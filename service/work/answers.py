@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 from dataclasses import replace
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from index_builder.filters.language import parse_filter
 from index_builder.search.certified import Answer
 from index_builder.search.filtered import FilteredIndex, Searched
 from index_builder.search.gallery import GalleryIndex
@@ -114,15 +116,16 @@ def build_audit(
 
     `k` is as it was settled, which `options` may leave to the deployment.
     """
+    asked = options.model_dump(include=AuditedOptions.model_fields.keys() - {"k"})
+    if options.filter is not None:
+        asked["filter"] = json.loads(parse_filter(options.filter).text)
     return Audit(
         record=RECORD,
         pixels_sha256=pixels_sha256,
         decode_policy=embedder.decode_policy,
         decoders=decoder_versions(),
         index_seal=index.manifest.seal,
-        options=AuditedOptions(
-            **options.model_dump(include=AuditedOptions.model_fields.keys() - {"k"}), k=k
-        ),
+        options=AuditedOptions(**asked, k=k),
     )
 
 

@@ -78,12 +78,19 @@ def ask(client: httpx.Client, image: bytes, wanted: object = None, **options: ob
     return answer.raise_for_status().json()
 
 
+def listed(client: httpx.Client, wanted: object) -> list[str]:
+    body = {"filter": wanted, "limit": 1000}
+    page = client.post("/v1/indexes/default/items/list", json=body).raise_for_status().json()
+    return [item["id"] for item in page["items"]]
+
+
 def said(answer: dict) -> dict:
     """What two indexes of the same items say alike."""
     certificate = {
         name: value for name, value in answer["certificate"].items() if name != "meaning"
     }
-    return {"results": answer["results"], "certificate": certificate}
+    results = [{**result, "thumbnail": None} for result in answer["results"]]
+    return {"results": results, "certificate": certificate}
 
 
 @pytest.mark.parametrize("index", ["default", "older"])
@@ -241,3 +248,31 @@ def test_a_record_with_another_filter_does_not_hold(client, replayer):
     record["audit"]["options"]["filter"] = {"must": 1}
     with pytest.raises(ReplayError, match="no answer"):
         replayer.replay(record, QUERIES[0])
+
+
+@pytest.mark.parametrize("wanted", [RED, {"must_not": [RED]}], ids=["of it", "not of it"])
+def test_an_item_asks_among_the_others_that_match(client, wanted):
+    """With verdicts, which leave the item itself out of the whole index as well."""
+    item = client.get("/v1/indexes/default/items").json()["items"][0]["id"]
+    options = {"item": item, "operating_point": "balanced", "filter": wanted, "k": 100}
+    everything = client.post("/v1/search", json={**options, "filter": {}}).json()["results"]
+    filtered = client.post("/v1/search", json=options).json()["results"]
+    matching = set(listed(client, wanted))
+    expected = [one for one in everything if matching & {one["id"], *one["duplicates"]}]
+    assert len(filtered) == len(expected) > 3
+    for one, other in zip(filtered, expected, strict=True):
+        assert one["id"] in {other["id"], *other["duplicates"]} & matching
+        assert one["match"] == other["match"]
+        assert one["match_margin"] == pytest.approx(other["match_margin"], abs=1e-6)
+        assert item not in {one["id"], *one["duplicates"]}
+
+
+def test_a_tolerance_is_about_the_answer_with_the_filter(client):
+    for image in QUERIES[:2]:
+        first = ask(client, image, RED, k=1)["results"][0]
+        form = {"filter": json.dumps(RED), "k": "1", "families": "noise"}
+        answer = client.post("/v1/tolerance", files={"image": image}, data=form)
+        statement = answer.raise_for_status().json()["statement"]
+        assert statement["id"] == first["id"]
+        assert statement["radius"] == pytest.approx(first["certified_radius"], rel=1e-6)
+        assert answer.json()["index"]["matching_ids"] == len(listed(client, RED))
