@@ -26,6 +26,8 @@ _DEEPER = (512, 2048)
 
 # A whole gallery of this size is scored in less time than the search and a second look would take.
 _SMALL_GALLERY = 1024
+# Of a part, whose rows are fetched once for all queries and searched a block at a time.
+_SMALL_PART = 512
 
 
 @runtime_checkable
@@ -210,7 +212,8 @@ def search_depths(index: SearchableIndex, k: int) -> list[int]:
     """Numbers of candidates to try in turn; `vector_count` comes last and means all of them."""
     size = index.vector_count
     wanted = (k + k // 4) * index.most_views
-    first = max(_FIRST_DEPTH, wanted) if size > _SMALL_GALLERY else size
+    small = _SMALL_PART if isinstance(index, FilteredIndex) else _SMALL_GALLERY
+    first = max(_FIRST_DEPTH, wanted) if size > small else size
     depths = (first, *(deeper for deeper in _DEEPER if deeper > first))
     return [*(depth for depth in depths if depth < size), size]
 

@@ -25,9 +25,6 @@ from model.certificate.pairs import Candidates
 # what does not pass.
 _GATHER_BELOW = 1 / 12
 
-# Of a search of the whole gallery, more than the share says: so few rows rarely pass by chance.
-_ASK_MORE = 1.25
-
 _BLOCK_BYTES = 1 << 24
 
 
@@ -91,15 +88,20 @@ class FilteredIndex:
         if m >= self.vector_count:
             return [self.everything()] * len(queries)
         share = self.vector_count / self.gallery.vector_count
-        depth = int(m / share * _ASK_MORE) + 1
+        depth = int(m / share) + 1
         if share < _GATHER_BELOW or depth >= self.gallery.vector_count:
             return self._gather(queries, m)
-        found = [self._passing_of(one) for one in self.gallery.search(queries, depth)]
-        poor = [place for place, one in enumerate(found) if one.rows.size < m // 2]
+        found: dict[int, Candidates] = {}
+        for place, best in enumerate(self.gallery.best_rows(queries, depth)):
+            if best is not None:
+                rows = self._place_of[best[0]]
+                passing = rows[rows >= 0]
+                if passing.size >= m // 2:
+                    found[place] = self._candidates(passing, best[1])
+        poor = [place for place in range(len(queries)) if place not in found]
         if poor:
-            for place, one in zip(poor, self._gather(queries[poor], m), strict=True):
-                found[place] = one
-        return found
+            found.update(zip(poor, self._gather(queries[poor], m), strict=True))
+        return [found[place] for place in range(len(queries))]
 
     def everything(self) -> Candidates:
         """All rows: a full scan, with nothing unseen."""
@@ -154,12 +156,6 @@ class FilteredIndex:
         places[self._rows] = np.arange(self._rows.size)
         return places
 
-    def _passing_of(self, found: Candidates) -> Candidates:
-        """What a search of the gallery found, without what does not pass."""
-        places = self._place_of[found.rows]
-        passing = places >= 0
-        return self._of(places[passing], found.vectors[passing], found.unseen_score)
-
     def _gather(self, queries: Float64[np.ndarray, "B D"], m: int) -> list[Candidates]:
         """The m best of a scan of the passing rows, which are fetched a block at a time."""
         scaled = [float32_query(query) for query in queries]
@@ -183,15 +179,10 @@ class FilteredIndex:
         ]
 
     def _candidates(self, rows: Int[np.ndarray, " A"], unseen_score: float) -> Candidates:
-        return self._of(rows, self.gallery.vectors[self._rows[rows]], unseen_score)
-
-    def _of(
-        self, rows: Int[np.ndarray, " A"], vectors: np.ndarray, unseen_score: float
-    ) -> Candidates:
         return replace(
             self.gallery.everything(),
             rows=rows,
-            vectors=vectors,
+            vectors=self.gallery.vectors[self._rows[rows]],
             unseen_score=unseen_score,
             size=self.vector_count,
             items=None if self.most_views == 1 else self._own.entries[rows],

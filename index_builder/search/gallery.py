@@ -204,13 +204,25 @@ class GalleryIndex:
         self._check_queries(queries)
         if m >= self.vector_count or len(queries) == 0:
             return [self.everything() for _ in queries]
+        return [
+            self.everything() if found is None else self._candidates(*found)
+            for found in self.best_rows(queries, m)
+        ]
+
+    def best_rows(
+        self, queries: Float64[np.ndarray, "B D"], m: int
+    ) -> list[tuple[np.ndarray, float] | None]:
+        """As `search` with m < R: the numbers of the rows, and the bound on all others.
+
+        None where the search failed, and everything is to be looked at.
+        """
         scaled = [float32_query(query) for query in queries]
         backend = self._search if m <= self._search.max_depth else self._cpu
         scores, rows = backend.search(np.stack([q.vector for q in scaled]), m)
         return [
-            self.everything()
+            None
             if found.min() < 0  # FAISS's mark for "no more": not expected below R, never trusted
-            else self._candidates(
+            else (
                 np.arange(m) if query.is_zero else found,
                 unseen_bound(query, float(score.min()), self.norm_deviation),
             )

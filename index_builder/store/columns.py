@@ -31,6 +31,8 @@ _TABLES = (
     "code INTEGER NOT NULL, PRIMARY KEY (key, kind, value)) WITHOUT ROWID",
 )
 _ITEM = np.dtype("<u4")
+# So many comparisons of all codes take less time than a look into a table for each.
+_FEW_RANGES = 4
 
 
 class _Column:
@@ -104,6 +106,23 @@ def _code_type(terms: int) -> np.dtype[Any]:
     return np.dtype("u1" if terms <= 1 << 8 else "<u2" if terms <= 1 << 16 else "<u4")
 
 
+def _is_within(
+    codes: np.ndarray, terms: int, ends: list[tuple[int, int]]
+) -> Bool[np.ndarray, " P"]:
+    """Which codes lie in one of some ranges of terms."""
+    if len(ends) <= _FEW_RANGES:
+        within = np.zeros(codes.size, dtype=np.bool_)
+        for low, high in ends:
+            if low < high:
+                # Unsigned: what is below the range wraps round to far above it.
+                within |= (codes - codes.dtype.type(low)) < high - low
+        return within
+    wanted = np.zeros(terms, dtype=np.bool_)
+    for low, high in ends:
+        wanted[low:high] = True
+    return wanted[codes]
+
+
 class Columns:
     """Look-ups in the columns of a sealed version; safe to share between threads."""
 
@@ -116,8 +135,8 @@ class Columns:
         self._database, self.ids = database, ids
         blobs = database.all("SELECT entries FROM items")
         raw = blobs[0][0] if len(blobs) == 1 else None
-        self.entries: Int64[np.ndarray, " I"] = self._array(raw, _ITEM, entries).astype(np.int64)
-        if self.entries.size != ids:
+        self.entries: Int64[np.ndarray, " I"] = self._array(raw, _ITEM).astype(np.int64)
+        if self.entries.size != ids or self.entries.max(initial=-1) >= entries:
             raise IndexFormatError(f"{COLUMNS} is damaged: wanted {ids} items")
 
     @classmethod
@@ -151,17 +170,24 @@ class Columns:
         if not found:
             return passing
         number, terms, raw_codes, raw_items = found[0]
-        codes = self._array(raw_codes, _code_type(terms), terms)
-        items = None if raw_items is None else self._array(raw_items, _ITEM, self.ids)
+        codes = self._array(raw_codes, _code_type(terms))
+        items = None if raw_items is None else self._array(raw_items, _ITEM)
         # Each term is held by somebody.
-        if codes.size != (self.ids if items is None else items.size) or terms > codes.size:
+        if codes.size != (self.ids if items is None else items.size) or not (
+            0 < terms <= codes.size
+        ):
             raise IndexFormatError(f"{COLUMNS} is damaged: a column has another length")
-        wanted = np.zeros(terms, dtype=np.bool_)
-        for low, high in spans:
-            wanted[self._place(number, terms, low) : self._place(number, terms, high)] = True
-        if items is None:
-            return wanted[codes]
-        passing[items[wanted[codes]]] = True
+        ends = [
+            (self._place(number, terms, low), self._place(number, terms, high))
+            for low, high in spans
+        ]
+        try:
+            held = _is_within(codes, terms, ends)
+            if items is None:
+                return held
+            passing[items[held]] = True
+        except IndexError as exc:
+            raise IndexFormatError(f"{COLUMNS} is damaged: {exc}") from exc
         return passing
 
     def same_as(self, other: "Columns") -> bool:
@@ -186,12 +212,12 @@ class Columns:
             f"WHERE key = ? AND (kind, value) {sign} (?, ?) ORDER BY kind, value LIMIT 1"
         )
         found = self._database.all(query, (number, int(edge.term.kind), edge.term.value))
-        return found[0][0] if found else terms
+        return min(max(found[0][0], 0), terms) if found else terms
 
-    def _array(self, raw: Any, dtype: np.dtype[Any], limit: int) -> np.ndarray:
-        """Numbers below a limit, as they were written."""
-        is_whole = isinstance(raw, bytes) and len(raw) % dtype.itemsize == 0
-        numbers: np.ndarray = np.frombuffer(raw, dtype=dtype) if is_whole else np.full(1, limit)
-        if numbers.size and int(numbers.max()) >= limit:
-            raise IndexFormatError(f"{COLUMNS} is damaged: wanted numbers below {limit}")
-        return numbers
+    def _array(self, raw: Any, dtype: np.dtype[Any]) -> np.ndarray:
+        """Numbers as they were written."""
+        if not isinstance(raw, bytes) or len(raw) % dtype.itemsize:
+            raise IndexFormatError(
+                f"{COLUMNS} is damaged: wanted numbers of {dtype.itemsize} bytes"
+            )
+        return np.frombuffer(raw, dtype=dtype)

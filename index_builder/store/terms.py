@@ -17,7 +17,7 @@ class Kind(IntEnum):
     EMPTY = 0
     """The key is there, and holds null or []."""
     FILLED = 1
-    """It holds an object, or an array with something in it."""
+    """It holds an object, or an array with something in it that no other term tells of."""
     BOOL = 2
     NUMBER = 3
     TEXT = 4
@@ -122,7 +122,9 @@ def terms_of(metadata: Mapping[str, Any]) -> set[tuple[tuple[str, ...], Term]]:
 def _terms(value: Any) -> Iterator[Term]:
     if value is None or value == []:
         yield EMPTY
-    elif isinstance(value, list | dict):
-        yield FILLED
+        return
     elements = cast("list[Any]", value if isinstance(value, list) else [value])
-    yield from (term for element in elements if (term := term_of(element)) is not None)
+    terms = {term for element in elements if (term := term_of(element)) is not None}
+    if isinstance(value, list | dict) and terms <= {NO_TEXT}:
+        yield FILLED
+    yield from terms

@@ -132,6 +132,7 @@ def full(index, queries, **options):
     """The same by a look at everything."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(certified, "_SMALL_GALLERY", 1 << 40)
+        patch.setattr(certified, "_SMALL_PART", 1 << 40)
         return search(index, queries, **options)
 
 
@@ -200,7 +201,7 @@ def large(request, tmp_path_factory):
 @pytest.mark.parametrize("exact", [False, True])
 def test_a_large_part_answers_as_an_index_of_its_own(large, tmp_path, wanted, exact, monkeypatch):
     """Depths are small, so that both ways of searching are met before everything is looked at."""
-    monkeypatch.setattr(certified, "_SMALL_GALLERY", 50)
+    monkeypatch.setattr(certified, "_SMALL_PART", 50)
     monkeypatch.setattr(certified, "_FIRST_DEPTH", 40)
     index, planned, images, queries = large
     passing = [plan for plan in planned if passes(wanted, plan.id, plan.metadata)]
@@ -242,6 +243,7 @@ def test_a_verdict_is_that_of_the_whole_gallery_at_the_points_own_k(
     tmp_path, weight, views, monkeypatch
 ):
     monkeypatch.setattr(certified, "_SMALL_GALLERY", 30)
+    monkeypatch.setattr(certified, "_SMALL_PART", 30)
     monkeypatch.setattr(certified, "_FIRST_DEPTH", 20)
     rng = np.random.default_rng(9)
     index = seal(tmp_path, *gallery_of(rng, 150, views=views, copies=True))

@@ -76,7 +76,6 @@ def test_other_metadata_make_other_columns(tmp_path, change_of):
         ("UPDATE items SET entries = ?", "text"),
         ("DELETE FROM items WHERE ? = 0", 0),
         ("UPDATE columns SET codes = ? WHERE key = 'label'", b"\0\0"),
-        ("UPDATE columns SET codes = ? WHERE key = 'label'", b"\0\0\7"),
         ("UPDATE columns SET codes = ?", 3),
         ("UPDATE columns SET terms = ?", 10**9),
         ("UPDATE columns SET terms = ?", -5),
@@ -98,10 +97,17 @@ def test_columns_that_do_not_fit_are_refused_by_name(tmp_path, statement, value)
         opened(path).holding(("label",), [CAT])
 
 
-def test_a_code_of_a_term_that_is_no_place_finds_nothing_wrong(tmp_path):
+@pytest.mark.parametrize("code", ["text", -5, 10**9])
+def test_a_place_that_no_term_can_have_finds_something_and_no_more(tmp_path, code):
     path = write(tmp_path / "c")
-    change(path, "UPDATE terms SET code = ?", "text")
+    change(path, "UPDATE terms SET code = ?", code)
     assert opened(path).holding(("label",), [CAT]).dtype == np.bool_
+
+
+def test_many_ranges_find_what_few_do(tmp_path):
+    columns = opened(write(tmp_path / "c"))
+    many = [CAT, *(only(Term(Kind.TEXT, b"%d" % n)) for n in range(9))]
+    assert columns.holding(("label",), many).tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize(
