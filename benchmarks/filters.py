@@ -83,10 +83,11 @@ def measure_shares(index: Gallery, queries: np.ndarray, batch: int, repeats: int
     filters = {
         share: parse_filter({"must": [{"key": "lot", "range": {"lt": share}}]}) for share in WANTED
     }
-    turn = iter(range(1 << 30))
+    turns: dict[float | None, int] = {}
 
     def search(share: float | None) -> None:
-        start = next(turn) * batch % (len(queries) - batch)
+        turns[share] = turns.get(share, -1) + 1  # Each share is asked the same.
+        start = turns[share] * batch % (len(queries) - batch + 1)
         asked = [Query(vector) for vector in queries[start : start + batch]]
         part = index if share is None else FilteredIndex.of(index, filters[share], cache)
         certified_search(part, asked, lipschitz_bound=1.0, k=K)
