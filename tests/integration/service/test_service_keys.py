@@ -15,6 +15,7 @@ from paths import DOCS
 from service_helpers import StartServer, draw_picture, encode, open_client
 
 from service.app import create_app
+from service.http.auth import ADMIN_PREFIXES
 from service.keys.keys import Key, Scope, add_entry, digest_of, new_key, remove_entry
 from service.settings import Settings
 
@@ -55,7 +56,8 @@ def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def guarded(data_dir: Path, keys_file: Path) -> Iterator[httpx.Client]:
     """A service with three keys, one of them expired."""
-    with open_client(Settings(data_dir=data_dir, keys_file=keys_file)) as client:
+    settings = Settings(data_dir=data_dir, keys_file=keys_file, challenge=True)
+    with open_client(settings) as client:
         yield client
 
 
@@ -106,7 +108,7 @@ def test_every_route_answers_each_key_in_force(guarded: httpx.Client, method: st
     """What counts and times everybody is the admins' alone; the rest is whoever's has a key."""
     good = 404 if path == "/v1/examples/{name}" else 200
     assert ask(guarded, method, path, ADMIN).status_code == good
-    wanted = 403 if path == "/metrics" else good
+    wanted = 403 if path in ADMIN_PREFIXES else good
     assert ask(guarded, method, path, READER).status_code == wanted
     answer = guarded.request(method, own_path(path), headers={"X-API-Key": ADMIN})
     assert answer.status_code not in (401, 403)

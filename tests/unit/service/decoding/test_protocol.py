@@ -82,3 +82,17 @@ def test_a_crop_without_its_pixels_or_bounds_is_no_answer():
     del header["crop"]
     with pytest.raises(KeyError):
         unpack(json.dumps(header).encode(), half, 2, wants_trim=True)
+
+
+def test_pixels_come_back_as_they_were_and_only_where_they_were_wanted():
+    pixels = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    for image in (IMAGE, TRIMMED):
+        header, array = parts(replace(image, pixels=pixels))
+        given = {"wants_trim": image is TRIMMED, "wants_image": True}
+        found = unpack(json.dumps(header).encode(), array, 2, **given)
+        np.testing.assert_array_equal(found.pixels, pixels)
+        np.testing.assert_array_equal(found.input.values, image.input.values)
+        with pytest.raises(ValueError, match=r"reshape|buffer"):
+            unpack(json.dumps(header).encode(), array, 2, wants_trim=image is TRIMMED)
+        with pytest.raises(ValueError, match=r"reshape|buffer"):
+            unpack(json.dumps(header | {"height": 6}).encode(), array, 2, **given)
