@@ -183,6 +183,7 @@ def status_of(entry: IndexEntry) -> IndexStatus:
         version=index and index.version,
         size=index and index.size,
         vectors=index and index.vector_count,
+        quarantined=index and index.manifest.counts.get("quarantined", 0),
         views=list(index.manifest.view_names) if index is not None else [],
         dim=index and index.dim,
         fingerprint=index and index.manifest.model_fingerprint,

@@ -87,6 +87,9 @@ class IndexStatus(Wire):
     version: str | None = Field(description="The version that answers.")
     size: int | None
     vectors: int | None = Field(default=None, description="Vectors of all entries.")
+    quarantined: int | None = Field(
+        default=None, description="Files that the build of this version left out."
+    )
     views: list[str] = Field(default=[], description="The views that each picture was embedded in.")
     dim: int | None
     fingerprint: str | None

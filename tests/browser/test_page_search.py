@@ -1,11 +1,13 @@
 """What a person does on the page: search, read the proof, ask what survives, open a result."""
 
+import ast
 import json
 import re
 
 import httpx
 import pytest
 from browser_tools import EDITED, open_page, wait_for_answer
+from PIL import ImageOps
 from playwright.sync_api import Browser, Page, expect
 from service_helpers import draw_picture, encode
 
@@ -98,6 +100,23 @@ def test_a_link_opens_the_same_view(browser: Browser, page: Page):
     expect(page.locator(".result .title").first).to_have_text(f"Picture {EDITED}")
 
 
+def test_a_framed_copy_is_found_inside_its_borders(page: Page):
+    wait_for_answer(page)
+    page.get_by_label("Look inside plain borders too").check()
+    expect(page.get_by_text("It has no plain borders to look inside of.")).to_be_visible()
+    framed = ImageOps.expand(draw_picture(7, 100, 80), (60, 30), "white")
+    given = {"name": "framed.png", "mimeType": "image/png", "buffer": encode(framed)}
+    page.locator("input[type=file]").set_input_files(given)
+    inside = page.get_by_role("heading", name="Inside its borders")
+    expect(inside).to_be_visible()
+    first = page.locator("h3:text('Inside its borders') + .results .title").first
+    expect(first).to_have_text("Picture 7")
+    page.locator("#noise").fill("390")
+    expect(page.locator(".result.faded")).to_have_count(20)
+    first.click()
+    expect(page.get_by_role("dialog")).to_contain_text("Picture 7")
+
+
 def test_json_curl_and_python_are_those_of_the_question(page: Page, url: str):
     wait_for_answer(page)
     page.get_by_label("Results", exact=True).fill("3")
@@ -113,6 +132,19 @@ def test_json_curl_and_python_are_those_of_the_question(page: Page, url: str):
     assert said["curl"] == f"curl -s -F 'image=@\"a-smaller.png\"' -F 'k=3' '{url}v1/search'"
     compile(said["Python"], "page", "exec")
     assert '"k":3' in said["Python"]
+
+
+def test_the_python_of_each_kind_of_question_is_python(page: Page, url: str):
+    wait_for_answer(page)
+    page.get_by_label("Search until each proof is the largest").check()
+    page.goto(f'{page.url}&filter={{"must":[]}}')
+    for question in (page.url, f"{url}?item=folder%2Fp05&require_exact=true"):
+        page.goto(question)
+        wait_for_answer(page)
+        page.get_by_role("button", name="Python", exact=True).click()
+        text = page.locator("dialog pre").inner_text()
+        free = {name.id for name in ast.walk(ast.parse(text)) if isinstance(name, ast.Name)}
+        assert free <= {"httpx", "json", "Path", "open", "print", "answer", "result"}, text
 
 
 def test_a_click_opens_the_item_and_escape_goes_back_to_the_result(page: Page):

@@ -38,6 +38,7 @@ export function createControls({ limits, indexes }, onChange) {
     field("Largest distance", el("input", { type: "number", name: "max_distance", min: 0, max: 2, step: "any", placeholder: "any", value: now.max_distance ?? "" })),
     points.length > 0 && field("Copy, or no copy", choice("operating_point", [["", "not asked"], ...points], now.operating_point ?? "")),
     el("label", { class: "check" }, el("input", { type: "checkbox", name: "require_exact", checked: Boolean(now.require_exact) }), "Search until each proof is the largest"),
+    el("label", { class: "check" }, el("input", { type: "checkbox", name: "trim", checked: Boolean(now.trim) }), "Look inside plain borders too"),
   ];
   const sheet = el("div", { id: "options", role: "group", "aria-labelledby": "options-title", popover: "auto", onchange: changed },
     el("h3", { id: "options-title" }, "Options"), fields);

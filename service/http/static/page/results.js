@@ -43,7 +43,7 @@ function card(api, result, answer, onOpen) {
     {},
     el(
       "button",
-      { type: "button", class: "result", "data-id": result.id, onclick: () => onOpen(result) },
+      { type: "button", class: "result", "data-id": result.id, "data-levels": levels ?? Infinity, onclick: () => onOpen(result) },
       el("span", { class: "picture" }, thumbnail(api, path)),
       el("span", { class: "title" }, titleOf(result)),
       el(

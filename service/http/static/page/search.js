@@ -103,7 +103,7 @@ export function mountSearch(root, context, signal) {
     const timer = setTimeout(() => (slow.hidden = false), SLOW_MS);
     try {
       const file = asked.item ?? new File([asked.blob], asked.name);
-      const answer = await api.search(file, asked.item ? options : { ...options, include_input: true });
+      const answer = await api.search(file, asked.item ? { ...options, trim: null } : { ...options, include_input: true });
       if (asked === picture) render(answer, options, asked);
     } catch (problem) {
       if (asked === picture) failed(problem, run);
@@ -134,10 +134,19 @@ export function mountSearch(root, context, signal) {
         if (isNew) write({ noise: levels ? levels.toFixed(2) : null });
       },
     });
-    area.replaceChildren(line, ...(slider ? [slider.node] : []), grid);
+    area.replaceChildren(line, ...(slider ? [slider.node] : []), ...insideBorders(answer, options), grid);
     slider?.show();
     const again = answer.results.find(({ id }) => id === read().open);
     if (again) shown(again);
+  }
+
+  // The second answer, of what is inside plain borders, above the one of the picture as it came.
+  function insideBorders(answer, options) {
+    if (!answer.trimmed) return [];
+    if (!answer.trimmed.results) return [el("p", { class: "quiet" }, "It has no plain borders to look inside of.")];
+    const inside = { ...answer, ...answer.trimmed };
+    const open = ({ id }) => openItem(context, { id, options: { index: options.index ?? "default" }, searchItem });
+    return [el("h3", {}, "Inside its borders"), resultGrid(api, inside, open), el("h3", {}, "With its borders")];
   }
 
   function unfilter() {

@@ -21,17 +21,18 @@ export function curlOf(picture, options, hasKey) {
   return `curl -s${key} ${[inForm(picture.name), ...fields].map((field) => `-F ${quoted(field)}`).join(" ")} ${url}`;
 }
 
-// JSON's texts and numbers are Python's too.
+// JSON's texts and numbers are Python's too; its true is not.
 export function pythonOf(picture, options, hasKey) {
   const set = Object.fromEntries(setOptions(options));
   const question = picture.item
-    ? `    json=${JSON.stringify({ item: picture.item, ...set })},`
+    ? `    json=json.loads(${JSON.stringify(JSON.stringify({ item: picture.item, ...set }))}),`
     : [
         `    files={"image": Path(${JSON.stringify(picture.name)}).open("rb")},`,
-        Object.keys(set).length > 0 && `    data=${JSON.stringify(Object.fromEntries(Object.entries(set).map(([name, value]) => [name, typeof value === "object" ? JSON.stringify(value) : value])))},`,
+        Object.keys(set).length > 0 && `    data=${JSON.stringify(Object.fromEntries(Object.entries(set).map(([name, value]) => [name, typeof value === "object" || value === true ? JSON.stringify(value) : value])))},`,
       ].filter(Boolean).join("\n");
   return [
     "# pip install httpx",
+    picture.item && "import json",
     hasKey && "import os",
     !picture.item && "from pathlib import Path",
     "",
@@ -45,7 +46,7 @@ export function pythonOf(picture, options, hasKey) {
     `for result in answer["results"]:`,
     `    print(result["id"], result["distance"], result["certified_radius"])`,
   ]
-    .filter((line) => line !== false)
+    .filter((line) => typeof line === "string")
     .join("\n");
 }
 

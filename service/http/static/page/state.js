@@ -1,6 +1,6 @@
 // What the address holds, so that a link opens the same view again.
 
-const NAMES = ["view", "index", "k", "max_distance", "operating_point", "require_exact", "filter", "example", "item", "open", "noise"];
+const NAMES = ["view", "index", "k", "max_distance", "operating_point", "require_exact", "trim", "filter", "example", "item", "open", "noise"];
 
 export function read() {
   const given = new URLSearchParams(location.search);
@@ -27,7 +27,7 @@ export function asked({ index, k, max_distance, operating_point, filter }) {
 
 // What a search is asked for, of what the address holds.
 export function searchOptions() {
-  const { index, k, max_distance: distance, operating_point, require_exact, filter } = read();
+  const { index, k, max_distance: distance, operating_point, require_exact, trim, filter } = read();
   const number = (text) => (text ? Number(text) : null);
   return {
     index,
@@ -35,6 +35,7 @@ export function searchOptions() {
     max_distance: number(distance),
     operating_point,
     require_exact: require_exact ? true : null,
+    trim: trim ? true : null,
     filter: parsed(filter),
   };
 }

@@ -2,7 +2,6 @@
 
 import { el } from "./dom.js";
 import { bar, l2Of, levelsAt, place, ruler, shown } from "./scale.js";
-import { radiusInLevels } from "./results.js";
 
 const STEPS = 400;
 const PARTS = [
@@ -29,10 +28,9 @@ export function survivalSlider(answer, area, { start, onNoise }) {
     input.setAttribute("aria-valuetext", text);
     area.style.setProperty("--noise", place(levels));
     area.classList.toggle("noisy", levels > 0);
-    const cards = area.querySelectorAll(".result[data-id]");
-    answer.results.forEach((result, at) =>
-      cards[at]?.classList.toggle("faded", levels > 0 && !survives(radiusInLevels(result), levels)),
-    );
+    for (const card of area.querySelectorAll("[data-levels]")) {
+      card.classList.toggle("faded", levels > 0 && !survives(Number(card.dataset.levels), levels));
+    }
     PARTS.forEach(([name, text], at) => {
       const holds = survives(answer.certificate[name], l2);
       marks[at].className = holds ? "holds" : "open";
