@@ -1,4 +1,4 @@
-"""One browser a session, and one service over a small gallery, with examples."""
+"""One browser a file, and one service over a small gallery, with examples."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +13,9 @@ from service_helpers import open_client
 from service.settings import Settings
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    # Not for the session: Playwright keeps an event loop in this thread, where others run theirs.
     with open_browser() as opened:
         yield opened
 
