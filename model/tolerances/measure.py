@@ -100,7 +100,8 @@ class Measurement:
         radius: strict radius of the statement for it, l2 in [0, 1] units; inf: nothing can
             change it.
         families: names, of FAMILIES.
-        chain: passes of the network that may be spent on further centers, all families together.
+        chain: passes of the network that may be spent on further centers, shared out evenly among
+            the families: tables would have used all before the first picture is outside.
         radius_of: embeds and asks.
         cpu_s: CPU seconds of the calling thread that may be spent, looked at between members.
 
@@ -123,7 +124,9 @@ class Measurement:
         self.ends: dict[tuple[str, int], End] = {}
         self._pixels, self._limit = pixels, largest_square(radius)
         self._families, self._radius_of = families, radius_of
-        self._passes, self._cpu_s = chain, cpu_s
+        self._cpu_s = cpu_s
+        each, more = divmod(chain, max(1, len(families)))
+        self._passes = {name: each + (place < more) for place, name in enumerate(families)}
         self._walks: deque[Iterator[None]] = deque()
         begun = time.thread_time()
         self._counts = count_values(pixels)
@@ -158,18 +161,19 @@ class Measurement:
         if name in TABLE_FAMILIES:
             for step in (-1, 1):
                 end = self.ends[name, step] = End(limit=self._limit)
-                self._walks.append(self._walk_tables(TABLE_FAMILIES[name], step, end))
+                self._walks.append(self._walk_tables(name, step, end))
         elif is_measurable(self._pixels):
             end = self.ends[name, -1] = End(limit=self._limit)
-            self._walks.append(self._walk_pictures(PICTURE_FAMILIES[name], end))
+            self._walks.append(self._walk_pictures(name, end))
 
-    def _walk_tables(self, family: TableFamily, step: int, end: End) -> Iterator[None]:
+    def _walk_tables(self, name: str, step: int, end: End) -> Iterator[None]:
         """Prove one side of a family, one center a step."""
+        family = TABLE_FAMILIES[name]
         last = family.parameters.size - 1 if step > 0 else 0
         at = end.at = family.reach(self._counts, family.identity, step, end.limit)
         share = _FAR
         yield
-        while at != last and self._take_pass(end):
+        while at != last and self._take_pass(name, end):
             center = family.reach(self._counts, at, step, share * share * end.limit)
             center = at + step if center == at else center
             table = family.table_at(center)
@@ -184,8 +188,9 @@ class Measurement:
             yield
         end.is_complete = True
 
-    def _walk_pictures(self, family: PictureFamily, end: End) -> Iterator[None]:
+    def _walk_pictures(self, name: str, end: End) -> Iterator[None]:
         """Prove a family member by member."""
+        family = PICTURE_FAMILIES[name]
         center = self._pixels
         end.at = family.identity(self._pixels.shape[1])
         for parameter, picture in family.members(self._pixels):
@@ -193,7 +198,7 @@ class Measurement:
             if not is_within and center is not self._pixels:
                 is_within = squared_pixel_distance(center, picture) <= end.limit
             if not is_within:
-                if not self._take_pass(end):
+                if not self._take_pass(name, end):
                     break
                 limit = largest_square(self._radius_of(picture, None))
                 if limit < 0:
@@ -203,9 +208,10 @@ class Measurement:
             yield
         end.is_complete = True
 
-    def _take_pass(self, end: End) -> bool:
-        if self.passes >= self._passes:
+    def _take_pass(self, name: str, end: End) -> bool:
+        if self._passes[name] == 0:
             return False
+        self._passes[name] -= 1
         end.passes += 1
         return True
 

@@ -33,9 +33,9 @@ class ToleranceOptions(AskedOptions):
         default=0,
         ge=0,
         le=MOST_PASSES,
-        description="Passes of the network that may be spent on further centers, all families "
-        "together: edited copies of the image for which the same statement came out, whose own "
-        "radii carry each range further.",
+        description="Passes of the network that may be spent on further centers, shared out evenly "
+        "among the families: edited copies of the image for which the same statement came out, "
+        "whose own radii carry each range further.",
     )
     families: str = Field(
         default=",".join(_NAMES),
