@@ -133,7 +133,7 @@ def server(workspace: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = clean(workspace) | {"LIPSIM_PORT": str(port)}
+    environment = clean(workspace) | {"LIPSIM_PORT": str(port), "LIPSIM_CHALLENGE": "true"}
     process = Forked(run_module, "service", environment=environment, folder=workspace)
     address = f"http://127.0.0.1:{port}"
     try:

@@ -19,6 +19,7 @@ from schemathesis.transport.serialization import Binary
 MOST_HOSTILE_BYTES = 1_000_000
 FILTER = {"must_not": [{"key": "label", "match": {"any": ["x", 1, True]}}]}
 ITEMS = ("p07.jpg", "p07-again.jpg", "p31.jpg")
+EXAMPLE = "example.png"
 
 VALID = st.integers(0, 499).map(valid_file)
 DAMAGED = st.builds(damage, VALID, st.integers(0, 2**32))
@@ -66,7 +67,8 @@ def tamed_cases(draw: st.DrawFn, operation: Any) -> schemathesis.Case:
         body.pop(name, None)
         case.query.pop(name, None)
     if "name" in case.path_parameters:
-        case.path_parameters["name"] = "default"
+        is_example = operation.path.startswith("/v1/examples")
+        case.path_parameters["name"] = EXAMPLE if is_example else "default"
     for given in (body, case.query):
         if given.get("filter") and draw(st.integers(0, 3)):
             is_json = given is body and case.media_type == "application/json"

@@ -70,7 +70,9 @@ def ask(client: httpx.Client, method: str, path: str, key: str | None, **how: An
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     url = own_path(path)
     query = "?id=p05.jpg" if url.endswith(("/item", "/thumbnail")) else ""
-    if method == "POST":
+    if path.endswith("/list"):
+        how["json"] = {}
+    elif method == "POST":
         names = ("image_a", "image_b") if "similarity" in path else ("image",)
         how["files"] = dict.fromkeys(names, PNG)
     return client.request(method, url + query, headers=headers, **how)

@@ -15,7 +15,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from paths import DOCS
-from schema_cases import own_cases, register_images, tamed_cases
+from schema_cases import EXAMPLE, own_cases, register_images, tamed_cases
 from schema_ledger import LEDGER, Ledger
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from service_helpers import Server, start_process
+from service_helpers import Server, draw_picture, start_process
 
 from service.keys.keys import Key, Scope, add_entry, digest_of
 
@@ -90,7 +90,8 @@ def served(
     for key, scope in ((READER, Scope.READ), (ADMIN, Scope.ADMIN)):
         entry = Key(name=scope.value, scope=scope, sha256=digest_of(key.encode()))
         add_entry(folder / "keys.json", entry)
-    keys = {"keys_file": folder / "keys.json", "challenge": True}
+    draw_picture(0).save(folder / EXAMPLE)
+    keys = {"keys_file": folder / "keys.json", "challenge": True, "examples_dir": folder}
     server = start_process(data_dir, folder / "server.log", keys)
     try:
         server.wait_ready()

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from service_helpers import ABSENT, draw_picture, encode, open_client
-from test_service_docs import CURLS, read_curl
 from typer.testing import CliRunner
 
 from index_builder.__main__ import app
@@ -200,17 +199,6 @@ def test_a_verdicts_radius_is_the_angle_left_to_the_threshold(judging: httpx.Cli
     expected = answer["query"]["embedding_norm"] * np.sin(min(abs(turn), np.pi / 2)) / scale
     assert first["match_radius"] <= expected
     assert first["match_radius"] == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("line", [line for line in CURLS if "operating_point" in line])
-def test_the_page_of_the_interface_shows_lines_that_work(
-    judging: httpx.Client, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    (tmp_path / "query.jpg").write_bytes(encode(draw_picture(8), "JPEG"))
-    monkeypatch.chdir(tmp_path)
-    response = judging.request(**read_curl(line))
-    assert response.status_code == 200, response.text
-    assert response.json()["results"][0]["match"] is True
 
 
 def test_a_verdict_is_still_given_after_the_index_has_changed_and_says_that_it_is_stale(

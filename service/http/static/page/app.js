@@ -84,6 +84,7 @@ document.querySelector("nav").addEventListener("click", (event) => {
 });
 window.addEventListener("popstate", () => {
   const { view = "search" } = read();
+  document.querySelectorAll("dialog[open]").forEach((one) => one.close());
   if (context && view !== shownView) show();
 });
 document.getElementById("key").addEventListener("click", () => {

@@ -18,9 +18,9 @@ const STEPS = 80; // Of a twentieth of the radius each.
 export function verdict(moved, radius, held) {
   if (radius === null) return held ? "Nothing can take its place: it held, as it must." : "It broke, and must not have. Please report this.";
   if (moved < radius) {
-    return held ? "Inside the proof: the answer held, as it must." : "Inside the proof, and it broke. That must not happen: please report it.";
+    return held ? "Inside the proof: this result stayed in the answer, as it must." : "Inside the proof, and it broke. That must not happen: please report it.";
   }
-  const far = radius > 0 ? `${(Math.floor((10 * moved) / radius) / 10).toFixed(1)} x the radius` : "nothing was proved";
+  const far = radius > 0 ? `${(Math.floor((100 * moved) / radius) / 100).toFixed(2)} x the radius` : "nothing was proved";
   return `Outside: ${far}, and it ${held ? "held all the same" : "broke"}. No promise was made here.`;
 }
 
@@ -71,7 +71,7 @@ function bench(context, subject) {
   const random = button("Random noise", () => attempt(() => randomly(pixels, budget())), { class: "main" });
   const buttons = [random];
   if (context.service.limits.challenge) {
-    buttons.push(button("Worst noise we can find", () => attempt(() => worst(context.api, subject, budget())), { class: "main" }));
+    buttons.push(button("Worst noise we can find", () => attempt(() => worst(context.api, subject, budget()), "Looking for the worst noise: up to half a minute"), { class: "main" }));
   }
 
   function budget() {
@@ -80,15 +80,15 @@ function bench(context, subject) {
 
   function showBudget() {
     const share = radius ? `${((input.value * 4) / STEPS).toFixed(2)} x the radius · ` : "";
-    const text = `${share}${shown(levelsOf(budget(), pixels))} of 255 levels · l2 ${budget().toFixed(1)}`;
+    const text = `${share}${levelsOf(budget(), pixels).toFixed(2)} of 255 levels · l2 ${budget().toFixed(1)}`;
     said.textContent = text;
     input.setAttribute("aria-valuetext", text);
   }
 
   // `make` gives the moved pixels; they are measured after rounding, and sent as they are.
-  async function attempt(make) {
+  async function attempt(make, doing = "Asking again") {
     buttons.forEach((one) => (one.disabled = true));
-    outcome.replaceChildren(el("p", { class: "quiet" }, "Asking again"));
+    outcome.replaceChildren(el("p", { class: "quiet" }, doing));
     try {
       const moved = await make();
       const far = distance(pixels, moved);
@@ -104,7 +104,7 @@ function bench(context, subject) {
       );
       say(text);
     } catch (problem) {
-      failed(problem, outcome, () => attempt(make));
+      failed(problem, outcome, () => attempt(make, doing));
     } finally {
       buttons.forEach((one) => (one.disabled = false));
     }
@@ -124,7 +124,8 @@ function bench(context, subject) {
 function proofOf(radius, pixels) {
   if (radius === null) return "No noise can push this result out.";
   if (radius === 0) return "Nothing is proved of this result.";
-  return `Proved against any noise below ${shown(levelsOf(radius, pixels))} of 255 levels.`;
+  const levels = Math.floor(100 * levelsOf(radius, pixels)) / 100;
+  return `That this result stays among those shown is proved against any noise below ${levels.toFixed(2)} of 255 levels.`;
 }
 
 function randomly(pixels, l2) {

@@ -35,7 +35,7 @@ export function mountBrowse(root, context) {
     service.indexes.map((one) => el("option", { value: one.name, selected: one.name === name }, one.name)));
   const filter = createFilter(again);
   root.append(
-    el("div", { class: "pair" }, el("h2", {}, index?.size != null ? plural(index.size, "picture") : name),
+    el("div", { class: "pair" }, el("h2", {}, index?.size != null ? `${plural(index.size, "picture")} in the index` : name),
       service.indexes.length > 1 && el("label", { class: "field" }, el("span", {}, "Index"), choice)),
     index?.version != null && aboutIndex(index), filter.node, list, end);
 
@@ -64,10 +64,12 @@ export function mountBrowse(root, context) {
       const page = await api.items(name, PAGE, after, filter.value());
       context.answered(page.index);
       filter.learn(page.items);
+      const shown = list.children.length;
       list.append(...page.items.map((item) =>
         el("li", {}, el("button", { type: "button", class: "result", "data-id": item.id, onclick: () => open(item.id) },
           el("span", { class: "picture" }, thumbnail(api, item.thumbnail)),
           el("span", { class: "title" }, titleOf(item))))));
+      if (after) list.children[shown]?.querySelector("button").focus();
       const none = list.children.length === 0 && el("p", { class: "notice" }, filter.value() ? "No picture passes the filter." : "This index is empty.");
       end.replaceChildren(...[none, page.next && button("More", () => more(page.next), { class: "main" })].filter(Boolean));
     } catch (problem) {

@@ -36,7 +36,7 @@ export function mountCompare(root, { api, service }, signal) {
   const answer = el("div", { "aria-live": "polite" }, el("p", { class: "quiet" }, "Two pictures are needed."));
   const figure = el("div", { class: "pair-answer", hidden: true },
     el("div", { class: "scale" }, line, scale),
-    el("div", { class: "pair" }, el("label", { for: "threshold", class: "strong" }, "They match up to distance"), saidThreshold),
+    el("div", { class: "pair" }, el("label", { for: "threshold", class: "strong" }, "They match up to distance (a limit of yours: 0.3 is a beginning)"), saidThreshold),
     threshold,
     el("div", { class: "pair" }, el("label", { for: "epsilon", class: "strong" }, "Noise on the first picture"), saidNoise),
     el("div", { class: "scale" }, noise, ruler()));

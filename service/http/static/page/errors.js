@@ -55,7 +55,7 @@ export function problemPanel(problem, { limits, retry } = {}) {
     { class: "problem", role: "alert" },
     el("p", { class: "strong" }, what),
     more && el("p", {}, more),
-    problem.detail !== problem.title && problem.detail !== problem.code && el("p", { class: "quiet" }, problem.detail),
+    ![problem.title, problem.code, what].includes(problem.detail) && el("p", { class: "quiet" }, problem.detail),
     waits && el("p", {}, countdown(problem.retryAfter, retry)),
     el("p", { class: "quiet" }, "Code ", el("code", {}, problem.code), retry && !waits && [" · ", button("Try again", retry, { class: "link" })]),
   );

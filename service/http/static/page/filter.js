@@ -25,6 +25,7 @@ export function createFilter(onChange) {
   const node = el("div", { class: "filter", hidden: true },
     el("label", { class: "field" }, el("span", {}, "Only with"), key),
     el("label", { class: "field" }, el("span", {}, "equal to"), value),
+    el("p", { class: "quiet" }, "Of the pictures listed so far; more pictures bring more values."),
     button("Add", () => set([...clauses, { key: path(key.value), match: { value: JSON.parse(value.value) } }]), { class: "main" }),
     chips);
 

@@ -11,6 +11,9 @@ import { write } from "./state.js";
 
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
 
+// Of numbers that were proved: rounded, and never upwards.
+const floored = (value) => (value == null ? value : Math.floor(1e4 * value) / 1e4);
+
 function fields(pairs) {
   const list = el("dl", { class: "fields" });
   for (const [name, value] of pairs) {
@@ -30,12 +33,12 @@ function ofResult(result) {
     fields([
       ["rank", result.rank],
       ["distance", result.distance.toFixed(4)],
-      ["certified radius (l2)", result.certified_radius],
-      ["the largest that can be proved", result.exact ? "yes" : "not known"],
-      ["margin", result.margin],
+      ["certified radius (l2)", floored(result.certified_radius)],
+      ["perhaps more could be proved", result.exact ? "no" : "yes"],
+      ["margin", floored(result.margin)],
       ["view", result.view],
       ["verdict", result.match === null ? null : result.match ? "match" : "no match"],
-      ["verdict holds below (l2)", result.match_radius],
+      ["verdict holds below (l2)", floored(result.match_radius)],
     ]),
   );
 }
@@ -63,6 +66,7 @@ export async function openItem(context, { id, result = null, answer = null, aske
     }
   }
   function show(item) {
+    drawer.querySelector("h2").textContent = titleOf(item);
     const metadata = Object.entries(item.metadata);
     const search = () => {
       drawer.close();

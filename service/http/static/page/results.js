@@ -2,7 +2,7 @@
 
 import { el } from "./dom.js";
 import { thumbnail } from "./pictures.js";
-import { bar, inWords, levelsOf } from "./scale.js";
+import { bar, inWords, levelsOf, shown } from "./scale.js";
 
 export const titleOf = ({ id, metadata }) =>
   typeof metadata?.title === "string" && metadata.title.trim() ? metadata.title : id;
@@ -29,7 +29,7 @@ function verdict(result, query) {
     "span",
     { class: "verdict" },
     el("span", { class: "strong" }, result.match ? "match" : "no match"),
-    el("span", { class: "unseen" }, levels ? `, which noise below ${levels.toFixed(1)} levels cannot flip` : ", nothing proved"),
+    el("span", { class: "unseen" }, levels ? `, which noise below ${shown(levels)} levels cannot flip` : ", nothing proved"),
     bar(levels, { small: true }),
   );
 }

@@ -14,12 +14,13 @@ export const l2Of = (levels, { width, height }) => (levels / 255) * Math.sqrt(3 
 export function shown(levels) {
   const digits = levels >= 1 ? 1 : levels >= 0.1 ? 2 : 3;
   const floored = Math.floor(levels * 10 ** digits) / 10 ** digits;
-  return floored === 0 && levels > 0 ? levels.toExponential(0) : floored.toFixed(digits);
+  return floored === 0 && levels > 0 ? "less than 0.001" : floored.toFixed(digits);
 }
 
 export function inWords(levels) {
   if (levels === null) return "stays in the answer under any noise: nothing can take its place";
   if (levels === 0) return "nothing proved";
+  if (levels < 0.001) return "proved against hardly any noise: less than 0.001 of 255 levels";
   return `stays in the answer under any noise below ${shown(levels)} of 255 levels`;
 }
 

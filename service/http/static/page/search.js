@@ -62,17 +62,20 @@ export function mountSearch(root, context, signal) {
 
   // What the address asks for; without anything, the first example.
   async function open() {
+    const before = picture;
+    const isChosen = () => picture !== before; // Another picture, while this one was on its way.
     const { index = "default", item, example: name = service.examples[0] } = read();
     if (item) {
       const blob = await api.picture(api.thumbnailOf(index, item)).catch(() => null);
-      return take({ item, blob, name: item });
+      return isChosen() ? undefined : take({ item, blob, name: item });
     }
     if (!name) return clear();
     area.replaceChildren(skeleton(service.limits.default_k));
     try {
-      await take({ blob: await api.example(name), name, example: name });
+      const blob = await api.example(name);
+      if (!isChosen() && (read().example ?? service.examples[0]) === name) await take({ blob, name, example: name });
     } catch (problem) {
-      failed(problem, open);
+      if (!isChosen()) failed(problem, open);
     }
   }
 
@@ -90,6 +93,7 @@ export function mountSearch(root, context, signal) {
     if (wasReplaced(problem)) return;
     if (!(problem instanceof Problem)) throw problem;
     area.removeAttribute("aria-busy");
+    showInput(null);
     area.replaceChildren(problemPanel(problem, { limits: service.limits, retry }));
   }
 

@@ -14,10 +14,11 @@ export function answerInWords(answer) {
   const searched = `${plural(index.matching ?? index.items ?? index.size, "picture")} searched exactly in ${Math.max(1, Math.round(times.total))} ms.`;
   if (results.length === 0) return searched;
   if (query.item) return `${searched} The query is the index's own row: it has no pixels, so nothing is proved of noise.`;
+  const verdicts = answer.operating_point ? "" : " Whether any of these is a copy of yours is for you to judge: no verdict was asked for.";
   const first = proved(certificate.top1_radius, query);
   const set = proved(certificate.set_radius, query);
   const one = first ? `The first result is proved ${first}` : "Nothing is proved of the first result";
-  if (results.length === 1) return `${searched} ${one}.`;
+  if (results.length === 1) return `${searched} ${one}.${verdicts}`;
   const rest = set ? `the set of ${results.length} ${set.replace("against noise ", "")}` : `of the set of ${results.length} nothing is proved`;
-  return `${searched} ${one}; ${rest}.`;
+  return `${searched} ${one}; ${rest}.${verdicts}`;
 }
