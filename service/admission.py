@@ -35,6 +35,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
+from anyio import CapacityLimiter
+
 from service.errors import RETRY_AFTER_S, OverloadedError
 
 # Departures that the speed is taken from, at most so many and so old.
@@ -133,6 +135,8 @@ class Admission:
         self.challenging = Slots(1, "for an attack is in work")
         self.measuring = Slots(workers, "for tolerances are in work")
         self.bodies = ByteBudget(max_body_bytes)
+        # Pages of items are made one at a time: they take Python's time, and searches need it.
+        self.listing = CapacityLimiter(1)
         self.is_draining = False
 
     def early_refusal_s(self, method: bytes) -> int | None:

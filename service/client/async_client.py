@@ -68,6 +68,7 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._retries, self._longest_wait_s = retries, longest_wait_s
+        self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             base_url=url,
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
@@ -210,8 +211,14 @@ class AsyncClient:
         attempt = 0
         while True:
             try:
-                response = await self._http.request(method, path, **parts)
-            except httpx.TransportError as error:
+                # httpx bounds each wait, and a server that drips would never be given up.
+                async with asyncio.timeout(self._timeout_s):
+                    response = await self._http.request(method, path, **parts)
+            except TimeoutError:
+                late = httpx.ReadTimeout(f"no whole answer in {self._timeout_s:g} s")
+                late.request = self._http.build_request(method, path)
+                failure = no_answer(late)
+            except httpx.RequestError as error:
                 failure = no_answer(error)
             else:
                 if response.is_success:

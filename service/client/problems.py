@@ -54,6 +54,8 @@ def refused(response: httpx.Response) -> ProblemError:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         problem = foreign_answer(response, "without a problem document").problem
+    # What came counts, whatever the document says of it.
+    problem = problem.model_copy(update={"status": response.status_code})
     return ProblemError(problem, _seconds(response.headers.get("retry-after")))
 
 
@@ -63,7 +65,7 @@ def foreign_answer(response: httpx.Response, why: str) -> ProblemError:
     return _error("Not an answer of this service", response.status_code, "foreign_answer", detail)
 
 
-def no_answer(error: httpx.TransportError) -> ProblemError:
+def no_answer(error: httpx.RequestError) -> ProblemError:
     """The error of a request that was not answered at all."""
     late = isinstance(error, httpx.TimeoutException)
     code = "client_timeout" if late else "no_answer"
@@ -84,7 +86,7 @@ def _seconds(header: str | None) -> float | None:
         return float(header)
     try:
         until = parsedate_to_datetime(header)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if until.tzinfo is None:
         until = until.replace(tzinfo=UTC)

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import ByteBudget
 from service.errors import BodyTimeoutError, BodyTooLargeError
-from service.http.route_specs import SPECS, reading
+from service.http.route_specs import spec_of
 
 # How long a refused client may go on sending before we hang up: closing at once would reset the
 # connection, and most clients would never see why.
@@ -118,8 +118,7 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        spec = SPECS.get(scope["path"]) or reading()  # An unknown path: one image at most.
-        limit = spec.max_body_bytes(
+        limit = spec_of(scope["path"]).max_body_bytes(
             headers.get("content-type", ""), self.max_image_bytes, self.max_batch_bytes
         )
         body = CountedBody(

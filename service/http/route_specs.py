@@ -1,5 +1,6 @@
 """What each route takes and answers: said once, for its reader, body limit and OpenAPI document."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -46,6 +47,8 @@ class RouteSpec(Generic[OptionsT]):
         """Bytes that a body may have: its images, encoded, and some room; a batch has its own."""
         if self.most:
             return max_batch_bytes
+        if not self.images and self.options is not Options:
+            return _OVERHEAD_BYTES
         is_json = content_type.split(";", 1)[0].strip().lower() == "application/json"
         image_bytes = 4 * ((max_image_bytes + 2) // 3) if is_json else max_image_bytes
         return max(1, len(self.images)) * image_bytes + _OVERHEAD_BYTES
@@ -114,6 +117,16 @@ LIST_ITEMS = RouteSpec(
 _ITEM = reading(
     "invalid_parameter", "index_not_found", "item_not_found", "not_ready", "index_unavailable"
 )
+
+_LIST_PATH = re.compile(r"/v1/indexes/[^/]*/items/list")
+
+
+def spec_of(path: str) -> RouteSpec[Any]:
+    """What a request to this path takes; to an unknown path, nothing."""
+    if _LIST_PATH.fullmatch(path):
+        return LIST_ITEMS
+    return SPECS.get(path) or reading()
+
 
 SPECS: dict[str, RouteSpec[Any]] = {
     "/v1/search": SEARCH,

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Annotated, Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response
 
@@ -83,7 +84,7 @@ async def items(name: str, service: Service, after: After = "", limit: Limit = 1
             found = index.items.page(after, limit + 1)
             return _page(name, found, limit, build_index(index))
 
-    return json_response(await asyncio.to_thread(work))
+    return json_response(await to_thread.run_sync(work, limiter=service.parts.admission.listing))
 
 
 @router.post(
@@ -91,8 +92,9 @@ async def items(name: str, service: Service, after: After = "", limit: Limit = 1
 )
 async def matching_items(request: Request, name: str, service: Service) -> Response:
     """As `GET .../items`, with the members in the body and a filter among them."""
-    engine = service.need_indexes().engine
-    options = (await read_upload(request, LIST_ITEMS)).options
+    engine, admission = service.need_indexes().engine, service.parts.admission
+    with admission.receiving.take():
+        options = (await read_upload(request, LIST_ITEMS)).options
     wanted = parse_filter({} if options.filter is None else options.filter)
 
     def work() -> ItemPage:
@@ -101,7 +103,8 @@ async def matching_items(request: Request, name: str, service: Service) -> Respo
             found = part.page(options.after, options.limit + 1)
             return _page(name, found, options.limit, build_index(part))
 
-    return json_response(await asyncio.to_thread(work))
+    with admission.working.take():
+        return json_response(await to_thread.run_sync(work, limiter=admission.listing))
 
 
 @router.get(

@@ -84,8 +84,8 @@ async def example(name: str, service: Service) -> Response:
 def _examples(service: Lifecycle) -> dict[str, Path]:
     """The pictures in the operator's folder, by name: a request never becomes a path."""
     folder = service.parts.settings.examples_dir
-    found = [] if folder is None else sorted(folder.iterdir())
-    return {path.name: path for path in found if path.suffix.lower() in _PICTURES}
+    found = sorted(folder.iterdir()) if folder is not None and folder.is_dir() else []
+    return {p.name: p for p in found if p.suffix.lower() in _PICTURES and p.is_file()}
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -21,6 +21,7 @@ class ChallengeOptions(AskedOptions):
     budget: Annotated[float, PlainNumber] = Field(
         default=1.0,
         gt=0,
+        le=10_000,
         allow_inf_nan=False,
         description="l2 change of the uploaded pixels (values in [0, 1]) that the attack may make.",
     )

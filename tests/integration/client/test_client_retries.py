@@ -1,9 +1,10 @@
 """What is sent again, when, and what never is; against real sockets."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -172,3 +173,44 @@ def test_a_real_quota_slows_down_and_refuses_nothing(data_dir: Path):
             found = list(client.search_many([QUERY] * 6, concurrency=2, k=1))
         assert all(one.answer is not None for one in found)
         assert time.monotonic() - begun >= 1.0
+
+
+def test_the_status_is_the_one_that_came_whatever_the_document_says():
+    said = b'{"type": "x", "title": "x", "status": 503, "code": "x", "detail": "x"}'
+    with answering((400, {}, said)) as script, Client(script.url) as client:
+        with pytest.raises(ProblemError) as error:
+            list(client.items())
+        assert (error.value.status, len(script.times)) == (400, 1)
+
+
+def test_what_cannot_be_unpacked_is_a_problem():
+    damaged = (200, {"Content-Encoding": "gzip"}, b"no gzip")
+    with (
+        answering(damaged) as script,
+        Client(script.url, retries=0) as client,
+        pytest.raises(ProblemError, match="no_answer"),
+    ):
+        list(client.items())
+
+
+def test_a_server_that_drips_is_given_up():
+    given_up = threading.Event()
+
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+            while not given_up.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with (
+            Client(url, timeout_s=0.5, retries=0) as client,
+            pytest.raises(ProblemError, match="client_timeout"),
+        ):
+            list(client.items())
+        given_up.set()
+        thread.join()

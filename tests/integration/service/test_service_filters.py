@@ -276,3 +276,21 @@ def test_a_tolerance_is_about_the_answer_with_the_filter(client):
         assert statement["id"] == first["id"]
         assert statement["radius"] == pytest.approx(first["certified_radius"], rel=1e-6)
         assert answer.json()["index"]["matching_ids"] == len(listed(client, RED))
+
+
+def test_a_list_takes_no_body_of_a_picture_s_size(client):
+    url = "/v1/indexes/default/items/list"
+    large = client.post(url, json={"after": "x" * 100_000})
+    assert (large.status_code, large.json()["code"]) == (413, "body_too_large")
+
+
+def test_lists_leave_room_for_searches(client):
+    """Forty heavy lists at once, and each search in between comes soon all the same."""
+    heavy = {"filter": {"must": [{"key": "colour", "match": {"any": list(range(1500))}}]}}
+    with ThreadPoolExecutor(40) as pool:
+        url = "/v1/indexes/default/items/list"
+        lists = [pool.submit(client.post, url, json=heavy) for _ in range(40)]
+        ask(client, QUERIES[0])
+        waiting = sum(not one.done() for one in lists)
+        assert {one.result().status_code for one in lists} == {200}
+    assert waiting > 0, "the search waited for every list"
