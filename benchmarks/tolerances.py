@@ -33,9 +33,9 @@ from index_builder.search.statement import Statement, state
 from model.cli.threads import limit_threads
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage
-from model.tolerances.measure import FAMILIES, Measurement, Tolerance
-from model.tolerances.pictures import PICTURE_FAMILIES
-from model.tolerances.tables import TABLE_FAMILIES
+from model.pixels.tolerances.measure import FAMILIES, Measurement, Tolerance
+from model.pixels.tolerances.pictures import PICTURE_FAMILIES
+from model.pixels.tolerances.tables import TABLE_FAMILIES
 
 K = 3
 CHAIN = 32

@@ -18,7 +18,6 @@ from model.embedder import Embedder
 from model.errors import RetrievalError
 from model.pixels.decode import DecodedImage
 from service.admission import Admission
-from service.cache.embeddings import make_cache
 from service.decoding.pool import DecodePool
 from service.errors import NotReadyError
 from service.observability.metrics import Metrics
@@ -28,6 +27,7 @@ from service.schemas.common import DEFAULT_INDEX
 from service.schemas.status import Reason
 from service.settings import Settings
 from service.work.batcher import Batcher
+from service.work.cache.embeddings import make_cache
 from service.work.engine import Engine
 from service.work.index_registry import IndexRegistry
 from service.work.pipeline import Pipeline

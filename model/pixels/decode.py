@@ -58,14 +58,14 @@ class _Format(NamedTuple):
     is_default: bool = True
 
 
-# Every format there is, by Pillow's name, of eight letters at most (service/cache/shared.py). A new
-# one is no new policy version, as no file's pixels change, and needs
+# Every format there is, by Pillow's name of at most eight letters (service/work/cache/shared.py). A
+# new one is no new policy version, as no file's pixels change, and needs
 # - a line here, its plug-in among the imports, its first bytes in containers/sniff.py; a reader
 #   unless its decoder tells the sides without decoding and refuses a file that is cut; its library
 #   in _LIBRARIES;
 # - of a package outside Pillow, as HEIF's: what `_register_heif` does, absence from PILLOW_FORMATS,
 #   an extra in pyproject.toml and tests/architecture/test_compose.py, its name among _PACKAGES in
-#   service/cache/shared.py, docs/deployment-containers.md;
+#   service/work/cache/shared.py, docs/deployment-containers.md;
 # - in `_decode`, who turns it upright: its decoder, or `_upright` by EXIF;
 # - of Pillow's own, its file names in model/data/pictures.py (and docs/data.md),
 #   model/train/corpus/files.py and benchmarks/build_index.py; if read by default, a writer in

@@ -9,8 +9,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from model.embedder import Embedder
-from service.cache.embeddings import CacheCounts
 from service.lifecycle import Lifecycle
+from service.work.cache.embeddings import CacheCounts
 from service.work.index_registry import IndexEntry
 
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from model.tolerances.pictures import PICTURE_FAMILIES
+from model.pixels.tolerances.pictures import PICTURE_FAMILIES
 from service.http.auth import charge
 from service.http.route_specs import TOLERANCE
 from service.http.upload import read_upload

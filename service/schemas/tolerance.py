@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from model.tolerances.measure import FAMILIES, How
+from model.pixels.tolerances.measure import FAMILIES, How
 from service.schemas.common import ImageInfo, IndexInfo, ModelInfo, PlainNumber, Radius, Wire
 from service.schemas.indexes import OperatingPoint
 from service.schemas.search import AskedOptions, SearchTimings

@@ -20,7 +20,7 @@ from index_builder.search.statement import Statement, state
 from model.embedder import Embedder, ImageEmbedding
 from model.errors import ImageSizeError
 from model.pixels.decode import DecodedImage
-from model.tolerances.tables import UNIT_SQUARE, largest_square, squared_pixel_distance
+from model.pixels.tolerances.tables import UNIT_SQUARE, largest_square, squared_pixel_distance
 from service.schemas.challenge import ChallengeAnswer
 from service.schemas.common import ImageInfo
 from service.schemas.search import SearchTimings

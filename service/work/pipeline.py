@@ -11,7 +11,6 @@ from starlette.types import Receive
 
 from model.errors import RetrievalError
 from service.admission import Slots
-from service.cache.embeddings import EmbeddingCache
 from service.decoding.pool import DecodePool
 from service.decoding.query_image import QueryImage
 from service.errors import ClientGoneError
@@ -20,6 +19,7 @@ from service.observability.request_context import context_of
 from service.observability.stopwatch import Stopwatch
 from service.observability.tracing import Tracing
 from service.work.batcher import Batcher
+from service.work.cache.embeddings import EmbeddingCache
 from service.work.jobs import Job
 
 T = TypeVar("T")

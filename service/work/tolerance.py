@@ -19,8 +19,8 @@ from model.embedder import Embedder, ImageEmbedding
 from model.errors import RetrievalError
 from model.pixels.decode import DecodedImage, decoder_versions
 from model.pixels.network_input import network_input
-from model.tolerances.measure import Measurement, Tolerance
-from model.tolerances.tables import Table
+from model.pixels.tolerances.measure import Measurement, Tolerance
+from model.pixels.tolerances.tables import Table
 from service.schemas.common import ImageInfo
 from service.schemas.indexes import OperatingPoint
 from service.schemas.search import SearchTimings

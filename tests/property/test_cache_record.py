@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from model.embedder import ImageEmbedding
 from model.pixels.decode import ALL_FORMATS
 from model.pixels.trim import Box, Trim
-from service.cache.memory import CachedEmbedding
-from service.cache.shared import RecordCodec, RecordError
+from service.work.cache.memory import CachedEmbedding
+from service.work.cache.shared import RecordCodec, RecordError
 
 DIM = 24
 CONTEXT = bytes(range(32))

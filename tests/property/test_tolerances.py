@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from model.tolerances.measure import Measurement
-from model.tolerances.tables import (
+from model.pixels.tolerances.measure import Measurement
+from model.pixels.tolerances.tables import (
     TABLE_FAMILIES,
     count_values,
     largest_square,

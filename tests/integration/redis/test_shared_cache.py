@@ -16,9 +16,9 @@ from service_helpers import draw_picture, encode, open_client
 
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits, decoder_versions
-from service.cache.memory import CachedEmbedding
-from service.cache.shared import RecordCodec, cache_context
 from service.settings import Settings
+from service.work.cache.memory import CachedEmbedding
+from service.work.cache.shared import RecordCodec, cache_context
 
 OpenReplica = Callable[..., httpx.Client]
 
@@ -293,7 +293,7 @@ def test_other_decoders_use_no_record_of_others(monkeypatch: pytest.MonkeyPatch)
     embedder, limits = Embedder.load(), DecodeLimits()
     here = cache_context(embedder, limits)
     others = {**decoder_versions(), "libjpeg_turbo": "2.0.0"}
-    monkeypatch.setattr("service.cache.shared.decoder_versions", lambda: others)
+    monkeypatch.setattr("service.work.cache.shared.decoder_versions", lambda: others)
     assert cache_context(embedder, limits) != here
 
 

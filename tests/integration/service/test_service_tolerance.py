@@ -17,9 +17,9 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.search.statement import Statement, state
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage, decode_image
-from model.tolerances.measure import FAMILIES, Measurement, Tolerance
-from model.tolerances.pictures import PICTURE_FAMILIES
-from model.tolerances.tables import TABLE_FAMILIES
+from model.pixels.tolerances.measure import FAMILIES, Measurement, Tolerance
+from model.pixels.tolerances.pictures import PICTURE_FAMILIES
+from model.pixels.tolerances.tables import TABLE_FAMILIES
 from service.keys.keys import Key, Scope, add_entry, digest_of
 from service.settings import Settings
 

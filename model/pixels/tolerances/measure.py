@@ -21,8 +21,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8
 
-from model.tolerances.pictures import PICTURE_FAMILIES, PictureFamily, is_measurable
-from model.tolerances.tables import (
+from model.pixels.tolerances.pictures import PICTURE_FAMILIES, PictureFamily, is_measurable
+from model.pixels.tolerances.tables import (
     TABLE_FAMILIES,
     Table,
     TableFamily,

@@ -30,8 +30,8 @@ from jaxtyping import Float64
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits, decoder_versions
 from model.pixels.trim import Box, Trim
-from service.cache.memory import CachedEmbedding
 from service.redis.link import RedisAwayError, RedisLink, RedisRefusedError
+from service.work.cache.memory import CachedEmbedding
 
 _MAGIC = b"lipsimE1"
 _HEAD = struct.Struct("<8sIII8sdd")

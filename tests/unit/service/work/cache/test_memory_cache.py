@@ -1,7 +1,7 @@
 import numpy as np
 
 from model.embedder import ImageEmbedding
-from service.cache.memory import CachedEmbedding, MemoryCache
+from service.work.cache.memory import CachedEmbedding, MemoryCache
 
 
 def found(dim: int = 16) -> CachedEmbedding:

@@ -6,10 +6,10 @@ import structlog
 
 from model.embedder import Embedder, ImageEmbedding
 from model.pixels.decode import DecodeLimits
-from service.cache.memory import CachedEmbedding, MemoryCache
-from service.cache.shared import RecordCodec, SharedCache, cache_context
 from service.decoding.query_image import QueryImage
 from service.redis.link import RedisLink
+from service.work.cache.memory import CachedEmbedding, MemoryCache
+from service.work.cache.shared import RecordCodec, SharedCache, cache_context
 
 log = structlog.stdlib.get_logger()
 
