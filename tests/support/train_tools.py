@@ -8,6 +8,7 @@ import contextlib
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +275,15 @@ def look_through(data: Path, work: Path) -> dict[str, Any]:
     return {"read": sorted(read), "found": [material.contents, list(material.kinds)]}
 
 
+def free_port() -> int:
+    """One below those that the system gives to connections: it is taken seconds later."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 def _child(order: dict[str, Any], rank: int, port: int) -> int:
     """One process of a run: 0 done, 1 refused, 130 interrupted, as the command line says it."""
     out = Path(order["out"])
@@ -310,9 +321,7 @@ def _serve() -> None:
             texts = [path.read_text() if path.exists() else "" for _, path in running]
             answer = {"codes": codes, "messages": texts, "seconds": time.monotonic() - started}
         else:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port = probe.getsockname()[1]
+            port = free_port()
             running, started = [], time.monotonic()
             for rank in range(order["size"]):
                 pid = os.fork()
