@@ -4,12 +4,14 @@ import base64
 import io
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
+from pydantic import TypeAdapter
 
 from index_builder.filters.language import parse_filter
 from index_builder.search.certified import Answer
@@ -54,6 +56,11 @@ MEANING: dict[Claim | Literal["item"], str] = {
     "item": "The query is an item of the index, by its stored vector: there are no pixels that "
     "could change, so every radius is 0 and nothing is proved.",
 }
+
+
+# Ids that stand in an address as they are; most do, and finding out by `quote` takes long.
+_PLAIN = re.compile(r"[\w.~/-]*", re.ASCII)
+_RESULTS = TypeAdapter(list[SearchResult])
 
 
 def image_fields(image: QueryImage) -> dict[str, object]:
@@ -146,20 +153,23 @@ def build_results(
     entries = index.entries(answer.candidates.numbers[proof.positions])
     views = index.views(answer.candidates.rows[proof.positions])
     values = 3 * query.embedded.height * query.embedded.width
-    results: list[SearchResult] = []
-    for place, entry in enumerate(entries):
-        radius = wire_radius(float(proof.certified_radii[place]))
+    columns = (proof.distances, proof.similarities, proof.certified_radii, proof.margins)
+    results: list[dict[str, object]] = []
+    for place, (entry, view, exact, distance, similarity, certified, margin) in enumerate(
+        zip(entries, views, proof.exact.tolist(), *(c.tolist() for c in columns), strict=True)
+    ):
+        radius = wire_radius(certified)
         result: dict[str, object] = {
             "rank": place + 1,
             "id": entry.id,
-            "view": views[place],
-            "distance": float(proof.distances[place]),
-            "similarity": float(proof.similarities[place]),
+            "view": view,
+            "distance": distance,
+            "similarity": similarity,
             "certified_radius": radius,
             "certified_rms_8bit": None if radius is None else rms_8bit(radius, values),
-            "margin": wire_radius(float(proof.margins[place])),
+            "margin": wire_radius(margin),
             **_verdict(answer, place),
-            "exact": bool(proof.exact[place]),
+            "exact": exact,
             "duplicates": entry.duplicates,
             "thumbnail": thumbnail_path(index.name, entry.item),
         }
@@ -167,15 +177,14 @@ def build_results(
             result["certified"] = radius is None or options.epsilon < radius
         if options.include_metadata:
             result["metadata"] = entry.metadata
-        results.append(SearchResult.model_validate(result))
-    return results
+        results.append(result)
+    return _RESULTS.validate_python(results)
 
 
 def thumbnail_path(index: str, item: Item) -> str:
     """Where the thumbnail of an item is: as the content is named, it may be kept for good."""
-    return (
-        f"/v1/indexes/{index}/thumbnail?id={quote(item.id, safe='')}&content={item.content_sha256}"
-    )
+    item_id = item.id if _PLAIN.fullmatch(item.id) else quote(item.id)
+    return f"/v1/indexes/{index}/thumbnail?id={item_id}&content={item.content_sha256}"
 
 
 def _verdict(answer: Answer, place: int) -> dict[str, object]:
