@@ -194,7 +194,12 @@ class ItemsReader:
         if passing is not None:
             chosen = [list(compress(*one)) for one in zip(chosen, passing, strict=True)]
         with sqlite_errors("items.sqlite"):
-            return [Entry(_item(first), [one[0] for one in others]) for first, *others in chosen]
+            # One text for all: each call of the reader costs more than what it reads.
+            metadata = json.loads(f"[{','.join(first[-1] for first, *_ in chosen)}]")
+            return [
+                Entry(Item(*first[:-1], metadata=own), [other[0] for other in others])
+                for (first, *others), own in zip(chosen, metadata, strict=True)
+            ]
 
     def at(self, places: Sequence[tuple[int, int]]) -> list[Item]:
         """Items by their entry's number and how many of its ids come before, in the order asked."""
