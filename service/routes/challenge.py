@@ -7,14 +7,14 @@ from service.errors import ChallengeDisabledError
 from service.http.auth import charge
 from service.http.route_specs import CHALLENGE
 from service.http.upload import read_upload
-from service.routes.dependencies import Service
+from service.routes.dependencies import ImageRoute, Service
 from service.routes.search import check_asked
 from service.schemas.challenge import ChallengeAnswer
 from service.work.encoding import json_response
 from service.work.jobs import ChallengeJob
 from service.work.pipeline import Wants
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=ImageRoute)
 
 _STEP_COST = 3
 

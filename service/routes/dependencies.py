@@ -1,8 +1,11 @@
 """What a route finds on its application, and the check of a GET's query."""
 
-from typing import Annotated
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
 
 from service.http.multipart import check_name
 from service.lifecycle import Lifecycle
@@ -15,6 +18,20 @@ async def _lifecycle_of(request: Request) -> Lifecycle:
 
 
 Service = Annotated[Lifecycle, Depends(_lifecycle_of)]
+
+
+class ImageRoute(APIRoute):
+    """A route whose endpoint takes the request and the service alone, and reads the rest itself.
+
+    There is nothing that FastAPI has to find out for it, which costs a tenth of what a search of
+    ours does beside its network.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        async def handle(request: Request) -> Response:
+            return await self.endpoint(request, await _lifecycle_of(request))
+
+        return handle
 
 
 async def check_query(request: Request) -> None:

@@ -5,13 +5,13 @@ from starlette.responses import Response
 
 from service.http.route_specs import EMBED
 from service.http.upload import read_upload
-from service.routes.dependencies import Service
+from service.routes.dependencies import ImageRoute, Service
 from service.schemas.embed import EmbedAnswer
 from service.work.encoding import json_response
 from service.work.jobs import EmbedJob
 from service.work.pipeline import Wants
 
-router = APIRouter(tags=["embed"])
+router = APIRouter(tags=["embed"], route_class=ImageRoute)
 
 
 @router.post("/v1/embed", response_model=EmbedAnswer, summary="Embed an image")

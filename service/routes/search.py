@@ -14,7 +14,7 @@ from service.http.route_specs import SEARCH, SEARCH_BATCH
 from service.http.upload import read_upload
 from service.lifecycle import Lifecycle
 from service.observability.request_context import context_of
-from service.routes.dependencies import Service
+from service.routes.dependencies import ImageRoute, Service
 from service.schemas.batch import BatchAnswer
 from service.schemas.search import AskedOptions, SearchAnswer, SearchOptions, SingleSearchOptions
 from service.settings import Settings
@@ -23,7 +23,7 @@ from service.work.encoding import json_response
 from service.work.jobs import BatchKey, SearchJob, batch_key
 from service.work.pipeline import Wants
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=ImageRoute)
 
 
 @router.post("/v1/search", response_model=SearchAnswer, summary="Search an index by image")

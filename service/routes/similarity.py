@@ -5,12 +5,12 @@ from starlette.responses import Response
 
 from service.http.route_specs import SIMILARITY
 from service.http.upload import read_upload
-from service.routes.dependencies import Service
+from service.routes.dependencies import ImageRoute, Service
 from service.schemas.similarity import SimilarityAnswer
 from service.work.encoding import json_response
 from service.work.jobs import SimilarityJob
 
-router = APIRouter(tags=["similarity"])
+router = APIRouter(tags=["similarity"], route_class=ImageRoute)
 
 
 @router.post("/v1/similarity", response_model=SimilarityAnswer, summary="Compare two images")

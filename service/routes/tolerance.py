@@ -7,14 +7,14 @@ from model.pixels.tolerances.pictures import PICTURE_FAMILIES
 from service.http.auth import charge
 from service.http.route_specs import TOLERANCE
 from service.http.upload import read_upload
-from service.routes.dependencies import Service
+from service.routes.dependencies import ImageRoute, Service
 from service.routes.search import check_asked
 from service.schemas.tolerance import ToleranceAnswer, ToleranceOptions
 from service.work.encoding import json_response
 from service.work.jobs import ToleranceJob
 from service.work.pipeline import Wants
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=ImageRoute)
 
 _PICTURE_FAMILY_COST = 10
 
