@@ -67,8 +67,8 @@ class Task(Generic[JobT, AnswerT]):
         self._clock, self._work_timeout_s = clock, work_timeout_s
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[AnswerT] = self._loop.create_future()
-        self._timer = self._loop.call_later(patience_s, self._give_up)
-        self._deadline = math.inf
+        self._has_begun, self._ends = False, clock() + patience_s
+        self._look_later(patience_s)
         self._outbox = Outbox(clock)
         self.is_answered = False
 
@@ -79,7 +79,7 @@ class Task(Generic[JobT, AnswerT]):
             DeadlineError: the time is up, or whoever waited has gone.
         """
         self._outbox.flush_if_due()
-        if self.future.done() or self._clock() >= self._deadline:
+        if self.future.done() or self._clock() >= self._ends:
             raise self._too_long()
 
     def answer(self, answer: AnswerT | Exception) -> None:
@@ -92,24 +92,29 @@ class Task(Generic[JobT, AnswerT]):
     def begin(self, outbox: Outbox) -> None:
         """Called by a worker that takes it: the wait is over, the work's own time runs."""
         self._outbox = outbox
-        if self._deadline == math.inf:
-            self._deadline = self._clock() + self._work_timeout_s
-            outbox.add(self._loop, self._restart_timer)
+        if not self._has_begun:
+            self._ends = self._clock() + self._work_timeout_s
+            self._has_begun = True  # After its end: the event loop looks in between.
 
     def end(self) -> None:
         """On the event loop: nobody waits any more."""
         self._timer.cancel()
 
-    def _restart_timer(self) -> None:
-        if not self.future.done():
-            self._timer.cancel()
-            self._timer = self._loop.call_later(self._work_timeout_s, self._run_out)
+    def _look_later(self, seconds: float) -> None:
+        # Not after work that begins in the meantime can be late: waking the event loop to say that
+        # it begins would cost more than looking twice.
+        self._timer = self._loop.call_later(min(seconds, self._work_timeout_s), self._look)
 
-    def _give_up(self) -> None:
-        self._finish(OverloadedError("no worker was free in time", reason="queue_timeout"))
-
-    def _run_out(self) -> None:
-        self._finish(self._too_long())
+    def _look(self) -> None:
+        """On the event loop: whether the wait, or the work, has taken too long."""
+        has_begun = self._has_begun
+        left = self._ends - self._clock()
+        if left > 0.0:
+            self._look_later(left)
+        elif has_begun:
+            self._finish(self._too_long())
+        else:
+            self._finish(OverloadedError("no worker was free in time", reason="queue_timeout"))
 
     def _too_long(self) -> DeadlineError:
         return DeadlineError(f"the work took longer than {self._work_timeout_s:g} s")
