@@ -243,13 +243,14 @@ async def _unless_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
     """The result of the work, which is cancelled when the client hangs up."""
     task = asyncio.create_task(work)
     gone = asyncio.create_task(_disconnected(receive))
+    gone.add_done_callback(lambda _: task.cancel())
     try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientGoneError("the connection closed before the answer was ready")
-        return task.result()
+        return await task
+    except asyncio.CancelledError as error:
+        if not gone.done():
+            raise  # It is this request that is cancelled.
+        raise ClientGoneError("the connection closed before the answer was ready") from error
     finally:
-        task.cancel()
         gone.cancel()
 
 
