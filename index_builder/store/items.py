@@ -196,9 +196,10 @@ class ItemsReader:
         with sqlite_errors("items.sqlite"):
             # One text for all: each call of the reader costs more than what it reads.
             metadata = json.loads(f"[{','.join(first[-1] for first, *_ in chosen)}]")
+            whole = list(zip(chosen, metadata, strict=True))
             return [
                 Entry(Item(*first[:-1], metadata=own), [other[0] for other in others])
-                for (first, *others), own in zip(chosen, metadata, strict=True)
+                for (first, *others), own in whole
             ]
 
     def at(self, places: Sequence[tuple[int, int]]) -> list[Item]:

@@ -214,7 +214,6 @@ class Batcher(Generic[JobT, AnswerT]):
             while batch := self._take():
                 for task in batch:
                     task.begin(outbox)
-                outbox.flush()
                 again = [*self._answer([task for task in batch if not task.is_postponed])]
                 outbox.flush()
                 again += self._answer([task for task in batch if task.is_postponed])

@@ -1,3 +1,5 @@
+import sqlite3
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -122,4 +124,17 @@ def test_a_file_that_is_no_database_is_refused_by_name(tmp_path):
     reader = ItemsReader(tmp_path / "items.sqlite", tmp_path / "thumbnails.sqlite")
     with pytest.raises(IndexFormatError, match=r"items\.sqlite is damaged: file is not a database"):
         reader.check(entries=1, ids=1)
+    reader.close()
+
+
+@pytest.mark.parametrize("text", ["{},{}", "", "{", '{"a": 1}, 2', "[]]"])
+def test_metadata_of_one_entry_that_is_damaged_is_no_other_entry_s(tmp_path, text):
+    reader = written(tmp_path, [item("a", 0), item("b", 1)])
+    reader.close()
+    with sqlite3.connect(tmp_path / "items.sqlite") as file:
+        file.execute("UPDATE items SET metadata = ? WHERE id = 'a'", (text,))
+    file.close()
+    reader = ItemsReader(tmp_path / "items.sqlite", tmp_path / "thumbnails.sqlite")
+    with pytest.raises(IndexFormatError, match=r"items\.sqlite is damaged"):
+        reader.entries([0, 1])
     reader.close()
