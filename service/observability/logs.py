@@ -65,6 +65,8 @@ def configure_logs(
     )
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
+    # No line of ours says which thread or process wrote it, and finding out takes long.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     # It logs each malformed body at WARNING: a client would choose how much we write.

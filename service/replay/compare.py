@@ -202,7 +202,7 @@ def _rms_8bit(c: ResultComparison, path: str, recorded: float | None, _recompute
     if recorded is None or radius is None:
         c.exact(path, recorded, radius)
         return
-    implied = rms_8bit(radius, 3 * embedding.height * embedding.width)
+    implied = float(rms_8bit(radius, 3 * embedding.height * embedding.width))
     c.near(path, recorded, implied, ROUNDING * implied)
 
 

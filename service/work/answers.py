@@ -5,11 +5,13 @@ import io
 import json
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 from urllib.parse import quote
 
 import numpy as np
+from jaxtyping import Float64
 from PIL import Image
 from pydantic import TypeAdapter
 
@@ -20,6 +22,7 @@ from index_builder.search.gallery import GalleryIndex
 from index_builder.store.items import Item
 from index_builder.store.operating_points import Calibration, Measured, OperatingPoint
 from model.certificate.match import MatchRule
+from model.certificate.search import SearchCertificate
 from model.embedder import Claim, Embedder
 from model.errors import CertificateError
 from model.pixels.decode import decoder_versions
@@ -151,34 +154,30 @@ def build_results(
 ) -> list[SearchResult]:
     proof = answer.certificate
     entries = index.entries(answer.candidates.numbers[proof.positions])
-    views = index.views(answer.candidates.rows[proof.positions])
-    values = 3 * query.embedded.height * query.embedded.width
-    columns = (proof.distances, proof.similarities, proof.certified_radii, proof.margins)
-    results: list[dict[str, object]] = []
-    for place, (entry, view, exact, distance, similarity, certified, margin) in enumerate(
-        zip(entries, views, proof.exact.tolist(), *(c.tolist() for c in columns), strict=True)
-    ):
-        radius = wire_radius(certified)
-        result: dict[str, object] = {
-            "rank": place + 1,
-            "id": entry.id,
-            "view": view,
-            "distance": distance,
-            "similarity": similarity,
-            "certified_radius": radius,
-            "certified_rms_8bit": None if radius is None else rms_8bit(radius, values),
-            "margin": wire_radius(margin),
-            **_verdict(answer, place),
-            "exact": exact,
-            "duplicates": entry.duplicates,
-            "thumbnail": thumbnail_path(index.name, entry.item),
-        }
-        if options.epsilon is not None:
-            result["certified"] = radius is None or options.epsilon < radius
-        if options.include_metadata:
-            result["metadata"] = entry.metadata
-        results.append(result)
-    return _RESULTS.validate_python(results)
+    radii = _wire_radii(proof.certified_radii)
+    rms = rms_8bit(proof.certified_radii, 3 * query.embedded.height * query.embedded.width)
+    columns: dict[str, Sequence[object]] = {
+        "rank": range(1, len(entries) + 1),
+        "id": [entry.id for entry in entries],
+        "view": index.views(answer.candidates.rows[proof.positions]),
+        "distance": proof.distances.tolist(),
+        "similarity": proof.similarities.tolist(),
+        "certified_radius": radii,
+        "certified_rms_8bit": [
+            None if radius is None else one for radius, one in zip(radii, rms.tolist(), strict=True)
+        ],
+        "margin": _wire_radii(proof.margins),
+        **_verdicts(proof),
+        "exact": proof.exact.tolist(),
+        "duplicates": [entry.duplicates for entry in entries],
+        "thumbnail": [thumbnail_path(index.name, entry.item) for entry in entries],
+    }
+    if options.epsilon is not None:
+        columns["certified"] = [radius is None or options.epsilon < radius for radius in radii]
+    if options.include_metadata:
+        columns["metadata"] = [entry.metadata for entry in entries]
+    rows = zip(*columns.values(), strict=True)
+    return _RESULTS.validate_python([dict(zip(columns, row, strict=True)) for row in rows])
 
 
 def thumbnail_path(index: str, item: Item) -> str:
@@ -187,20 +186,17 @@ def thumbnail_path(index: str, item: Item) -> str:
     return f"/v1/indexes/{index}/thumbnail?id={item_id}&content={item.content_sha256}"
 
 
-def _verdict(answer: Answer, place: int) -> dict[str, object]:
-    verdicts = answer.certificate.verdicts
+def _verdicts(proof: SearchCertificate) -> dict[str, list[Any]]:
+    verdicts = proof.verdicts
     if verdicts is None:
-        return {
-            "match": None,
-            "match_margin": None,
-            "match_statistic": None,
-            "match_radius": None,
-        }
+        nothing = [None] * len(proof.positions)
+        names = ("match", "match_margin", "match_statistic", "match_radius")
+        return dict.fromkeys(names, nothing)
     return {
-        "match": bool(verdicts.matches[place]),
-        "match_margin": float(verdicts.margins[place]),
-        "match_statistic": float(verdicts.statistics[place]),
-        "match_radius": wire_radius(float(verdicts.radii[place])),
+        "match": verdicts.matches.tolist(),
+        "match_margin": verdicts.margins.tolist(),
+        "match_statistic": verdicts.statistics.tolist(),
+        "match_radius": _wire_radii(verdicts.radii),
     }
 
 
@@ -245,9 +241,18 @@ def build_trimmed(
     )
 
 
-def rms_8bit(radius: float, values: int) -> float:
+def rms_8bit(radius: float | Float64[np.ndarray, "..."], values: int) -> Float64[np.ndarray, "..."]:
     """An l2 radius over [0, 1] values as 8-bit levels per value, rounded down."""
-    return max(0.0, math.nextafter(255.0 * radius / math.sqrt(values), 0.0) * (1.0 - 1e-15))
+    below = np.nextafter(255.0 * np.asarray(radius) / math.sqrt(values), 0.0)
+    return np.asarray(np.maximum(0.0, below * (1.0 - 1e-15)))
+
+
+def _wire_radii(radii: Float64[np.ndarray, " K"]) -> list[float | None]:
+    """`wire_radius` of each."""
+    wrong = radii[~(radii >= 0.0)]
+    if wrong.size:
+        wire_radius(float(wrong[0]))
+    return [None if radius == math.inf else radius for radius in radii.tolist()]
 
 
 def wire_radius(radius: float | None) -> float | None:

@@ -140,7 +140,7 @@ def _noise(radius: float, values: int) -> ToleranceInfo:
     most = wire_radius(radius)
     return ToleranceInfo(
         low=None if radius == 0.0 else 0.0,
-        high=None if most is None or most == 0.0 else rms_8bit(most, values),
+        high=None if most is None or most == 0.0 else float(rms_8bit(most, values)),
         unit="8-bit levels rms",
         how="exact",
         complete=True,
