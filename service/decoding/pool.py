@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -45,9 +46,10 @@ class DecodePool:
     ) -> None:
         self._processes = [_DecodeProcess(limits, size, metrics) for _ in range(processes)]
         self._metrics = metrics
-        self._free: asyncio.Queue[_DecodeProcess] = asyncio.Queue()
         self._timeout_s = timeout_s
-        self._tasks: set[asyncio.Task[QueryImage]] = set()
+        self._waiting: asyncio.Queue[_Turn] = asyncio.Queue()
+        self._busy = 0
+        self._tasks: list[asyncio.Task[None]] = []
 
     @property
     def size(self) -> int:
@@ -55,7 +57,7 @@ class DecodePool:
 
     @property
     def busy(self) -> int:
-        return len(self._processes) - self._free.qsize()
+        return self._busy
 
     async def start(self) -> None:
         """Begin every process, and see that each answers.
@@ -65,8 +67,7 @@ class DecodePool:
             DependencyError: one lacks a library that a format needs.
         """
         await asyncio.gather(*(process.check() for process in self._processes))
-        for process in self._processes:
-            self._free.put_nowait(process)
+        self._tasks = [asyncio.create_task(self._serve(process)) for process in self._processes]
 
     async def prepare(
         self,
@@ -94,30 +95,43 @@ class DecodePool:
             OverloadedError: no process was free in time.
             DecodeTimeoutError: decoding took too long, and was ended.
         """
-        try:
-            async with asyncio.timeout(patience_s):
-                process = await self._free.get()
-        except TimeoutError as error:
-            raise OverloadedError(
-                "no decode process was free in time", reason="queue_timeout"
-            ) from error
-        watch.lap("queue")
-        question = Question(data, wants_pixels, wants_trim, wants_image)
-        task = asyncio.create_task(self._run(process, question))
-        self._tasks.add(task)
-        task.add_done_callback(self._finish)
-        try:
-            return await asyncio.shield(task)
-        finally:
-            watch.lap("decode")
+        turn = _Turn(
+            Question(data, wants_pixels, wants_trim, wants_image),
+            watch,
+            asyncio.get_running_loop().create_future(),
+        )
+        if self._busy + self._waiting.qsize() >= self.size:
+            turn.wait_at_most(patience_s)
+        self._waiting.put_nowait(turn)
+        return await turn.image
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        while not self._waiting.empty():
+            self._waiting.get_nowait().image.cancel()
         await asyncio.gather(*(process.end() for process in self._processes))
 
-    async def _run(self, process: "_DecodeProcess", question: Question) -> QueryImage:
+    async def _serve(self, process: "_DecodeProcess") -> None:
+        """Have one process decode what waits, one image after the other."""
+        while True:
+            turn = await self._waiting.get()
+            if turn.image.done():  # It waited too long, or its client has gone.
+                continue
+            turn.begin()
+            self._busy += 1
+            try:
+                image = await self._decode(process, turn.question)
+            except Exception as error:  # Whatever it is, it is the image's own.
+                turn.end(error)
+            else:
+                turn.end(image)
+            finally:
+                self._busy -= 1
+                turn.image.cancel()  # Of a pool that is closed; nothing, where it has ended.
+
+    async def _decode(self, process: "_DecodeProcess", question: Question) -> QueryImage:
         try:
             async with asyncio.timeout(self._timeout_s):
                 return await process.prepare(question)
@@ -129,13 +143,36 @@ class DecodePool:
             raise DecodeTimeoutError(
                 f"the image took longer than {self._timeout_s:g} s to decode"
             ) from error
-        finally:
-            self._free.put_nowait(process)
 
-    def _finish(self, task: "asyncio.Task[QueryImage]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # Nobody may be waiting for it any more.
+
+@dataclass(eq=False)
+class _Turn:
+    """One image on its way through the pool, and who waits for it."""
+
+    question: Question
+    watch: Stopwatch
+    image: "asyncio.Future[QueryImage]"
+    _timer: asyncio.TimerHandle | None = None
+
+    def wait_at_most(self, seconds: float) -> None:
+        self._timer = self.image.get_loop().call_later(seconds, self._give_up)
+
+    def begin(self) -> None:
+        self.watch.lap("queue")
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def end(self, found: QueryImage | Exception) -> None:
+        if self.image.done():
+            return
+        self.watch.lap("decode")
+        if isinstance(found, Exception):
+            self.image.set_exception(found)
+        else:
+            self.image.set_result(found)
+
+    def _give_up(self) -> None:
+        self.end(OverloadedError("no decode process was free in time", reason="queue_timeout"))
 
 
 class _DecodeProcess:
