@@ -6,6 +6,14 @@ It needs httpx (the extra `client`) and pydantic, and neither torch, FAISS nor n
 from service.client.async_client import AsyncClient
 from service.client.client import Client
 from service.client.problems import ProblemError
-from service.client.queries import Image, SearchArguments, Searched
+from service.client.queries import Image, SearchArguments, Searched, ToleranceArguments
 
-__all__ = ["AsyncClient", "Client", "Image", "ProblemError", "SearchArguments", "Searched"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Image",
+    "ProblemError",
+    "SearchArguments",
+    "Searched",
+    "ToleranceArguments",
+]

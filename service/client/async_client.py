@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from ssl import SSLContext
 from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import quote
@@ -17,6 +17,7 @@ from service.client.queries import (
     Image,
     SearchArguments,
     Searched,
+    ToleranceArguments,
     as_parameters,
     batch_plan,
     batches,
@@ -30,6 +31,7 @@ from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import ItemPage, ListedItem
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
+from service.schemas.tolerance import ToleranceAnswer
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
@@ -88,11 +90,7 @@ class AsyncClient:
 
     async def search(self, image: Image, **options: Unpack[SearchArguments]) -> SearchAnswer:
         """The nearest entries of an index, each with its certified radius."""
-        data = await asyncio.to_thread(read_image, image)
-        params = as_parameters(options)
-        return await self._ask(
-            SearchAnswer, "POST", "/v1/search", content=data, headers=_RAW, params=params
-        )
+        return await self._ask_about(SearchAnswer, "/v1/search", image, options)
 
     async def search_many(
         self,
@@ -182,8 +180,13 @@ class AsyncClient:
 
     async def embed(self, image: Image) -> EmbedAnswer:
         """The raw embedding of an image."""
-        data = await asyncio.to_thread(read_image, image)
-        return await self._ask(EmbedAnswer, "POST", "/v1/embed", content=data, headers=_RAW)
+        return await self._ask_about(EmbedAnswer, "/v1/embed", image, {})
+
+    async def tolerance(
+        self, image: Image, **options: Unpack[ToleranceArguments]
+    ) -> ToleranceAnswer:
+        """Which edits of an image provably leave a statement about its answer alone."""
+        return await self._ask_about(ToleranceAnswer, "/v1/tolerance", image, options)
 
     async def items(
         self, index: str = DEFAULT_INDEX, *, after: str = ""
@@ -196,6 +199,14 @@ class AsyncClient:
             for item in page.items:
                 yield item
             last = page.next
+
+    async def _ask_about(
+        self, kind: type[AnswerT], path: str, image: Image, options: Mapping[str, Any]
+    ) -> AnswerT:
+        """The answer to a question about one image."""
+        data = await asyncio.to_thread(read_image, image)
+        params = as_parameters(options)
+        return await self._ask(kind, "POST", path, content=data, headers=_RAW, params=params)
 
     async def _ask(
         self,

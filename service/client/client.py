@@ -17,6 +17,7 @@ from service.client.queries import (
     Image,
     SearchArguments,
     Searched,
+    ToleranceArguments,
     batch_plan,
     batches,
     images_of,
@@ -26,6 +27,7 @@ from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import ListedItem
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
+from service.schemas.tolerance import ToleranceAnswer
 
 
 class Client:
@@ -112,6 +114,10 @@ class Client:
     def embed(self, image: Image) -> EmbedAnswer:
         """The raw embedding of an image."""
         return self._portal.call(self._client.embed, image)
+
+    def tolerance(self, image: Image, **options: Unpack[ToleranceArguments]) -> ToleranceAnswer:
+        """Which edits of an image provably leave a statement about its answer alone."""
+        return self._portal.call(partial(self._client.tolerance, image, **options))
 
     def items(self, index: str = DEFAULT_INDEX, *, after: str = "") -> Iterator[ListedItem]:
         """Every item of an index by id, or those after one; fetched page by page."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from service.client.problems import ProblemError
 from service.schemas.search import SearchAnswer
@@ -36,6 +36,20 @@ class SearchArguments(TypedDict, total=False):
     include_metadata: bool
     include_audit: bool
     include_input: bool
+
+
+class ToleranceArguments(TypedDict, total=False):
+    """The same of tolerances, as `service.schemas.tolerance.ToleranceOptions` describes them."""
+
+    k: int
+    index: str
+    max_distance: float | None
+    filter: dict[str, Any] | str | None
+    operating_point: str | None
+    statement: Literal["result", "top1", "set", "verdict"]
+    id: str | None
+    chain: int
+    families: str
 
 
 @dataclass(frozen=True)

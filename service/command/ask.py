@@ -1,4 +1,4 @@
-"""`lipsim search | compare | embed`: questions from a terminal, to a server or an index here."""
+"""Questions from a terminal, to a server or an index here: `lipsim search`, `compare` and so on."""
 
 # Typer makes options of the parameters; what a question needs is imported when it is asked.
 # ruff: noqa: PLC0415, PLR0917
@@ -18,7 +18,13 @@ from typer import Argument, Option
 from model.cli.console import Output
 from model.cli.libraries import import_foreign
 from model.cli.progress import Progress
-from service.command.show import Counts, comparison_in_words, embedding_in_words, open_sink
+from service.command.show import (
+    Counts,
+    comparison_in_words,
+    embedding_in_words,
+    open_sink,
+    print_tolerance,
+)
 from service.errors import ServiceError
 
 if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
@@ -37,6 +43,11 @@ _DataDir = Annotated[
 ]
 _Checkpoint = Annotated[
     Path | None, Option(help="Weight file; default: LIPSIM_CHECKPOINT, or ours.")
+]
+_Index = Annotated[str, Option(help="Name of the index.")]
+_K = Annotated[int | None, Option("-k", "--k", min=1, help="Results at most.")]
+_MaxDistance = Annotated[
+    float | None, Option(min=0, help="Leave out what is farther (1 - cosine).")
 ]
 _Epsilon = Annotated[float | None, Option(min=0, help="l2 budget in the picture's pixels.")]
 _Json = Annotated[bool, Option("--json", help="JSON, one object a line.")]
@@ -78,11 +89,9 @@ def search(
     key: _Key = None,
     data_dir: _DataDir = None,
     checkpoint: _Checkpoint = None,
-    index: Annotated[str, Option(help="Name of the index.")] = "default",
-    k: Annotated[int | None, Option("-k", "--k", min=1, help="Results at most.")] = None,
-    max_distance: Annotated[
-        float | None, Option(min=0, help="Leave out what is farther (1 - cosine).")
-    ] = None,
+    index: _Index = "default",
+    k: _K = None,
+    max_distance: _MaxDistance = None,
     epsilon: _Epsilon = None,
     operating_point: Annotated[
         str | None, Option(help="Say of each result whether it is a match; like balanced.")
@@ -105,7 +114,7 @@ def search(
     given = {"k": k, "max_distance": max_distance, "epsilon": epsilon}
     given |= {"operating_point": operating_point, "include_audit": include_audit}
     given |= {"require_exact": require_exact, "trim": trim, "index": index}
-    options: Any = {name: value for name, value in given.items() if value is not None}
+    options = _options(given)
     counts = Counts()
 
     async def work() -> None:
@@ -168,6 +177,54 @@ def embed(
                     typer.echo(embedding_in_words(path, answer))
 
     _run(work, as_json=as_json)
+
+
+def tolerance(
+    picture: Annotated[Path, Argument(help="A picture.")],
+    url: _Url = None,
+    key: _Key = None,
+    data_dir: _DataDir = None,
+    checkpoint: _Checkpoint = None,
+    index: _Index = "default",
+    k: _K = None,
+    max_distance: _MaxDistance = None,
+    operating_point: Annotated[
+        str | None, Option(help="Of a verdict: whose; like balanced.")
+    ] = None,
+    statement: Annotated[
+        str, Option(help="What is to stay true: result, top1, set or verdict.")
+    ] = "result",
+    entry: Annotated[
+        str | None, Option("--id", help="Of a result or verdict: whose; else the first result's.")
+    ] = None,
+    chain: Annotated[
+        int | None, Option(min=0, help="Passes of the network that carry the ranges further.")
+    ] = None,
+    families: Annotated[
+        str | None, Option(help="Which edits, between commas: brightness,jpeg; else all.")
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """Say which edits of a picture provably leave a statement about its answer alone."""
+    where = Where(url, key, data_dir, checkpoint)
+    given = {"k": k, "max_distance": max_distance, "operating_point": operating_point}
+    given |= {"id": entry, "chain": chain, "families": families}
+    given |= {"index": index, "statement": statement}
+
+    async def work() -> None:
+        async with where.open() as client:
+            answer = await client.tolerance(picture, **_options(given))
+        if as_json:
+            typer.echo(answer.model_dump_json(by_alias=True, exclude_unset=True))
+        else:
+            print_tolerance(answer)
+
+    _run(work, as_json=as_json)
+
+
+def _options(given: dict[str, Any]) -> Any:
+    """Those that were given: of the rest the service has a default."""
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]], *, as_json: bool) -> None:

@@ -49,6 +49,7 @@ PROGRAMS = {
         search=(f"{_ASK}:search", "Find pictures, with certified radii."),
         compare=(f"{_ASK}:compare", "How far two pictures are apart."),
         embed=(f"{_ASK}:embed", "Embeddings of pictures."),
+        tolerance=(f"{_ASK}:tolerance", "Which edits leave an answer alone."),
     ),
     **_group(
         "Indexes",

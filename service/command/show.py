@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import ROUND_DOWN, Context
 from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -18,9 +19,12 @@ from service.schemas.common import Radius
 from service.schemas.embed import EmbedAnswer
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
+from service.schemas.tolerance import NOISE, StatementInfo, ToleranceAnswer
 
 if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
     from service.client import Searched
+
+_DOWN = Context(prec=4, rounding=ROUND_DOWN)
 
 Sink = Callable[["Searched"], None]
 
@@ -124,9 +128,13 @@ def _print_table(one: "Searched") -> None:
     if one.answer is None:
         return
     typer.echo(visible(_name(one)))
+    _print(_table(one.answer))
+
+
+def _print(table: Table) -> None:
     console = Console(highlight=False)
     console.width = max(100, console.width)
-    console.print(_table(one.answer))
+    console.print(table)
 
 
 def _table(answer: SearchAnswer) -> Table:
@@ -146,7 +154,12 @@ def radius_in_words(radius: Radius, levels: Radius) -> str:
         return "all there is: nothing can displace it"
     if radius == 0.0:
         return "nothing is proved"
-    return f"{levels:.2f} of 255 levels rms (l2 {radius:.4g})"
+    return f"{proved(levels)} of 255 levels rms (l2 {proved(radius)})"
+
+
+def proved(bound: float) -> str:
+    """Four digits of what is claimed below it: never more than the bound itself."""
+    return f"{float(_DOWN.create_decimal(bound)):g}"
 
 
 def comparison_in_words(answer: SimilarityAnswer, epsilon: float | None) -> str:
@@ -162,7 +175,7 @@ def comparison_in_words(answer: SimilarityAnswer, epsilon: float | None) -> str:
         each = ("the first alone", "the second alone", "each")
         radii = (answer.certified_radius.a, answer.certified_radius.b, answer.certified_radius.both)
         below = (
-            f"{of} {'by any' if radius is None else f'below l2 {radius:.4g}'}"
+            f"{of} {'by any' if radius is None else f'below l2 {proved(radius)}'}"
             for of, radius in zip(each, radii, strict=True)
         )
         said = "match" if answer.match else "no match"
@@ -175,3 +188,32 @@ def embedding_in_words(path: Path, answer: EmbedAnswer) -> str:
         f"{visible(str(path))}: {counted(len(answer.vector), 'number')}, norm {answer.norm:.6g}, "
         f"model {answer.model.name} {answer.fingerprint[:16]}"
     )
+
+
+def print_tolerance(answer: ToleranceAnswer) -> None:
+    """The statement and how far it holds, then a family a line."""
+    radius = answer.statement.radius
+    holds = "stays so under any change" if radius is None else "nothing is proved"
+    if radius:
+        holds = f"stays so under changes below l2 {proved(radius)}"
+    typer.echo(f"{_statement_in_words(answer.statement)}: {holds}")
+    table = Table("edit", "from", "to", "", "found by", box=None, pad_edge=False)
+    for name, one in answer.families.items():
+        how = one.how if one.complete else f"{one.how}; {one.reason or 'out of time'}"
+        high = f"below {proved(one.high)}" if name == NOISE and one.high else _end(one.high)
+        table.add_row(name, _end(one.low), high, one.unit, how)
+    _print(table)
+
+
+def _statement_in_words(about: StatementInfo) -> str:
+    entry = visible(about.id or "")
+    return {
+        "result": f"{entry} is in the answer",
+        "top1": f"{entry} is the first result",
+        "set": "the answer has these entries",
+        "verdict": f"{entry} is {'a match' if about.match else 'no match'}",
+    }[about.kind]
+
+
+def _end(value: float | None) -> str:
+    return "-" if value is None else str(value)

@@ -4,11 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from model.pixels.tolerances.measure import FAMILIES, How
 from service.schemas.common import ImageInfo, IndexInfo, ModelInfo, PlainNumber, Radius, Wire
 from service.schemas.indexes import OperatingPoint
 from service.schemas.search import AskedOptions, SearchTimings
 
+# Those of `model.pixels.tolerances.measure`, which takes numpy; a test holds them together.
+FAMILIES = ("brightness", "contrast", "gamma", "jpeg", "resize")
+How = Literal["exact", "every member", "chain"]
 NOISE = "noise"
 MOST_PASSES = 32
 

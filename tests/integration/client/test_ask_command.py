@@ -1,8 +1,9 @@
-"""`lipsim search | compare | embed`: the same of a server and of an index here."""
+"""`lipsim search | compare | embed | tolerance`: the same of a server and of an index here."""
 
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ from service_helpers import draw_picture
 from typer.testing import CliRunner, Result
 
 from service.command.main import app
+from service.command.show import proved
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +40,13 @@ def data_option(data_dir: Path) -> list[str]:
 
 def lipsim(*words: object) -> Result:
     return CliRunner().invoke(app, [*map(str, words)], prog_name="lipsim")
+
+
+def only_answer(done: Result) -> dict[str, Any]:
+    """What --json printed; the server, which is in this process, may have written its log there."""
+    assert done.exit_code == 0, done.output
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    return json.loads(line)
 
 
 def test_a_picture_gets_a_table(asked: list[str], pictures: Path):
@@ -125,6 +134,47 @@ def test_pictures_are_embedded(asked: list[str], pictures: Path):
     assert len(lines[0]["vector"]) > 100
     said = lipsim("embed", pictures / "a.png", *where).stdout
     assert f"{len(lines[0]['vector'])} numbers" in said
+
+
+def test_edits_that_leave_an_answer_alone_are_a_table(asked: list[str], pictures: Path):
+    words = ("tolerance", pictures / "a.png", "-k", 2, "--families", "brightness,jpeg,noise")
+    done = lipsim(*words, *asked)
+    assert done.exit_code == 0, done.output
+    answer = only_answer(lipsim(*words, "--json", *asked))
+    assert answer["statement"]["id"] == "p03.jpg"
+    said, head, *rows = done.stdout.splitlines()[-5:]
+    about, radius = said.rsplit(" ", 1)
+    assert about == "p03.jpg is in the answer: stays so under changes below l2"
+    assert 0.0 < float(radius) <= answer["statement"]["radius"]
+    assert head.split() == ["edit", "from", "to", "found", "by"]
+    assert [row.split()[0] for row in rows] == [*answer["families"]]
+    brightness, noise = answer["families"]["brightness"], rows[2].split()
+    assert rows[0].split() == [
+        *("brightness", str(brightness["from"]), str(brightness["to"]), "factor", "exact")
+    ]
+    assert noise[1:3] == ["0.0", "below"]
+    assert 0.0 < float(noise[3]) <= answer["families"]["noise"]["to"]
+
+
+def test_another_statement_and_a_longer_chain_are_asked_for(asked: list[str], pictures: Path):
+    words = ("tolerance", pictures / "a.png", "--families", "gamma", "--json", *asked)
+    plain, chained = (
+        only_answer(lipsim(*words, "--statement", "top1", "--chain", passes)) for passes in (0, 8)
+    )
+    assert plain["statement"] == chained["statement"]
+    assert plain["statement"]["kind"] == "top1"
+    assert chained["families"]["gamma"]["how"] == "chain"
+    assert chained["families"]["gamma"]["to"] > plain["families"]["gamma"]["to"]
+    about = only_answer(lipsim(*words, "--id", "p05.jpg", "-k", 60))["statement"]
+    assert about["id"] == "p05.jpg"
+    refused = lipsim(*words, "--statement", "verdict")
+    assert refused.exit_code == 1
+    assert "operating_point" in refused.stderr
+
+
+@pytest.mark.parametrize("bound", [18.8659, 0.00123456, 2.0, 123456.7])
+def test_no_number_that_is_claimed_is_rounded_up(bound: float):
+    assert 0.999 * bound < float(proved(bound)) <= bound
 
 
 def test_what_cannot_be_asked_is_said_in_a_line(asked: list[str], pictures: Path, tmp_path: Path):

@@ -12,10 +12,11 @@ import pytest
 from service_helpers import draw_picture, encode, open_client
 
 import service.client.async_client as inner
-from service.client import AsyncClient, Client, ProblemError, SearchArguments
+from service.client import AsyncClient, Client, ProblemError, SearchArguments, ToleranceArguments
 from service.keys.keys import Key, Scope, add_entry, digest_of, new_key
 from service.schemas.common import Problem
 from service.schemas.search import SearchOptions
+from service.schemas.tolerance import ToleranceOptions
 from service.settings import Settings
 
 QUERY = encode(draw_picture(7, 100, 75))
@@ -62,6 +63,19 @@ def test_the_options_are_those_of_the_service():
     hints = get_type_hints(SearchOptions)
     known = {name: hints[name] for name in SearchOptions.model_fields}
     assert get_type_hints(SearchArguments) == known
+    ours, theirs = get_type_hints(ToleranceArguments), get_type_hints(ToleranceOptions)
+    assert ours == {name: theirs[name] for name in ToleranceOptions.model_fields}
+
+
+def test_tolerances_are_those_of_plain_http(client: httpx.Client, ours: Client):
+    options = {"k": 3, "statement": "set", "chain": 2, "families": "contrast,noise"}
+    wanted = client.post("/v1/tolerance", params=options, content=QUERY, headers=inner._RAW).json()
+    found = ours.tolerance(QUERY, **options)
+    found = found.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    for answer in (wanted, found):
+        del answer["timings_ms"], answer["cpu_s"]
+    assert found == wanted
+    assert found["families"]["contrast"]["to"] > 1.0
 
 
 def test_two_images_are_compared_and_one_is_embedded(client: httpx.Client, ours: Client):

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import numpy as np
@@ -12,12 +13,13 @@ from paths import ROOT
 from PIL import Image
 from service_helpers import draw_picture, encode, open_client, run_builder
 
+import service.schemas.tolerance as schema
 from index_builder.search.certified import Answer, certified_search
 from index_builder.search.gallery import GalleryIndex
 from index_builder.search.statement import Statement, state
 from model.embedder import Embedder
 from model.pixels.decode import DecodedImage, decode_image
-from model.pixels.tolerances.measure import FAMILIES, Measurement, Tolerance
+from model.pixels.tolerances.measure import FAMILIES, How, Measurement, Tolerance
 from model.pixels.tolerances.pictures import PICTURE_FAMILIES
 from model.pixels.tolerances.tables import TABLE_FAMILIES
 from service.keys.keys import Key, Scope, add_entry, digest_of
@@ -137,6 +139,11 @@ def test_no_member_within_a_range_changes_the_statement(
 
 def numbers(answer: Answer) -> list[int]:
     return answer.candidates.numbers[answer.certificate.positions].tolist()
+
+
+def test_the_document_names_the_families_that_are_measured():
+    assert (*get_args(schema.How),) == (*get_args(How),)
+    assert schema.FAMILIES == FAMILIES
 
 
 def test_a_chain_carries_every_family_as_far_or_farther(photo_client: httpx.Client):
