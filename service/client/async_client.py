@@ -139,6 +139,9 @@ class AsyncClient:
             await asyncio.sleep(self._pause_s(error, 0) or 0.0)
             return [await self.try_search(image, **options) for image in images]
         answered = {item.id: item for item in found.items}
+        refusals = [ProblemError(item.problem) for item in found.items if item.problem is not None]
+        pauses = [self._pause_s(refusal, 0) or 0.0 for refusal in refusals]
+        await asyncio.sleep(max(pauses, default=0.0))
         return [
             await self._searched(image, answered.get(str(place)), options)
             for place, image in enumerate(images)

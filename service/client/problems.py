@@ -33,7 +33,7 @@ class ProblemError(Exception):
         self.problem = problem
         self.status, self.code = problem.status, problem.code
         self.title, self.detail = problem.title, problem.detail
-        self.retry_after_s = retry_after_s
+        self.retry_after_s = problem.retry_after_s if retry_after_s is None else retry_after_s
         super().__init__(f"{self.title} ({self.code}): {self.detail}")
 
     def pause_s(self, attempt: int) -> float | None:

@@ -67,7 +67,9 @@ def problem_of_item(error: Exception, scope: Scope) -> dict[str, object]:
     spec, fields = _spec_and_fields(error)
     if spec is INTERNAL:
         log.error("internal_error", method=scope["method"], path=route_of(scope), exc_info=error)
-    return _document(spec, str(error) if spec.is_public else None, fields)
+    document = _document(spec, str(error) if spec.is_public else None, fields)
+    seconds = _retry_after_s(error, spec)
+    return document if seconds is None else {**document, "retry_after_s": seconds}
 
 
 def _spec_and_fields(error: BaseException) -> tuple[ErrorSpec, Sequence[FieldProblem]]:
@@ -77,14 +79,21 @@ def _spec_and_fields(error: BaseException) -> tuple[ErrorSpec, Sequence[FieldPro
     return spec, error.problems if isinstance(error, InvalidParameterError) else ()
 
 
+def _retry_after_s(error: BaseException, spec: ErrorSpec) -> int | None:
+    """When to come back; None: that would be no better."""
+    if isinstance(error, OverloadedError | QuotaError):
+        return error.retry_after_s
+    return RETRY_AFTER_S if spec.status == 503 else None
+
+
 def problem_of(error: BaseException) -> Response:
     """An error as a problem document; private ones show their title and nothing else."""
     spec, fields = _spec_and_fields(error)
     headers: dict[str, str] = {}
     if isinstance(error, UnauthorizedError):
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, OverloadedError | QuotaError):
-        headers["Retry-After"] = str(error.retry_after_s)
+    if (seconds := _retry_after_s(error, spec)) is not None:
+        headers["Retry-After"] = str(seconds)
     return problem_response(spec, str(error) if spec.is_public else None, fields, headers)
 
 

@@ -186,3 +186,8 @@ class Problem(Wire):
     detail: str
     errors: list[FieldError] | None = Field(default=None, description="Field by field, on 400.")
     request_id: str | None = None
+    retry_after_s: int | None = Field(
+        default=None,
+        description="Of one image of a batch, on 429 and 503: seconds after which to send it "
+        "again. Any other answer has the header Retry-After.",
+    )

@@ -139,7 +139,7 @@ def left_out(value: object) -> Iterator[str]:
 
 
 ON_REQUEST = {"matching", "matching_ids", "vector", "trimmed", "audit", "input_png"}
-EITHER = {"answer", "problem", "errors", "request_id"}
+EITHER = {"answer", "problem", "errors", "request_id", "retry_after_s"}
 
 
 @pytest.mark.parametrize(

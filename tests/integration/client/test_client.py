@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_type_hints
@@ -150,19 +151,25 @@ def test_many_images_share_a_request_and_what_was_too_late_is_asked_again(
         asked.append(path)
         found = await original(self, kind, method, path, **parts)
         if path.endswith("/batch"):  # As if the second one had waited too long for a worker.
-            late = Problem(type="about:blank", title="x", status=503, code="overloaded", detail="x")
+            late = Problem(type="x", title="x", status=503, code="overloaded", detail="x")
+            late = late.model_copy(update={"retry_after_s": 2})
             items = list(found.items)
-            items[1] = items[1].model_copy(update={"status": 503, "answer": None, "problem": late})
+            for place in (1, 2):
+                items[place] = items[place].model_copy(
+                    update={"status": 503, "answer": None, "problem": late}
+                )
             return found.model_copy(update={"items": items})
         return found
 
     original = AsyncClient._ask
     monkeypatch.setattr(AsyncClient, "_ask", watched)
     images = [encode(draw_picture(seed)) for seed in range(8)]
+    begun = time.monotonic()
     found = [one.answer for one in ours.search_many(images, concurrency=8, k=1)]
+    assert time.monotonic() - begun >= 2.0
     ids = [answer and answer.results[0].id.replace("-again", "") for answer in found]
     assert ids == [f"p{seed:02}.jpg" for seed in range(8)]
-    assert sorted(asked) == ["/v1/search"] * 2 + ["/v1/search/batch"] * 2
+    assert sorted(asked) == ["/v1/search"] * 4 + ["/v1/search/batch"] * 2
 
 
 def test_a_service_that_takes_no_such_batch_is_asked_one_by_one(data_dir: Path):

@@ -212,6 +212,21 @@ def test_an_image_that_takes_too_long_costs_only_itself(data_dir: Path):
         assert codes == [(200, "")] * 3 + [(504, "decode_timeout")]
 
 
+def test_an_image_that_waited_too_long_is_told_when_to_come_back(data_dir: Path):
+    settings = Settings(
+        data_dir=data_dir, workers=1, cache_bytes=0, queue_timeout_s=0.3, decode_timeout_s=3.0
+    )
+    before = children()
+    with open_client(settings) as client:
+        os.kill(min(children() - before), signal.SIGSTOP)
+        found = client.post(BATCH, files=form(*[PNG] * 5)).json()["items"]
+    problems = [one["problem"] for one in found if one["status"] == 503]
+    assert len(problems) >= 3
+    assert all(problem["retry_after_s"] >= 1 for problem in problems)
+    (late,) = [one["problem"] for one in found if one["status"] == 504]
+    assert "retry_after_s" not in late
+
+
 def children() -> set[int]:
     """Of this process: decode processes of its servers, and whatever else it has begun."""
     lists = Path("/proc/self/task").glob("*/children")

@@ -1,14 +1,18 @@
 import json
 
+import pytest
+
 from model.errors import CertificateError, EmbeddingError, ImageDecodeError, RetrievalError
 from service.errors import (
     INTERNAL,
+    DecodeTimeoutError,
     FieldProblem,
     MissingFieldError,
     NotReadyError,
     OverloadedError,
+    QuotaError,
 )
-from service.http.problems import problem_of, problem_response
+from service.http.problems import problem_of, problem_of_item, problem_response
 
 
 def test_a_problem_with_strange_text_is_still_json():
@@ -22,6 +26,22 @@ def test_who_is_refused_is_told_when_to_come_back():
         problem_of(OverloadedError("full", reason="places", retry_after_s=7)).headers["Retry-After"]
         == "7"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        (OverloadedError("full", reason="queue_timeout", retry_after_s=7), 7),
+        (QuotaError("fast", retry_after_s=60), 60),
+        (NotReadyError("loading"), 1),
+        (ImageDecodeError("cut"), None),
+        (DecodeTimeoutError("slow"), None),
+    ],
+)
+def test_of_one_image_of_a_batch_the_document_says_when_to_come_back(error, seconds):
+    document = problem_of_item(error, {"type": "http"})
+    header = problem_of(error).headers.get("Retry-After")
+    assert document.get("retry_after_s") == seconds == (header and int(header))
 
 
 def test_private_errors_show_their_title_only():
