@@ -26,16 +26,23 @@ WEIGHT = 1.0
 
 @pytest.fixture(scope="module")
 def weighted(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The gallery's index with an operating point such as `calibrate` writes."""
-    directory = tmp_path_factory.mktemp("weighted") / "data"
+    return judged_index(data_dir, tmp_path_factory.mktemp("weighted") / "data", WEIGHT)
+
+
+def judged_index(data_dir: Path, directory: Path, weight: float, **thresholds: float) -> Path:
+    """A copy of an index with operating points such as `calibrate` writes."""
     shutil.copytree(data_dir, directory)
-    point = OperatingPoint("balanced", 1.2, 0.01, 350, 2, {"jpeg": Measured(400, 350, 400, 3)})
+    told = {"jpeg": Measured(400, 350, 400, 3)}
+    points = [
+        OperatingPoint(name, threshold, 0.01, 350, 2, told)
+        for name, threshold in (thresholds or {"balanced": 0.2 + weight}).items()
+    ]
     calibration = replace(
         CALIBRATION,
-        statistic="margin + cosine",
-        cosine_weight=WEIGHT,
+        statistic="margin + cosine" if weight else "margin",
+        cosine_weight=weight,
         k=1,
-        operating_points=(point,),
+        operating_points=tuple(points),
     )
     paths = layout.index_paths(directory, "default")
     with writing(paths):
