@@ -76,7 +76,7 @@ def test_where_redis_is_required_its_absence_is_a_failure(tmp_path: Path):
 def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     """The script of CI where only a shell, `dirname` and the given programs are there.
 
-    `make` writes down what it was asked, and whether Redis and Chromium were required.
+    `make` writes down what it was asked, and whether Redis, Chromium and MkDocs were required.
     """
     (folder / ".ci").mkdir()
     shutil.copy(CI, folder / ".ci")
@@ -84,7 +84,8 @@ def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
     path.mkdir()
     for name in ("bash", "dirname", "cp", "chmod"):
         (path / name).symlink_to(shutil.which(name) or "")
-    programs["make"] = f'echo "$1 ${{REQUIRE_REDIS-}}${{REQUIRE_CHROMIUM-}}" >> {folder}/made'
+    required = "${REQUIRE_REDIS-}${REQUIRE_CHROMIUM-}${REQUIRE_MKDOCS-}"
+    programs["make"] = f'echo "$1 {required}" >> {folder}/made'
     for name, script in programs.items():
         (path / name.replace("_", "-")).write_text(f"#!{path}/bash\n{script}\n")
         (path / name.replace("_", "-")).chmod(0o755)
@@ -98,7 +99,7 @@ def run_ci(folder: Path, **programs: str) -> subprocess.CompletedProcess[str]:
 
 
 NEEDED = ("redis-server", "chromium")
-MADE = "check 11\ntest 11\ntrain-smoke 11\n"
+MADE = "check 111\ndocs 111\ntest 111\ntrain-smoke 111\n"
 
 
 @pytest.mark.parametrize("missing", NEEDED)
