@@ -221,6 +221,8 @@ def book(
             worst = 101 if name == "jpeg" else pixels.shape[1]
             low = one[name].low
             ends[f"{name} from{label}"].append(worst if low is None else low)
+        if (low := plain[name].low) is not None:
+            ends[f"{name} factor, members"].append((worst - found[name].low) / (worst - low))
 
 
 if __name__ == "__main__":
