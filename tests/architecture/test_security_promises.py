@@ -4,6 +4,8 @@ import re
 
 from paths import ROOT
 
+from service.http.auth import ADMIN_PREFIXES
+
 HEADING = "## Each promise, and the test that tries to break it"
 _NAMED = re.compile(r"`([^`]*)`")
 
@@ -26,3 +28,8 @@ def test_each_promise_names_tests_that_are_there():
             path = file or path  # A test without a file is in that of the one before.
             source = (ROOT / "tests" / path).read_text()
             assert f"def {test}(" in source if test else "def test_" in source, name
+
+
+def test_every_route_of_the_admins_is_spoken_of_before_the_table():
+    text = (ROOT / "SECURITY.md").read_text().split(HEADING)[0]
+    assert [route for route in ADMIN_PREFIXES if f"{route}`" not in text] == []

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -123,3 +124,18 @@ def test_it_needs_an_admin_and_counts_three_requests_a_step(data_dir: Path, tmp_
         assert answer.status_code == 200, answer.text
         assert answer.headers["ratelimit-remaining"] == str(60 - 9)
         assert challenge(client, image, steps=18).status_code == 429
+
+
+def test_one_attack_is_in_work_at_a_time(attacked_client: httpx.Client):
+    image = encode(draw_picture(3, 900, 900))
+    with ThreadPoolExecutor(4) as threads:
+        asked = [
+            threads.submit(challenge, attacked_client, image, budget=0.001, steps=6)
+            for _ in range(4)
+        ]
+        answers = [one.result() for one in asked]
+    assert sorted(answer.status_code for answer in answers) == [200, 503, 503, 503]
+    for answer in answers:
+        if answer.status_code == 503:
+            assert answer.json()["code"] == "overloaded"
+            assert int(answer.headers["retry-after"]) >= 1
