@@ -49,6 +49,12 @@ def test_help_groups_every_command_and_loads_no_program():
     assert all(program.help in done.stdout for program in PROGRAMS.values())
 
 
+@pytest.mark.parametrize("word", ["search", "compare", "embed", "tolerance"])
+def test_the_help_of_a_question_loads_nothing_that_answers(word: str):
+    done = alone(LIGHT + MAIN, word, "--help")
+    assert (done.returncode, done.stderr) == (0, "set()")
+
+
 def test_a_shell_completes_words_at_once_and_options_by_their_program():
     complete = {"_LIPSIM_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
     words = alone(LIGHT + MAIN, **complete, COMP_WORDS="lipsim ca")
