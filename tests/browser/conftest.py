@@ -1,11 +1,19 @@
 """One browser a file, and one service over a small gallery, with examples."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-from browser_tools import build_gallery, open_browser, open_page, plain_rows, save_examples
+from browser_tools import (
+    build_gallery,
+    calibrate_gallery,
+    open_browser,
+    open_page,
+    plain_rows,
+    save_examples,
+)
 from playwright.sync_api import Browser, Page
 from programs import require_program
 from service_helpers import open_client
@@ -34,6 +42,19 @@ def page_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("page-data")
     build_gallery(directory / "pictures", directory, plain_rows(), "default")
     return directory
+
+
+@pytest.fixture(scope="session")
+def judging(
+    page_data: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx.Client]:
+    """A service over the same gallery, calibrated."""
+    directory = tmp_path_factory.mktemp("judging")
+    shutil.copytree(page_data / "indexes", directory / "indexes")
+    calibrate_gallery(directory / "pairs", directory)
+    settings = Settings(data_dir=directory, examples_dir=examples, workers=1)
+    with open_client(settings) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

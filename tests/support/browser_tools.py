@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from programs import require_program
-from service_helpers import draw_picture, run_builder
+from service_helpers import ABSENT, draw_picture, run_builder
 
 PICTURES = 24
 WAIT_MS = 20_000
@@ -61,6 +61,20 @@ def build_gallery(folder: Path, data_dir: Path, rows: list[dict[str, Any]], inde
         lines.append(json.dumps({"path": f"{seed}.jpg", **row}))
     (folder / "list.jsonl").write_text("\n".join(lines))
     run_builder("build", folder / "list.jsonl", "--data-dir", data_dir, "--index", index)
+
+
+def calibrate_gallery(folder: Path, data_dir: Path) -> None:
+    """Operating points of copies of its pictures, and of drawn pictures that are not in it."""
+    folder.mkdir()
+    rows = ["path,id"]
+    for seed, row in enumerate(plain_rows()):
+        draw_picture(seed, 80, 60).save(folder / f"{seed}.png")
+        rows.append(f"{seed}.png,{row['id']}")
+    for seed in range(1000, 1000 + ABSENT):
+        draw_picture(seed, 40, 30).save(folder / f"{seed}.png")
+        rows.append(f"{seed}.png,")
+    (folder / "pairs.csv").write_text("\n".join(rows))
+    run_builder("calibrate", "--pairs", folder / "pairs.csv", "--data-dir", data_dir)
 
 
 def plain_rows() -> list[dict[str, Any]]:

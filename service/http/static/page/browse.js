@@ -8,15 +8,15 @@ import { openItem } from "./item.js";
 import { thumbnail } from "./pictures.js";
 import { titleOf } from "./results.js";
 import { read, write } from "./state.js";
+import { atMost, share } from "./words.js";
 
 const PAGE = 48;
-const percent = (share) => (share === null ? "not known" : `${(100 * share).toFixed(1)} %`);
 
 function aboutIndex(index) {
   const rows = index.operating_points.map((point) =>
-    el("tr", {}, [point.name, point.statistic, point.threshold.toPrecision(3), percent(point.recall), percent(point.false_positive_rate), point.stale ? "stale" : "fresh"].map((text) => el("td", {}, text))),
+    el("tr", {}, [point.name, point.statistic, point.threshold.toPrecision(3), share(point.recall), share(point.false_positive_rate), atMost(point.false_positive_upper), point.stale ? "stale" : "fresh"].map((text) => el("td", {}, text))),
   );
-  const heads = ["operating point", "judged by", "threshold", "finds", "wrong", "measured"];
+  const heads = ["operating point", "judged by", "threshold", "finds", "wrong", "wrong, at most (95 %)", "measured"];
   return el("details", { class: "tool" },
     el("summary", {}, "About this index"),
     el("p", { class: "quiet" }, `Version ${index.version}, written ${index.created}. ${plural(index.vectors ?? index.size, "vector")} in ${plural(index.views.length || 1, "view")} of each picture.`),

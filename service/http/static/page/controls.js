@@ -1,7 +1,8 @@
 // The options of a search. On narrow screens they are a sheet from below.
 
 import { el } from "./dom.js";
-import { read, write } from "./state.js";
+import { NO_VERDICT, pointAsked, read, write } from "./state.js";
+import { share } from "./words.js";
 
 function field(label, input) {
   return el("label", { class: "field" }, el("span", {}, label), input);
@@ -13,20 +14,18 @@ function choice(name, options, chosen) {
   return node;
 }
 
-const rate = (share) => (share === null ? "?" : `${(100 * share).toFixed(1)} %`);
-
 function pointText({ name, recall, false_positive_rate: wrong, stale }) {
-  return `${name}: finds ${rate(recall)}, wrong ${rate(wrong)}${stale ? ", stale" : ""}`;
+  return `${name}: finds ${share(recall)}, wrong ${share(wrong)}${stale ? ", stale" : ""}`;
 }
 
 export function createControls({ limits, indexes }, onChange) {
   const now = read();
   const name = now.index ?? "default";
   const index = indexes.find((one) => one.name === name);
-  const points = (index?.operating_points ?? []).map((point) => [point.name, pointText(point)]);
+  const points = index?.operating_points ?? [];
   const changed = (event) => {
     const { name, type, value, checked } = event.target;
-    const plain = { index: "default", k: String(limits.default_k) }[name];
+    const plain = { index: "default", k: String(limits.default_k), operating_point: points[0]?.name }[name];
     if (!event.target.reportValidity()) return;
     const cleared = name === "index" ? { operating_point: null, filter: null, item: null } : {};
     write({ ...cleared, [name]: type === "checkbox" ? checked : value === plain ? null : value });
@@ -36,7 +35,7 @@ export function createControls({ limits, indexes }, onChange) {
     indexes.length > 1 && field("Index", choice("index", indexes.map((one) => [one.name, one.name]), name)),
     field("Results", el("input", { type: "number", name: "k", min: 1, max: limits.max_k, required: true, value: now.k ?? limits.default_k })),
     field("Largest distance", el("input", { type: "number", name: "max_distance", min: 0, max: 2, step: "any", placeholder: "any", value: now.max_distance ?? "" })),
-    points.length > 0 && field("Copy, or no copy", choice("operating_point", [["", "not asked"], ...points], now.operating_point ?? "")),
+    points.length > 0 && field("Copy, or no copy", choice("operating_point", [[NO_VERDICT, "not asked"], ...points.map((point) => [point.name, pointText(point)])], pointAsked(points) ?? NO_VERDICT)),
     el("label", { class: "check" }, el("input", { type: "checkbox", name: "require_exact", checked: Boolean(now.require_exact) }), "Search until each proof is the largest"),
     el("label", { class: "check" }, el("input", { type: "checkbox", name: "trim", checked: Boolean(now.trim) }), "Look inside plain borders too"),
   ];

@@ -22,14 +22,18 @@ function viewInWords(view) {
 
 export const radiusInLevels = (result) => result.certified_rms_8bit;
 
+function verdictProved(levels) {
+  if (levels === null) return "under any noise";
+  return levels ? `under any noise below ${shown(levels)}` : "nothing proved of it";
+}
+
 function verdict(result, query) {
   if (result.match === null || result.match === undefined) return null;
   const levels = query.width ? levelsOf(result.match_radius, query) : 0;
   return el(
     "span",
     { class: "verdict" },
-    el("span", { class: "strong" }, result.match ? "match" : "no match"),
-    el("span", { class: "unseen" }, levels ? `, which noise below ${shown(levels)} levels cannot flip` : ", nothing proved"),
+    el("span", {}, el("span", { class: "strong" }, result.match ? "match" : "no match"), ` ${verdictProved(levels)}`),
     bar(levels, { small: true }),
   );
 }

@@ -11,7 +11,7 @@ import { codeLinks } from "./snippets.js";
 import { read, searchOptions, write } from "./state.js";
 import { survivalSlider } from "./survive.js";
 import { createZone, takePictures } from "./zone.js";
-import { answerInWords } from "./words.js";
+import { answerInWords, verdictsInWords } from "./words.js";
 
 const SLOW_MS = 4000;
 
@@ -28,6 +28,11 @@ export function mountSearch(root, context, signal) {
     el("div", { class: "answer" }, el("h2", { class: "unseen" }, "Answer"), area),
   );
   takePictures(window, choose, signal);
+
+  // Of the index that is searched, the strictest first.
+  function points() {
+    return service.indexes.find(({ name }) => name === (read().index ?? "default"))?.operating_points ?? [];
+  }
 
   function optionsChanged(name) {
     if (name === "index") {
@@ -100,7 +105,7 @@ export function mountSearch(root, context, signal) {
   async function run() {
     if (!picture) return;
     const asked = picture;
-    const options = searchOptions();
+    const options = searchOptions(points());
     const slow = el("p", { class: "quiet slow", hidden: true }, "The service takes longer than usual.");
     area.setAttribute("aria-busy", "true");
     area.replaceChildren(slow, skeleton(Math.min(options.k ?? service.limits.default_k, 24)));
@@ -138,7 +143,7 @@ export function mountSearch(root, context, signal) {
         if (isNew) write({ noise: levels ? levels.toFixed(2) : null });
       },
     });
-    area.replaceChildren(line, ...(slider ? [slider.node] : []), ...insideBorders(answer, options), grid);
+    area.replaceChildren(line, ...verdictsInWords(answer), ...(slider ? [slider.node] : []), ...insideBorders(answer, options), grid);
     slider?.show();
     const again = answer.results.find(({ id }) => id === read().open);
     if (again) shown(again);

@@ -25,15 +25,24 @@ export function asked({ index, k, max_distance, operating_point, filter }) {
   return { index, k, max_distance, operating_point, filter };
 }
 
+// No operating point is named like this: asked for no verdict, where the index has some.
+export const NO_VERDICT = "-";
+
+// The operating point that the address names; without one the strictest of the index.
+export function pointAsked(points) {
+  const { operating_point: named = points[0]?.name } = read();
+  return named === NO_VERDICT ? null : named;
+}
+
 // What a search is asked for, of what the address holds.
-export function searchOptions() {
-  const { index, k, max_distance: distance, operating_point, require_exact, trim, filter } = read();
+export function searchOptions(points) {
+  const { index, k, max_distance: distance, require_exact, trim, filter } = read();
   const number = (text) => (text ? Number(text) : null);
   return {
     index,
     k: number(k),
     max_distance: number(distance),
-    operating_point,
+    operating_point: pointAsked(points),
     require_exact: require_exact ? true : null,
     trim: trim ? true : null,
     filter: parsed(filter),

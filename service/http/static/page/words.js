@@ -1,6 +1,6 @@
 // The answer in two sentences.
 
-import { plural } from "./dom.js";
+import { el, plural } from "./dom.js";
 import { levelsOf, shown } from "./scale.js";
 
 function proved(radius, query) {
@@ -21,4 +21,24 @@ export function answerInWords(answer) {
   if (results.length === 1) return `${searched} ${one}.${verdicts}`;
   const rest = set ? `the set of ${results.length} ${set.replace("against noise ", "")}` : `of the set of ${results.length} nothing is proved`;
   return `${searched} ${one}; ${rest}.${verdicts}`;
+}
+
+export const share = (rate) => (rate === null ? "not known" : `${(100 * rate).toFixed(1)} %`);
+// Of a bound: never rounded down.
+export const atMost = (rate) => `${(Math.ceil(1000 * rate) / 10).toFixed(1)} %`;
+
+// What the verdicts are worth: nothing where none was asked for.
+export function verdictsInWords({ operating_point: point, results }) {
+  if (!point) return [];
+  const matches = results.filter(({ match }) => match).length;
+  const rates = [
+    `${share(point.recall)} of ${plural(point.positives, "copy", "copies")} were called a match`,
+    `so were ${share(point.false_positive_rate)} of ${plural(point.negatives, "query", "queries")} without a copy here (at most ${atMost(point.false_positive_upper)} with 95 % confidence)`,
+  ];
+  const old = point.stale ? " Stale: the index has changed since." : "";
+  return [
+    el("p", { class: "judged" },
+      el("span", { class: "strong" }, `${plural(matches, "match", "matches")} by “${point.name}”. `),
+      el("span", { class: "quiet" }, `As measured here: ${rates.join("; ")}.${old}`)),
+  ];
 }
