@@ -85,8 +85,8 @@ export function resultGrid(api, answer, onOpen) {
 }
 
 // What stands there while an answer is made: as large as what will replace it.
-export function skeleton(count) {
+export function skeleton(count, words = "") {
   const tile = () =>
-    el("li", {}, el("span", { class: "result" }, el("span", { class: "picture" }), ...["title", "facts", "bar", "words"].map((kind) => el("span", { class: kind }, "\u00a0"))));
-  return el("ol", { class: "results waiting", "aria-hidden": "true" }, Array.from({ length: count }, tile));
+    el("li", {}, el("span", { class: "result" }, el("span", { class: "picture" }), ...["title", "facts", "bar", "words", "verdict"].map((kind) => el("span", { class: kind }, "\u00a0"))));
+  return [el("div", { class: "lead-in" }, words), el("ol", { class: "results waiting", "aria-hidden": "true" }, Array.from({ length: count }, tile))];
 }

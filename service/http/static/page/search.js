@@ -50,6 +50,7 @@ export function mountSearch(root, context, signal) {
 
   async function take(next) {
     picture = next;
+    showInput(null);
     examples.mark(next.example);
     await zone.show(next.blob ?? null, next.item ? "A picture of the index" : next.name);
     if (picture === next) await run();
@@ -75,7 +76,7 @@ export function mountSearch(root, context, signal) {
       return isChosen() ? undefined : take({ item, blob, name: item });
     }
     if (!name) return clear();
-    area.replaceChildren(skeleton(service.limits.default_k));
+    area.replaceChildren(...skeleton(service.limits.default_k));
     try {
       const blob = await api.example(name);
       if (!isChosen() && (read().example ?? service.examples[0]) === name) await take({ blob, name, example: name });
@@ -106,9 +107,9 @@ export function mountSearch(root, context, signal) {
     if (!picture) return;
     const asked = picture;
     const options = searchOptions(points());
-    const slow = el("p", { class: "quiet slow", hidden: true }, "The service takes longer than usual.");
+    const slow = el("p", { class: "quiet", hidden: true }, "The service takes longer than usual.");
     area.setAttribute("aria-busy", "true");
-    area.replaceChildren(slow, skeleton(Math.min(options.k ?? service.limits.default_k, 24)));
+    area.replaceChildren(...skeleton(Math.min(options.k ?? service.limits.default_k, 24), slow));
     const timer = setTimeout(() => (slow.hidden = false), SLOW_MS);
     try {
       const file = asked.item ?? new File([asked.blob], asked.name);
