@@ -5,6 +5,7 @@ code the place of a term among those of its key, sorted: so what a clause asks b
 codes, and a million items are asked in a millisecond. What does not fit is an IndexFormatError.
 """
 
+import math
 import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from jaxtyping import Bool, Int64
 from index_builder.errors import IndexFormatError
 from index_builder.store.items import ItemsReader
 from index_builder.store.sqlite import ReadOnlyDatabase, create_database, sqlite_errors
-from index_builder.store.terms import Edge, Span, Term, key_of, terms_of
+from index_builder.store.terms import END, Edge, Kind, Span, Term, key_of, terms_of, texts_from
 
 COLUMNS = "columns.sqlite"
 
@@ -101,6 +102,22 @@ def _stored(names: tuple[str, ...]) -> bytes:
     return key_of(names).encode("utf-8", "surrogatepass")
 
 
+def _text_of(raw: Any) -> str:
+    try:
+        return raw.decode("utf-8", "surrogatepass")
+    except (AttributeError, UnicodeDecodeError) as exc:
+        raise IndexFormatError(f"{COLUMNS} is damaged: {exc}") from exc
+
+
+def _value_of(kind: int, value: Any) -> bool | int | float | str:
+    """A term as JSON has it."""
+    if kind == Kind.TEXT:
+        return _text_of(value)
+    if not isinstance(value, int | float):
+        raise IndexFormatError(f"{COLUMNS} is damaged: wanted a number, got {type(value)}")
+    return bool(value) if kind == Kind.BOOL else value
+
+
 def _code_type(terms: int) -> np.dtype[Any]:
     """The smallest type that has a number for each term."""
     return np.dtype("u1" if terms <= 1 << 8 else "<u2" if terms <= 1 << 16 else "<u4")
@@ -163,20 +180,10 @@ class Columns:
     def holding(self, names: tuple[str, ...], spans: Iterable[Span]) -> Bool[np.ndarray, " I"]:
         """Which items hold, at this key, a term in one of the spans."""
         passing = np.zeros(self.ids, dtype=np.bool_)
-        found = self._database.all(
-            "SELECT number, CAST(terms AS INTEGER), codes, items FROM columns WHERE key = ?",
-            (_stored(names),),
-        )
-        if not found:
+        found = self._read(names)
+        if found is None:
             return passing
-        number, terms, raw_codes, raw_items = found[0]
-        codes = self._array(raw_codes, _code_type(terms))
-        items = None if raw_items is None else self._array(raw_items, _ITEM)
-        # Each term is held by somebody.
-        if codes.size != (self.ids if items is None else items.size) or not (
-            0 < terms <= codes.size
-        ):
-            raise IndexFormatError(f"{COLUMNS} is damaged: a column has another length")
+        number, terms, codes, items = found
         ends = [
             (self._place(number, terms, low), self._place(number, terms, high))
             for low, high in spans
@@ -189,6 +196,47 @@ class Columns:
         except IndexError as exc:
             raise IndexFormatError(f"{COLUMNS} is damaged: {exc}") from exc
         return passing
+
+    def keys(self, after: str, most: int) -> list[str]:
+        """The first keys after one, by byte; as filters name them."""
+        query = "SELECT key FROM columns WHERE key > ? ORDER BY key LIMIT ?"
+        found = self._database.all(query, (after.encode("utf-8", "surrogatepass"), most))
+        return [_text_of(key) for (key,) in found]
+
+    def values(
+        self, names: tuple[str, ...], prefix: str, most: int
+    ) -> list[tuple[bool | int | float | str, int]]:
+        """The first values of a key, and how many items hold each; texts that begin with a prefix.
+
+        In the order of terms: booleans, numbers, texts. An empty prefix asks for all of them.
+        """
+        found = self._read(names)
+        if found is None:
+            return []
+        number, terms, codes, _ = found
+        low, high = texts_from(prefix) if prefix else (Edge(Term(Kind.BOOL, 0)), Edge(END))
+        rows = self._database.all(
+            "SELECT kind, value, code FROM terms WHERE key = ? AND (kind, value) >= (?, ?) "
+            "AND (kind, value) < (?, ?) ORDER BY kind, value LIMIT ?",
+            (
+                number,
+                int(low.term.kind),
+                low.term.value,
+                int(high.term.kind),
+                high.term.value,
+                most,
+            ),
+        )
+        held = np.bincount(codes, minlength=terms)
+        try:
+            # A whole number beyond every float64 is none that JSON could ask for.
+            return [
+                (_value_of(kind, value), int(held[code]))
+                for kind, value, code in rows
+                if not (isinstance(value, float) and not math.isfinite(value))
+            ]
+        except (IndexError, TypeError) as exc:
+            raise IndexFormatError(f"{COLUMNS} is damaged: {exc}") from exc
 
     def same_as(self, other: "Columns") -> bool:
         """Whether two hold the same, table by table."""
@@ -203,6 +251,26 @@ class Columns:
 
     def close(self) -> None:
         self._database.close()
+
+    def _read(
+        self, names: tuple[str, ...]
+    ) -> tuple[int, int, np.ndarray, np.ndarray | None] | None:
+        """Of a key: the number of its column, its terms, codes, and items, or None of all items."""
+        found = self._database.all(
+            "SELECT number, CAST(terms AS INTEGER), codes, items FROM columns WHERE key = ?",
+            (_stored(names),),
+        )
+        if not found:
+            return None
+        number, terms, raw_codes, raw_items = found[0]
+        codes = self._array(raw_codes, _code_type(terms))
+        items = None if raw_items is None else self._array(raw_items, _ITEM)
+        # Each term is held by somebody.
+        if codes.size != (self.ids if items is None else items.size) or not (
+            0 < terms <= codes.size
+        ):
+            raise IndexFormatError(f"{COLUMNS} is damaged: a column has another length")
+        return number, terms, codes, items
 
     def _place(self, number: int, terms: int, edge: Edge) -> int:
         """How many terms of a column lie before an edge."""

@@ -118,6 +118,8 @@ _ITEM = reading(
     "invalid_parameter", "index_not_found", "item_not_found", "not_ready", "index_unavailable"
 )
 
+_LIST = reading("invalid_parameter", "index_not_found", "not_ready", "index_unavailable")
+
 _LIST_PATH = re.compile(r"/v1/indexes/[^/]*/items/list")
 
 
@@ -141,9 +143,9 @@ SPECS: dict[str, RouteSpec[Any]] = {
     "/v1/indexes": reading("invalid_parameter", "not_ready"),
     "/v1/indexes/{name}": reading("invalid_parameter", "index_not_found", "not_ready"),
     "/v1/indexes/{name}/item": _ITEM,
-    "/v1/indexes/{name}/items": reading(
-        "invalid_parameter", "index_not_found", "not_ready", "index_unavailable"
-    ),
+    "/v1/indexes/{name}/items": _LIST,
+    "/v1/indexes/{name}/metadata": _LIST,
+    "/v1/indexes/{name}/metadata/values": _LIST,
     "/v1/indexes/{name}/items/list": LIST_ITEMS,
     "/v1/indexes/{name}/thumbnail": _ITEM,
     "/v1/info": reading("invalid_parameter", "not_ready"),

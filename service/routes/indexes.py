@@ -11,17 +11,21 @@ from index_builder.errors import ItemNotFoundError
 from index_builder.filters.language import parse_filter
 from index_builder.search.filtered import FilteredIndex
 from index_builder.store.items import Item as StoredItem
+from index_builder.store.terms import names_of
 from service.http.route_specs import LIST_ITEMS
 from service.http.upload import read_upload
 from service.routes.dependencies import Service, check_query
 from service.schemas.common import LONGEST_ID, IndexInfo, PlainNumber
 from service.schemas.indexes import (
+    HeldValue,
     IndexList,
     IndexStatus,
     Item,
     ItemPage,
+    KeyPage,
     ListedItem,
     Refusal,
+    ValueList,
 )
 from service.work.answers import build_index, build_operating_points, thumbnail_path
 from service.work.encoding import json_response
@@ -32,9 +36,15 @@ router = APIRouter(tags=["indexes"], dependencies=[Depends(check_query)])
 ItemId = Annotated[str, Query(min_length=1, max_length=LONGEST_ID, description="Id of the item.")]
 After = Annotated[
     str,
-    Query(max_length=LONGEST_ID, description="Items whose ids come after this one, by code point."),
+    Query(max_length=LONGEST_ID, description="Those that come after this one, by code point."),
 ]
 Limit = Annotated[int, Query(ge=1, le=1000, description="How many at most."), PlainNumber]
+Key = Annotated[
+    str, Query(min_length=1, max_length=LONGEST_ID, description="A key, as a filter names it.")
+]
+Prefix = Annotated[
+    str, Query(max_length=LONGEST_ID, description="Only texts that begin so; empty: every value.")
+]
 Content = Annotated[
     str | None,
     Query(pattern="^[0-9a-f]{64}$", description="SHA-256 of the item's file, as answers link it."),
@@ -105,6 +115,48 @@ async def matching_items(request: Request, name: str, service: Service) -> Respo
 
     with admission.working.take():
         return json_response(await to_thread.run_sync(work, limiter=admission.listing))
+
+
+@router.get(
+    "/v1/indexes/{name}/metadata", response_model=KeyPage, summary="List the keys of the metadata"
+)
+async def metadata_keys(
+    name: str, service: Service, after: After = "", limit: Limit = 100
+) -> Response:
+    """What a filter of this index may ask about: every key that any item has."""
+    registry = service.need_indexes().engine.registry
+
+    def work() -> KeyPage:
+        with registry.lease(name) as index:
+            found = index.columns.keys(after, limit + 1)
+            following = found[limit - 1] if len(found) > limit else None
+            return KeyPage(keys=found[:limit], next=following, index=build_index(index))
+
+    return json_response(await to_thread.run_sync(work, limiter=service.parts.admission.listing))
+
+
+@router.get(
+    "/v1/indexes/{name}/metadata/values",
+    response_model=ValueList,
+    summary="List the values of a key",
+)
+async def metadata_values(
+    name: str, key: Key, service: Service, prefix: Prefix = "", limit: Limit = 100
+) -> Response:
+    """The values that the items have at a key, and how many have each."""
+    registry = service.need_indexes().engine.registry
+
+    def work() -> ValueList:
+        with registry.lease(name) as index:
+            found = index.columns.values(names_of(key), prefix, limit + 1)
+            return ValueList(
+                key=key,
+                values=[HeldValue(value=value, items=items) for value, items in found[:limit]],
+                complete=len(found) <= limit,
+                index=build_index(index),
+            )
+
+    return json_response(await to_thread.run_sync(work, limiter=service.parts.admission.listing))
 
 
 @router.get(

@@ -145,6 +145,32 @@ class Item(ListedItem):
     index: IndexInfo
 
 
+class KeyPage(Wire):
+    """Answer of GET /v1/indexes/{name}/metadata."""
+
+    keys: list[str] = Field(description="Keys of the metadata, as a filter names them, by byte.")
+    next: str | None = Field(
+        description="What to ask for as `after` for the next page; null after the last key."
+    )
+    index: IndexInfo
+
+
+class HeldValue(Wire):
+    """A value that a filter may ask for."""
+
+    value: bool | int | float | str
+    items: int = Field(description="How many items hold it; an array holds its elements.")
+
+
+class ValueList(Wire):
+    """Answer of GET /v1/indexes/{name}/metadata/values."""
+
+    key: str
+    values: list[HeldValue] = Field(description="Booleans, numbers, texts, each in their order.")
+    complete: bool = Field(description="False: the key has more values than were asked for.")
+    index: IndexInfo
+
+
 class ItemPage(Wire):
     """Answer of GET /v1/indexes/{name}/items and of POST /v1/indexes/{name}/items/list."""
 

@@ -25,7 +25,7 @@ from service.schemas.batch import BatchAnswer
 from service.schemas.challenge import ChallengeAnswer
 from service.schemas.common import Wire
 from service.schemas.embed import EmbedAnswer
-from service.schemas.indexes import IndexList, IndexStatus, Item, ItemPage
+from service.schemas.indexes import IndexList, IndexStatus, Item, ItemPage, KeyPage, ValueList
 from service.schemas.search import OLD_RECORDS, RECORD, SearchAnswer, SearchResult
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.status import Info, Live, Ready
@@ -156,6 +156,8 @@ EITHER = {"answer", "problem", "errors", "request_id", "retry_after_s"}
         ("/indexes/{name}/item", Item),
         ("/indexes/{name}/items", ItemPage),
         ("/indexes/{name}/items/list", ItemPage),
+        ("/indexes/{name}/metadata", KeyPage),
+        ("/indexes/{name}/metadata/values", ValueList),
         ("/info", Info),
         ("/livez", Live),
         ("/readyz", Ready),

@@ -1,13 +1,15 @@
 """Try to break it, Compare and Browse, as a person uses them."""
 
 import re
+from pathlib import Path
 
 import httpx
-from browser_tools import EDITED, PICTURES, open_page, wait_for_answer
+from browser_tools import EDITED, PICTURES, build_gallery, open_page, wait_for_answer
 from playwright.sync_api import Browser, Page, expect
-from service_helpers import draw_picture, encode
+from service_helpers import draw_picture, encode, open_client
 
 from model.pixels.decode import decode_image
+from service.settings import Settings
 
 
 def file_of(seed: int, name: str = "p.png", **size: int) -> dict[str, object]:
@@ -126,7 +128,7 @@ def test_browsing_is_narrowed_by_the_metadata_s_own_keys_and_values(browser: Bro
         tiles = page.locator(".items .result")
         expect(tiles).to_have_count(PICTURES)
         page.get_by_label("Only with").select_option("kind")
-        page.get_by_label("equal to").select_option(label="odd")
+        page.get_by_label("equal to").select_option(label=f"odd ({PICTURES // 2})")
         page.get_by_role("button", name="Add").click()
         expect(tiles).to_have_count(PICTURES // 2)
         expect(page.locator(".chips li")).to_contain_text("kind: odd")
@@ -135,3 +137,36 @@ def test_browsing_is_narrowed_by_the_metadata_s_own_keys_and_values(browser: Bro
         expect(tiles).to_have_count(PICTURES)
         page.goto(address)
         expect(tiles).to_have_count(PICTURES // 2)
+
+
+MANY = 210
+HOSTILE = "<img src=x onerror=window.ran=1>"
+
+
+def test_the_filter_offers_what_the_whole_index_holds_and_finds_the_rest_by_its_beginning(
+    browser: Browser, tmp_path: Path
+):
+    rows = [{"id": f"p{n:03}", "name": f"n{n:03}"} for n in range(MANY)]
+    rows[-1] |= {"a.dotted": HOSTILE, "name": f"z{HOSTILE}"}
+    build_gallery(tmp_path / "pictures", tmp_path, rows, "default")
+    settings = Settings(data_dir=tmp_path, workers=1)
+    with (
+        open_client(settings) as client,
+        open_page(browser, f"{client.base_url}?view=browse") as page,
+    ):
+        tiles = page.locator(".items .result")
+        key, value = page.get_by_label("Only with"), page.get_by_label("equal to")
+        expect(key.locator("option")).to_have_text([r"a\.dotted", "name"])
+        expect(value.locator("option")).to_have_text([f"{HOSTILE} (1)"])
+        page.get_by_role("button", name="Add").click()
+        expect(tiles).to_have_count(1)
+        expect(page.locator(".chips li")).to_contain_text(f"a.dotted: {HOSTILE}")
+        key.select_option("name")
+        expect(value.locator("option")).to_have_count(200)
+        expect(page.get_by_text("The first 200 values")).to_be_visible()
+        page.get_by_label("beginning with").fill("z")
+        expect(value.locator("option")).to_have_text([f"z{HOSTILE} (1)"])
+        page.get_by_role("button", name="Add").click()
+        expect(tiles).to_have_count(1)
+        assert page.evaluate("window.ran") is None
+        assert page.locator("main img[onerror]").count() == 0

@@ -69,7 +69,8 @@ def own_path(path: str) -> str:
 def ask(client: httpx.Client, method: str, path: str, key: str | None, **how: Any):
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     url = own_path(path)
-    query = "?id=p05.jpg" if url.endswith(("/item", "/thumbnail")) else ""
+    needed = {"/item": "?id=p05.jpg", "/thumbnail": "?id=p05.jpg", "/values": "?key=any"}
+    query = next((value for end, value in needed.items() if url.endswith(end)), "")
     if path.endswith("/list"):
         how["json"] = {}
     elif method == "POST":

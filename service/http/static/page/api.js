@@ -112,6 +112,9 @@ export function createApi(askKey) {
       filter
         ? get(inIndex(index, "/items/list"), { json: { limit, after, filter }, kind: "items" })
         : get(inIndex(index, `/items?limit=${limit}&after=${encodeURIComponent(after)}`), { kind: "items" }),
+    keys: (index) => get(inIndex(index, "/metadata?limit=1000"), { kind: "keys" }),
+    values: (index, key, prefix) =>
+      get(inIndex(index, `/metadata/values?${new URLSearchParams({ key, prefix, limit: 200 })}`), { kind: "values" }),
     picture: async (path) => (await ask(path)).blob(),
     thumbnailOf: (index, id) => inIndex(index, `/thumbnail?id=${encodeURIComponent(id)}`),
   };

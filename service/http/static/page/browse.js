@@ -33,7 +33,7 @@ export function mountBrowse(root, context) {
   const end = el("div", { class: "end" });
   const choice = el("select", { id: "browsed", onchange: () => change(choice.value) },
     service.indexes.map((one) => el("option", { value: one.name, selected: one.name === name }, one.name)));
-  const filter = createFilter(again);
+  const filter = createFilter(api, name, again);
   root.append(
     el("div", { class: "pair" }, el("h2", {}, index?.size != null ? `${plural(index.size, "picture")} in the index` : name),
       service.indexes.length > 1 && el("label", { class: "field" }, el("span", {}, "Index"), choice)),
@@ -63,7 +63,6 @@ export function mountBrowse(root, context) {
     try {
       const page = await api.items(name, PAGE, after, filter.value());
       context.answered(page.index);
-      filter.learn(page.items);
       const shown = list.children.length;
       list.append(...page.items.map((item) =>
         el("li", {}, el("button", { type: "button", class: "result", "data-id": item.id, onclick: () => open(item.id) },

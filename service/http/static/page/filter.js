@@ -1,12 +1,12 @@
 // A filter as chips: a key of the metadata and one of its values; all chips must hold.
 
+import { Problem, wasReplaced } from "./api.js";
 import { button, el } from "./dom.js";
 import { read, write } from "./state.js";
 
-const MOST_VALUES = 200;
-const isPlain = (value) => ["string", "number", "boolean"].includes(typeof value) && value !== "";
-// In a filter a dot is a step into an object.
-const path = (key) => key.replace(/[.\\]/g, "\\$&");
+const LONGEST = 60; // Of a value as it is shown; the filter has the whole.
+
+const inWords = (value) => (value === "" ? "empty" : String(value).slice(0, LONGEST));
 
 const clausesOf = (text) => {
   try {
@@ -16,27 +16,50 @@ const clausesOf = (text) => {
   }
 };
 
-export function createFilter(onChange) {
-  const known = new Map();
+// Keys and values are those of the whole index, as the service lists them.
+export function createFilter(api, index, onChange) {
   let clauses = clausesOf(read().filter);
   const chips = el("ul", { class: "chips" });
-  const key = el("select", { id: "filter-key", onchange: showValues });
+  const key = el("select", { id: "filter-key", onchange: () => showValues((prefix.value = "")) });
   const value = el("select", { id: "filter-value" });
-  const node = el("div", { class: "filter", hidden: true },
+  const prefix = el("input", { id: "filter-prefix", autocomplete: "off", oninput: () => showValues(prefix.value) });
+  const narrow = el("label", { class: "field", hidden: true }, el("span", {}, "beginning with"), prefix);
+  const said = el("p", { class: "quiet", role: "status" });
+  const add = button("Add", () => set([...clauses, { key: key.value, match: { value: JSON.parse(value.value) } }]), { class: "main", disabled: true });
+  const choices = el("div", { class: "filter" },
     el("label", { class: "field" }, el("span", {}, "Only with"), key),
     el("label", { class: "field" }, el("span", {}, "equal to"), value),
-    el("p", { class: "quiet" }, "Of the pictures listed so far; more pictures bring more values."),
-    button("Add", () => set([...clauses, { key: path(key.value), match: { value: JSON.parse(value.value) } }]), { class: "main" }),
-    chips);
+    narrow, add, said);
 
-  function showValues() {
-    const found = [...(known.get(key.value) ?? [])].sort();
-    value.replaceChildren(...found.map((text) => el("option", { value: text }, String(JSON.parse(text)))));
+  async function showKeys() {
+    const { keys } = await api.keys(index);
+    key.replaceChildren(...keys.map((name) => el("option", { value: name }, name)));
+    choices.hidden = keys.length === 0;
+    if (keys.length > 0) await showValues("");
+  }
+
+  async function showValues(start) {
+    try {
+      const { values, complete } = await api.values(index, key.value, start);
+      value.replaceChildren(...values.map(({ value: one, items }) =>
+        el("option", { value: JSON.stringify(one) }, `${inWords(one)} (${items})`)));
+      add.disabled = values.length === 0;
+      narrow.hidden = complete && start === "";
+      said.textContent = complete ? "" : `The first ${values.length} values: more are found by how they begin.`;
+    } catch (problem) {
+      failed(problem);
+    }
+  }
+
+  function failed(problem) {
+    if (wasReplaced(problem)) return;
+    if (!(problem instanceof Problem)) throw problem;
+    said.textContent = `No values to choose from: ${problem.detail} (${problem.code})`;
   }
 
   function showChips() {
     chips.replaceChildren(...clauses.map((clause) =>
-      el("li", {}, `${clause.key.replace(/\\(.)/g, "$1")}: ${clause.match?.value}`,
+      el("li", {}, `${String(clause.key).replace(/\\(.)/g, "$1")}: ${inWords(clause.match?.value)}`,
         button("Remove", () => set(clauses.filter((one) => one !== clause)), { class: "link" }))));
   }
 
@@ -48,21 +71,6 @@ export function createFilter(onChange) {
   }
 
   showChips();
-  return {
-    node,
-    value: () => (clauses.length ? { must: clauses } : null),
-    // Keys and values are those of the items that were listed.
-    learn(items) {
-      for (const [name, content] of items.flatMap((item) => Object.entries(item.metadata))) {
-        if (!isPlain(content)) continue;
-        const values = known.get(name) ?? new Set();
-        if (values.size < MOST_VALUES) values.add(JSON.stringify(content));
-        known.set(name, values);
-      }
-      const chosen = key.value;
-      key.replaceChildren(...[...known.keys()].sort().map((name) => el("option", { value: name, selected: name === chosen }, name)));
-      node.hidden = known.size === 0;
-      showValues();
-    },
-  };
+  showKeys().catch(failed);
+  return { node: el("div", {}, choices, chips), value: () => (clauses.length ? { must: clauses } : null) };
 }
