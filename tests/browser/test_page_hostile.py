@@ -1,5 +1,7 @@
 """A gallery whose names, metadata and pictures try to run something: they are text."""
 
+import json
+import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +83,29 @@ def test_nothing_that_names_or_metadata_hold_is_more_than_text(
         assert {address.split("/")[2] for address in asked if "://" in address} == {
             url.split("/")[2]
         }
+
+
+def test_the_lines_to_copy_for_an_item_ask_for_it_whatever_its_name(
+    browser: Browser, hostile: httpx.Client
+):
+    with open_page(browser, f"{hostile.base_url}?view=browse") as page:
+        for row in rows():
+            page.locator(".items").get_by_role("button", name=row["title"], exact=True).click()
+            drawer = page.locator("dialog.drawer")
+            expect(drawer.get_by_text("v000001, written 20")).to_be_visible()
+            expect(drawer.locator("dt:text-is('views') + dd")).to_have_text("1: whole")
+            said = {}
+            for name in ("JSON", "curl", "Python"):
+                drawer.get_by_role("button", name=name, exact=True).click()
+                said[name] = page.locator("dialog pre").text_content() or ""
+                page.keyboard.press("Escape")
+            page.keyboard.press("Escape")
+            done = subprocess.run(["bash", "-c", said["curl"]], capture_output=True, check=True)
+            assert json.loads(done.stdout)["id"] == row["id"]
+            assert json.loads(done.stdout) == json.loads(said["JSON"])
+            found: dict[str, Any] = {}
+            exec(compile(said["Python"], "page", "exec"), found)
+            assert found["item"] == json.loads(said["JSON"])
 
 
 @pytest.mark.parametrize(

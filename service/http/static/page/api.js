@@ -81,6 +81,8 @@ export function createApi(askKey) {
   const get = async (path, options) => (await ask(path, options)).json();
   const inIndex = (name, rest = "") => `v1/indexes/${encodeURIComponent(name)}${rest}`;
 
+  const itemPath = (index, id) => inIndex(index, `/item?id=${encodeURIComponent(id)}`);
+
   // The picture as a form field, each option that is set as another; an id goes as JSON.
   function post(path, pictures, options, kind) {
     const set = Object.fromEntries(Object.entries(options).filter(([, value]) => value != null && value !== ""));
@@ -107,7 +109,8 @@ export function createApi(askKey) {
     compare: (a, b, options) => post("v1/similarity", { image_a: a, image_b: b }, options, "compare"),
     tolerance: (picture, options) => post("v1/tolerance", { image: picture }, options, "tolerance"),
     challenge: (picture, options) => post("v1/challenge", { image: picture }, options, "attack"),
-    item: (index, id) => get(inIndex(index, `/item?id=${encodeURIComponent(id)}`), { kind: "item" }),
+    item: (index, id) => get(itemPath(index, id), { kind: "item" }),
+    itemPath,
     items: (index, limit, after, filter) =>
       filter
         ? get(inIndex(index, "/items/list"), { json: { limit, after, filter }, kind: "items" })

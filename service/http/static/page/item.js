@@ -6,7 +6,7 @@ import { problemPanel } from "./errors.js";
 import { thumbnail } from "./pictures.js";
 import { radiusInLevels, titleOf } from "./results.js";
 import { bar, inWords } from "./scale.js";
-import { showCode } from "./snippets.js";
+import { itemLinks } from "./snippets.js";
 import { write } from "./state.js";
 
 const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
@@ -22,6 +22,9 @@ function fields(pairs) {
   }
   return list;
 }
+
+// In how many views each picture of the index was embedded, the whole one among them.
+const viewsInWords = (views) => (views?.length ? `${views.length}: ${views.join(", ")}` : null);
 
 function ofResult(result) {
   if (!result) return null;
@@ -45,7 +48,7 @@ function ofResult(result) {
 
 // `result` is null for an item that was not found but looked up; `tools` are sections of other modules.
 export async function openItem(context, { id, result = null, answer = null, asked = null, options = {}, searchItem }) {
-  const { api, tools } = context;
+  const { api, service, tools } = context;
   const name = result?.id ?? id;
   const index = answer?.index.name ?? options.index ?? "default";
   const body = el("div", { class: "item" });
@@ -68,6 +71,7 @@ export async function openItem(context, { id, result = null, answer = null, aske
   function show(item) {
     drawer.querySelector("h2").textContent = titleOf(item);
     const metadata = Object.entries(item.metadata);
+    const about = service.indexes.find((one) => one.name === index);
     const search = () => {
       drawer.close();
       searchItem(item.id);
@@ -77,7 +81,7 @@ export async function openItem(context, { id, result = null, answer = null, aske
       el("div", { class: "lead" }, thumbnail(api, item.thumbnail, { alt: "The picture" }), ofResult(result)),
       el("p", { class: "links" },
         button("Search with this picture", search, { class: "main" }),
-        button("JSON", () => showCode("JSON", JSON.stringify(item, null, 2)), { class: "link" }),
+        itemLinks(api.itemPath(index, item.id), item, api.hasKey()),
       ),
       ...sections,
       el("h3", {}, "The item"),
@@ -87,7 +91,8 @@ export async function openItem(context, { id, result = null, answer = null, aske
         ["size", `${item.width} x ${item.height}`],
         ["format", item.format],
         ["sha256", item.sha256],
-        ["index version", item.index.version],
+        ["views", viewsInWords(about?.views)],
+        ["index version", about?.version === item.index.version ? `${about.version}, written ${about.created}` : item.index.version],
       ]),
       metadata.length > 0 && el("h3", {}, "Metadata"),
       metadata.length > 0 && fields(metadata),

@@ -10,8 +10,11 @@ function setOptions(options) {
   return Object.entries(options).filter(([, value]) => value != null && value !== "");
 }
 
+const curlKey = (hasKey) => (hasKey ? ` -H "Authorization: Bearer $LIPSIM_KEY"` : "");
+const pythonKey = `headers={"Authorization": f"Bearer {os.environ['LIPSIM_KEY']}"}`;
+
 export function curlOf(picture, options, hasKey) {
-  const key = hasKey ? ` -H "Authorization: Bearer $LIPSIM_KEY"` : "";
+  const key = curlKey(hasKey);
   const url = quoted(addressOf("v1/search").href);
   if (picture.item) {
     const body = JSON.stringify({ item: picture.item, ...Object.fromEntries(setOptions(options)) });
@@ -41,7 +44,7 @@ export function pythonOf(picture, options, hasKey) {
     "answer = httpx.post(",
     `    ${JSON.stringify(addressOf("v1/search").href)},`,
     question,
-    hasKey && `    headers={"Authorization": f"Bearer {os.environ['LIPSIM_KEY']}"},`,
+    hasKey && `    ${pythonKey},`,
     ").json()",
     `for result in answer["results"]:`,
     `    print(result["id"], result["distance"], result["certified_radius"])`,
@@ -67,13 +70,24 @@ export function showCode(title, text) {
   dialog(title, { class: "wide" }, code, copy);
 }
 
+const links = (answer, curl, python) =>
+  Object.entries({ JSON: () => JSON.stringify(answer, null, 2), curl, Python: python }).map(([name, text]) =>
+    button(name, () => showCode(name, text()), { class: "link" }));
+
 export function codeLinks(picture, options, answer, hasKey) {
-  const link = (name, text) => button(name, () => showCode(name, text()), { class: "link" });
-  return el(
-    "span",
-    { class: "links" },
-    link("JSON", () => JSON.stringify(answer, null, 2)),
-    link("curl", () => curlOf(picture, options, hasKey)),
-    link("Python", () => pythonOf(picture, options, hasKey)),
-  );
+  return el("span", { class: "links" },
+    links(answer, () => curlOf(picture, options, hasKey), () => pythonOf(picture, options, hasKey)));
+}
+
+// An item as the service describes it, and how a program asks for that.
+export function itemLinks(path, item, hasKey) {
+  const url = addressOf(path).href;
+  return links(item, () => `curl -s${curlKey(hasKey)} ${quoted(url)}`, () => [
+    "# pip install httpx",
+    ...(hasKey ? ["import os", ""] : []),
+    "import httpx",
+    "",
+    `item = httpx.get(${JSON.stringify(url)}${hasKey ? `, ${pythonKey}` : ""}).json()`,
+    `print(item["id"], item["sha256"], item["metadata"])`,
+  ].join("\n"));
 }
