@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 from browser_tools import EDITED, PICTURES, build_gallery, open_page, wait_for_answer
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from service_helpers import draw_picture, encode, open_client
 
 from model.pixels.decode import decode_image
@@ -69,13 +69,18 @@ def test_noise_outside_the_radius_is_said_to_be_outside(page: Page):
     assert page.locator(".moved-rows li").count() == 20
 
 
+def compare(page: Page, *files: dict[str, object]) -> None:
+    for at, file in enumerate(files):
+        page.locator("input[type=file]").nth(at).set_input_files(file)
+    expect(page.locator(".pair-answer")).to_be_visible()
+
+
 def test_two_pictures_are_compared_and_noise_widens_the_interval(
     browser: Browser, url: str, service: httpx.Client
 ):
     with open_page(browser, f"{url}?view=compare") as page:
         files = [file_of(3), file_of(3, width=120, height=90)]
-        for at, file in enumerate(files):
-            page.locator("input[type=file]").nth(at).set_input_files(file)
+        compare(page, *files)
         said = page.locator(".in-words")
         expect(said).to_contain_text("Match: nobody can flip it with less than")
         images = {"image_a": files[0]["buffer"], "image_b": files[1]["buffer"]}
@@ -84,10 +89,61 @@ def test_two_pictures_are_compared_and_noise_widens_the_interval(
         band = page.locator(".distance-line .band")
         narrow = band.evaluate("node => node.getBoundingClientRect().width")
         page.get_by_label("Noise on the first picture").fill("120")
-        expect(page.locator("output[for=epsilon]")).to_contain_text("of 255 levels: distance")
+        expect(page.locator("output[for=epsilon]")).to_contain_text("7.1 of 255 levels: distance")
         assert band.evaluate("node => node.getBoundingClientRect().width") > narrow
-        page.get_by_label("They match up to distance").fill("0")
-        expect(said).to_contain_text("No match")
+
+
+def test_the_limit_is_dragged_and_says_at_once_what_this_noise_can_flip(
+    browser: Browser, url: str, service: httpx.Client
+):
+    """Also while the service is not heard: what it said of the distance is enough."""
+    files = [file_of(3), file_of(4)]
+    images = {"image_a": files[0]["buffer"], "image_b": files[1]["buffer"]}
+    found = service.post("/v1/similarity", files=images, data={"epsilon": "1"}).json()
+    with open_page(browser, f"{url}?view=compare") as page:
+        compare(page, *files)
+        noise = page.get_by_label("Noise on the first picture")
+        noise.fill("60")
+        expect(page.locator("output[for=epsilon]")).to_contain_text("1.8 of 255 levels: distance")
+        told = page.locator("output[for=epsilon]").inner_text()
+        low, high = map(float, re.findall(r"distance ([\d.]+) to ([\d.]+)", told)[0])
+        assert low < found["distance"] < high
+        held: list[Route] = []
+        page.route("**/v1/similarity", lambda route: held.append(route))  # noqa: PLW0108
+        handle = page.get_by_label("They match up to distance")
+        said = page.locator("output[for=threshold]")
+        box = handle.bounding_box()
+        line = page.locator(".distance-line").bounding_box()
+        assert box
+        assert line
+        # The middle of the handle is half a handle inside: on the line's own scale.
+        width = box["width"] - 16
+        assert (box["x"] + 8, width) == (line["x"], line["width"])
+
+        def place(limit: float) -> float:
+            return box["x"] + 8 + width * limit / 2
+
+        page.mouse.move(place(0.3), box["y"] + 8)
+        page.mouse.down()
+        for limit, words in [
+            (low - 0.03, "no match, and this noise cannot flip it"),
+            ((low + found["distance"]) / 2, "no match, but this noise may flip it"),
+            ((high + found["distance"]) / 2, "match, but this noise may flip it"),
+            (high + 0.03, "match, and this noise cannot flip it"),
+        ]:
+            page.mouse.move(place(limit), box["y"] + 8)
+            given = float(handle.input_value())
+            assert abs(given - limit) <= 0.011
+            assert said.inner_text() == f"{given:.2f}: {words}"
+        page.mouse.up()
+        word = page.locator(".in-words .strong")
+        assert word.inner_text() == "Match: asking how much noise flips it."
+        handle.press("Home")
+        assert said.inner_text() == "0.00: no match, and this noise cannot flip it"
+        page.unroute("**/v1/similarity")
+        handle.press("ArrowRight")
+        expect(word).to_contain_text("No match: nobody can flip it with less than")
+        assert handle.get_attribute("aria-valuetext") == said.inner_text()
 
 
 def test_every_picture_of_the_index_is_listed_and_opens(browser: Browser, url: str):

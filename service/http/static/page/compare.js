@@ -7,7 +7,12 @@ import { l2Of, levelsAt, levelsOf, place, ruler, shown } from "./scale.js";
 import { createZone, takePictures } from "./zone.js";
 
 const STEPS = 200;
+const PLAIN_LEVELS = 3; // Of noise, at first: so that there is a band to see.
+const REST_MS = 150; // A handle is dragged through many places: asked about is where it rests.
 const FURTHEST = 2;
+
+// An end of a proved interval: never rounded inwards.
+const outward = (end, round) => (round(1e3 * end) / 1e3).toFixed(3);
 
 function flips(radius, size) {
   if (radius === null) return "no noise can flip it";
@@ -21,12 +26,13 @@ export function mountCompare(root, { api, service }, signal) {
   const zones = ["First picture: drop, paste or choose", "Second picture: drop or choose"].map((label, at) =>
     createZone(label, (file) => take(at, file)),
   );
-  const threshold = el("input", { type: "range", id: "threshold", min: 0, max: FURTHEST, step: 0.01, value: 0.3, oninput: ask });
-  const noise = el("input", { type: "range", id: "epsilon", min: 0, max: STEPS, value: 0, oninput: ask });
+  let known = null; // The last answer: distances do not depend on the limit.
+  let timer = null;
+  const threshold = el("input", { type: "range", id: "threshold", min: 0, max: FURTHEST, step: 0.01, value: 0.3, oninput: limitMoved });
+  const noise = el("input", { type: "range", id: "epsilon", min: 0, max: STEPS, value: Math.round(place(PLAIN_LEVELS) * STEPS), oninput: noiseMoved });
   const saidThreshold = el("output", { for: "threshold", class: "number" });
   const saidNoise = el("output", { for: "epsilon", class: "number" });
-  const line = el("div", { class: "distance-line", "aria-hidden": "true" },
-    ["band", "at", "limit"].map((kind) => el("span", { class: kind })));
+  const line = el("div", { class: "distance-line" }, ["band", "at"].map((kind) => el("span", { class: kind })), threshold);
   const scale = el("div", { class: "ruler", "aria-hidden": "true" });
   for (const tick of [0, 0.5, 1, 1.5, 2]) {
     const mark = el("span", {}, String(tick));
@@ -35,9 +41,12 @@ export function mountCompare(root, { api, service }, signal) {
   }
   const answer = el("div", { "aria-live": "polite" }, el("p", { class: "quiet" }, "Two pictures are needed."));
   const figure = el("div", { class: "pair-answer", hidden: true },
+    el("div", { class: "pair" }, el("label", { for: "threshold", class: "strong" }, "They match up to distance"), saidThreshold),
     el("div", { class: "scale" }, line, scale),
-    el("div", { class: "pair" }, el("label", { for: "threshold", class: "strong" }, "They match up to distance (a limit of yours: 0.3 is a beginning)"), saidThreshold),
-    threshold,
+    el("p", { class: "key-of-bars quiet" },
+      el("span", {}, el("span", { class: "sample at" }), "their distance"),
+      el("span", {}, el("span", { class: "sample band" }), "where this much noise can carry it, at most"),
+      el("span", {}, el("span", { class: "sample limit" }), "your limit: drag it (0.3 is a beginning)")),
     el("div", { class: "pair" }, el("label", { for: "epsilon", class: "strong" }, "Noise on the first picture"), saidNoise),
     el("div", { class: "scale" }, noise, ruler()));
   root.append(
@@ -53,7 +62,36 @@ export function mountCompare(root, { api, service }, signal) {
     await ask();
   }
 
+  function askSoon() {
+    clearTimeout(timer);
+    timer = setTimeout(ask, REST_MS);
+  }
+
+  function limitMoved() {
+    showLimit();
+    const word = known.distance <= threshold.value ? "Match" : "No match";
+    answer.querySelector(".strong").textContent = `${word}: asking how much noise flips it.`;
+    askSoon();
+  }
+
+  function noiseMoved() {
+    zones[0].noise(levelsAt(noise.value / STEPS));
+    askSoon();
+  }
+
+  // At once, as every distance within the noise is inside the interval that was answered.
+  function showLimit() {
+    const limit = Number(threshold.value);
+    const [low, high] = known.interval.a;
+    const isProved = limit < low || high <= limit;
+    const text = `${limit.toFixed(2)}: ${known.distance <= limit ? "match" : "no match"}, ${isProved ? "and this noise cannot flip it" : "but this noise may flip it"}`;
+    saidThreshold.textContent = text;
+    threshold.setAttribute("aria-valuetext", text);
+    line.classList.toggle("proved", isProved);
+  }
+
   async function ask() {
+    clearTimeout(timer);
     if (!pictures[0] || !pictures[1]) return;
     const levels = levelsAt(noise.value / STEPS);
     zones[0].noise(levels);
@@ -61,7 +99,10 @@ export function mountCompare(root, { api, service }, signal) {
       // What a level is in l2 depends on the size, which the service says.
       size ??= (await api.compare(...pictures, {})).image_a;
       const epsilon = l2Of(levels, size);
-      render(await api.compare(...pictures, { epsilon, threshold: threshold.value }), levels);
+      const limit = threshold.value;
+      known = await api.compare(...pictures, { epsilon, threshold: limit });
+      render(known, levels);
+      if (limit !== threshold.value) limitMoved();
     } catch (problem) {
       if (wasReplaced(problem)) return;
       if (!(problem instanceof Problem)) throw problem;
@@ -76,10 +117,9 @@ export function mountCompare(root, { api, service }, signal) {
     spot("--low", low);
     spot("--high", high);
     spot("--distance", found.distance);
-    spot("--limit", threshold.value);
     figure.hidden = false;
-    saidThreshold.textContent = Number(threshold.value).toFixed(2);
-    saidNoise.textContent = levels ? `${shown(levels)} of 255 levels: distance ${low.toFixed(3)} to ${high.toFixed(3)}` : "none";
+    showLimit();
+    saidNoise.textContent = levels ? `${shown(levels)} of 255 levels: distance ${outward(low, Math.floor)} to ${outward(high, Math.ceil)}` : "none";
     noise.setAttribute("aria-valuetext", saidNoise.textContent);
     const word = found.match ? "Match" : "No match";
     const { a, b, both } = found.certified_radius;
