@@ -1,13 +1,15 @@
 """What a person does on the page: search, read the proof, ask what survives, open a result."""
 
 import ast
+import io
 import json
 import re
 
 import httpx
+import numpy as np
 import pytest
 from browser_tools import EDITED, open_page, wait_for_answer
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from playwright.sync_api import Browser, Page, expect
 from service_helpers import draw_picture, encode
 
@@ -198,3 +200,22 @@ def test_arrow_keys_walk_the_results_and_enter_opens_one(page: Page):
     expect(results.first).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog")).to_be_visible()
+
+
+def test_the_picture_shows_as_much_noise_as_is_said(page: Page):
+    """On the screen, not in a canvas that the browser then makes smaller and smoother."""
+    wait_for_answer(page)
+    content = encode(draw_picture(7, 900, 700), "JPEG")
+    big = {"name": "big.jpg", "mimeType": "image/jpeg", "buffer": content}
+    page.locator("input[type=file]").set_input_files(big)
+    expect(page.locator(".zone .name")).to_have_text("big.jpg")
+    wait_for_answer(page)
+    canvas = page.locator(".zone canvas")
+    plain = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB"), float)
+    page.get_by_label("What survives this much noise?").fill("250")
+    said = page.locator("output[for=noise]").inner_text()
+    levels = float(re.findall(r"([\d.]+) of 255 levels", said)[0])
+    page.evaluate("document.activeElement.blur()")
+    noisy = np.asarray(Image.open(io.BytesIO(canvas.screenshot())).convert("RGB"), float)
+    seen = ((noisy - plain) ** 2).mean() ** 0.5
+    assert 0.85 * levels <= seen <= 1.1 * levels

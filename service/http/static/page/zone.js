@@ -4,7 +4,7 @@ import { el } from "./dom.js";
 import { unitNoise, withNoise } from "./noise.js";
 import { pixelsOf } from "./pictures.js";
 
-const SIDE = 480;
+const TEXT = 84; // Pixels of a zone's height that its name, hint and borders take.
 
 const pictureIn = (transfer) => [...(transfer?.files ?? [])][0];
 
@@ -58,7 +58,8 @@ export function createZone(label, onPicture) {
     node,
     async show(blob, title) {
       name.textContent = title;
-      pixels = blob && (await pixelsOf(blob, SIDE));
+      // As large as it will stand there: a browser that made it smaller would smooth the noise away.
+      pixels = blob && (await pixelsOf(blob, Math.min(node.clientWidth - 24, node.clientHeight - TEXT)));
       unit = null;
       canvas.hidden = !pixels;
       node.classList.toggle("filled", Boolean(pixels));
