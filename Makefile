@@ -18,7 +18,7 @@ TORCH := torch==2.13.0
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 BIN := .venv/bin
 
-.PHONY: help setup demo serve test chaos check fix bench train-smoke train-default openapi audit sbom
+.PHONY: help setup demo serve test chaos check fix bench train-smoke train-default screenshots openapi audit sbom
 .PHONY: fuzz-api fuzz-decode images docs lock clean
 
 help: ## print this list
@@ -80,6 +80,9 @@ train-default: .venv/dev.stamp ## the shipped checkpoint, from Debian's packages
 	$(BIN)/python -m model.evaluate all $(TRAIN_DIR)/corpus --triplets $(TRAIN_DIR)/test-triplets \
 		--views wide --side 64 --metric $(TRAIN_DIR)/wave-96/best.safetensors --metric phash --metric blockmean16 \
 		--hashes benchmarks/evaluation-set.sha256 --out $(TRAIN_DIR)/evaluation
+
+screenshots: .venv/dev.stamp ## docs/screenshots, by the page's tests, of the demo's gallery (Chromium; minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/browser/test_page_screenshots.py --screenshots docs/screenshots
 
 openapi: .venv/dev.stamp ## write docs/openapi.json from the code
 	$(BIN)/python -m service openapi > docs/openapi.json

@@ -5,6 +5,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -29,12 +30,17 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The number of generated requests, for `make fuzz-api`."""
+    """The number of generated requests, for `make fuzz-api`; where `make screenshots` saves."""
     parser.addoption(
         "--cases",
         type=int,
         default=300,
         help="requests of test_service_schema",
+    )
+    parser.addoption(
+        "--screenshots",
+        type=Path,
+        help="folder to save the pictures of test_page_screenshots in, of the demo's gallery",
     )
 
 

@@ -52,7 +52,7 @@ def judging(
     directory = tmp_path_factory.mktemp("judging")
     shutil.copytree(page_data / "indexes", directory / "indexes")
     calibrate_gallery(directory / "pairs", directory)
-    settings = Settings(data_dir=directory, examples_dir=examples, workers=1)
+    settings = Settings(data_dir=directory, examples_dir=examples, challenge=True, workers=1)
     with open_client(settings) as client:
         yield client
 
