@@ -26,7 +26,7 @@ help: ## print this list
 
 setup: .venv/dev.stamp ## the environment .venv with everything for work and tests
 
-demo: .venv/runtime.stamp ## index the bundled gallery, serve it, show the line to try
+demo: .venv/runtime.stamp ## index and calibrate the bundled gallery, serve it, show the line to try
 	@$(BIN)/lipsim demo $(options)
 
 serve: .venv/runtime.stamp ## serve your own indexes (in data/, or DATA_DIR)

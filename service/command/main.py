@@ -36,7 +36,7 @@ _ASK = "service.command.ask"
 PROGRAMS = {
     **_group(
         "Serve",
-        demo=("service.command.demo:main", "Index the bundled gallery, serve it, ask about it."),
+        demo=("service.command.demo:main", "Index and calibrate the bundled gallery, serve it."),
         serve=("service.__main__:serve", "Serve indexes over HTTP."),
         doctor=(f"{_SERVICE} doctor", "Is this deployment fit to serve?"),
         settings=(f"{_SERVICE} settings", "Every setting, its value, what it does."),
