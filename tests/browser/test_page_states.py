@@ -1,6 +1,9 @@
 """What the page says when there is no answer to show: each state on a real service."""
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -157,3 +160,41 @@ def test_a_new_version_is_said_in_a_quiet_line(browser: Browser, tmp_path: Path)
         expect(page.locator("#index-line")).to_contain_text("The index has a new version, v000002.")
         page.get_by_role("button", name="Reload").click()
         expect(page.locator("#index-line")).to_contain_text("default, v000002 · 5 entries")
+
+
+def test_the_lines_to_copy_run_with_the_key_of_the_shell_and_do_not_show_it(
+    browser: Browser, page_data: Path, tmp_path: Path
+):
+    key = new_key()
+    digest = digest_of(key.encode())
+    add_entry(tmp_path / "keys.json", Key(name="reader", scope=Scope.READ, sha256=digest))
+    picture = encode(draw_picture(2))
+    (tmp_path / "p.png").write_bytes(picture)
+    settings = Settings(data_dir=page_data, keys_file=tmp_path / "keys.json", workers=1)
+    with (
+        open_client(settings) as client,
+        open_page(browser, str(client.base_url)) as page,
+    ):
+        page.get_by_label("Key", exact=True).fill(key)
+        page.keyboard.press("Enter")
+        expect(page.locator(".welcome")).to_be_visible()
+        give(page, "p.png", picture)
+        wait_for_answer(page)
+        for place in (page.locator(".in-words"), page.locator("dialog.drawer")):
+            for name, program in (("curl", ["bash", "-c"]), ("Python", [sys.executable, "-c"])):
+                place.get_by_role("button", name=name).click()
+                line = page.locator("dialog pre").text_content() or ""
+                page.keyboard.press("Escape")
+                assert key not in line
+                done = subprocess.run(
+                    [*program, line],
+                    cwd=tmp_path,
+                    env={**os.environ, "LIPSIM_KEY": key},
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                assert "folder/p02" in done.stdout
+            if page.locator("dialog").count() == 0:
+                page.locator(".result").first.click()
+                expect(page.locator("dialog.drawer .fields").first).to_be_visible()
