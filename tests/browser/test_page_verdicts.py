@@ -46,3 +46,11 @@ def test_an_index_with_operating_points_is_asked_for_verdicts_by_the_strictest(
         with open_page(browser, page.url) as again:
             wait_for_answer(again)
             expect(again.locator(".judged")).to_have_count(0)
+
+
+def test_a_picture_of_the_index_is_judged_without_a_proof(browser: Browser, judging: httpx.Client):
+    with open_page(browser, f"{judging.base_url}?item=folder%2Fp05") as page:
+        wait_for_answer(page)
+        words = set(page.locator(".result .verdict").all_inner_texts())
+        assert words <= {"match", "no match"}
+        assert page.locator(".judged").inner_text().startswith(("0 matches", "1 match"))

@@ -24,18 +24,15 @@ export const radiusInLevels = (result) => result.certified_rms_8bit;
 
 function verdictProved(levels) {
   if (levels === null) return "under any noise";
-  return levels ? `under any noise below ${shown(levels)}` : "nothing proved of it";
+  return levels ? `under any noise below ${shown(levels)}` : "as it is: nothing proved";
 }
 
 function verdict(result, query) {
   if (result.match === null || result.match === undefined) return null;
-  const levels = query.width ? levelsOf(result.match_radius, query) : 0;
-  return el(
-    "span",
-    { class: "verdict" },
-    el("span", {}, el("span", { class: "strong" }, result.match ? "match" : "no match"), ` ${verdictProved(levels)}`),
-    bar(levels, { small: true }),
-  );
+  const word = el("span", { class: "strong" }, result.match ? "match" : "no match");
+  if (!query.width) return el("span", { class: "verdict" }, word); // An index's row: without pixels, nothing is proved.
+  const levels = levelsOf(result.match_radius, query);
+  return el("span", { class: "verdict" }, el("span", {}, word, ` ${verdictProved(levels)}`), bar(levels, { small: true }));
 }
 
 function card(api, result, answer, onOpen) {
