@@ -243,7 +243,8 @@ def build_trimmed(
 
 def rms_8bit(radius: float | Float64[np.ndarray, "..."], values: int) -> Float64[np.ndarray, "..."]:
     """An l2 radius over [0, 1] values as 8-bit levels per value, rounded down."""
-    below = np.nextafter(255.0 * np.asarray(radius) / math.sqrt(values), 0.0)
+    with np.errstate(over="ignore"):  # Of what a record claims, which may be any number.
+        below = np.nextafter(255.0 * np.asarray(radius) / math.sqrt(values), 0.0)
     return np.asarray(np.maximum(0.0, below * (1.0 - 1e-15)))
 
 

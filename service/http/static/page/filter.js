@@ -39,6 +39,9 @@ export function createFilter(api, index, onChange) {
   }
 
   async function showValues(start) {
+    // Nothing to choose until they are here: what was chosen meanwhile would be taken back.
+    value.replaceChildren();
+    add.disabled = true;
     try {
       const { values, complete } = await api.values(index, key.value, start);
       value.replaceChildren(...values.map(({ value: one, items }) =>
