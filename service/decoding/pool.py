@@ -262,8 +262,10 @@ class _DecodeProcess:
         )
 
 
-async def _read(stream: asyncio.StreamReader, length: int) -> bytearray:
-    """So many bytes, in pieces: `readexactly` would hold two copies of them at its end."""
+async def _read(stream: asyncio.StreamReader, length: int) -> bytes | bytearray:
+    """So many bytes; many of them in pieces, as `readexactly` would hold two copies at its end."""
+    if length <= _PIECE_BYTES:
+        return await stream.readexactly(length)
     found = bytearray(length)
     for start in range(0, length, _PIECE_BYTES):
         end = min(start + _PIECE_BYTES, length)

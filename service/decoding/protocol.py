@@ -82,30 +82,30 @@ def pack_image(image: QueryImage) -> bytes:
         "trim": image.trim,
         **_bounds(given),
     }
-    array = _array(given)
+    arrays = [_array(given)]
     if image.crop is not None and image.crop.input is not None:
         says["crop"] = _bounds(image.crop.input)
-        array += _array(image.crop.input)
+        arrays.append(_array(image.crop.input))
     if image.pixels is not None:
-        array += image.pixels.tobytes()
-    return _pack(says, array)
+        arrays.append(np.ascontiguousarray(image.pixels).data)
+    return _pack(says, *arrays)
 
 
 def _bounds(given: NetworkInput) -> dict[str, object]:
     return {"gain": given.gain, "input_error": given.input_error}
 
 
-def _array(given: NetworkInput) -> bytes:
-    return given.values.astype("<f8", copy=False).tobytes()
+def _array(given: NetworkInput) -> memoryview:
+    return np.ascontiguousarray(given.values, "<f8").data
 
 
 def pack_error(error: ImageError) -> bytes:
     kind = type(error).__name__ if type(error).__name__ in _ERRORS else "ImageError"
-    return _pack({"error": kind, "message": str(error)[:1000]}, b"")
+    return _pack({"error": kind, "message": str(error)[:1000]})
 
 
 def pack_setup_error(problem: str) -> bytes:
-    return _pack({"cannot_start": problem[:1000]}, b"")
+    return _pack({"cannot_start": problem[:1000]})
 
 
 def unpack(
@@ -136,7 +136,9 @@ def unpack(
     if "error" in says:
         raise _ERRORS[says["error"]](says["message"])
     length = len(array) - (3 * says["height"] * says["width"] if wants_image else 0)
-    values = np.frombuffer(array[:length], "<f8").reshape(1 + ("crop" in says), 3, size, size)
+    values = np.frombuffer(memoryview(array)[:length], "<f8").reshape(
+        1 + ("crop" in says), 3, size, size
+    )
     image = QueryImage(says["format"], _input(values[0], says, says), says["pixels_sha256"])
     image.is_truncated = says["is_truncated"] is True
     if wants_image:
@@ -171,6 +173,7 @@ def _trim(says: dict[str, Any]) -> Trim:
     return Trim(Box(left, top, right, bottom), radius)
 
 
-def _pack(header: dict[str, object], array: bytes) -> bytes:
+def _pack(header: dict[str, object], *arrays: memoryview) -> bytes:
     text = json.dumps(header).encode()
-    return ANSWER.pack(len(text), len(array)) + text + array
+    head = ANSWER.pack(len(text), sum(array.nbytes for array in arrays))
+    return b"".join((head, text, *arrays))
