@@ -5,7 +5,6 @@ code the place of a term among those of its key, sorted: so what a clause asks b
 codes, and a million items are asked in a millisecond. What does not fit is an IndexFormatError.
 """
 
-import math
 import sqlite3
 from array import array
 from collections.abc import Iterable, Mapping
@@ -32,6 +31,9 @@ _TABLES = (
     "code INTEGER NOT NULL, PRIMARY KEY (key, kind, value)) WITHOUT ROWID",
 )
 _ITEM = np.dtype("<u4")
+# Bytes of a key or a text in a list of them: a longer one is nothing to choose from, and a key is
+# named in an address.
+LONGEST_LISTED = 4096
 # So many comparisons of all codes take less time than a look into a table for each.
 _FEW_RANGES = 4
 
@@ -198,9 +200,10 @@ class Columns:
         return passing
 
     def keys(self, after: str, most: int) -> list[str]:
-        """The first keys after one, by byte; as filters name them."""
-        query = "SELECT key FROM columns WHERE key > ? ORDER BY key LIMIT ?"
-        found = self._database.all(query, (after.encode("utf-8", "surrogatepass"), most))
+        """The first keys after one, by byte, as filters name them; not those that are very long."""
+        query = "SELECT key FROM columns WHERE key > ? AND length(key) <= ? ORDER BY key LIMIT ?"
+        after_bytes = after.encode("utf-8", "surrogatepass")
+        found = self._database.all(query, (after_bytes, LONGEST_LISTED, most))
         return [_text_of(key) for (key,) in found]
 
     def values(
@@ -208,7 +211,8 @@ class Columns:
     ) -> list[tuple[bool | int | float | str, int]]:
         """The first values of a key, and how many items hold each; texts that begin with a prefix.
 
-        In the order of terms: booleans, numbers, texts. An empty prefix asks for all of them.
+        In the order of terms: booleans, numbers, texts. An empty prefix asks for all of them, but
+        for very long texts, and whole numbers beyond every float64, which JSON could not ask for.
         """
         found = self._read(names)
         if found is None:
@@ -217,24 +221,21 @@ class Columns:
         low, high = texts_from(prefix) if prefix else (Edge(Term(Kind.BOOL, 0)), Edge(END))
         rows = self._database.all(
             "SELECT kind, value, code FROM terms WHERE key = ? AND (kind, value) >= (?, ?) "
-            "AND (kind, value) < (?, ?) ORDER BY kind, value LIMIT ?",
+            "AND (kind, value) < (?, ?) AND (typeof(value) <> 'real' OR abs(value) < 9e999) "
+            "AND (typeof(value) <> 'blob' OR length(value) <= ?) ORDER BY kind, value LIMIT ?",
             (
                 number,
                 int(low.term.kind),
                 low.term.value,
                 int(high.term.kind),
                 high.term.value,
+                LONGEST_LISTED,
                 most,
             ),
         )
         held = np.bincount(codes, minlength=terms)
         try:
-            # A whole number beyond every float64 is none that JSON could ask for.
-            return [
-                (_value_of(kind, value), int(held[code]))
-                for kind, value, code in rows
-                if not (isinstance(value, float) and not math.isfinite(value))
-            ]
+            return [(_value_of(kind, value), int(held[code])) for kind, value, code in rows]
         except (IndexError, TypeError) as exc:
             raise IndexFormatError(f"{COLUMNS} is damaged: {exc}") from exc
 

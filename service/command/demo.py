@@ -28,6 +28,7 @@ from rich.console import Console
 from index_builder.store import layout
 from index_builder.store.manifest import read_manifest
 from index_builder.store.operating_points import OperatingPoint, share
+from service.command.show import proved
 
 # In a wheel the pictures are data of this package; in a clone they lie at its top.
 _PLACES = (Path(__file__).parent / "examples", Path(__file__).parents[2] / "examples")
@@ -193,4 +194,4 @@ def in_words(result: dict[str, Any]) -> str:
     radius, levels = result["certified_radius"], result["certified_rms_8bit"]
     if radius is None:
         return "nothing can push it out"
-    return f"stays under any noise below {levels:.1f} of 255 levels rms (l2 {radius:.1f})"
+    return f"stays under any noise below {proved(levels)} of 255 levels rms (l2 {proved(radius)})"

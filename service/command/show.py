@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Context
@@ -17,7 +17,7 @@ from rich.table import Table
 from model.cli.console import counted, visible
 from service.schemas.common import Radius
 from service.schemas.embed import EmbedAnswer
-from service.schemas.search import SearchAnswer
+from service.schemas.search import SearchResult
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.tolerance import NOISE, StatementInfo, ToleranceAnswer
 
@@ -30,7 +30,7 @@ Sink = Callable[["Searched"], None]
 
 _COLUMNS = (
     *("query", "status", "rank", "id", "view", "distance", "certified_radius"),
-    *("certified_rms_8bit", "margin", "certified", "match", "match_radius", "error"),
+    *("certified_rms_8bit", "margin", "certified", "match", "match_radius", "error", "trimmed"),
 )
 
 
@@ -115,8 +115,12 @@ def _csv(file: IO[str]) -> Sink:
         about = {"query": line["id"], "status": line["status"]}
         if one.answer is None:
             writer.writerow({**about, "error": line["problem"]["code"]})
-        for result in line["answer"]["results"] if one.answer is not None else ():
+            return
+        for result in line["answer"]["results"]:
             writer.writerow({**about, **result})
+        trimmed: dict[str, Any] = line["answer"].get("trimmed") or {}
+        for result in trimmed.get("results") or ():
+            writer.writerow({**about, **result, "trimmed": True})
 
     return take
 
@@ -128,7 +132,11 @@ def _print_table(one: "Searched") -> None:
     if one.answer is None:
         return
     typer.echo(visible(_name(one)))
-    _print(_table(one.answer))
+    has_verdict = one.answer.operating_point is not None
+    _print(_table(one.answer.results, has_verdict=has_verdict))
+    if one.answer.trimmed is not None and one.answer.trimmed.results is not None:
+        typer.echo("without its borders:")
+        _print(_table(one.answer.trimmed.results, has_verdict=has_verdict))
 
 
 def _print(table: Table) -> None:
@@ -137,11 +145,10 @@ def _print(table: Table) -> None:
     console.print(table)
 
 
-def _table(answer: SearchAnswer) -> Table:
+def _table(results: Sequence[SearchResult], *, has_verdict: bool) -> Table:
     columns = ["rank", "id", "distance", "stays in the answer under any noise below"]
-    has_verdict = answer.operating_point is not None
     table = Table(*columns, *(["match"] if has_verdict else []), box=None, pad_edge=False)
-    for one in answer.results:
+    for one in results:
         row = [str(one.rank), visible(one.id), f"{one.distance:.4f}"]
         row.append(radius_in_words(one.certified_radius, one.certified_rms_8bit))
         table.add_row(*row, *(["yes" if one.match else "no"] if has_verdict else []))

@@ -25,6 +25,8 @@ _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THR
 # Nothing else of the service's environment is needed there, least of all its keys.
 _KEPT = ("PATH", "LD_LIBRARY_PATH", "LD_PRELOAD", "LANG", "TMPDIR", "VIRTUAL_ENV")
 
+_NOTHING = Question(b"")
+
 log = structlog.stdlib.get_logger()
 
 
@@ -95,29 +97,31 @@ class DecodePool:
             OverloadedError: no process was free in time.
             DecodeTimeoutError: decoding took too long, and was ended.
         """
-        turn = _Turn(
-            Question(data, wants_pixels, wants_trim, wants_image),
-            watch,
-            asyncio.get_running_loop().create_future(),
-        )
-        if self._busy + self._waiting.qsize() >= self.size:
+        image: asyncio.Future[QueryImage] = asyncio.get_running_loop().create_future()
+        turn = _Turn(Question(data, wants_pixels, wants_trim, wants_image), watch, image)
+        if self._busy + self._waiting.qsize() >= len(self._tasks):
             turn.wait_at_most(patience_s)
         self._waiting.put_nowait(turn)
-        return await turn.image
+        try:
+            return await image
+        finally:
+            # It may be in the queue for a while yet, but not its file, nor a traceback that has it.
+            turn.let_go()
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
         while not self._waiting.empty():
-            self._waiting.get_nowait().image.cancel()
+            self._waiting.get_nowait().cancel()
         await asyncio.gather(*(process.end() for process in self._processes))
 
     async def _serve(self, process: "_DecodeProcess") -> None:
         """Have one process decode what waits, one image after the other."""
         while True:
             turn = await self._waiting.get()
-            if turn.image.done():  # It waited too long, or its client has gone.
+            if turn.is_over:
                 continue
             turn.begin()
             self._busy += 1
@@ -129,7 +133,7 @@ class DecodePool:
                 turn.end(image)
             finally:
                 self._busy -= 1
-                turn.image.cancel()  # Of a pool that is closed; nothing, where it has ended.
+                turn.cancel()  # Of a pool that is closed; nothing, where it has ended.
 
     async def _decode(self, process: "_DecodeProcess", question: Question) -> QueryImage:
         try:
@@ -151,11 +155,25 @@ class _Turn:
 
     question: Question
     watch: Stopwatch
-    image: "asyncio.Future[QueryImage]"
+    image: "asyncio.Future[QueryImage] | None"
     _timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_over(self) -> bool:
+        """It has an answer, waited too long, or its client has gone."""
+        return self.image is None or self.image.done()
+
     def wait_at_most(self, seconds: float) -> None:
-        self._timer = self.image.get_loop().call_later(seconds, self._give_up)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._give_up)
+
+    def let_go(self) -> None:
+        self.question, self.image = _NOTHING, None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def cancel(self) -> None:
+        if self.image is not None:
+            self.image.cancel()
 
     def begin(self) -> None:
         self.watch.lap("queue")
@@ -163,16 +181,21 @@ class _Turn:
             self._timer.cancel()
 
     def end(self, found: QueryImage | Exception) -> None:
-        if self.image.done():
+        if not self.is_over:
+            self.watch.lap("decode")
+            self._answer(found)
+
+    def _give_up(self) -> None:
+        why = "no decode process was free in time"
+        self._answer(OverloadedError(why, reason="queue_timeout"))
+
+    def _answer(self, found: QueryImage | Exception) -> None:
+        if self.image is None or self.image.done():
             return
-        self.watch.lap("decode")
         if isinstance(found, Exception):
             self.image.set_exception(found)
         else:
             self.image.set_result(found)
-
-    def _give_up(self) -> None:
-        self.end(OverloadedError("no decode process was free in time", reason="queue_timeout"))
 
 
 class _DecodeProcess:

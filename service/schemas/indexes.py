@@ -148,7 +148,9 @@ class Item(ListedItem):
 class KeyPage(Wire):
     """Answer of GET /v1/indexes/{name}/metadata."""
 
-    keys: list[str] = Field(description="Keys of the metadata, as a filter names them, by byte.")
+    keys: list[str] = Field(
+        description="Keys of the metadata, as a filter names them, by byte; none of over 4096."
+    )
     next: str | None = Field(
         description="What to ask for as `after` for the next page; null after the last key."
     )
@@ -166,7 +168,9 @@ class ValueList(Wire):
     """Answer of GET /v1/indexes/{name}/metadata/values."""
 
     key: str
-    values: list[HeldValue] = Field(description="Booleans, numbers, texts, each in their order.")
+    values: list[HeldValue] = Field(
+        description="Booleans, numbers, texts, each in their order; no text of over 4096 bytes."
+    )
     complete: bool = Field(description="False: the key has more values than were asked for.")
     index: IndexInfo
 

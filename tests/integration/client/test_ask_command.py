@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image, ImageOps
 from service_helpers import draw_picture
 from typer.testing import CliRunner, Result
 
@@ -42,6 +43,12 @@ def lipsim(*words: object) -> Result:
     return CliRunner().invoke(app, [*map(str, words)], prog_name="lipsim")
 
 
+def printed(done: Result) -> list[str]:
+    """Lines of its own; the server, which is in this process, may have written its log there."""
+    assert done.exit_code == 0, done.output
+    return [line for line in done.stdout.splitlines() if "request_id" not in line]
+
+
 def only_answer(done: Result) -> dict[str, Any]:
     """What --json printed; the server, which is in this process, may have written its log there."""
     assert done.exit_code == 0, done.output
@@ -51,8 +58,7 @@ def only_answer(done: Result) -> dict[str, Any]:
 
 def test_a_picture_gets_a_table(asked: list[str], pictures: Path):
     done = lipsim("search", pictures / "a.png", "-k", 2, *asked)
-    assert done.exit_code == 0, done.output
-    name, head, first, second = done.stdout.splitlines()[-4:]
+    name, head, first, second = printed(done)[-4:]
     assert name.endswith("a.png")
     assert head.split()[:3] == ["rank", "id", "distance"]
     assert first.split()[:2] == ["1", "p03.jpg"]
@@ -84,6 +90,19 @@ def test_both_ways_give_the_same_numbers(client: httpx.Client, data_dir: Path, p
     a, b = (json.loads(one.stdout.splitlines()[0])["answer"] for one in (there, here))
     del a["timings_ms"], b["timings_ms"]
     assert a == b
+
+
+def test_what_is_found_without_borders_is_shown_too(asked: list[str], pictures: Path, tmp_path):
+    framed, out = tmp_path / "framed.png", tmp_path / "found.csv"
+    ImageOps.expand(Image.open(pictures / "a.png"), 30, "white").save(framed)
+    done = lipsim("search", framed, "-k", 2, "--trim", *asked)
+    words, _, first, _ = printed(done)[-4:]
+    assert words == "without its borders:"
+    assert first.split()[:2] == ["1", "p03.jpg"]
+    lipsim("search", framed, "-k", 2, "--trim", "--out", out, *asked)
+    with out.open(newline="") as file:
+        rows = [(row["rank"], row["trimmed"]) for row in csv.DictReader(file)]
+    assert rows == [("1", ""), ("2", ""), ("1", "True"), ("2", "True")]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])

@@ -177,6 +177,39 @@ def test_who_waits_too_long_for_a_process_is_refused():
     run(story)
 
 
+def test_a_file_that_nobody_waits_for_is_let_go_and_its_wait_is_no_decoding():
+    data = encode(draw_picture(6))
+    watch = Stopwatch()
+
+    async def story(pool: DecodePool) -> None:
+        (process,) = children()
+        os.kill(process, signal.SIGSTOP)
+        first = asyncio.create_task(prepare(pool, data))
+        await asyncio.sleep(0.05)
+        with pytest.raises(OverloadedError):
+            await pool.prepare(data, watch=watch, patience_s=0.1)
+        gone = asyncio.create_task(prepare(pool, data))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.gather(gone, return_exceptions=True)
+        left = [pool._waiting.get_nowait() for _ in range(2)]
+        assert [(turn.question.data, turn.image) for turn in left] == [(b"", None)] * 2
+        assert watch.seconds == {}
+        os.kill(process, signal.SIGCONT)
+        assert (await first).input.width == 160
+
+    run(story)
+
+
+def test_a_pool_that_is_closed_refuses_in_time():
+    async def story(pool: DecodePool) -> None:
+        await pool.close()
+        with pytest.raises(OverloadedError):
+            await prepare(pool, b"", patience_s=0.1)
+
+    run(story)
+
+
 def test_callers_that_give_up_leave_the_pool_as_it_was():
     data = encode(draw_picture(7, 800, 800))
 

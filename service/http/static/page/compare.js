@@ -127,7 +127,7 @@ export function mountCompare(root, { api, service }, signal) {
     const half = both === null ? "no noise can" : `less than ${shown(levelsOf(both, found.image_a))} levels`;
     answer.replaceChildren(
       el("p", { class: "in-words" }, `Distance ${found.distance.toFixed(3)}. `, el("span", { class: "strong" }, text)),
-      el("p", { class: "quiet" }, `On the second: ${flips(b, found.image_b)}. On both at once, each: ${both === 0 ? "nothing is proved" : half} (l2 ${both === null ? "any" : both.toFixed(2)}).`),
+      el("p", { class: "quiet" }, `On the second: ${flips(b, found.image_b)}. On both at once, each: ${both === 0 ? "nothing is proved" : half} (l2 ${both === null ? "any" : (Math.floor(100 * both) / 100).toFixed(2)}).`),
     );
     say(text);
   }

@@ -59,6 +59,15 @@ def test_the_same_items_make_the_same_bytes(tmp_path):
     assert opened(one).same_as(opened(other))
 
 
+def test_what_no_list_names_does_not_count_as_listed(tmp_path):
+    values = [10**400, 2**53 + 1, 1, "t", "u", "v", "w" * 5000]
+    items = [(0, {"big": value, "L" * 5000: 1, "x": 1}) for value in values]
+    columns = opened(write(tmp_path / "c", items), ids=7, entries=1)
+    assert columns.values(("big",), "", 9) == [(v, 1) for v in (1, 2**53 + 1, "t", "u", "v")]
+    assert len(columns.values(("big",), "", 4)) == 4
+    assert columns.keys("", 9) == ["big", "x"]
+
+
 @pytest.mark.parametrize("change_of", [(1, "label", "cats"), (0, "more", 1), (2, "tags", ["b"])])
 def test_other_metadata_make_other_columns(tmp_path, change_of):
     place, key, value = change_of
