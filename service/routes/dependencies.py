@@ -23,8 +23,7 @@ Service = Annotated[Lifecycle, Depends(_lifecycle_of)]
 class ImageRoute(APIRoute):
     """A route whose endpoint takes the request and the service alone, and reads the rest itself.
 
-    There is nothing that FastAPI has to find out for it, which costs a tenth of what a search of
-    ours does beside its network.
+    There is nothing that FastAPI has to find out for it, and finding that out took calls enough.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
