@@ -25,7 +25,7 @@ from service.client.queries import (
     is_about_one_image,
     read_image,
 )
-from service.schemas.batch import BatchAnswer, BatchItemAnswer
+from service.schemas.batch import BatchAnswer
 from service.schemas.common import DEFAULT_INDEX
 from service.schemas.embed import EmbedAnswer
 from service.schemas.indexes import ItemPage, ListedItem
@@ -53,7 +53,8 @@ class AsyncClient:
         key: an API key, where the service wants one.
         timeout_s: longest wait for an answer.
         retries: how often one request is sent again at most.
-        longest_wait_s: a `Retry-After` beyond it is not waited for: the refusal is raised.
+        longest_wait_s: a `Retry-After` beyond it is not waited for: the refusal is raised, or is
+            the `error` of the image of many that it is about.
         verify: as httpx takes it: whose certificates are believed.
         transport: likewise: what carries requests; None: the network.
     """
@@ -126,38 +127,57 @@ class AsyncClient:
     async def try_batch(
         self, images: Sequence[Image], **options: Unpack[SearchArguments]
     ) -> list[Searched]:
-        """Some of many searches in one request; one by one where the service does not take that."""
+        """Some of many searches in one request; one by one where the service does not take that.
+
+        What came is kept: once the service has said something of one image, what refuses the rest
+        (a quota, a connection that breaks) is their `error`, and not raised.
+        """
+        told = await self._in_one_request(images, options)
+        found: list[Searched] = []
+        refusal: ProblemError | None = None
+        for place, image in enumerate(images):
+            one = told.get(place)
+            if one is None and refusal is None:
+                try:
+                    one = await self.try_search(image, **options)
+                except ProblemError as error:
+                    if all(isinstance(one.error, OSError) for one in (*told.values(), *found)):
+                        raise
+                    refusal = error  # The next would only wait as long to be told the same.
+            found.append(one or Searched(image, error=refusal))
+        return found
+
+    async def _in_one_request(
+        self, images: Sequence[Image], options: SearchArguments
+    ) -> dict[int, Searched]:
+        """What a batch says, by place; what is missing may now be asked for alone."""
         read = await asyncio.gather(*(_try_reading(image) for image in images))
         files = [("image", (str(place), data)) for place, data in enumerate(read) if data]
         if len(files) < 2:
-            return [await self.try_search(image, **options) for image in images]
+            return {}
         form = as_parameters(options)
         try:
-            found = await self._ask(BatchAnswer, "POST", _BATCH, retries=0, files=files, data=form)
+            batch = await self._ask(BatchAnswer, "POST", _BATCH, retries=0, files=files, data=form)
         except ProblemError as error:
             # Too many for a quota or a queue, too large: a single one may fit.
             await asyncio.sleep(self._pause_s(error, 0) or 0.0)
-            return [await self.try_search(image, **options) for image in images]
-        answered = {item.id: item for item in found.items}
-        refusals = [ProblemError(item.problem) for item in found.items if item.problem is not None]
-        pauses = [self._pause_s(refusal, 0) or 0.0 for refusal in refusals]
-        await asyncio.sleep(max(pauses, default=0.0))
-        return [
-            await self._searched(image, answered.get(str(place)), options)
-            for place, image in enumerate(images)
-        ]
-
-    async def _searched(
-        self, image: Image, item: BatchItemAnswer | None, options: SearchArguments
-    ) -> Searched:
-        """What a batch says of one image; asked again alone where it was not read, or too late."""
-        if item is not None and item.answer is not None:
-            return Searched(image, answer=item.answer)
-        if item is not None and item.problem is not None:
-            error = ProblemError(item.problem)
-            if error.pause_s(0) is None:
-                return Searched(image, error=error)
-        return await self.try_search(image, **options)
+            return {}
+        told: dict[int, Searched] = {}
+        longest_s = 0.0
+        items = {item.id: item for item in batch.items}
+        for place, image in enumerate(images):
+            item = items.get(str(place))
+            if item is not None and item.answer is not None:
+                told[place] = Searched(image, answer=item.answer)
+            elif item is not None and item.problem is not None:
+                error = ProblemError(item.problem)
+                pause_s = error.pause_s(0)
+                if pause_s is None or pause_s > self._longest_wait_s:
+                    told[place] = Searched(image, error=error)
+                else:
+                    longest_s = max(longest_s, pause_s)
+        await asyncio.sleep(longest_s)
+        return told
 
     async def try_search(self, image: Image, **options: Unpack[SearchArguments]) -> Searched:
         """One of many searches: what is wrong with the image itself is told with it, not raised."""

@@ -50,6 +50,12 @@ def wait_for(condition: Callable[[], bool], timeout_s: float = 30.0) -> None:
         time.sleep(0.05)
 
 
+def children() -> set[int]:
+    """Of this process: decode processes of its servers, and whatever else it has begun."""
+    lists = Path("/proc/self/task").glob("*/children")
+    return {int(child) for found in lists for child in found.read_text().split()}
+
+
 def try_builder(*arguments: object, environment: Mapping[str, str] | None = None) -> Result:
     """Run a command of the builder, without an interpreter of its own, to whatever end."""
     return CliRunner().invoke(builder, [*map(str, arguments)], env=environment)

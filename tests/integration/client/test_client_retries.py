@@ -1,5 +1,7 @@
 """What is sent again, when, and what never is; against real sockets."""
 
+import os
+import signal
 import socket
 import threading
 import time
@@ -12,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from service_helpers import draw_picture, encode, open_client
+from service_helpers import children, draw_picture, encode, open_client
 
 import service.client.problems as inner
 from service.client import Client, ProblemError
@@ -173,6 +175,34 @@ def test_a_real_quota_slows_down_and_refuses_nothing(data_dir: Path):
             found = list(client.search_many([QUERY] * 6, concurrency=2, k=1))
         assert all(one.answer is not None for one in found)
         assert time.monotonic() - begun >= 1.0
+
+
+def test_an_image_that_would_have_to_wait_too_long_costs_no_other_its_answer(data_dir: Path):
+    settings = Settings(data_dir=data_dir, workers=1, queue_timeout_s=0.3, decode_timeout_s=3.0)
+    others = [encode(draw_picture(seed)) for seed in range(4)]
+    before = children()
+    with open_client(settings) as plain, Client(str(plain.base_url), longest_wait_s=0.1) as client:
+        (decoder,) = children() - before
+        client.search(QUERY)  # So that it needs no decoder any more.
+        os.kill(decoder, signal.SIGSTOP)
+        found = list(client.search_many([QUERY, *others], concurrency=10, k=1))
+    assert [one.image for one in found] == [QUERY, *others]
+    assert found[0].answer is not None
+    errors = [one.error for one in found[1:] if isinstance(one.error, ProblemError)]
+    assert sorted(error.status for error in errors) == [503, 503, 503, 504]
+    assert all(error.retry_after_s for error in errors if error.status == 503)
+
+
+def test_what_was_answered_before_a_quota_ended_is_kept(data_dir: Path):
+    # More than the queue holds: asked one by one, and the batch itself counts as one request.
+    settings = Settings(data_dir=data_dir, rate_limit="4/hour", max_queue=2)
+    with open_client(settings) as plain, Client(str(plain.base_url)) as client:
+        found = list(client.search_many([QUERY] * 6, concurrency=12, k=1))
+        assert [one.answer is not None for one in found] == [True] * 3 + [False] * 3
+        codes = [one.error.code for one in found if isinstance(one.error, ProblemError)]
+        assert codes == ["quota_exceeded"] * 3
+        with pytest.raises(ProblemError, match="quota_exceeded"):
+            list(client.search_many([QUERY] * 6, k=1))
 
 
 def test_the_status_is_the_one_that_came_whatever_the_document_says():

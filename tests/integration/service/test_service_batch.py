@@ -13,7 +13,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service_helpers import draw_picture, encode, open_client, run_builder, wait_for
+from service_helpers import (
+    children,
+    draw_picture,
+    encode,
+    open_client,
+    run_builder,
+    wait_for,
+)
 
 from service.keys.keys import Key, Scope, add_entry, digest_of
 from service.settings import Settings
@@ -225,12 +232,6 @@ def test_an_image_that_waited_too_long_is_told_when_to_come_back(data_dir: Path)
     assert all(problem["retry_after_s"] >= 1 for problem in problems)
     (late,) = [one["problem"] for one in found if one["status"] == 504]
     assert "retry_after_s" not in late
-
-
-def children() -> set[int]:
-    """Of this process: decode processes of its servers, and whatever else it has begun."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(child) for found in lists for child in found.read_text().split()}
 
 
 def test_each_image_counts_against_the_quota_and_a_batch_over_it_costs_one(
