@@ -28,12 +28,13 @@ from service.client.queries import (
 from service.schemas.batch import BatchAnswer
 from service.schemas.common import DEFAULT_INDEX
 from service.schemas.embed import EmbedAnswer
-from service.schemas.indexes import ItemPage, ListedItem
+from service.schemas.indexes import ItemPage, KeyPage, ListedItem, ValueList
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.tolerance import ToleranceAnswer
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
+PageT = TypeVar("PageT", ItemPage, KeyPage)
 
 _PAGE = 500
 _CONNECT_S = 10.0
@@ -215,12 +216,39 @@ class AsyncClient:
         self, index: str = DEFAULT_INDEX, *, after: str = ""
     ) -> AsyncIterator[ListedItem]:
         """Every item of an index by id, or those after one; fetched page by page."""
-        path, last = f"/v1/indexes/{quote(index, safe='')}/items", after
-        while last is not None:
-            params = {"limit": str(_PAGE), "after": last}
-            page = await self._ask(ItemPage, "GET", path, params=params)
+        async for page in self._pages(ItemPage, f"{_path_of(index)}/items", after):
             for item in page.items:
                 yield item
+
+    async def metadata_keys(
+        self, index: str = DEFAULT_INDEX, *, after: str = ""
+    ) -> AsyncIterator[str]:
+        """Every key that a filter may ask about, or those after one; fetched page by page."""
+        async for page in self._pages(KeyPage, f"{_path_of(index)}/metadata", after):
+            for key in page.keys:
+                yield key
+
+    async def metadata_values(
+        self, key: str, index: str = DEFAULT_INDEX, *, prefix: str = "", limit: int = 1000
+    ) -> ValueList:
+        """The first values of a key, and how many items hold each; `complete` says if that is all.
+
+        Args:
+            key: as a filter names it, and as `metadata_keys` gives it.
+            index: whose.
+            prefix: only texts that begin so; empty: values of every type.
+            limit: how many at most, up to 1,000.
+        """
+        params = {"key": key, "prefix": prefix, "limit": str(limit)}
+        path = f"{_path_of(index)}/metadata/values"
+        return await self._ask(ValueList, "GET", path, params=params)
+
+    async def _pages(self, kind: type[PageT], path: str, after: str) -> AsyncIterator[PageT]:
+        """Page after page of a list, until one names no next."""
+        last: str | None = after
+        while last is not None:
+            page = await self._ask(kind, "GET", path, params={"limit": str(_PAGE), "after": last})
+            yield page
             last = page.next
 
     async def _ask_about(
@@ -273,6 +301,10 @@ class AsyncClient:
         if pause_s is not None and pause_s > self._longest_wait_s:
             raise failure
         return pause_s
+
+
+def _path_of(index: str) -> str:
+    return f"/v1/indexes/{quote(index, safe='')}"
 
 
 async def _try_reading(image: Image) -> bytes:

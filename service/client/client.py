@@ -24,7 +24,7 @@ from service.client.queries import (
 )
 from service.schemas.common import DEFAULT_INDEX
 from service.schemas.embed import EmbedAnswer
-from service.schemas.indexes import ListedItem
+from service.schemas.indexes import ListedItem, ValueList
 from service.schemas.search import SearchAnswer
 from service.schemas.similarity import SimilarityAnswer
 from service.schemas.tolerance import ToleranceAnswer
@@ -124,3 +124,23 @@ class Client:
         found = self._client.items(index, after=after)
         while (item := self._portal.call(anext, found, None)) is not None:
             yield item
+
+    def metadata_keys(self, index: str = DEFAULT_INDEX, *, after: str = "") -> Iterator[str]:
+        """Every key that a filter may ask about, or those after one; fetched page by page."""
+        found = self._client.metadata_keys(index, after=after)
+        while (key := self._portal.call(anext, found, None)) is not None:
+            yield key
+
+    def metadata_values(
+        self, key: str, index: str = DEFAULT_INDEX, *, prefix: str = "", limit: int = 1000
+    ) -> ValueList:
+        """The first values of a key, and how many items hold each; `complete` says if that is all.
+
+        Args:
+            key: as a filter names it, and as `metadata_keys` gives it.
+            index: whose.
+            prefix: only texts that begin so; empty: values of every type.
+            limit: how many at most, up to 1,000.
+        """
+        ask = partial(self._client.metadata_values, key, index, prefix=prefix, limit=limit)
+        return self._portal.call(ask)

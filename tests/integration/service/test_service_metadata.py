@@ -1,5 +1,6 @@
 """What a filter may ask about: the keys and values of the whole index, over HTTP."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -9,6 +10,8 @@ import pytest
 from index_tools import without_columns
 from service_helpers import draw_picture, open_client, run_builder
 
+import service.client.async_client as inner
+from service.client import AsyncClient, Client, ProblemError
 from service.settings import Settings
 
 KINDS = ["cat", "dog", "cat", "<b>", "é", "cat"]
@@ -101,3 +104,35 @@ def test_what_is_not_there_or_no_option_is_refused(client: httpx.Client):
     for wrong in ("", "?key=", "?key=a&limit=0", "?key=a&limit=1001", "?key=a&other=1"):
         refused = client.get(f"/v1/indexes/default/metadata/values{wrong}")
         assert (refused.status_code, refused.json()["code"]) == (400, "invalid_parameter"), wrong
+
+
+@pytest.mark.parametrize("index", ["default", "older"])
+def test_the_client_lists_keys_across_pages_and_values(
+    client: httpx.Client, index: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(inner, "_PAGE", 2)
+    with Client(str(client.base_url)) as ours:
+        keys = list(ours.metadata_keys(index))
+        assert keys == ["camera", "camera.name\\.of", "kind", "seen", "tags", "year"]
+        assert list(ours.metadata_keys(index, after="kind")) == keys[3:]
+        for key in keys:
+            found = ours.metadata_values(key, index).model_dump(mode="json", exclude_unset=True)
+            assert found == values(client, key, index)
+        some = ours.metadata_values("kind", index, prefix="d", limit=1)
+        assert [(one.value, one.items) for one in some.values] == [("dog", 1)]
+        assert some.complete
+        with pytest.raises(ProblemError, match="invalid_parameter"):
+            ours.metadata_values("kind", index, limit=1001)
+
+
+def test_the_asynchronous_client_lists_the_same(client: httpx.Client):
+    async def ask() -> tuple[list[str], list[object]]:
+        async with AsyncClient(str(client.base_url)) as ours:
+            keys = [key async for key in ours.metadata_keys()]
+            found = await ours.metadata_values("kind", limit=2)
+        assert not found.complete
+        return keys, [one.value for one in found.values]
+
+    keys, kinds = asyncio.run(ask())
+    assert len(keys) == 6
+    assert kinds == ["<b>", "cat"]
