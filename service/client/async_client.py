@@ -12,7 +12,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from service.client.problems import ProblemError, foreign_answer, no_answer, refused
+from service.client.problems import ProblemError, foreign_answer, no_answer, refused, stuck
 from service.client.queries import (
     Image,
     SearchArguments,
@@ -244,11 +244,17 @@ class AsyncClient:
         return await self._ask(ValueList, "GET", path, params=params)
 
     async def _pages(self, kind: type[PageT], path: str, after: str) -> AsyncIterator[PageT]:
-        """Page after page of a list, until one names no next."""
+        """Page after page of a list, until one names no next.
+
+        Raises:
+            ProblemError: a list that does not go on would be followed without end.
+        """
         last: str | None = after
         while last is not None:
             page = await self._ask(kind, "GET", path, params={"limit": str(_PAGE), "after": last})
             yield page
+            if page.next is not None and page.next <= last:  # A cache on the way, say.
+                raise stuck(self._http.base_url.host, path, last)
             last = page.next
 
     async def _ask_about(

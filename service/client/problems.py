@@ -65,6 +65,12 @@ def foreign_answer(response: httpx.Response, why: str) -> ProblemError:
     return _error("Not an answer of this service", response.status_code, "foreign_answer", detail)
 
 
+def stuck(host: str, path: str, after: str) -> ProblemError:
+    """The error of a list whose next page would not lie after this one, as ours always do."""
+    detail = f"{host} answered a page of {path} after {after!r} that leads back"
+    return _error("Not an answer of this service", 200, "foreign_answer", detail)
+
+
 def no_answer(error: httpx.RequestError) -> ProblemError:
     """The error of a request that was not answered at all."""
     late = isinstance(error, httpx.TimeoutException)

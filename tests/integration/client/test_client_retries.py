@@ -152,6 +152,19 @@ def test_nobody_there_and_an_answer_that_is_none_are_problems_too():
     assert caught.value.code == "foreign_answer"
 
 
+def test_a_list_that_leads_back_to_a_page_is_not_followed_for_ever():
+    pages = [(200, {}, PAGE.replace(b"null", b'"%s"' % name)) for name in (b"b", b"c", b"b")]
+    with answering(*pages) as script:
+        with pytest.raises(ProblemError, match=r"/items after 'c' that leads back") as caught:
+            ask(script.url)
+        assert len(script.times) == 3
+    assert caught.value.code == "foreign_answer"
+    with answering(pages[0]) as script:
+        with pytest.raises(ProblemError, match="leads back"):
+            ask(script.url)
+        assert len(script.times) == 2
+
+
 def test_an_answer_that_takes_too_long_is_not_asked_for_again():
     class Slow(Script):
         def respond(self, handler: BaseHTTPRequestHandler) -> None:
