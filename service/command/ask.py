@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from model.cli.console import Output
+from model.cli.console import Output, visible
 from model.cli.libraries import import_foreign
 from model.cli.progress import Progress
 from service.command.show import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
     from service.client import AsyncClient
 
 _AT_ONCE = 32
+_EXIT_USAGE = 2
 _EXIT_SOME = 3
 
 _Pictures = Annotated[
@@ -50,6 +51,14 @@ _MaxDistance = Annotated[
     float | None, Option(min=0, help="Leave out what is farther (1 - cosine).")
 ]
 _Epsilon = Annotated[float | None, Option(min=0, help="l2 budget in the picture's pixels.")]
+_Filter = Annotated[
+    str | None,
+    Option(
+        "--filter",
+        metavar="JSON|@FILE",
+        help="Only items whose metadata pass this filter (docs/filters.md).",
+    ),
+]
 _Json = Annotated[bool, Option("--json", help="JSON, one object a line.")]
 _Out = Annotated[Path | None, Option(help="Write to this .jsonl or .csv file instead.")]
 
@@ -92,6 +101,7 @@ def search(
     index: _Index = "default",
     k: _K = None,
     max_distance: _MaxDistance = None,
+    only: _Filter = None,
     epsilon: _Epsilon = None,
     operating_point: Annotated[
         str | None, Option(help="Say of each result whether it is a match; like balanced.")
@@ -108,12 +118,14 @@ def search(
 ) -> None:
     """Find the nearest entries of an index for each picture, with their certified radii.
 
-    Exit codes: 0 done; 1 nothing was found out; 3 some pictures have no answer, and it is said why.
+    Exit codes: 0 done; 1 nothing was found out; 2 the command line is wrong; 3 some pictures have
+    no answer, and it is said why.
     """
     where = Where(url, key, data_dir, checkpoint)
     given = {"k": k, "max_distance": max_distance, "epsilon": epsilon}
     given |= {"operating_point": operating_point, "include_audit": include_audit}
     given |= {"require_exact": require_exact, "trim": trim, "index": index}
+    given["filter"] = None if only is None else _filter_text(only)
     options = _options(given)
     counts = Counts()
 
@@ -225,6 +237,28 @@ def tolerance(
 def _options(given: dict[str, Any]) -> Any:
     """Those that were given: of the rest the service has a default."""
     return {name: value for name, value in given.items() if value is not None}
+
+
+def _filter_text(given: str) -> str:
+    """A filter that was given as JSON, or as @ and a file of it; checked before anything is asked.
+
+    Raises:
+        Exit: it is none; a line says which clause.
+    """
+    from index_builder.errors import FilterError
+    from index_builder.filters.language import parse_filter
+
+    try:
+        text = Path(given[1:]).read_text("utf-8") if given.startswith("@") else given
+        return parse_filter(text).text
+    except FilterError as error:
+        reason = str(error)
+    except UnicodeDecodeError:
+        reason = f"{given[1:]} is no UTF-8"
+    except OSError as error:
+        reason = f"{given[1:]}: {error.strerror}"
+    typer.echo(f"error: --filter: {visible(reason)}", err=True)
+    raise typer.Exit(_EXIT_USAGE)
 
 
 def _run(work: Callable[[], Coroutine[Any, Any, None]], *, as_json: bool) -> None:

@@ -105,6 +105,38 @@ def test_what_is_found_without_borders_is_shown_too(asked: list[str], pictures: 
     assert rows == [("1", ""), ("2", ""), ("1", "True"), ("2", "True")]
 
 
+@pytest.mark.parametrize("is_file", [False, True])
+def test_a_filter_leaves_the_matching_items(asked: list[str], pictures: Path, tmp_path, is_file):
+    wanted = '{"must": [{"has_id": ["p05.jpg", "p07.jpg"]}]}'
+    file = tmp_path / "filter.json"
+    file.write_text(wanted)
+    given = f"@{file}" if is_file else wanted
+    done = lipsim("search", pictures / "a.png", "-k", 9, "--filter", given, "--json", *asked)
+    assert done.exit_code == 0, done.output
+    answer = json.loads(done.stdout.splitlines()[0])["answer"]
+    assert {one["id"] for one in answer["results"]} == {"p05.jpg", "p07.jpg"}
+    assert answer["index"]["matching_ids"] == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("{", "filter: is not well-formed JSON"),
+        ('{"must": [{"key": "a", "range": {"gt": "1"}}]}', "filter.must[0].range.gt: wanted a num"),
+        ('{"label": "cat"}', "filter: wanted must, must_not, should; got 'label'"),
+        ("@absent\n.json", "absent\\n.json: No such file or directory"),
+    ],
+)
+def test_a_wrong_filter_is_a_wrong_command_line(pictures: Path, given: str, says: str):
+    # Nobody is asked: there is no server here.
+    where = ("--url", "http://127.0.0.1:9")
+    done = lipsim("search", pictures / "a.png", "--filter", given, *where)
+    assert (done.exit_code, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: --filter: ")
+    assert says in line
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
 def test_a_folder_is_written_to_a_file(asked: list[str], pictures: Path, tmp_path, suffix: str):
     out = tmp_path / f"found{suffix}"
