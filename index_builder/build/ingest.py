@@ -13,10 +13,11 @@ from index_builder.build.plan import Plan
 from index_builder.build.writer import Planned
 from index_builder.errors import GalleryIndexError, SourceError
 from index_builder.search.gallery import GalleryIndex
-from index_builder.sources.base import Problem, Source, SourceItem, is_sidecar
+from index_builder.sources.base import Problem, Source, SourceItem
 from index_builder.store.manifest import Quarantined
 from model.cli.progress import Progress
 from model.pixels.decode import DecodeLimits
+from model.pixels.sidecars import is_sidecar
 
 _MOST_SKIPPED_NAMED = 20
 

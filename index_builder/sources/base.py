@@ -14,14 +14,6 @@ from typing import Any, Protocol, runtime_checkable
 
 MAX_ID_BYTES = 4096
 
-# Files that stand beside pictures in real collections. They are passed over only when their content
-# is no image either: formats are known by content, never by name.
-_SIDECAR_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "readme", "license"}
-_SIDECAR_SUFFIXES = {
-    *(".txt", ".md", ".rst", ".html", ".csv", ".tsv", ".json", ".jsonl", ".ndjson", ".xml"),
-    *(".xmp", ".yaml", ".yml", ".toml", ".ini", ".log", ".sha256", ".md5"),
-}
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -67,12 +59,6 @@ class Source(Protocol):
 def is_hidden(path: PurePosixPath) -> bool:
     """Whether a file or a folder above it is hidden, or is macOS's litter in an archive."""
     return any((part.startswith(".") and part != "..") or part == "__MACOSX" for part in path.parts)
-
-
-def is_sidecar(path: str) -> bool:
-    """Whether a file that is no image is expected beside images: notes, lists, licences."""
-    name = PurePosixPath(path)
-    return name.name.lower() in _SIDECAR_NAMES or name.suffix.lower() in _SIDECAR_SUFFIXES
 
 
 def id_problem(item_id: str) -> Problem | None:

@@ -77,7 +77,7 @@ def read_image(image: Image) -> bytes:
 
 
 def images_of(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Image]:
-    """The images themselves; of a folder its files, sorted, those below it too, none hidden.
+    """The images themselves; of a folder its files.
 
     Raises:
         NotADirectoryError: it is one path, and no folder is there.
@@ -87,7 +87,7 @@ def images_of(images: Iterable[Image] | str | os.PathLike[str]) -> Iterable[Imag
     folder = Path(images)
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder} is no folder; one picture is for `search`")
-    return _files(folder)
+    return files_of(folder)
 
 
 def batches(images: Iterable[Image], most: int) -> Iterator[list[Image]]:
@@ -119,7 +119,8 @@ def _size(image: str | os.PathLike[str]) -> int:
     return 0
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_of(folder: Path) -> Iterator[Path]:
+    """The files of a folder, sorted, those below it too, none hidden."""
     for where, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         paths = (Path(where, name) for name in sorted(names) if not name.startswith("."))

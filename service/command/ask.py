@@ -6,8 +6,8 @@
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # It takes httpx, which an installation may lack.
     from service.client import AsyncClient
 
 _AT_ONCE = 32
+_HEAD_BYTES = 1024
 _EXIT_USAGE = 2
 _EXIT_SOME = 3
 
@@ -130,9 +131,7 @@ def search(
     counts = Counts()
 
     async def work() -> None:
-        from service.client.queries import images_of
-
-        files = [one for p in pictures for one in (images_of(p) if p.is_dir() else [p])]
+        files = list(_files(pictures, counts))
         progress = Progress(sys.stderr if len(files) > 1 else None)
         async with where.open() as client:
             with open_sink(out, as_json=as_json, counts=counts) as sink:
@@ -232,6 +231,29 @@ def tolerance(
             print_tolerance(answer)
 
     _run(work, as_json=as_json)
+
+
+def _files(pictures: list[Path], counts: Counts) -> Iterator[Path]:
+    """The files that were named, and of folders all but those that a build skips there, too."""
+    from model.pixels.containers.sniff import content_format
+    from model.pixels.decode import ALL_FORMATS
+    from model.pixels.sidecars import is_sidecar
+    from service.client.queries import files_of
+
+    def is_skipped(path: Path) -> bool:
+        with suppress(OSError), path.open("rb") as file:  # Whoever reads it whole says it.
+            return content_format(file.read(_HEAD_BYTES)) not in ALL_FORMATS
+        return False
+
+    for picture in pictures:
+        if not picture.is_dir():
+            yield picture
+            continue
+        for path in files_of(picture):
+            if is_sidecar(path.name) and is_skipped(path):
+                counts.skipped += 1
+            else:
+                yield path
 
 
 def _options(given: dict[str, Any]) -> Any:

@@ -36,10 +36,11 @@ _COLUMNS = (
 
 @dataclass
 class Counts:
-    """How many pictures have an answer, and how many have none."""
+    """How many pictures have an answer, how many have none, and how many files are no pictures."""
 
     answered: int = 0
     failed: int = 0
+    skipped: int = 0
 
 
 @contextmanager
@@ -61,10 +62,12 @@ def open_sink(out: Path | None, *, as_json: bool, counts: Counts) -> Generator[S
     told = {"pictures": counts.answered + counts.failed, **vars(counts)}
     if as_json:
         typer.echo(json.dumps({"summary": told}))
-    elif told["pictures"] != 1 or out is not None:
-        where = "" if out is None else f", in {out}"
-        pictures = counted(told["pictures"], "picture")
-        typer.echo(f"{pictures}: {counts.answered} answered, {counts.failed} not{where}", err=True)
+    elif told["pictures"] != 1 or counts.skipped or out is not None:
+        line = f"{counted(told['pictures'], 'picture')}: {counts.answered} answered"
+        line += f", {counts.failed} not" + ("" if out is None else f", in {out}")
+        if counts.skipped:
+            line += f"; skipped {counted(counts.skipped, 'file')} beside them"
+        typer.echo(line, err=True)
 
 
 def _counting(sink: Sink, counts: Counts) -> Sink:

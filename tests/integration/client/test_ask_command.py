@@ -70,7 +70,7 @@ def test_machines_get_an_object_a_line_and_a_summary_last(asked: list[str], pict
     done = lipsim("search", pictures, "-k", 1, "--epsilon", 0.1, "--json", *asked)
     assert done.exit_code == 3
     *lines, summary = map(json.loads, done.stdout.splitlines())
-    assert summary == {"summary": {"pictures": 3, "answered": 2, "failed": 1}}
+    assert summary == {"summary": {"pictures": 3, "answered": 2, "failed": 1, "skipped": 0}}
     assert [Path(line["id"]).name for line in lines] == ["a.png", "b.png", "c\x1b[2J.png"]
     assert [line["status"] for line in lines] == [200, 200, 415]
     ids = [line["answer"]["results"][0]["id"] for line in lines[:2]]
@@ -103,6 +103,26 @@ def test_what_is_found_without_borders_is_shown_too(asked: list[str], pictures: 
     with out.open(newline="") as file:
         rows = [(row["rank"], row["trimmed"]) for row in csv.DictReader(file)]
     assert rows == [("1", ""), ("2", ""), ("1", "True"), ("2", "True")]
+
+
+def test_what_a_build_skips_in_a_folder_is_skipped_there_by_a_search(asked: list[str], tmp_path):
+    (tmp_path / "a").mkdir()
+    draw_picture(3, 100, 75).save(tmp_path / "a" / "p.png")
+    (tmp_path / "a" / "p.json").write_text('{"label": "cat"}')
+    (tmp_path / "list.csv").write_text("path,label\na/p.png,cat\n")
+    (tmp_path / "LICENSE").write_text("ours")
+    draw_picture(4, 100, 75).save(tmp_path / "picture.txt", "PNG")
+    done = lipsim("search", tmp_path, "-k", 1, "--json", *asked)
+    assert done.exit_code == 0, done.output
+    *lines, summary = map(json.loads, done.stdout.splitlines())
+    assert summary == {"summary": {"pictures": 2, "answered": 2, "failed": 0, "skipped": 3}}
+    assert [line["answer"]["results"][0]["id"] for line in lines] == ["p04.jpg", "p03.jpg"]
+    said = lipsim("search", tmp_path, *asked).stderr
+    assert "2 pictures: 2 answered, 0 not; skipped 3 files beside them" in said
+    # Who names a file means it.
+    named = lipsim("search", tmp_path / "list.csv", *asked)
+    assert named.exit_code == 1
+    assert "unsupported_image_format" in named.stderr
 
 
 @pytest.mark.parametrize("is_file", [False, True])

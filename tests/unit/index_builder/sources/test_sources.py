@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from index_tools import MAX_BYTES, picture, write_folder
 
 from index_builder.errors import SourceError
-from index_builder.sources.base import id_problem, is_sidecar
+from index_builder.sources.base import id_problem
 from index_builder.sources.open_source import name_of, open_source, open_sources
 
 
@@ -90,11 +90,6 @@ def test_an_id_survives_every_place_it_goes_to_or_is_refused(text):
     if id_problem(text) is None:
         assert text.encode().decode() == text
         assert np.array([text, "longer " * 9])[0] == text
-
-
-def test_sidecars_are_known_by_name():
-    assert all(map(is_sidecar, ("a/README.md", "LICENSE", "Thumbs.db", "x.JSON", "notes.txt")))
-    assert not any(map(is_sidecar, ("a.png", "txt", "README.jpg", "a.zip", "noext")))
 
 
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
