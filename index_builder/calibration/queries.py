@@ -24,7 +24,7 @@ from index_builder.calibration.query_groups import pixels_name
 from index_builder.errors import ItemNotFoundError, SourceError
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Problem, Source, path_inside, read_inside
-from index_builder.sources.lists import csv_rows, path_problem
+from index_builder.sources.lists import csv_rows, named_by_list, path_problem
 from index_builder.store.operating_points import PairsKind, is_kind
 from model.cli.progress import Progress
 from model.data.edits import EDIT_KINDS, edit
@@ -184,7 +184,7 @@ class LabelledPairs:
             # Before an hour is spent on the others.
             real = path_inside(root, labels[where].name)
             if isinstance(real, Problem):
-                raise SourceError(f"{where}: {labels[where].name!r}: {real.reason}")
+                raise _unread(real, labels[where], where)
         if not labels:
             raise SourceError(f"{self._path.name} lists no query")
         groups = [label.group for label in labels.values()]
@@ -196,7 +196,7 @@ class LabelledPairs:
         for where, label in labels.items():
             data = read_inside(root, label.name, limits.max_image_bytes)
             if isinstance(data, Problem):
-                raise SourceError(f"{where}: {label.name!r}: {data.reason}")
+                raise _unread(data, label, where)
             yield _Job(data, f"{where}: {label.name!r}", [label], None)
 
 
@@ -294,6 +294,10 @@ def _kinds_of(chosen: list[str], queries: int) -> dict[str, list[str]]:
         wanted = (queries - place + len(pictures) - 1) // len(pictures)
         kinds[content] = [EDIT_KINDS[(place + i) % count] for i in range(min(wanted, count))]
     return kinds
+
+
+def _unread(problem: Problem, label: Label, where: str) -> SourceError:
+    return SourceError(named_by_list(problem, f"{where}: {label.name!r}").reason)
 
 
 def _label(fields: dict[str, str], where: str, index: GalleryIndex) -> Label:

@@ -19,6 +19,7 @@ from index_builder.sources.base import Problem, SourceItem, id_problem, item_fro
 _JSON_SUFFIXES = {".jsonl", ".ndjson"}
 SUFFIXES = {".csv", *_JSON_SUFFIXES}
 _MAX_LINE_CHARS = 1 << 20
+_WANTED = "wanted a path from the list's folder down, like cats/1.jpg"
 _TYPES = {
     "number": (re.compile(r"-?(0|[1-9]\d{0,999})(\.\d+)?(e[+-]?\d+)?", re.ASCII), "a number"),
     "bool": (re.compile("true|false"), "true or false"),
@@ -27,6 +28,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class _Line:
+    number: int
     id: str
     path: str
     metadata: dict[str, Any]
@@ -36,7 +38,7 @@ class ListSource:
     """The images a list names, in its order; paths are relative to the list's folder."""
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
-        self._root = path.resolve().parent
+        self._name, self._root = path.name, path.resolve().parent
         self._max_bytes = max_bytes
         self._lines = _read_lines(path)
 
@@ -47,6 +49,8 @@ class ListSource:
     def items(self) -> Iterator[SourceItem]:
         for line in self._lines:
             content = read_inside(self._root, line.path, self._max_bytes)
+            if isinstance(content, Problem):
+                content = named_by_list(content, f"{self._name}, line {line.number}")
             yield item_from(line.id, line.path, content, line.metadata)
 
 
@@ -56,7 +60,7 @@ def _read_lines(path: Path) -> list[_Line]:
     first_seen: dict[str, int] = {}
     for number, fields in rows:
         where = f"{path.name}, line {number}"
-        line = _line(fields, where)
+        line = _line(number, fields, where)
         if line.id in first_seen:
             raise SourceError(
                 f"{where}: id {line.id!r} is a duplicate of line {first_seen[line.id]}"
@@ -66,7 +70,7 @@ def _read_lines(path: Path) -> list[_Line]:
     return lines
 
 
-def _line(fields: dict[str, Any], where: str) -> _Line:
+def _line(number: int, fields: dict[str, Any], where: str) -> _Line:
     for wanted in ("id", "path"):
         if fields.get(wanted) in (None, "") and (wanted == "path" or wanted in fields):
             raise SourceError(f"{where}: wanted a value for {wanted!r}, got none")
@@ -81,16 +85,24 @@ def _line(fields: dict[str, Any], where: str) -> _Line:
         raise SourceError(f"{where}: {problem.reason}")
     nested = fields.pop("metadata", {})
     if isinstance(nested, dict):
-        return _Line(item_id, path, {**fields, **nested})
-    return _Line(item_id, path, {**fields, "metadata": nested})
+        return _Line(number, item_id, path, {**fields, **nested})
+    return _Line(number, item_id, path, {**fields, "metadata": nested})
 
 
 def path_problem(path: str) -> Problem | None:
     """Why a path cannot be one below the list's folder, read as text alone."""
     parts = PurePosixPath(path)
-    if parts.is_absolute() or ".." in parts.parts or "\0" in path:
-        return Problem("unsafe_name", f"path {path!r} leaves the list's folder")
+    if parts.is_absolute():
+        return Problem("unsafe_name", f"path {path!r} is absolute: {_WANTED}")
+    if ".." in parts.parts or "\0" in path:
+        return Problem("unsafe_name", f"path {path!r} leaves the list's folder: {_WANTED}")
     return None
+
+
+def named_by_list(problem: Problem, where: str) -> Problem:
+    """What is wrong with a file that a list names, and which line names it."""
+    wanted = f": {_WANTED}" if problem.code == "missing" else ""
+    return Problem(problem.code, f"{where}: {problem.reason}{wanted}")
 
 
 def csv_rows(path: Path, wanted: Sequence[str] = ("path",)) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -77,9 +77,9 @@ BAD_LISTS = [
     ([("0000.png", "nope")], ("path", "id"), "line 2: no item 'nope' in the index"),
     ([("", "0000.png")], ("path", "id"), "line 2: wanted a path, got none"),
     ([("../in.png", "")], ("path", "id"), "line 2: path '../in.png' leaves the list's folder"),
-    ([("/etc/passwd", "")], ("path", "id"), "leaves the list's folder"),
+    ([("/etc/passwd", "")], ("path", "id"), "line 2: path '/etc/passwd' is absolute: wanted a"),
     # Said before anything is measured, and before a list is said to be too short.
-    ([("absent.png", "")], ("path", "id"), "line 2: 'absent.png': there is no such file"),
+    ([("absent.png", "")], ("path", "id"), "line 2: 'absent.png': there is no such file: wanted"),
     ([("link.png", "")], ("path", "id"), "line 2: 'link.png': a link that leads outside"),
     ([("bad.png", ""), *ENOUGH], ("path", "id"), "line 2: 'bad.png' cannot be used"),
     ([("0000.png", "", "a\tb")], ("path", "id", "kind"), "a kind is 1 to 64 printable"),

@@ -155,7 +155,14 @@ def test_missing_files_and_links_of_a_manifest_are_quarantined(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "leak.png").symlink_to("../outside.png")
     (tmp_path / "m" / "list.csv").write_text("id,path\n1,nothing.png\n2,leak.png\n")
-    assert bad(read(tmp_path / "m" / "list.csv")) == {"nothing.png": "missing", "leak.png": "link"}
+    items = read(tmp_path / "m" / "list.csv")
+    assert bad(items) == {"nothing.png": "missing", "leak.png": "link"}
+    reasons = [item.problem.reason for item in items if item.problem is not None]
+    assert reasons == [
+        "list.csv, line 2: there is no such file: wanted a path from the list's folder down, "
+        "like cats/1.jpg",
+        "list.csv, line 3: a link that leads outside the collection",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -168,9 +175,13 @@ def test_missing_files_and_links_of_a_manifest_are_quarantined(tmp_path):
         ("m.csv", "id,path\n1,a,b\n", "line 2: wanted 2 values"),
         ("m.csv", "id,path\n1,a\n1,b\n", "line 3: id '1' is a duplicate of line 2"),
         ("m.csv", "id,path\n,a\n", "line 2: wanted a value for 'id'"),
-        ("m.csv", "id,path\n1,../a\n", "line 2: path '../a' leaves"),
+        (
+            "m.csv",
+            "id,path\n1,../a\n",
+            "line 2: path '../a' leaves the list's folder: wanted a path",
+        ),
         ("m.csv", "id,path\n1,b/../../a\n", "leaves the list's folder"),
-        ("m.csv", "id,path\n1,/etc/passwd\n", "leaves the list's folder"),
+        ("m.csv", "id,path\n1,/etc/passwd\n", "line 2: path '/etc/passwd' is absolute: wanted a"),
         ("m.csv", 'id,path\n1,"a', "cannot be read as CSV"),
         ("m.csv", b"id,path\n1,\xff\n", "cannot be read as CSV in UTF-8"),
         ("m.csv", "id,path\n1," + "a" * 200_000 + "\n", "cannot be read as CSV"),
