@@ -90,6 +90,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(680):
         draw_picture(5000 + seed, 40, 30).save(folder / "strangers" / f"s{seed}.png")
     run(folder, {}, "python -m index_builder build pictures --views none")
+    run(folder, {}, "python -m index_builder build few --index theirs --views none")
     run(folder, {}, "python -m model.train synthetic-2afc few triplets --triplets 24")
     return folder
 
@@ -178,7 +179,7 @@ def test_the_commands_of_a_page_run_in_its_order(page, workspace, server):
         if "answers.jsonl" in text:
             shutil.copy(workspace / "answer.json", workspace / "answers.jsonl")
             shutil.copy(workspace / "query.jpg", workspace / "pictures")
-        if re.search(r"-m service($| --host)", text):
+        if re.search(r"-m service($| --host)|^lipsim serve$", text):
             check_server(workspace, text)
         else:
             run(workspace, {"LIPSIM_KEYS_FILE": "home/keys.json"} if " key" in text else {}, text)
@@ -195,7 +196,7 @@ def test_every_page_with_a_program_is_run():
 
 
 def check_server(workspace: Path, text: str) -> None:
-    """`python -m service ...` starts and answers; on a port of the test's own."""
+    """`python -m service ...` or `lipsim serve` starts and answers; on a port of the test's own."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
