@@ -9,7 +9,7 @@ import httpx
 import numpy as np
 import pytest
 from browser_tools import EDITED, open_page, wait_for_answer
-from PIL import Image, ImageOps
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from service_helpers import draw_picture, encode
 
@@ -100,23 +100,6 @@ def test_a_link_opens_the_same_view(browser: Browser, page: Page):
         assert again.locator(".result[data-id]").count() == 4
     page.go_back()
     expect(page.locator(".result .title").first).to_have_text(f"Picture {EDITED}")
-
-
-def test_a_framed_copy_is_found_inside_its_borders(page: Page):
-    wait_for_answer(page)
-    page.get_by_label("Look inside plain borders too").check()
-    expect(page.get_by_text("It has no plain borders to look inside of.")).to_be_visible()
-    framed = ImageOps.expand(draw_picture(7, 100, 80), (60, 30), "white")
-    given = {"name": "framed.png", "mimeType": "image/png", "buffer": encode(framed)}
-    page.locator("input[type=file]").set_input_files(given)
-    inside = page.get_by_role("heading", name="Inside its borders")
-    expect(inside).to_be_visible()
-    first = page.locator("h3:text('Inside its borders') + .results .title").first
-    expect(first).to_have_text("Picture 7")
-    page.locator("#noise").fill("390")
-    expect(page.locator(".result.faded")).to_have_count(20)
-    first.click()
-    expect(page.get_by_role("dialog")).to_contain_text("Picture 7")
 
 
 def test_json_curl_and_python_are_those_of_the_question(page: Page, url: str):

@@ -37,7 +37,7 @@ export function mountBrowse(root, context) {
   root.append(
     el("div", { class: "pair" }, el("h2", {}, index?.size != null ? `${plural(index.size, "picture")} in the index` : name),
       service.indexes.length > 1 && el("label", { class: "field" }, el("span", {}, "Index"), choice)),
-    index?.version != null && aboutIndex(index), filter.node, list, end);
+    ...(index?.version != null ? [aboutIndex(index)] : []), filter.node, list, end);
 
   function change(other) {
     write({ index: other === "default" ? null : other, filter: null, open: null }, { step: true });

@@ -1,6 +1,7 @@
 // One item in a drawer: all its fields, and what can be tried on it.
 
 import { Problem, wasReplaced } from "./api.js";
+import { TRIMMED } from "./borders.js";
 import { button, dialog, el } from "./dom.js";
 import { problemPanel } from "./errors.js";
 import { thumbnail } from "./pictures.js";
@@ -56,6 +57,7 @@ export async function openItem(context, { id, result = null, answer = null, aske
   write({ open: name });
   drawer.addEventListener("close", () => {
     write({ open: null });
+    if (document.activeElement.dataset.id === name) return; // As two lists may hold it, the one it was opened from.
     [...document.querySelectorAll("[data-id]")].find((node) => node.dataset.id === name)?.focus();
   });
   async function load() {
@@ -77,12 +79,13 @@ export async function openItem(context, { id, result = null, answer = null, aske
       searchItem(item.id);
     };
     const sections = asked?.blob && result ? tools.map((tool) => tool(context, { result, answer, asked, options })) : [];
-    body.replaceChildren(
+    body.replaceChildren(...[
       el("div", { class: "lead" }, thumbnail(api, item.thumbnail, { alt: "The picture" }), ofResult(result)),
       el("p", { class: "links" },
         button("Search with this picture", search, { class: "main" }),
         itemLinks(api.itemPath(index, item.id), item, api.hasKey()),
       ),
+      result && answer.where === TRIMMED.where && el("p", { class: "quiet" }, "Found after trimming the border. Noise and edits are tried on what is found in your picture as it is."),
       ...sections,
       el("h3", {}, "The item"),
       fields([
@@ -96,7 +99,7 @@ export async function openItem(context, { id, result = null, answer = null, aske
       ]),
       metadata.length > 0 && el("h3", {}, "Metadata"),
       metadata.length > 0 && fields(metadata),
-    );
+    ].filter(Boolean));
   }
   await load();
 }

@@ -1,6 +1,7 @@
 // The search: a picture in, results with their proofs out.
 
 import { Problem, wasReplaced } from "./api.js";
+import { listsOf, TRIMMED, trimInWords } from "./borders.js";
 import { createControls } from "./controls.js";
 import { button, el, plural, say } from "./dom.js";
 import { problemPanel } from "./errors.js";
@@ -126,37 +127,46 @@ export function mountSearch(root, context, signal) {
     area.removeAttribute("aria-busy");
     context.answered(answer.index);
     const { input_png: input, ...query } = answer.query;
-    const line = el("p", { class: "in-words" }, answerInWords(answer), " ",
-      codeLinks(asked, options, { ...answer, query }, api.hasKey()));
+    const lists = listsOf(answer);
+    const [first] = lists;
+    const isTwice = lists.length > 1;
+    const words = answerInWords(first, isTwice && first.where);
+    const line = el("p", { class: "in-words" }, words, " ", codeLinks(asked, options, { ...answer, query }, api.hasKey()));
     if (options.filter) line.append(" ", unfilter());
-    say(`${plural(answer.results.length, "result")}. ${answerInWords(answer)}`);
+    const verdicts = verdictsInWords(lists);
+    say([lists.map(({ results, where }) => plural(results.length, "result") + (isTwice ? ` ${where}` : "")).join(", "), words, verdicts[0]?.firstChild.textContent].filter(Boolean).join(". "));
     showInput(input);
-    if (answer.results.length === 0) {
+    if (lists.every(({ results }) => results.length === 0)) {
       area.replaceChildren(line, el("p", { class: "notice" }, nothingFound(answer, options)));
       return;
     }
-    const shown = (result) => openItem(context, { result, answer, asked, options, searchItem });
-    const grid = resultGrid(api, answer, shown);
-    const slider = answer.query.width && survivalSlider(answer, area, {
+    const slider = answer.query.width && survivalSlider(first, area, {
       start: Number(read().noise) || 0,
+      of: isTwice ? first.heading : null,
       onNoise(levels, isNew) {
         zone.noise(levels);
         if (isNew) write({ noise: levels ? levels.toFixed(2) : null });
       },
     });
-    area.replaceChildren(line, ...verdictsInWords(answer), ...(slider ? [slider.node] : []), ...insideBorders(answer, options), grid);
+    const opened = lists.map((list) => openerOf(list, asked, options));
+    const grids = lists.map((list, at) => [
+      isTwice && el("h3", {}, list.heading),
+      list.where === TRIMMED.where && el("p", { class: "quiet" }, trimInWords(answer)),
+      list.results.length > 0 ? resultGrid(api, list, opened[at]) : el("p", { class: "notice" }, nothingFound(answer, options)),
+    ]);
+    const noBorder = answer.trimmed && !isTwice && el("p", { class: "quiet" }, "It has no plain borders to look inside of.");
+    area.replaceChildren(...[line, ...verdicts, slider?.node, noBorder, ...grids.flat()].filter(Boolean));
     slider?.show();
-    const again = answer.results.find(({ id }) => id === read().open);
-    if (again) shown(again);
+    for (const [at, { results }] of lists.entries()) {
+      const again = results.find(({ id }) => id === read().open);
+      if (again) return opened[at](again);
+    }
   }
 
-  // The second answer, of what is inside plain borders, above the one of the picture as it came.
-  function insideBorders(answer, options) {
-    if (!answer.trimmed) return [];
-    if (!answer.trimmed.results) return [el("p", { class: "quiet" }, "It has no plain borders to look inside of.")];
-    const inside = { ...answer, ...answer.trimmed };
-    const open = ({ id }) => openItem(context, { id, options: { index: options.index ?? "default" }, searchItem });
-    return [el("h3", {}, "Inside its borders"), resultGrid(api, inside, open), el("h3", {}, "With its borders")];
+  // What is tried on a result sends the picture as it is: a result of the trimmed one has no such tools.
+  function openerOf(list, asked, options) {
+    const tried = list.where === TRIMMED.where ? null : asked;
+    return (result) => openItem(context, { result, answer: list, asked: tried, options, searchItem });
   }
 
   function unfilter() {

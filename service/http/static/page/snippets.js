@@ -46,8 +46,8 @@ export function pythonOf(picture, options, hasKey) {
     question,
     hasKey && `    ${pythonKey},`,
     ").json()",
-    `for result in answer["results"]:`,
-    `    print(result["id"], result["distance"], result["certified_radius"])`,
+    ...(set.trim ? [`for found in answer, answer["trimmed"]:  # As it is; without its borders, None where it has none`, `    for result in found["results"] or []:`] : [`for result in answer["results"]:`]),
+    `${set.trim ? "    " : ""}    print(result["id"], result["distance"], result["certified_radius"])`,
   ]
     .filter((line) => typeof line === "string")
     .join("\n");

@@ -12,8 +12,8 @@ const PARTS = [
 
 export const survives = (radius, noise) => radius === null || noise < radius || (noise === 0 && radius === 0);
 
-// `onNoise(levels)` is told each change; `area` holds the bars.
-export function survivalSlider(answer, area, { start, onNoise }) {
+// `onNoise(levels)` is told each change; `area` holds the bars; `of` names the list that the marks are about, where there are two.
+export function survivalSlider(answer, area, { start, of, onNoise }) {
   const size = answer.query;
   const marks = PARTS.map(([, text]) => el("span", {}, text));
   const said = el("output", { for: "noise", class: "number" });
@@ -44,7 +44,7 @@ export function survivalSlider(answer, area, { start, onNoise }) {
     { class: "survive" },
     el("div", { class: "pair" }, el("label", { for: "noise", class: "strong" }, "What survives this much noise?"), said),
     el("div", { class: "scale" }, input, ruler()),
-    el("p", { class: "marks" }, marks),
+    el("p", { class: "marks" }, of && el("span", { class: "quiet" }, `${of}:`), marks),
     el("p", { class: "key-of-bars quiet" },
       el("span", {}, bar(32), "proved, and no more can be"),
       el("span", {}, bar(32, { exact: false }), "proved; perhaps more holds"),
