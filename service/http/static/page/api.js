@@ -1,5 +1,7 @@
 // The one module that asks the service: its key, its problems, and the last request of each kind.
 
+import { parse, stringify } from "./json.js";
+
 const KEPT_KEY = "lipsim-key";
 
 // What went wrong, as the service says it (RFC 9457), or `offline` and `key_needed` of our own.
@@ -49,7 +51,7 @@ export function createApi(askKey) {
     if (json) headers["Content-Type"] = "application/json";
     const method = body || json ? "POST" : "GET";
     try {
-      const content = json ? JSON.stringify(json) : body;
+      const content = json ? stringify(json) : body;
       return await fetch(addressOf(path), { method, headers, body: content, signal });
     } catch (error) {
       if (wasReplaced(error)) throw error;
@@ -78,7 +80,7 @@ export function createApi(askKey) {
     }
   }
 
-  const get = async (path, options) => (await ask(path, options)).json();
+  const get = async (path, options) => parse(await (await ask(path, options)).text());
   const inIndex = (name, rest = "") => `v1/indexes/${encodeURIComponent(name)}${rest}`;
 
   const itemPath = (index, id) => inIndex(index, `/item?id=${encodeURIComponent(id)}`);
@@ -91,7 +93,7 @@ export function createApi(askKey) {
     }
     const form = new FormData();
     for (const [name, value] of Object.entries(set)) {
-      form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+      form.append(name, typeof value === "object" ? stringify(value) : value);
     }
     for (const [name, picture] of Object.entries(pictures)) form.append(name, picture, picture.name ?? "picture.png");
     return get(path, { body: form, kind });

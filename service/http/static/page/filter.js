@@ -2,6 +2,7 @@
 
 import { Problem, wasReplaced } from "./api.js";
 import { button, el } from "./dom.js";
+import { parse, stringify } from "./json.js";
 import { read, write } from "./state.js";
 
 const LONGEST = 60; // Of a value as it is shown; the filter has the whole.
@@ -10,7 +11,7 @@ const inWords = (value) => (value === "" ? "empty" : String(value).slice(0, LONG
 
 const clausesOf = (text) => {
   try {
-    return JSON.parse(text ?? "{}").must ?? [];
+    return parse(text ?? "{}").must ?? [];
   } catch {
     return [];
   }
@@ -25,7 +26,7 @@ export function createFilter(api, index, onChange) {
   const prefix = el("input", { id: "filter-prefix", autocomplete: "off", oninput: () => showValues(prefix.value) });
   const narrow = el("label", { class: "field", hidden: true }, el("span", {}, "beginning with"), prefix);
   const said = el("p", { class: "quiet", role: "status" });
-  const add = button("Add", () => set([...clauses, { key: key.value, match: { value: JSON.parse(value.value) } }]), { class: "main", disabled: true });
+  const add = button("Add", () => set([...clauses, { key: key.value, match: { value: parse(value.value) } }]), { class: "main", disabled: true });
   const choices = el("div", { class: "filter" },
     el("label", { class: "field" }, el("span", {}, "Only with"), key),
     el("label", { class: "field" }, el("span", {}, "equal to"), value),
@@ -45,7 +46,7 @@ export function createFilter(api, index, onChange) {
     try {
       const { values, complete } = await api.values(index, key.value, start);
       value.replaceChildren(...values.map(({ value: one, items }) =>
-        el("option", { value: JSON.stringify(one) }, `${inWords(one)} (${items})`)));
+        el("option", { value: stringify(one) }, `${inWords(one)} (${items})`)));
       add.disabled = values.length === 0;
       narrow.hidden = complete && start === "";
       said.textContent = complete ? "" : `The first ${values.length} values: more are found by how they begin.`;
@@ -68,7 +69,7 @@ export function createFilter(api, index, onChange) {
 
   function set(next) {
     clauses = next;
-    write({ filter: clauses.length ? JSON.stringify({ must: clauses }) : null });
+    write({ filter: clauses.length ? stringify({ must: clauses }) : null });
     showChips();
     onChange();
   }

@@ -4,13 +4,14 @@ import { Problem, wasReplaced } from "./api.js";
 import { TRIMMED } from "./borders.js";
 import { button, dialog, el } from "./dom.js";
 import { problemPanel } from "./errors.js";
+import { stringify } from "./json.js";
 import { thumbnail } from "./pictures.js";
 import { radiusInLevels, titleOf } from "./results.js";
 import { bar, inWords } from "./scale.js";
 import { itemLinks } from "./snippets.js";
 import { write } from "./state.js";
 
-const asText = (value) => (typeof value === "string" ? value : JSON.stringify(value));
+const asText = (value) => (typeof value === "string" ? value : stringify(value));
 
 // Of numbers that were proved: rounded, and never upwards.
 const floored = (value) => (value == null ? value : Math.floor(1e4 * value) / 1e4);

@@ -2,6 +2,7 @@
 
 import { addressOf } from "./api.js";
 import { button, dialog, el, say } from "./dom.js";
+import { stringify } from "./json.js";
 
 const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
 const inForm = (name) => `image=@"${name.replace(/["\\]/g, "\\$&")}"`;
@@ -17,10 +18,10 @@ export function curlOf(picture, options, hasKey) {
   const key = curlKey(hasKey);
   const url = quoted(addressOf("v1/search").href);
   if (picture.item) {
-    const body = JSON.stringify({ item: picture.item, ...Object.fromEntries(setOptions(options)) });
+    const body = stringify({ item: picture.item, ...Object.fromEntries(setOptions(options)) });
     return `curl -s${key} -H 'Content-Type: application/json' -d ${quoted(body)} ${url}`;
   }
-  const fields = setOptions(options).map(([name, value]) => `${name}=${typeof value === "object" ? JSON.stringify(value) : value}`);
+  const fields = setOptions(options).map(([name, value]) => `${name}=${typeof value === "object" ? stringify(value) : value}`);
   return `curl -s${key} ${[inForm(picture.name), ...fields].map((field) => `-F ${quoted(field)}`).join(" ")} ${url}`;
 }
 
@@ -28,10 +29,10 @@ export function curlOf(picture, options, hasKey) {
 export function pythonOf(picture, options, hasKey) {
   const set = Object.fromEntries(setOptions(options));
   const question = picture.item
-    ? `    json=json.loads(${JSON.stringify(JSON.stringify({ item: picture.item, ...set }))}),`
+    ? `    json=json.loads(${stringify(stringify({ item: picture.item, ...set }))}),`
     : [
-        `    files={"image": Path(${JSON.stringify(picture.name)}).open("rb")},`,
-        Object.keys(set).length > 0 && `    data=${JSON.stringify(Object.fromEntries(Object.entries(set).map(([name, value]) => [name, typeof value === "object" || value === true ? JSON.stringify(value) : value])))},`,
+        `    files={"image": Path(${stringify(picture.name)}).open("rb")},`,
+        Object.keys(set).length > 0 && `    data=${stringify(Object.fromEntries(Object.entries(set).map(([name, value]) => [name, typeof value === "object" || value === true ? stringify(value) : value])))},`,
       ].filter(Boolean).join("\n");
   return [
     "# pip install httpx",
@@ -42,7 +43,7 @@ export function pythonOf(picture, options, hasKey) {
     "import httpx",
     "",
     "answer = httpx.post(",
-    `    ${JSON.stringify(addressOf("v1/search").href)},`,
+    `    ${stringify(addressOf("v1/search").href)},`,
     question,
     hasKey && `    ${pythonKey},`,
     ").json()",
@@ -71,7 +72,7 @@ export function showCode(title, text) {
 }
 
 const links = (answer, curl, python) =>
-  Object.entries({ JSON: () => JSON.stringify(answer, null, 2), curl, Python: python }).map(([name, text]) =>
+  Object.entries({ JSON: () => stringify(answer, 2), curl, Python: python }).map(([name, text]) =>
     button(name, () => showCode(name, text()), { class: "link" }));
 
 export function codeLinks(picture, options, answer, hasKey) {
@@ -87,7 +88,7 @@ export function itemLinks(path, item, hasKey) {
     ...(hasKey ? ["import os", ""] : []),
     "import httpx",
     "",
-    `item = httpx.get(${JSON.stringify(url)}${hasKey ? `, ${pythonKey}` : ""}).json()`,
+    `item = httpx.get(${stringify(url)}${hasKey ? `, ${pythonKey}` : ""}).json()`,
     `print(item["id"], item["sha256"], item["metadata"])`,
   ].join("\n"));
 }

@@ -1,5 +1,7 @@
 // What the address holds, so that a link opens the same view again.
 
+import { parse } from "./json.js";
+
 const NAMES = ["view", "index", "k", "max_distance", "operating_point", "require_exact", "trim", "filter", "example", "item", "open", "noise"];
 
 export function read() {
@@ -52,7 +54,7 @@ export function searchOptions(points) {
 // A filter that is none is the service's to refuse, in its words.
 function parsed(text) {
   try {
-    return text ? JSON.parse(text) : null;
+    return text ? parse(text) : null;
   } catch {
     return text;
   }
