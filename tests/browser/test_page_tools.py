@@ -146,6 +146,43 @@ def test_the_limit_is_dragged_and_says_at_once_what_this_noise_can_flip(
         assert handle.get_attribute("aria-valuetext") == said.inner_text()
 
 
+def test_while_a_replaced_picture_is_compared_nothing_is_said_of_the_one_before(
+    browser: Browser, url: str
+):
+    with open_page(browser, f"{url}?view=compare") as page:
+        compare(page, file_of(3), file_of(3, width=120, height=90))
+        shown = page.locator(".in-words"), page.locator("output[for=threshold]")
+        told = page.locator("output[for=epsilon]")
+        marks = page.locator(".distance-line > span")
+        expect(told).to_contain_text("of 255 levels: distance")
+        top = page.locator(".pair-answer").bounding_box()
+        held: list[Route] = []
+        page.route("**/v1/similarity", lambda route: held.append(route))  # noqa: PLW0108
+        noise = page.get_by_label("Noise on the first picture")
+        with page.expect_request("**/v1/similarity"):
+            noise.fill("130")
+        page.locator("input[type=file]").nth(1).set_input_files(file_of(4))
+        expect(shown[0]).to_have_text("Comparing …")
+
+        def says_nothing() -> None:
+            assert [place.inner_text() for place in shown] == ["Comparing …", ""]
+            assert told.inner_text() == ""
+            assert [mark.is_visible() for mark in marks.all()] == [False, False]
+            assert page.get_by_text("Match:").count() == 0
+            assert page.locator(".pair-answer").bounding_box() == top
+
+        says_nothing()
+        handle = page.get_by_label("They match up to distance")
+        assert handle.get_attribute("aria-valuetext") is None
+        handle.press("ArrowRight")
+        says_nothing()
+        page.unroute("**/v1/similarity")
+        handle.press("ArrowRight")
+        expect(shown[0]).to_contain_text("No match: nobody can flip it")
+        expect(shown[1]).to_contain_text("0.32: no match")
+        assert [mark.is_visible() for mark in marks.all()] == [True, True]
+
+
 def test_every_picture_of_the_index_is_listed_and_opens(browser: Browser, url: str):
     with open_page(browser, f"{url}?view=browse") as page:
         tiles = page.locator(".items .result")

@@ -58,6 +58,7 @@ export function mountCompare(root, { api, service }, signal) {
   async function take(at, file) {
     pictures[at] = file;
     if (at === 0) size = null;
+    forget();
     await zones[at].show(file, file.name || "pasted");
     await ask();
   }
@@ -67,7 +68,21 @@ export function mountCompare(root, { api, service }, signal) {
     timer = setTimeout(ask, REST_MS);
   }
 
+  // What was said is of other pictures than those that stand there now.
+  function forget() {
+    known = null;
+    if (!pictures[0] || !pictures[1]) return;
+    answer.style.minHeight = `${answer.offsetHeight}px`; // Until there is an answer, nothing below moves.
+    answer.replaceChildren(el("p", { class: "in-words quiet" }, "Comparing …"));
+    figure.classList.add("waiting");
+    say("");
+    for (const said of [saidThreshold, saidNoise]) said.textContent = "";
+    for (const input of [threshold, noise]) input.removeAttribute("aria-valuetext");
+    line.classList.remove("proved");
+  }
+
   function limitMoved() {
+    if (!known) return askSoon();
     showLimit();
     const word = known.distance <= threshold.value ? "Match" : "No match";
     answer.querySelector(".strong").textContent = `${word}: asking how much noise flips it.`;
@@ -95,18 +110,26 @@ export function mountCompare(root, { api, service }, signal) {
     if (!pictures[0] || !pictures[1]) return;
     const levels = levelsAt(noise.value / STEPS);
     zones[0].noise(levels);
+    const asked = [...pictures];
+    const isOld = () => asked.some((picture, at) => picture !== pictures[at]);
     try {
       // What a level is in l2 depends on the size, which the service says.
-      size ??= (await api.compare(...pictures, {})).image_a;
+      const { image_a: found } = size ? { image_a: size } : await api.compare(...asked, {});
+      if (isOld()) return;
+      size = found;
       const epsilon = l2Of(levels, size);
       const limit = threshold.value;
-      known = await api.compare(...pictures, { epsilon, threshold: limit });
+      const answered = await api.compare(...asked, { epsilon, threshold: limit });
+      if (isOld()) return;
+      known = answered;
       render(known, levels);
       if (limit !== threshold.value) limitMoved();
     } catch (problem) {
-      if (wasReplaced(problem)) return;
+      if (wasReplaced(problem) || isOld()) return;
       if (!(problem instanceof Problem)) throw problem;
+      known = null;
       figure.hidden = true;
+      answer.style.minHeight = "";
       answer.replaceChildren(problemPanel(problem, { limits: service.limits, retry: ask }));
     }
   }
@@ -118,6 +141,8 @@ export function mountCompare(root, { api, service }, signal) {
     spot("--high", high);
     spot("--distance", found.distance);
     figure.hidden = false;
+    figure.classList.remove("waiting");
+    answer.style.minHeight = "";
     showLimit();
     saidNoise.textContent = levels ? `${shown(levels)} of 255 levels: distance ${outward(low, Math.floor)} to ${outward(high, Math.ceil)}` : "none";
     noise.setAttribute("aria-valuetext", saidNoise.textContent);
