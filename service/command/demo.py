@@ -18,7 +18,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,11 +51,14 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the server must not outlive us
     check_port(host, port)
     build(data_dir)
-    point = calibrate(data_dir)
     with serving(host, port, data_dir) as server:
         url = f"http://{host}:{port}"
-        wait_until_ready(server, url)
-        console.print(f"\nOpen [bold]{url}[/bold] in a browser: the page asks the first of these.")
+        wait_until(server, lambda: is_ready(url))
+        console.print(f"\nOpen [bold]{url}[/bold] in a browser: the page answers.")
+        point = calibrate(data_dir)
+        # The service looks for a new version now and then; before, it knows of no operating point.
+        version = served_version(data_dir)
+        wait_until(server, lambda: is_serving(url, version))
         show_answers(url, point)
         query = example_queries()[0]
         shown = query.relative_to(Path.cwd()) if query.is_relative_to(Path.cwd()) else query
@@ -97,7 +100,8 @@ def calibrate(data_dir: Path) -> OperatingPoint | None:
     point = strictest_point(data_dir)
     if point is None:
         console.print(
-            "\nMeasuring on edited copies which results are copies (once, half a minute):"
+            "\nMeasuring on edited copies which results are copies (once, half a minute);\n"
+            "loaded again after that, the page says match or no match:"
         )
         # Its lines are for who calibrates; progress and errors still come through.
         if run_builder("calibrate", data_dir, stdout=subprocess.DEVNULL).returncode != 0:
@@ -112,10 +116,14 @@ def calibrate(data_dir: Path) -> OperatingPoint | None:
 def strictest_point(data_dir: Path) -> OperatingPoint | None:
     """Of the version that is served; none where it was measured on another gallery."""
     paths = layout.index_paths(data_dir, "default")
-    manifest = read_manifest(paths.version(layout.read_current(paths).version))
+    manifest = read_manifest(paths.version(served_version(data_dir)))
     if manifest.calibration is None or manifest.calibration.stale:
         return None
     return manifest.calibration.operating_points[0]
+
+
+def served_version(data_dir: Path) -> str:
+    return layout.read_current(layout.index_paths(data_dir, "default")).version
 
 
 def in_rates(point: OperatingPoint) -> str:
@@ -149,19 +157,30 @@ def serving(host: str, port: int, data_dir: Path) -> Generator[subprocess.Popen[
             server.terminate()
 
 
-def wait_until_ready(server: subprocess.Popen[bytes], url: str) -> None:
-    """Return once the service says that model and index are there."""
+def wait_until(server: subprocess.Popen[bytes], is_so: Callable[[], bool]) -> None:
+    """Return once the service says so; end the demo where it does not come to that."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
         if server.poll() is not None:
             console.print("The server ended before it was ready; its own line above says why.")
             raise typer.Exit(1)
         with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            urllib.request.urlopen(f"{url}/readyz").close()
-            return
+            if is_so():
+                return
         time.sleep(0.2)
     console.print(f"The server was not ready after {START_TIMEOUT_S} s.")
     raise typer.Exit(1)
+
+
+def is_ready(url: str) -> bool:
+    """Whether model and index are there; the service refuses where they are not."""
+    with urllib.request.urlopen(f"{url}/readyz"):
+        return True
+
+
+def is_serving(url: str, version: str) -> bool:
+    with urllib.request.urlopen(f"{url}/v1/indexes/default") as answer:
+        return json.load(answer)["version"] == version
 
 
 def example_queries() -> list[Path]:
