@@ -1,4 +1,4 @@
-"""The demo's verdicts: measured once, while its page answers; left out where too few pictures are."""
+"""The demo's verdicts: measured once, while its page answers, if the gallery supports any."""
 
 import json
 import signal
