@@ -83,6 +83,9 @@ def test_two_pictures_are_compared_and_noise_widens_the_interval(
         compare(page, *files)
         said = page.locator(".in-words")
         expect(said).to_contain_text("Match: nobody can flip it with less than")
+        expect(
+            page.get_by_text("Compared as they are. A search compares with every view")
+        ).to_be_visible()
         images = {"image_a": files[0]["buffer"], "image_b": files[1]["buffer"]}
         true = service.post("/v1/similarity", files=images).json()["distance"]
         expect(said).to_contain_text(f"Distance {true:.3f}")
@@ -155,7 +158,9 @@ def test_while_a_replaced_picture_is_compared_nothing_is_said_of_the_one_before(
         told = page.locator("output[for=epsilon]")
         marks = page.locator(".distance-line > span")
         expect(told).to_contain_text("of 255 levels: distance")
-        top = page.locator(".pair-answer").bounding_box()
+        place = "[node.offsetTop, node.offsetHeight]"
+        figure = page.locator(".pair-answer")
+        top = figure.evaluate(f"node => {place}")
         held: list[Route] = []
         page.route("**/v1/similarity", lambda route: held.append(route))  # noqa: PLW0108
         noise = page.get_by_label("Noise on the first picture")
@@ -165,11 +170,11 @@ def test_while_a_replaced_picture_is_compared_nothing_is_said_of_the_one_before(
         expect(shown[0]).to_have_text("Comparing …")
 
         def says_nothing() -> None:
-            assert [place.inner_text() for place in shown] == ["Comparing …", ""]
+            assert [said.inner_text() for said in shown] == ["Comparing …", ""]
             assert told.inner_text() == ""
             assert [mark.is_visible() for mark in marks.all()] == [False, False]
             assert page.get_by_text("Match:").count() == 0
-            assert page.locator(".pair-answer").bounding_box() == top
+            assert figure.evaluate(f"node => {place}") == top
 
         says_nothing()
         handle = page.get_by_label("They match up to distance")

@@ -51,7 +51,9 @@ export function mountCompare(root, { api, service }, signal) {
     el("div", { class: "scale" }, noise, ruler()));
   root.append(
     el("h2", { class: "unseen" }, "Compare two pictures"),
-    el("div", { class: "two-zones" }, zones.map((zone) => zone.node)), answer, figure);
+    el("div", { class: "two-zones" }, zones.map((zone) => zone.node)),
+    el("p", { class: "quiet as-they-are" }, "Compared as they are. A search compares with every view that the index holds of a picture (parts, shifts, its mirror image), so it may find a copy that is far apart here."),
+    answer, figure);
   zones.forEach((zone, at) => takePictures(zone.node, (file) => take(at, file), signal));
   takePictures(window, (file) => take(pictures[0] && !pictures[1] ? 1 : 0, file), signal);
 
