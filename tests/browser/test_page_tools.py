@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import httpx
+import pytest
 from browser_tools import EDITED, PICTURES, build_gallery, open_page, wait_for_answer
 from playwright.sync_api import Browser, Page, Route, expect
 from service_helpers import draw_picture, encode, open_client
@@ -67,6 +68,28 @@ def test_noise_outside_the_radius_is_said_to_be_outside(page: Page):
     said = attack(page, 60)
     assert re.search(r"Outside: \d\.\d\d x the radius, and it (broke|held all the same)", said)
     assert page.locator(".moved-rows li").count() == 20
+
+
+@pytest.mark.parametrize("width", [360, 1300])
+def test_one_and_three_times_the_radius_are_marked_where_the_handle_says_so(
+    browser: Browser, url: str, width: int
+):
+    with open_page(browser, url, viewport={"width": width, "height": 800}) as page:
+        open_attack(page)
+        budget = page.get_by_label("How much noise")
+        slider, end = budget.bounding_box(), 0.0
+        assert slider
+        for times, label, step in [(1, "1 x the radius", 20), (3, "3 x", 60)]:
+            budget.fill(str(step))
+            expect(page.locator("output[for=budget]")).to_contain_text(f"{times}.00 x the radius")
+            mark = page.locator(".budget .at", has_text=label).bounding_box()
+            assert mark
+            # The middle of a handle of 16 pixels.
+            handle = slider["x"] + 8 + (slider["width"] - 16) * (step - 1) / 79
+            assert abs(mark["x"] + mark["width"] / 2 - handle) <= 1
+            assert end < mark["x"], "a label lies on another"
+            end = mark["x"] + mark["width"]
+        assert end <= slider["x"] + slider["width"]
 
 
 def compare(page: Page, *files: dict[str, object]) -> None:

@@ -13,6 +13,7 @@ import { asked } from "./state.js";
 const MOST_SIDE = 1000; // At most one megapixel: a phone's picture as PNG would be too large to send.
 const TIMES = 20;
 const STEPS = 80; // Of a twentieth of the radius each.
+const MARKS = [["one", "1 x the radius"], ["three", "3 x"]]; // Up to the first nothing can move, about the second most does.
 
 // What the outcome means. `moved`: how far the pixels moved, l2; `radius`: what was proved of them.
 export function verdict(moved, radius, held) {
@@ -115,7 +116,7 @@ function bench(context, subject) {
     el("p", { class: "quiet" }, `Sent as ${pixels.width} x ${pixels.height} PNG. ${proofOf(radius, pixels)}`),
     el("div", { class: "figures" }, figures.map((one) => one.node)),
     el("div", { class: "pair" }, el("label", { for: "budget", class: "strong" }, "How much noise"), said),
-    el("div", { class: "budget" }, input, radius ? el("span", { class: "one", "aria-hidden": "true" }, "1 x the radius") : null),
+    el("div", { class: "budget" }, input, radius ? MARKS.map(([kind, text]) => el("span", { class: `at ${kind}`, "aria-hidden": "true" }, text)) : null),
     el("p", { class: "links" }, buttons),
     outcome,
   ];
