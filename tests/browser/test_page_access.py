@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from browser_tools import open_page, wait_for_answer
+from PIL import ImageOps
 from playwright.sync_api import Browser, Page, expect
 from service_helpers import draw_picture, encode
 
@@ -20,6 +21,14 @@ def item(page: Page) -> None:
     page.get_by_text("Try to break it").click()
     page.get_by_role("button", name="Random noise").click()
     expect(page.locator(".moved-rows")).to_be_visible()
+
+
+def trimmed(page: Page) -> None:
+    wait_for_answer(page)
+    framed = encode(ImageOps.expand(draw_picture(7, 100, 80), (60, 30), "white"))
+    file = {"name": "framed.png", "mimeType": "image/png", "buffer": framed}
+    page.locator("input[type=file]").set_input_files(file)
+    expect(page.locator(".area h3")).to_have_count(2)
 
 
 def code(page: Page) -> None:
@@ -57,6 +66,8 @@ VIEWS: list[tuple[str, Callable[[Page], None], dict[str, int]]] = [
     ("", answered, NARROW),
     ("", item, WIDE),
     ("", item, NARROW),
+    ("?trim=true", trimmed, WIDE),
+    ("?trim=true", trimmed, NARROW),
     ("", code, WIDE),
     ("", problem, WIDE),
     ("", options, NARROW),

@@ -55,6 +55,12 @@ def test_without_a_verdict_the_list_with_the_nearer_first_result_stands_first(
         )
         shown = float(said[0])
         assert proof - 0.11 < shown <= proof, "a proved number may only be rounded down"
+        (same,) = [one for one in answer["results"] if one["id"] == trimmed["results"][0]["id"]]
+        assert same["certified_radius"] > trimmed["results"][0]["certified_radius"]
+        either = re.findall(
+            r"In one of the two lists the first result stays .* below ([\d.]+) levels", words
+        )
+        assert same["certified_rms_8bit"] - 0.11 < float(either[0]) <= same["certified_rms_8bit"]
         expect(page.get_by_text("100 x 80 of 220 x 140 pixels are left.")).to_be_visible()
         expect(page.locator(".marks")).to_contain_text(f"{TRIMMED}:")
         page.locator("#noise").fill("390")
@@ -64,6 +70,7 @@ def test_without_a_verdict_the_list_with_the_nearer_first_result_stands_first(
         expect(page.locator(".area h3").first).to_have_text(AS_IT_IS)
         said = page.locator(".in-words").inner_text()
         assert "The first result, found in your picture as it is, is proved" in said
+        assert "In one of the two lists" not in said
         expect(page.locator(".marks")).to_contain_text(f"{AS_IT_IS}:")
 
 

@@ -22,6 +22,14 @@ export function listsOf(answer) {
   return better > 0 ? [trimmed, asItIs] : [asItIs, trimmed];
 }
 
+// The proof of the first result in the other list, where that one holds further than `first`: in one of the two lists the result
+// stays as long as either proof holds. Not of the trimmed list's: where the trim moves, there may be no second list.
+export function otherProof([first, other]) {
+  if (first.where !== TRIMMED.where || first.results.length === 0) return null;
+  const same = other.results.find(({ id }) => id === first.results[0].id);
+  return same && radius({ results: [same] }) > radius(first) ? same : null;
+}
+
 export function trimInWords({ trimmed: { box, trim_radius: radius }, query }) {
   const left = `${box.right - box.left} x ${box.bottom - box.top} of ${query.width} x ${query.height} pixels are left.`;
   if (radius === null) return `${left} No noise moves the trim.`;

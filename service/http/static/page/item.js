@@ -84,7 +84,7 @@ export async function openItem(context, { id, result = null, answer = null, aske
       el("div", { class: "lead" }, thumbnail(api, item.thumbnail, { alt: "The picture" }), ofResult(result)),
       el("p", { class: "links" },
         button("Search with this picture", search, { class: "main" }),
-        itemLinks(api.itemPath(index, item.id), item, api.hasKey()),
+        el("span", { class: "links" }, itemLinks(api.itemPath(index, item.id), item, api.hasKey())),
       ),
       result && answer.where === TRIMMED.where && el("p", { class: "quiet" }, "Found after trimming the border. Noise and edits are tried on what is found in your picture as it is."),
       ...sections,

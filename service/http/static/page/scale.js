@@ -12,9 +12,9 @@ export const levelsOf = (l2, { width, height }) => (l2 === null ? null : (255 * 
 export const l2Of = (levels, { width, height }) => (levels / 255) * Math.sqrt(3 * width * height);
 
 export function shown(levels) {
-  const digits = levels >= 1 ? 1 : levels >= 0.1 ? 2 : 3;
-  const floored = Math.floor(levels * 10 ** digits) / 10 ** digits;
-  return floored === 0 && levels > 0 ? "less than 0.001" : floored.toFixed(digits);
+  // As many as the first that is not zero needs, of what is so small that a visitor asks whether it is zero.
+  const digits = levels >= 1 ? 1 : levels >= 0.1 ? 2 : levels > 0 ? Math.min(12, Math.max(3, Math.ceil(-Math.log10(levels)))) : 3;
+  return (Math.floor(levels * 10 ** digits) / 10 ** digits).toFixed(digits);
 }
 
 export function inWords(levels) {

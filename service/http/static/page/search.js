@@ -130,7 +130,7 @@ export function mountSearch(root, context, signal) {
     const lists = listsOf(answer);
     const [first] = lists;
     const isTwice = lists.length > 1;
-    const words = answerInWords(first, isTwice && first.where);
+    const words = answerInWords(lists);
     const line = el("p", { class: "in-words" }, words, " ", codeLinks(asked, options, { ...answer, query }, api.hasKey()));
     if (options.filter) line.append(" ", unfilter());
     const verdicts = verdictsInWords(lists);
@@ -151,7 +151,7 @@ export function mountSearch(root, context, signal) {
     const opened = lists.map((list) => openerOf(list, asked, options));
     const grids = lists.map((list, at) => [
       isTwice && el("h3", {}, list.heading),
-      list.where === TRIMMED.where && el("p", { class: "quiet" }, trimInWords(answer)),
+      list.where === TRIMMED.where && el("p", { class: "quiet trim" }, trimInWords(answer)),
       list.results.length > 0 ? resultGrid(api, list, opened[at]) : el("p", { class: "notice" }, nothingFound(answer, options)),
     ]);
     const noBorder = answer.trimmed && !isTwice && el("p", { class: "quiet" }, "It has no plain borders to look inside of.");

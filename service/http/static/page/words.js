@@ -1,5 +1,6 @@
 // The answer in two sentences.
 
+import { otherProof } from "./borders.js";
 import { el, plural } from "./dom.js";
 import { levelsOf, shown } from "./scale.js";
 
@@ -9,8 +10,10 @@ function proved(radius, query) {
   return `against noise up to ${shown(levelsOf(radius, query))} levels`;
 }
 
-// Of a list that stands first (`where` is said if there is another), and of how much was searched.
-export function answerInWords(answer, where) {
+// Of the list that stands first, and of how much was searched.
+export function answerInWords(lists) {
+  const [answer, other] = lists;
+  const where = other && answer.where;
   const { query, index, results, certificate, timings_ms: times } = answer;
   const looks = where ? ", as your picture is and with its border trimmed," : "";
   const searched = `${plural(index.matching ?? index.items ?? index.size, "picture")} searched exactly${looks} in ${Math.max(1, Math.round(times.total))} ms.`;
@@ -21,9 +24,10 @@ export function answerInWords(answer, where) {
   const set = proved(certificate.set_radius, query);
   const one = where ? `first result, ${where},` : "first result";
   const said = first ? `The ${one} is proved ${first}` : `Of the ${one} nothing is proved`;
-  if (results.length === 1) return `${searched} ${said}.${verdicts}`;
   const rest = set ? `the set of ${results.length} ${set.replace("against noise ", "")}` : `of the set of ${results.length} nothing is proved`;
-  return `${searched} ${said}; ${rest}.${verdicts}`;
+  const either = other && otherProof(lists);
+  const stays = either ? ` In one of the two lists the first result stays ${either.certified_radius === null ? "whatever the noise" : `under any noise below ${shown(levelsOf(either.certified_radius, query))} levels`}.` : "";
+  return `${searched} ${said}${results.length === 1 ? "" : `; ${rest}`}.${stays}${verdicts}`;
 }
 
 export const share = (rate) => (rate === null ? "not known" : `${(100 * rate).toFixed(1)} %`);
