@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -56,15 +57,19 @@ def test_a_worker_that_dies_makes_the_service_unready_and_says_why(
         assert client.get("/livez").status_code == 200
 
 
-def test_no_thread_of_the_service_stands_back_for_other_programs(
+def test_only_the_workers_step_back_for_other_programs_and_only_a_little(
     data_dir: Path, start_server: StartServer
 ):
     server = start_server(data_dir, workers=2)
     server.wait_ready()
     assert httpx.post(f"{server.url}/v1/search", files={"image": PNG}).status_code == 200
     threads = Path(f"/proc/{server.process.pid}/task").iterdir()
+    niceness = Counter(os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads)
     own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert {os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads} == {own}
+    a_little = min(own + 3, 19)
+    assert set(niceness) <= {own, a_little}
+    # A worker's own helpers, if it has any, stand where it stands.
+    assert niceness[a_little] >= 2
 
 
 def test_another_server_can_make_the_application_of_the_environment_alone(
