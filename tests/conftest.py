@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jaxtyping
 import pytest
+from shared_folders import MakeOnce, making_once_in
 
 # A shell starts its background jobs with SIGINT ignored, and children inherit that: tests that
 # interrupt a program would then wait for its natural end.
@@ -48,6 +49,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def cases(pytestconfig: pytest.Config) -> int:
     """How many requests the test against the OpenAPI document makes, at least."""
     return pytestconfig.getoption("cases")
+
+
+@pytest.fixture(scope="session")
+def make_once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> MakeOnce:
+    """Makes a folder once for all processes of this run."""
+    own = tmp_path_factory.getbasetemp()
+    return making_once_in(own if worker_id == "master" else own.parent)
 
 
 @pytest.hookimpl(wrapper=True)

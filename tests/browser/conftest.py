@@ -17,6 +17,7 @@ from browser_tools import (
 from playwright.sync_api import Browser, Page
 from programs import require_program
 from service_helpers import open_client
+from shared_folders import MakeOnce
 
 from service.settings import Settings
 
@@ -36,23 +37,31 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def page_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page_data(make_once: MakeOnce) -> Path:
     """A data directory with one index; not to be changed."""
     require_program("chromium")  # Nothing is built for a browser that is not there.
-    directory = tmp_path_factory.mktemp("page-data")
-    build_gallery(directory / "pictures", directory, plain_rows(), "default")
-    return directory
+
+    def build(folder: Path) -> None:
+        build_gallery(folder / "pictures", folder, plain_rows(), "default")
+
+    return make_once("page-data", build)
 
 
 @pytest.fixture(scope="session")
-def judging(
-    page_data: Path, examples: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[httpx.Client]:
+def judging_data(page_data: Path, make_once: MakeOnce) -> Path:
+    """The same, calibrated; not to be changed."""
+
+    def calibrate(folder: Path) -> None:
+        shutil.copytree(page_data / "indexes", folder / "indexes")
+        calibrate_gallery(folder / "pairs", folder)
+
+    return make_once("judging", calibrate)
+
+
+@pytest.fixture(scope="session")
+def judging(judging_data: Path, examples: Path) -> Iterator[httpx.Client]:
     """A service over the same gallery, calibrated."""
-    directory = tmp_path_factory.mktemp("judging")
-    shutil.copytree(page_data / "indexes", directory / "indexes")
-    calibrate_gallery(directory / "pairs", directory)
-    settings = Settings(data_dir=directory, examples_dir=examples, challenge=True, workers=1)
+    settings = Settings(data_dir=judging_data, examples_dir=examples, challenge=True, workers=1)
     with open_client(settings) as client:
         yield client
 

@@ -15,6 +15,7 @@ from service_helpers import (
     run_builder,
     starting_servers,
 )
+from shared_folders import MakeOnce
 
 from service.settings import Settings
 
@@ -30,11 +31,9 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def data_dir(gallery: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data_dir(gallery: Path, make_once: MakeOnce) -> Path:
     """A data directory with the gallery as its default index; not to be changed."""
-    directory = tmp_path_factory.mktemp("data")
-    run_builder("build", gallery, "--data-dir", directory)
-    return directory
+    return make_once("data", lambda folder: run_builder("build", gallery, "--data-dir", folder))
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,8 @@ def run_without_redis(
 ) -> subprocess.CompletedProcess[str]:
     """Two tests under this suite's conftest, on a machine that has no redis-server."""
     shutil.copy(TESTS / "conftest.py", folder)
-    shutil.copy(TESTS / "support" / "programs.py", folder)
+    for name in ("programs.py", "shared_folders.py"):
+        shutil.copy(TESTS / "support" / name, folder)
     (folder / "test_case.py").write_text(CASE)
     kept = {name: value for name, value in os.environ.items() if name != "REQUIRE_REDIS"}
     # Of the plugins here only one changes what is said at the end; they take a second to load.
