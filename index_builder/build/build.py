@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import astuple, dataclass, field
+from itertools import compress
 from pathlib import Path
 
 from index_builder.build.embedding import EmbedderLike
@@ -13,11 +14,14 @@ from index_builder.build.journal import EmbeddedImage, Journal
 from index_builder.build.plan import Plan
 from index_builder.build.writer import ModelIdentity, Planned, seal_version, writing
 from index_builder.errors import (
+    GalleryIndexError,
     IndexFormatError,
     IndexNotFoundError,
     ItemNotFoundError,
     SourceError,
 )
+from index_builder.filters.evaluate import passing_items
+from index_builder.filters.language import Filter
 from index_builder.search.gallery import GalleryIndex
 from index_builder.sources.base import Source
 from index_builder.store import layout
@@ -178,11 +182,22 @@ def build_index(
     )
 
 
-def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
-    """Make a version without these ids.
+def remove_items(
+    data_dir: Path,
+    name: str,
+    ids: Sequence[str],
+    *,
+    matching: Filter | None = None,
+    allow_empty: bool = False,
+) -> BuildReport:
+    """Make a version without these ids, and without the items that match a filter.
+
+    Where no item is to go, the served version stays. A filter never takes the last item but with
+    `allow_empty`.
 
     Raises:
         ItemNotFoundError: an id is not in the index; then nothing is removed.
+        GalleryIndexError: the filter would leave nothing.
     """
     started = time.monotonic()
     paths = layout.index_paths(data_dir, name)
@@ -195,6 +210,18 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
             except ItemNotFoundError as exc:
                 raise ItemNotFoundError(f"{exc}; nothing was removed") from exc
         old = previous.manifest
+        if matching is not None:
+            passing = passing_items(matching, previous.columns, previous.items)
+            gone.update(item.id for item in compress(previous.items.items(), passing))
+            if len(gone) == old.ids and not allow_empty:
+                raise GalleryIndexError(
+                    f"the filter matches all of the {old.ids} items; nothing was removed. To make "
+                    "the index empty, say --allow-empty"
+                )
+        counts = dict(vars(Counts(removed=len(gone), unchanged=old.ids - len(gone))))
+        if not gone:
+            taken = time.monotonic() - started
+            return BuildReport(old, changed=False, counts=counts, seconds=taken, dropped=[])
 
         def embedded(content_sha256: str) -> EmbeddedImage:
             image = stored_image(previous, content_sha256)
@@ -209,7 +236,7 @@ def remove_items(data_dir: Path, name: str, ids: Sequence[str]) -> BuildReport:
             embedded=embedded,
             quarantined=read_quarantine(paths.version(old.version) / QUARANTINE),
             source=old.source,
-            counts=dict(vars(Counts(removed=len(gone), unchanged=old.ids - len(gone)))),
+            counts=counts,
             served=old,
         )
     return BuildReport(

@@ -28,6 +28,8 @@ from index_builder.calibration.queries import LabelledPairs, SyntheticPairs
 from index_builder.cli import options as taken
 from index_builder.cli import reports
 from index_builder.cli.options import IndexOptions, SourceArgument, VersionOption
+from index_builder.filters.language import Filter
+from index_builder.sources.base import PrefixedSource
 from index_builder.sources.open_source import is_picture, name_of, open_sources
 from index_builder.store import layout
 from index_builder.store.operating_points import LARGEST_K, MOST_QUERIES, MOST_SEED
@@ -77,10 +79,11 @@ def _build(
     allow_empty: bool = False,
 ) -> None:
     limits = options.limits
+    collection = open_sources(source, max_bytes=limits.max_image_bytes)
     report = build_index(
         options.data_dir,
         options.index,
-        open_sources(source, max_bytes=limits.max_image_bytes),
+        PrefixedSource(collection, options.prefix) if options.prefix else collection,
         options.embedder(),
         source_name=name_of(source),
         union=union,
@@ -97,10 +100,41 @@ def _build(
 
 @command()
 def remove(
-    ids: Annotated[list[str], typer.Argument(help="Ids to take out.")], *, options: IndexOptions
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids to take out.")] = None,
+    *,
+    options: IndexOptions,
+    ids_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--ids-from",
+            help="Those in a file, one a line, as `list --ids` prints them; - is standard input.",
+            metavar="FILE",
+            parser=taken.path_given,
+        ),
+    ] = None,
+    matching: Annotated[
+        Filter | None,
+        typer.Option(
+            "--filter",
+            parser=taken.filter_given,
+            help="Those of items that match: JSON (docs/filters.md), or @FILE of it.",
+            metavar="JSON",
+        ),
+    ] = None,
+    allow_empty: Annotated[
+        bool, typer.Option("--allow-empty", help="Let a filter take every item.")
+    ] = False,
 ) -> None:
     """Make a version without these ids; if one is unknown, nothing is removed."""
-    report = remove_items(options.data_dir, options.index, ids)
+    if not ids and ids_from is None and matching is None:
+        raise typer.BadParameter("give ids, --ids-from or --filter", param_hint="IDS")
+    report = remove_items(
+        options.data_dir,
+        options.index,
+        [*(ids or []), *(taken.ids_in(ids_from) if ids_from is not None else [])],
+        matching=matching,
+        allow_empty=allow_empty,
+    )
     reports.show_report(options.output, options.index, report)
 
 

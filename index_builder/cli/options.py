@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Annotated, Any, Literal
 import typer
 
 from index_builder.build.embedding import EmbedderLike
+from index_builder.errors import FilterError
+from index_builder.filters.language import Filter, read_filter
+from index_builder.sources.base import id_problem
 from model.cli.console import Output
 from model.pixels.decode import MOST_PIXELS, DecodeLimits, format_names
 
@@ -24,6 +28,34 @@ def path_given(text: str) -> Path:
     if not text:
         raise typer.BadParameter("a path was wanted, got an empty one")
     return Path(text)
+
+
+def prefix_given(text: str) -> str:
+    """What ids may begin with; nothing is nothing."""
+    problem = id_problem(text) if text else None
+    if problem is not None:
+        raise typer.BadParameter(problem.reason)
+    return text
+
+
+def filter_given(text: str) -> Filter:
+    """A filter, as JSON or as @ and a file of it."""
+    try:
+        return read_filter(text)
+    except FilterError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def ids_in(path: Path) -> list[str]:
+    """The ids in a file, one a line; - is standard input."""
+    try:
+        raw = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+        return [one for one in raw.decode("utf-8").replace("\r\n", "\n").split("\n") if one]
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter("wanted lines of UTF-8", param_hint="--ids-from") from error
+    except OSError as error:
+        problem = f"{path}: {error.strerror}"
+        raise typer.BadParameter(problem, param_hint="--ids-from") from error
 
 
 SourceArgument = Annotated[
@@ -151,6 +183,15 @@ class BuildOptions(PictureOptions):
         ),
     ] = None
 
+    prefix: Annotated[
+        str,
+        typer.Option(
+            "--prefix",
+            callback=prefix_given,
+            help="Put before every id, like `shop-1/`.",
+            metavar="TEXT",
+        ),
+    ] = ""
     max_errors: Annotated[
         int | None,
         typer.Option("--max-errors", min=0, help="Stop at more bad files.", metavar="N"),

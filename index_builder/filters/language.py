@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, cast
 
 from index_builder.errors import FilterError
@@ -108,6 +109,23 @@ def parse_filter(value: object) -> Filter:
         raise FilterError("", f"wanted at most {MAX_BYTES} bytes of JSON, got {size}")
     reader = _Reader()
     return Filter(text, reader.group(value, "", 1))
+
+
+def read_filter(given: str) -> Filter:
+    """Check a filter as a command line has it: its JSON, or @ and the name of a file of that.
+
+    Raises:
+        FilterError: it is none, or the file cannot be read.
+    """
+    if not given.startswith("@"):
+        return parse_filter(given)
+    path = Path(given[1:])
+    try:
+        return parse_filter(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise FilterError("", f"{path} is no UTF-8") from error
+    except OSError as error:
+        raise FilterError("", f"{path}: {error.strerror}") from error
 
 
 def _loaded(text: str) -> object:

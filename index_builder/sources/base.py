@@ -8,7 +8,7 @@ anything is built.
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,6 +54,25 @@ class Source(Protocol):
     def items(self) -> Iterator[SourceItem]:
         """The files, each read when it is its turn; a SourceError if the collection breaks off."""
         ...
+
+
+@dataclass(frozen=True)
+class PrefixedSource:
+    """A collection whose ids all begin alike, so that they are not those of another one."""
+
+    source: Source
+    prefix: str
+
+    @property
+    def size(self) -> int | None:
+        """As the collection's own."""
+        return self.source.size
+
+    def items(self) -> Iterator[SourceItem]:
+        """The collection's, renamed."""
+        for item in self.source.items():
+            renamed = self.prefix + item.id
+            yield replace(item, id=renamed, problem=item.problem or id_problem(renamed))
 
 
 def is_hidden(path: PurePosixPath) -> bool:

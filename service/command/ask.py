@@ -268,18 +268,12 @@ def _filter_text(given: str) -> str:
         Exit: it is none; a line says which clause.
     """
     from index_builder.errors import FilterError
-    from index_builder.filters.language import parse_filter
+    from index_builder.filters.language import read_filter
 
     try:
-        text = Path(given[1:]).read_text("utf-8") if given.startswith("@") else given
-        return parse_filter(text).text
+        return read_filter(given).text
     except FilterError as error:
-        reason = str(error)
-    except UnicodeDecodeError:
-        reason = f"{given[1:]} is no UTF-8"
-    except OSError as error:
-        reason = f"{given[1:]}: {error.strerror}"
-    typer.echo(f"error: --filter: {visible(reason)}", err=True)
+        typer.echo(f"error: --filter: {visible(str(error))}", err=True)
     raise typer.Exit(_EXIT_USAGE)
 
 
