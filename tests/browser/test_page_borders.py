@@ -105,6 +105,7 @@ def test_a_verdict_goes_before_the_distance_and_is_counted_over_both_lists(
         ]:
             judge(where)
             count = "1 match" if where else "0 matches"
+            expect(said).not_to_contain_text("Look inside plain borders too")
             expect(said).to_contain_text(f"{count} by “{point}”{words}")
             assert headings(page)[0] == first
             expect(said).to_contain_text("a second look gives a picture without a copy a second")

@@ -5,6 +5,9 @@ import re
 import httpx
 from browser_tools import open_page, wait_for_answer
 from playwright.sync_api import Browser, expect
+from service_helpers import draw_picture, encode
+
+STRANGER = {"name": "s.png", "mimeType": "image/png", "buffer": encode(draw_picture(4000))}
 
 
 def test_an_index_with_operating_points_is_asked_for_verdicts_by_the_strictest(
@@ -46,6 +49,16 @@ def test_an_index_with_operating_points_is_asked_for_verdicts_by_the_strictest(
         with open_page(browser, page.url) as again:
             wait_for_answer(again)
             expect(again.locator(".judged")).to_have_count(0)
+
+
+def test_where_nothing_matches_the_look_inside_borders_is_named(
+    browser: Browser, judging: httpx.Client
+):
+    with open_page(browser, str(judging.base_url)) as page:
+        wait_for_answer(page)
+        page.locator("input[type=file]").set_input_files(STRANGER)
+        expect(page.locator(".judged")).to_contain_text("0 matches")
+        expect(page.locator(".judged")).to_contain_text("“Look inside plain borders too”")
 
 
 def test_a_picture_of_the_index_is_judged_without_a_proof(browser: Browser, judging: httpx.Client):

@@ -11,7 +11,7 @@ const WORDS = {
   image_dimensions: (limits) =>
     ["This picture has too many pixels.", limits && `At most ${Math.floor(limits.max_image_pixels / 1e6)} million are read, and ${limits.max_image_side} a side.`],
   empty_image: () => ["This file is empty."],
-  undecodable_image: () => ["This picture is cut off or damaged."],
+  undecodable_image: () => ["This picture is cut off or damaged.", "To a moderator that is a case for a person to look at, not “no match”."],
   unembeddable_image: () => ["This picture has nothing to search by.", "It is all of one colour, or close to it."],
   quota_exceeded: () => ["You have used up your requests for now."],
   overloaded: () => ["The service is busy."],
