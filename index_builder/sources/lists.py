@@ -24,6 +24,8 @@ _TYPES = {
     "number": (re.compile(r"-?(0|[1-9]\d{0,999})(\.\d+)?(e[+-]?\d+)?", re.ASCII), "a number"),
     "bool": (re.compile("true|false"), "true or false"),
 }
+# Words that are meant as a type by whoever writes them, and would else become part of a name.
+_MISTAKEN_TYPES = frozenset({"int", "integer", "float", "double", "num", "numeric", "boolean"})
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,11 @@ def _typed_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         typed: dict[str, Any] = {}
         for header, text in fields.items():
             name, _, kind = header.rpartition(":")
+            if name and kind.lower() in _MISTAKEN_TYPES:
+                raise SourceError(
+                    f"{path.name}: a column's type is :number or :bool, got {header!r} (all else "
+                    "is text, and needs none)"
+                )
             if not name or kind not in ("number", "bool"):
                 name, value = header, text
             else:

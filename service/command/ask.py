@@ -80,7 +80,8 @@ class Where:
             )
 
     @asynccontextmanager
-    async def open(self) -> AsyncGenerator["AsyncClient"]:
+    async def open(self, index: str | None = None) -> AsyncGenerator["AsyncClient"]:
+        """A client of it, of which that index is to be asked, if any."""
         if self.url is not None:
             from service.client import AsyncClient
 
@@ -89,7 +90,7 @@ class Where:
         else:
             from service.command.local import local_client
 
-            async with local_client(self.data_dir, self.checkpoint) as client:
+            async with local_client(self.data_dir, self.checkpoint, index) as client:
                 yield client
 
 
@@ -133,7 +134,7 @@ def search(
     async def work() -> None:
         files = list(_files(pictures, counts))
         progress = Progress(sys.stderr if len(files) > 1 else None)
-        async with where.open() as client:
+        async with where.open(index) as client:
             with open_sink(out, as_json=as_json, counts=counts) as sink:
                 found = client.search_many(files, concurrency=_AT_ONCE, **options)
                 with progress.counter("searching", len(files), "pictures") as advance:
@@ -223,7 +224,7 @@ def tolerance(
     given |= {"index": index, "statement": statement}
 
     async def work() -> None:
-        async with where.open() as client:
+        async with where.open(index) as client:
             answer = await client.tolerance(picture, **_options(given))
         if as_json:
             typer.echo(answer.model_dump_json(by_alias=True, exclude_unset=True))

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 from pydantic import ValidationError
 
+from index_builder.store.layout import index_paths, read_current
 from model.cli.threads import limit_threads
 from service.app import create_app
 from service.client import AsyncClient
@@ -19,12 +20,12 @@ from service.settings import Settings, given_options, problems_of
 
 @asynccontextmanager
 async def local_client(
-    data_dir: Path | None, checkpoint: Path | None
+    data_dir: Path | None, checkpoint: Path | None, index: str | None = None
 ) -> AsyncGenerator[AsyncClient]:
     """A client of the indexes here, opened and checked as a service would; settings count.
 
     Raises:
-        ServiceError: a setting is not allowed.
+        ServiceError: a setting is not allowed, or there is no index of that name.
         RetrievalError: the model is refused.
     """
     given = given_options(data_dir=data_dir, checkpoint=checkpoint)
@@ -42,6 +43,8 @@ async def local_client(
         )
     except ValidationError as error:
         raise ServiceError("; ".join(problems_of(error))) from error
+    if index is not None:
+        read_current(index_paths(settings.data_dir, index))  # Says what is there, and what to do.
     configure_logs("error", "console")
     limit_threads(settings.threads_per_worker)
     refusals: list[Exception] = []

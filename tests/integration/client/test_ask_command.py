@@ -251,8 +251,11 @@ def test_no_number_that_is_claimed_is_rounded_up(bound: float):
 def test_what_cannot_be_asked_is_said_in_a_line(asked: list[str], pictures: Path, tmp_path: Path):
     done = lipsim("search", pictures / "a.png", "--index", "nowhere", *asked)
     assert done.exit_code == 1
-    assert "index_not_found" in done.stderr
-    assert "/v1/indexes" in done.stderr
+    assert "no index 'nowhere'" in done.stderr
+    # Of a server, its list; of a folder, what is in it and what makes one.
+    is_server = "--url" in asked
+    assert ("/v1/indexes" in done.stderr) == is_server
+    assert ("(there: default): make it with" in done.stderr) != is_server
     done = lipsim("search", tmp_path / "absent.png", *asked)
     assert done.exit_code == 1
     assert "absent.png" in done.stderr

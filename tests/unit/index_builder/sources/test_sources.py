@@ -263,6 +263,8 @@ def test_a_boolean_in_a_csv_is_one_and_nothing_is_null(tmp_path):
         ("n:number", "9" * 5000, "wanted a number"),
         ("b:bool", "1", "wanted true or false, got '1'"),
         ("n,n:number", "1,1", "each name once"),
+        ("n:int", "1", "a column's type is :number or :bool, got 'n:int'"),
+        ("n:Boolean", "yes", "a column's type is :number or :bool, got 'n:Boolean'"),
     ],
 )
 def test_a_value_that_is_not_what_the_header_says_is_refused_by_name(tmp_path, header, line, words):
