@@ -4,6 +4,7 @@ Loading happens in the background, so that probes are answered from the first mo
 """
 
 import asyncio
+import contextlib
 import os
 import sys
 import threading
@@ -63,8 +64,9 @@ def prepare_worker(threads: int) -> None:
     """
     if sys.platform == "linux":  # Elsewhere a niceness is the whole process's.
         thread = threading.get_native_id()
-        niceness = os.getpriority(os.PRIO_PROCESS, thread) + _WORKER_NICENESS
-        os.setpriority(os.PRIO_PROCESS, thread, min(niceness, _HIGHEST_NICENESS))
+        with contextlib.suppress(OSError):  # A sandbox may forbid it, and no answer needs it.
+            niceness = os.getpriority(os.PRIO_PROCESS, thread) + _WORKER_NICENESS
+            os.setpriority(os.PRIO_PROCESS, thread, min(niceness, _HIGHEST_NICENESS))
     # OpenMP counts the threads of FAISS for each thread that calls it.
     load_faiss().omp_set_num_threads(threads)
 

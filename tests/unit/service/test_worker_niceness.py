@@ -31,3 +31,12 @@ def test_a_service_that_was_started_to_stand_back_keeps_its_workers(started_with
 
     with ThreadPoolExecutor(1, initializer=start) as worker:
         assert worker.submit(own_niceness).result() == 19
+
+
+def test_a_worker_that_may_not_step_back_works_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    def forbid(*_: int) -> None:
+        raise PermissionError("as a sandbox says")
+
+    monkeypatch.setattr(os, "setpriority", forbid)
+    with ThreadPoolExecutor(1, initializer=prepare_worker, initargs=(1,)) as worker:
+        assert worker.submit(own_niceness).result() == own_niceness()
