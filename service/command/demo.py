@@ -146,6 +146,8 @@ def serving(host: str, port: int, data_dir: Path) -> Generator[subprocess.Popen[
         "LIPSIM_EXAMPLES_DIR": str(EXAMPLES / "queries"),
         **os.environ,
         "LIPSIM_DATA_DIR": str(data_dir),
+        # The demo waits for the version with verdicts.
+        "LIPSIM_INDEX_POLL_INTERVAL_S": "1",
     }
     command = [sys.executable, "-m", "service", "--host", host, "--port", str(port)]
     with subprocess.Popen(command, env=environment) as server:
