@@ -25,8 +25,8 @@ async def local_client(
     """A client of the indexes here, opened and checked as a service would; settings count.
 
     Raises:
-        ServiceError: a setting is not allowed, or there is no index of that name.
-        RetrievalError: the model is refused.
+        ServiceError: a setting is not allowed.
+        RetrievalError: the model is refused, or there is no index of that name.
     """
     given = given_options(data_dir=data_dir, checkpoint=checkpoint)
     try:
