@@ -146,6 +146,20 @@ def test_a_result_of_the_trimmed_picture_opens_with_its_proof_and_without_what_n
             expect(result).to_be_focused()
 
 
+def test_where_nothing_can_take_a_place_the_trimmed_list_is_proved_no_farther_than_its_trim(
+    browser: Browser, url: str
+):
+    with open_page(browser, f"{url}?trim=true&k=100") as page:
+        ask(page)
+        assert headings(page)[0] == TRIMMED
+        first = page.locator(".result .words").first
+        expect(first).to_contain_text("under any noise below")
+        end = re.findall(r"No noise below ([\d.]+) of 255", page.locator(".trim").inner_text())
+        assert end[0] in first.inner_text()
+        # As it is, each stays whatever comes: all of the index is in the answer.
+        assert "under any noise: nothing" in page.locator(".result .words").last.inner_text()
+
+
 @pytest.mark.parametrize("trim", ["", "?trim=true"])
 def test_the_python_to_copy_prints_each_list_that_was_asked_for(
     browser: Browser, url: str, trim: str

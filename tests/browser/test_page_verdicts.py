@@ -59,6 +59,11 @@ def test_where_nothing_matches_the_look_inside_borders_is_named(
         page.locator("input[type=file]").set_input_files(STRANGER)
         expect(page.locator(".judged")).to_contain_text("0 matches")
         expect(page.locator(".judged")).to_contain_text("“Look inside plain borders too”")
+    with open_page(browser, f"{judging.base_url}?trim=true") as page:
+        wait_for_answer(page)
+        page.locator("input[type=file]").set_input_files(STRANGER)
+        expect(page.locator(".judged")).to_contain_text("0 matches")
+        expect(page.locator(".judged")).not_to_contain_text("“Look inside plain borders too”")
 
 
 def test_a_picture_of_the_index_is_judged_without_a_proof(browser: Browser, judging: httpx.Client):

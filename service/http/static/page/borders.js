@@ -9,6 +9,17 @@ const hasMatch = ({ results }) => results.some(({ match }) => match);
 const nearest = ({ results }) => Number((results[0]?.distance ?? Infinity).toFixed(3));
 const radius = ({ results }) => (results[0] ? (results[0].certified_radius ?? Infinity) : -1);
 
+// Where nothing can take a result's place, that holds for as long as there is a second list: no farther than the trim itself.
+function withinTrim({ trimmed, query }) {
+  const { trim_radius: end, results, certificate } = trimmed;
+  if (end === null) return trimmed;
+  const ended = { certified_radius: end, certified_rms_8bit: levelsOf(end, query) };
+  return {
+    results: results.map((result) => (result.certified_radius === null ? { ...result, ...ended } : result)),
+    certificate: Object.fromEntries(Object.entries(certificate).map(([name, value]) => [name, value ?? end])),
+  };
+}
+
 // The lists of an answer, each as an answer of its own, the better evidence first. A verdict was measured on this gallery, so
 // it decides where one was asked for. Else the nearer first result does: both distances are of one network and one index,
 // whereas the radii of a trimmed list end where the trim does, however good the copy. Only between distances that
@@ -16,7 +27,7 @@ const radius = ({ results }) => (results[0] ? (results[0].certified_radius ?? In
 export function listsOf(answer) {
   const asItIs = { ...answer, ...AS_IT_IS };
   if (!answer.trimmed?.results) return [asItIs];
-  const trimmed = { ...answer, ...answer.trimmed, ...TRIMMED };
+  const trimmed = { ...answer, ...withinTrim(answer), ...TRIMMED };
   const better =
     hasMatch(trimmed) - hasMatch(asItIs) || nearest(asItIs) - nearest(trimmed) || radius(trimmed) - radius(asItIs);
   return better > 0 ? [trimmed, asItIs] : [asItIs, trimmed];

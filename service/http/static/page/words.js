@@ -48,7 +48,8 @@ export function verdictsInWords(lists) {
     `so were ${share(point.false_positive_rate)} of ${plural(point.negatives, "query", "queries")} without a copy here (at most ${atMost(point.false_positive_upper)} with 95 % confidence)`,
   ];
   const second = isTwice ? " That was with one look: a second look gives a picture without a copy a second chance to be called one." : "";
-  const hint = isTwice || matches ? "" : " A copy inside a frame or bars is found by “Look inside plain borders too”, under Options.";
+  const [{ query, trimmed }] = lists;
+  const hint = matches || trimmed || !query.width ? "" : " A copy inside a frame or bars may need “Look inside plain borders too”, under Options.";
   const old = point.stale ? " Stale: the index has changed since." : "";
   return [
     el("p", { class: "judged" },
